@@ -1,0 +1,1 @@
+"""The finder of cases on disk, volumes, their geometry and intensities."""

@@ -1,0 +1,99 @@
+"""Label maps: whole numbers on the voxels of their image."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.stored_array import VoxelArray, slabs
+
+_WHOLE_TOLERANCE = 1e-3  # a label scaled by the header comes back as 0.9999 or 1.0001
+_VOXEL_TOLERANCE = 0.25  # how far, in voxels, a label's corner may lie from its image's
+
+
+def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
+    """Label values (X, Y, Z) as integers: the stored array where it holds integers.
+
+    Args:
+        data: voxels as stored.
+        title: the file, for messages.
+
+    Raises:
+        DataError: a value that is no whole number, or below 0.
+    """
+    if isinstance(data, np.ndarray) and data.dtype.kind in "bu":
+        return data.view(np.uint8) if data.dtype.kind == "b" else data
+    largest = 0.0
+    for slab in slabs(data):
+        with np.errstate(invalid="ignore"):  # infinity minus infinity: caught as not whole
+            wrong = ~(np.abs(slab - np.rint(slab)) <= _WHOLE_TOLERANCE)
+        if wrong.any():
+            raise DataError(
+                f"{title}: a label holds whole numbers, this one holds {slab[wrong][0]:.4g}; "
+                "save it without interpolation and as integers."
+            )
+        if np.rint(slab.min()) < 0:
+            raise DataError(
+                f"{title}: a label holds numbers from 0 (background) on, this one holds "
+                f"{int(np.rint(slab.min()))}; give each structure a positive value."
+            )
+        largest = max(largest, float(np.rint(slab.max())))
+    if data.dtype.kind == "i":
+        return np.asarray(data)
+    whole = np.empty(data.shape, np.min_scalar_type(int(largest)), order="F")
+    start = 0
+    for slab in slabs(data):
+        whole[..., start : start + slab.shape[-1]] = np.rint(slab)
+        start += slab.shape[-1]
+    return whole
+
+
+def on_image_grid(
+    label: np.ndarray,
+    label_affine: np.ndarray | None,
+    image_shape: tuple[int, int, int],
+    image_affine: np.ndarray,
+    title: str,
+) -> np.ndarray:
+    """The label's voxels in the storage order of its image; voxels are only reordered.
+
+    Args:
+        label: (X, Y, Z).
+        label_affine: (4, 4); None where the header says nothing: taken voxel by voxel.
+        image_shape: voxels of the image.
+        image_affine: (4, 4).
+        title: names both files, for messages.
+
+    Returns:
+        An array of the image's shape.
+
+    Raises:
+        DataError: another shape, or another place in space.
+    """
+    if label_affine is None:
+        label_affine = image_affine
+    elif not _same_grid(label_affine, image_affine, image_shape):
+        order = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(label_affine), nibabel.io_orientation(image_affine)
+        )
+        label_affine = label_affine @ nibabel.orientations.inv_ornt_aff(order, label.shape)
+        label = nibabel.apply_orientation(label, order)
+    if label.shape != image_shape:
+        raise DataError(
+            f"{title}: their shapes differ, {label.shape} against {image_shape}; draw the label on "
+            "this image or resample it to the image."
+        )
+    if not _same_grid(label_affine, image_affine, image_shape):
+        raise DataError(
+            f"{title}: their affines differ, so the label lies elsewhere in space than its image; "
+            "save the label with the header of the image."
+        )
+    return label
+
+
+def _same_grid(affine: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> bool:
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.asarray(shape) - 1)  # (8, 3)
+    corners = np.c_[corners, np.ones(len(corners))].T
+    difference = np.linalg.solve(other, affine @ corners) - corners
+    return bool(np.abs(difference).max() <= _VOXEL_TOLERANCE)

@@ -1,0 +1,148 @@
+"""NIfTI files: opened with plain words for what is wrong, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import zlib
+from pathlib import Path
+from typing import cast
+
+import nibabel
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.stored_array import StoredArray, VoxelArray
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
+
+def is_nifti_name(name: str) -> bool:
+    """Whether a file name ends in `.nii` or `.nii.gz`."""
+    return name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def strip_nifti_suffix(name: str) -> str:
+    """File name without `.nii` or `.nii.gz`."""
+    for suffix in NIFTI_SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def open_nifti(path: Path) -> nibabel.Nifti1Image:
+    """Read the header (NIfTI-1 or NIfTI-2).
+
+    Raises:
+        DataError: no such file, not a NIfTI, a damaged header.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; check the path.")
+    if not is_nifti_name(path.name):
+        raise DataError(
+            f"{path}: not a NIfTI file; convert it to .nii.gz, for example by dcm2niix."
+        )
+    try:
+        image = nibabel.load(path)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path}: not a NIfTI file, or a damaged one ({error}); convert or export it again."
+        ) from error
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise DataError(f"{path}: not a NIfTI but a {type(image).__name__}; convert it to .nii.gz.")
+    return image
+
+
+def read_voxels(image: nibabel.Nifti1Image, path: Path) -> VoxelArray:
+    """The voxels (X, Y, Z) in the stored type; a memory map where the file is not compressed.
+
+    Args:
+        image: from `open_nifti`.
+        path: the file, for messages.
+
+    Raises:
+        DataError: damaged, not one 3D volume, empty, colour or complex.
+    """
+    proxy = cast(ArrayProxy, image.dataobj)
+    try:
+        raw = np.asanyarray(proxy.get_unscaled())
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path}: the file ends early or is damaged ({error}); copy or export it again."
+        ) from error
+    raw = raw.reshape(squeezed_shape(raw.shape), order="F")
+    if raw.ndim != 3 or raw.size == 0:
+        raise DataError(
+            f"{path}: expected one 3D volume with at least one voxel, got shape {raw.shape}; "
+            "save one time point or channel per file."
+        )
+    if raw.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path}: expected one number per voxel, got {raw.dtype} (colour or complex); "
+            "export it as a grey image."
+        )
+    if (proxy.slope, proxy.inter) == (1.0, 0.0):
+        return raw
+    return StoredArray(raw, proxy.slope, proxy.inter)
+
+
+def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without axes of length 1 behind the third."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def checked_affine(affine: np.ndarray | None, path: Path) -> np.ndarray:
+    """The affine (4, 4) as float64.
+
+    Raises:
+        DataError: it maps the grid to a plane, a line or nowhere.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    axes = matrix[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    singular = not np.isfinite(matrix).all() or lengths.min() == 0
+    # directions instead of axes, so that a grid in micrometres passes
+    if singular or abs(np.linalg.det(axes / lengths)) < 1e-4:
+        raise DataError(
+            f"{path}: the affine is singular (spacing {', '.join(f'{s:.4g}' for s in lengths)}), "
+            "so the voxels have no place in space; repair sform or qform of the header."
+        )
+    return matrix
+
+
+def has_position(image: nibabel.Nifti1Image) -> bool:
+    """Whether the header says where the voxels lie; tools that know nothing write an identity."""
+    coded = image.header["qform_code"] > 0 or image.header["sform_code"] > 0
+    return bool(coded) and not np.allclose(np.abs(np.asarray(image.affine)), np.eye(4), atol=1e-6)
+
+
+def write_nifti(image: nibabel.Nifti1Image, path: Path) -> Path:
+    """Write a file that appears only when it is complete; an existing one is replaced.
+
+    Raises:
+        DataError: it cannot be written; what was there before is untouched.
+    """
+    if not is_nifti_name(path.name):
+        raise ValueError(f"{path}: expected a name that ends in .nii.gz or .nii")
+    # beside the target, as a rename is atomic only within one file system; hidden from the finder
+    stem, suffix = strip_nifti_suffix(path.name), path.name[len(strip_nifti_suffix(path.name)) :]
+    unfinished = path.with_name(f".{stem}.{uuid.uuid4().hex}{suffix.lower()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(image, unfinished)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: could not be written ({error.strerror or error}); free some space or name "
+            "another --output_dir."
+        ) from error
+    finally:
+        # also after an interruption; a folder that could not be made holds nothing to remove
+        if unfinished.exists():
+            unfinished.unlink()
+    return path

@@ -1,0 +1,99 @@
+"""Voxels as a file stores them, scaled only where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+_SLAB_VOXELS = 1 << 22  # voxels that a check looks at in one step: 16 MiB as float32
+
+
+class VoxelArray(Protocol):
+    """What a volume's voxels must offer: a NumPy array or a `StoredArray`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy type of the values that indexing returns."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Read a part as a NumPy array."""
+
+    def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> np.ndarray:
+        """Read the whole as a NumPy array."""
+
+
+class StoredArray:
+    """Integers on disk with a scale: `slope * raw + intercept`, computed for what is indexed.
+
+    A scan of 1,000 slices stays at two bytes per voxel; a float copy of the whole is made only by
+    `numpy.asarray`.
+
+    Args:
+        raw: stored values, any shape; may be a memory map.
+        slope: finite, not 0.
+        intercept: finite.
+    """
+
+    def __init__(self, raw: np.ndarray, slope: float, intercept: float) -> None:
+        self.raw = raw
+        self.slope = float(slope)
+        self.intercept = float(intercept)
+        self.dtype = np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return self.raw.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.raw.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return self.raw.size
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __getitem__(self, index: Any, /) -> np.ndarray:
+        # float64 inside: float32 would lose the last digits of 32-bit integers
+        part = np.asarray(self.raw[index], dtype=np.float64)
+        return (part * self.slope + self.intercept).astype(np.float32)
+
+    def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> np.ndarray:
+        return self[...].astype(dtype or self.dtype, copy=False)
+
+
+def slabs(data: VoxelArray) -> Iterator[np.ndarray]:
+    """Parts of a volume along its last axis, each small enough to compute with.
+
+    Args:
+        data: (X, Y, Z).
+
+    Yields:
+        Arrays (X, Y, n), in order, that together are `data`.
+    """
+    depth = data.shape[-1]
+    step = max(1, _SLAB_VOXELS // max(1, int(np.prod(data.shape[:-1]))))
+    for start in range(0, depth, step):
+        yield np.asarray(data[..., start : start + step])
+
+
+def quantile(data: VoxelArray, share: float) -> float:
+    """The value below which a share of the voxels lies (linear between neighbours).
+
+    Works on the stored type, so a scaled volume is not copied as float.
+    """
+    if isinstance(data, StoredArray):
+        raw_share = share if data.slope > 0 else 1.0 - share
+        return quantile(data.raw, raw_share) * data.slope + data.intercept
+    return float(np.quantile(np.asarray(data).ravel(order="K"), share))

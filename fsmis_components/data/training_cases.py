@@ -1,0 +1,40 @@
+"""The cases that a training config learns from, found in one folder or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fsmis_components.data.cases import find_cases
+from fsmis_components.data.errors import exit_on_data_error
+from fsmis_components.data.folds import FoldSplit, fold_split
+
+
+@exit_on_data_error
+def training_split(
+    dataset_dir: str | Path | Sequence[str | Path],
+    fold: int | None = None,
+    labels: Literal["required", "optional", "never"] = "never",
+) -> FoldSplit:
+    """Find the training cases of each folder and split them.
+
+    Args:
+        dataset_dir: a folder or several; several are drawn from with equal chance.
+        fold: see :func:`fold_split`; None trains on all cases but one per folder.
+        labels: ``required`` where Setting 2 leaves out slices by their labels.
+
+    Raises:
+        SystemExit: a folder cannot be used; the message says why.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
+    splits = [
+        fold_split(find_cases(folder, labels=labels, section="training"), fold)
+        for folder in folders
+    ]
+    return FoldSplit(
+        train=tuple(case for split in splits for case in split.train),
+        held_out=tuple(case for split in splits for case in split.held_out),
+        support=tuple(case for split in splits for case in split.support),
+        test=tuple(case for split in splits for case in split.test),
+    )

@@ -1,0 +1,180 @@
+"""Volumes: scans and labels in, masks on the scan's own grid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from fsmis_components.data.dicom import load_dicom_series
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.label_grid import on_image_grid, whole_numbers
+from fsmis_components.data.nifti import (
+    checked_affine,
+    has_position,
+    open_nifti,
+    read_voxels,
+    squeezed_shape,
+    write_nifti,
+)
+from fsmis_components.data.stored_array import VoxelArray, slabs
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scan or a label map on the grid on which it is stored.
+
+    Attributes:
+        data: voxels (X, Y, Z) in storage order, any real type: a NumPy array, a memory map where
+            the file is not compressed, or a `StoredArray` where the header scales the values.
+            Index it for a part, `numpy.asarray` copies the whole.
+        affine: (4, 4), from voxel index to millimetres right, anterior, superior.
+        source: the file or DICOM folder; None for a volume made in memory.
+    """
+
+    data: VoxelArray
+    affine: np.ndarray
+    source: Path | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along each stored axis."""
+        x, y, z = self.data.shape
+        return x, y, z
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres between voxels along each stored axis."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return "volume" if self.source is None else str(self.source)
+
+
+def load_image(path: str | Path) -> Volume:
+    """Read a scan: a NIfTI file or a folder that holds one DICOM series.
+
+    Args:
+        path: `.nii`, `.nii.gz` or a folder.
+
+    Returns:
+        The volume (X, Y, Z); axes of length 1 behind the third are dropped.
+
+    Raises:
+        DataError: missing, not a NIfTI, damaged, not 3D, empty, NaN or infinite values, a singular
+            affine; for a folder see `load_dicom_series`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        voxels, affine = load_dicom_series(path)
+        return Volume(voxels, checked_affine(affine, path), path)
+    image = open_nifti(path)
+    affine = checked_affine(image.affine, path)
+    data = read_voxels(image, path)
+    if data.dtype.kind == "f":
+        broken = sum(int(np.count_nonzero(~np.isfinite(slab))) for slab in slabs(data))
+        if broken:
+            raise DataError(
+                f"{path}: {broken} voxels are NaN or infinite; replace them by a number (0 outside "
+                "the body) and save the file again."
+            )
+    return Volume(data, affine, path)
+
+
+def load_label(path: str | Path, image: Volume | None = None) -> Volume:
+    """Read a label map.
+
+    Args:
+        path: `.nii` or `.nii.gz`.
+        image: the scan that it labels. A label on the same voxels in another storage order (other
+            tools rewrite it) is reordered exactly; one whose header says nothing of its place is
+            taken voxel by voxel. None: the label as it is.
+
+    Returns:
+        The volume (X, Y, Z), a NumPy array of integers; with the affine of `image` where given.
+
+    Raises:
+        DataError: as `load_image`; not whole numbers from 0; on another grid than the image.
+    """
+    path = Path(path)
+    file = open_nifti(path)
+    affine = checked_affine(file.affine, path)
+    data = whole_numbers(read_voxels(file, path), str(path))
+    if image is None:
+        return Volume(data, affine, path)
+    stated = affine if has_position(file) else None
+    title = f"{path} and its image {image.title}"
+    return Volume(on_image_grid(data, stated, image.shape, image.affine, title), image.affine, path)
+
+
+def save_mask(path: str | Path, label: np.ndarray, like: str | Path | Volume) -> Path:
+    """Write a label map with the header of the scan it belongs to, whole or not at all.
+
+    Args:
+        path: `.nii` or `.nii.gz`; an existing file is replaced.
+        label: (X, Y, Z) whole numbers from 0, in the storage order of `like`; stored in the
+            smallest unsigned type that holds them.
+        like: the scan. Its shape, affine, qform and sform codes, units and description are kept;
+            header extensions are not, as they may hold patient data.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: the file cannot be written.
+        ValueError: wrong shape, type or a negative value.
+    """
+    label = np.asarray(label)
+    if label.dtype.kind not in "biu":
+        raise ValueError(f"save_mask: expected integers, got {label.dtype}")
+    if label.min() < 0:
+        raise ValueError(f"save_mask: expected values from 0 on, got {label.min()}")
+    smallest = np.min_scalar_type(int(label.max()))
+    return write_nifti(_with_header_of(like, label.astype(smallest)), Path(path))
+
+
+def save_scalar(path: str | Path, array: np.ndarray, like: str | Path | Volume) -> Path:
+    """Write a map (X, Y, Z) as float32; arguments and errors as `save_mask`."""
+    return write_nifti(_with_header_of(like, np.asarray(array, dtype=np.float32)), Path(path))
+
+
+def _with_header_of(like: str | Path | Volume, array: np.ndarray) -> nibabel.Nifti1Image:
+    volume = like if isinstance(like, Volume) else None
+    source = like.source if isinstance(like, Volume) else Path(like)
+    if source is not None and not source.is_dir():
+        template = open_nifti(source)
+        shape = squeezed_shape(template.shape)
+        # a label that was reordered to its image no longer lies on the grid of its own file
+        if volume is None or (
+            volume.shape == shape and np.array_equal(volume.affine, np.asarray(template.affine))
+        ):
+            _check_shape(array, shape, str(source))
+            return _from_template(template, array)
+    volume = load_image(like) if volume is None else volume  # type: ignore[arg-type]
+    _check_shape(array, volume.shape, volume.title)
+    image = nibabel.Nifti1Image(array, volume.affine)
+    # scanner coordinates; a qform cannot hold the shear of a tilted gantry, the sform can
+    image.set_sform(volume.affine, code=1)
+    image.set_qform(volume.affine, code=1)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _from_template(template: nibabel.Nifti1Image, array: np.ndarray) -> nibabel.Nifti1Image:
+    header = template.header.copy()
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # the scan's display window would hide a mask
+    header.extensions.clear()
+    header["vox_offset"] = 0  # nibabel writes it anew, without room for the extensions
+    return type(template)(array.reshape(template.shape), template.affine, header)
+
+
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], title: str) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{title}: expected an array of its shape {shape}, got {array.shape}")

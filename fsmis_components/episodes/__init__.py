@@ -1,0 +1,26 @@
+"""Self-supervised episodes: what they are, how they are drawn, how they become tensors."""
+
+from fsmis_components.episodes.checkpoint import TrainingState, WeightsSaver
+from fsmis_components.episodes.corpus import CorpusSettings
+from fsmis_components.episodes.dataset import EpisodeDataset
+from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule, RegionTable
+from fsmis_components.episodes.pictures import EpisodePictures
+from fsmis_components.episodes.progress import TrainingProgress
+from fsmis_components.episodes.sampler import EpisodeSampler, EpochSetter
+from fsmis_components.episodes.transform import EpisodeTransform
+
+__all__ = [
+    "CorpusSettings",
+    "Episode",
+    "EpisodeDataset",
+    "EpisodeDrawer",
+    "EpisodePictures",
+    "EpisodeRule",
+    "EpisodeSampler",
+    "EpisodeTransform",
+    "EpochSetter",
+    "RegionTable",
+    "TrainingProgress",
+    "TrainingState",
+    "WeightsSaver",
+]

@@ -1,0 +1,128 @@
+"""The training volumes as stacks of normalised slices with pseudo-labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from fsmis_components.data.cases import Case
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceView, choose_slice_grid
+from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.data.volumes import Volume, load_image, load_label
+from fsmis_components.episodes.episode import RegionTable
+from fsmis_components.transforms.pseudo_labels import PseudoLabels
+
+
+@dataclass(frozen=True)
+class CorpusVolume:
+    """One volume, ready for drawing.
+
+    Attributes:
+        name: the case's name.
+        images: normalised slices, (D, H, W) float16, H = W = spatial_size.
+        labels: pseudo-label ids, (D, H, W), 0 outside the body.
+        table: where the regions are.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    table: RegionTable
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """How volumes become slices; the same rules as in volume inference.
+
+    Attributes:
+        spatial_size: side of a slice in pixels; a volume's larger in-plane extent fills it.
+        modality: ``auto``, ``mr`` or ``ct``.
+        slice_axis: ``auto``, 0, 1 or 2 (left-right, posterior-anterior, inferior-superior).
+        ignore_spacing: take voxels as square where headers lie.
+        exclude_labels: label values of Setting 2; slices that show them are not drawn.
+        exclude_rule: drop a slice that shows ``any`` (SSL-ALPNet) or only ``all`` of them.
+    """
+
+    spatial_size: int = 256
+    modality: str = "auto"
+    slice_axis: str | int = "auto"
+    ignore_spacing: bool = False
+    exclude_labels: tuple[int, ...] = ()
+    exclude_rule: str = "any"
+
+
+def load_corpus(
+    cases: Sequence[Case], pseudo_labels: Sequence[PseudoLabels], settings: CorpusSettings
+) -> list[CorpusVolume]:
+    """Read the cases and make their pseudo-labels, or take those from the cache.
+
+    The groups that are drawn with equal chance are the folders that the cases lie in. Several
+    kinds of pseudo-labels give several entries of a volume, which share its images.
+
+    Raises:
+        DataError: a case cannot be read, or Setting 2 is asked for without labels.
+    """
+    folders = sorted({case.image.parent for case in cases})
+    corpus = []
+    for case in tqdm(cases, desc="pseudo-labels", unit="scan", disable=len(cases) < 2):
+        volume = load_image(case.image)
+        view, images, spacing = _normalised_slices(volume, settings)
+        allowed = _allowed(case, volume, view, settings)
+        group = folders.index(case.image.parent)
+        size = settings.spatial_size
+        fitted = _fit(images, size, float(images.min())).astype(np.float16)
+        for kind in pseudo_labels:
+            labels = _fit(kind(images, spacing=spacing), size, 0)
+            table = RegionTable.from_labels(labels, allowed, group)
+            corpus.append(CorpusVolume(case.name, fitted, labels, table))
+    return corpus
+
+
+def _normalised_slices(
+    volume: Volume, settings: CorpusSettings
+) -> tuple[SliceView, np.ndarray, tuple[float, float]]:
+    grid = choose_slice_grid(
+        volume,
+        spatial_size=settings.spatial_size,
+        slice_axis=settings.slice_axis,
+        ignore_spacing=settings.ignore_spacing,
+    )
+    view = SliceView(volume, grid)
+    modality = resolve_modality(volume, settings.modality)
+    normalise = fit_normaliser(volume, Normalisation(modality=modality))
+    images = normalise(view.slices(0, view.depth))[:, 0].numpy()
+    return view, images, view.working_spacing
+
+
+def _allowed(
+    case: Case, volume: Volume, view: SliceView, settings: CorpusSettings
+) -> np.ndarray | None:
+    if not settings.exclude_labels:
+        return None
+    if case.label is None:
+        raise DataError(
+            f"{case.image}: setting 2 leaves out slices by their labels and this scan has none; "
+            "add its label or use --setting 1."
+        )
+    label = load_label(case.label, volume)
+    slices = SliceView(label, view.grid).native_labels()
+    shown = np.stack([(slices == v).any((1, 2)) for v in settings.exclude_labels])
+    forbidden = shown.all(0) if settings.exclude_rule == "all" else shown.any(0)
+    return np.logical_not(forbidden)
+
+
+def _fit(slices: np.ndarray, size: int, fill: float) -> np.ndarray:
+    """Crop or pad (D, H, W) around the centre to (D, size, size)."""
+    for axis in (1, 2):
+        extra = slices.shape[axis] - size
+        if extra > 0:
+            slices = np.take(slices, range(extra // 2, extra // 2 + size), axis=axis)
+        elif extra < 0:
+            widths = [(0, 0)] * 3
+            widths[axis] = (-extra // 2, -extra - (-extra // 2))
+            slices = np.pad(slices, widths, constant_values=fill)
+    return slices

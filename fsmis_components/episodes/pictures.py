@@ -1,0 +1,74 @@
+"""Pictures of episodes for TensorBoard: support, query, pseudo-labels and prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+COLOURS = ((230, 60, 60), (70, 160, 240), (90, 200, 90), (240, 190, 50), (180, 90, 220))
+
+
+class EpisodePictures:
+    """Ignite handler for a validation: draw its first episode, once per run of the evaluator.
+
+    Args:
+        log_dir: TensorBoard's folder.
+        tag: name of the picture.
+    """
+
+    def __init__(self, log_dir: str | Path, tag: str = "episode") -> None:
+        self.log_dir = str(log_dir)
+        self.tag = tag
+        self.calls = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Draw after the first batch."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write support with its labels, query with its labels, query with the prediction."""
+        if engine.state.iteration != 1:
+            return
+        picture = episode_picture(_first(engine.state.batch), _first(engine.state.output)["pred"])
+        with SummaryWriter(self.log_dir) as writer:
+            writer.add_image(self.tag, picture, self.calls, dataformats="HWC")
+        self.calls += 1
+
+
+def episode_picture(episode: dict[str, Tensor], pred: Tensor) -> np.ndarray:
+    """Return one RGB picture (H, 3 * W, 3) of an episode.
+
+    Args:
+        episode: image (1, H, W), label (N, H, W), support_image (S, 1, H, W), support_label
+            (S, N, H, W).
+        pred: binary masks (N, H, W).
+    """
+    panels = [
+        _paint(episode["support_image"][0, 0], episode["support_label"][0]),
+        _paint(episode["image"][0], episode["label"]),
+        _paint(episode["image"][0], pred),
+    ]
+    return np.concatenate(panels, axis=1)
+
+
+def _paint(image: Tensor, masks: Tensor) -> np.ndarray:
+    grey = image.float().cpu()
+    low, high = torch.quantile(grey, 0.01), torch.quantile(grey, 0.99)
+    grey = ((grey - low) / (high - low).clamp_min(1e-6)).clamp(0, 1) * 255
+    picture = grey.numpy()[..., None].repeat(3, -1)
+    for n, mask in enumerate(masks.cpu().numpy() > 0.5):
+        picture[mask] = 0.5 * picture[mask] + 0.5 * np.array(COLOURS[n % len(COLOURS)])
+    return picture.astype(np.uint8)
+
+
+def _first(batch: Any) -> dict[str, Tensor]:
+    """Return the first episode of a batch, which MONAI may have decollated."""
+    if isinstance(batch, list):
+        return batch[0]
+    return {k: v[0] for k, v in batch.items() if isinstance(v, Tensor) and v.ndim > 0}

@@ -1,0 +1,71 @@
+"""The files that a folder run writes for one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fsmis_components.data.cases import Case
+from fsmis_components.data.volumes import Volume, save_mask, save_scalar
+from fsmis_components.inferers.overlays import save_overlay
+from fsmis_components.inferers.volume_inferer import Segmentation, smallest_label_dtype
+from fsmis_components.support.support_set import Structure
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where the results of a case go.
+
+    Args:
+        mask: label map on the scan's own grid.
+        overlay: picture.
+        uncertainty: map on the scan's own grid; None where it is not asked for.
+    """
+
+    mask: Path
+    overlay: Path
+    uncertainty: Path | None
+
+    @classmethod
+    def of(cls, case: Case, output_dir: str | Path, uncertainty: bool) -> CaseFiles:
+        """The files of a case below an output folder."""
+        folder = Path(output_dir)
+        return cls(
+            mask=folder / f"{case.stem}_seg.nii.gz",
+            overlay=folder / "overlays" / f"{case.stem}.png",
+            uncertainty=folder / f"{case.stem}_uncertainty.nii.gz" if uncertainty else None,
+        )
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files, the mask last to be written and so the sign that a case is complete."""
+        return [path for path in (self.overlay, self.uncertainty, self.mask) if path is not None]
+
+    def write(self, image: Volume, label: np.ndarray, result: Segmentation) -> None:
+        """Write everything.
+
+        Args:
+            image: the scan; its header is copied.
+            label: (X, Y, Z) label values after any post-processing.
+            result: gives the uncertainty, the structures and the working geometry.
+        """
+        pack = result.pack
+        label = label.astype(smallest_label_dtype(int(label.max(initial=0))))
+        save_overlay(self.overlay, image, label, pack.structures, pack.grid, self.overlay.stem)
+        if self.uncertainty is not None and result.uncertainty is not None:
+            save_scalar(self.uncertainty, result.uncertainty, like=image)
+        save_mask(self.mask, label, like=image)
+
+
+def volumes_ml(
+    label: np.ndarray, affine: np.ndarray, structures: Sequence[Structure]
+) -> dict[str, float]:
+    """Millilitres per structure column of a label map whose affine is in millimetres."""
+    voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
+    return {
+        structure.column: voxel * int(np.count_nonzero(label == structure.value))
+        for structure in structures
+    }

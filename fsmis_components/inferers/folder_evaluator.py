@@ -1,0 +1,175 @@
+"""A MONAI evaluator that segments every scan of a folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+from torch import nn
+from tqdm import tqdm
+
+import fsmis_components
+from fsmis_components.data.cases import Case, find_cases
+from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.volumes import load_image
+from fsmis_components.inferers.case_files import CaseFiles, volumes_ml
+from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow, RunRecord
+from fsmis_components.inferers.volume_inferer import VolumeInferer
+from fsmis_components.support.support_pack import content_hash
+
+SHOWN_FAILURES = 5
+
+
+@exit_on_data_error
+def query_items(dataset_dir: str | Path) -> list[dict[str, Any]]:
+    """The scans of a folder as MONAI data items; label files are neither looked for nor opened.
+
+    Args:
+        dataset_dir: folder in any layout of `find_cases`.
+
+    Returns:
+        One item per scan: "image" is its path, "case" what else is known of it.
+
+    Raises:
+        SystemExit: the folder holds no scan; the message says why.
+    """
+    cases = find_cases(dataset_dir, labels="never")
+    return [{CommonKeys.IMAGE: str(case.image), "case": case} for case in cases]
+
+
+class FolderEvaluator(SupervisedEvaluator):
+    """Segment the scans of a dataset and write masks, pictures and a table.
+
+    For a scan `image_7.nii.gz` it writes `image_7_seg.nii.gz` on the scan's own grid,
+    `overlays/image_7.png`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
+    `cases.csv`. A scan that cannot be used becomes a line with the reason and the others go on.
+    Finished scans are kept when the same command is given again.
+
+    Args:
+        device: where the network lies.
+        dataset: dataset whose `data` are items of `query_items`; it is not asked to load them,
+            since the inferer reads scans slab by slab.
+        network: a network of the contract.
+        inferer: segments a scan.
+        output_dir: receives everything that is written.
+        postprocessing: dictionary transform on "pred", (1, X, Y, Z) label values.
+        val_handlers: ignite handlers.
+        key_val_metric: ignite metric on `state.output`.
+        progress: show a bar with the time that is left.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        dataset: Any,
+        network: nn.Module,
+        inferer: VolumeInferer,
+        output_dir: str | Path,
+        postprocessing: Any = None,
+        val_handlers: Sequence[Any] | None = None,
+        key_val_metric: dict[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(
+            device=torch.device(device),
+            val_data_loader=list(dataset.data),
+            network=network,
+            inferer=inferer,
+            postprocessing=postprocessing,
+            val_handlers=val_handlers,
+            key_val_metric=key_val_metric,
+            decollate=False,
+        )
+        self.logger.setLevel(logging.WARNING)  # ignite's start and end lines break the bar
+        self.volume_inferer = inferer
+        self.output_dir = Path(output_dir)
+        self.progress = progress
+        self._record: RunRecord | None = None
+        self._bar = tqdm(disable=True)
+
+    @exit_on_data_error
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Segment all scans.
+
+        Raises:
+            SystemExit: no support, an output folder of another run, or scans that failed.
+        """
+        pack = self.volume_inferer.resolve(self.network)
+        cases = [item["case"] for item in self.data_loader]
+        self._record = RunRecord(
+            self.output_dir,
+            [structure.column for structure in pack.structures],
+            {
+                "support": content_hash(pack),
+                "inferer": self.volume_inferer.settings(),
+                "version": fsmis_components.__version__,
+            },
+        )
+        self._record.open([path for case in cases for path in self.files(case).paths])
+        with tqdm(
+            total=len(cases), desc="segmenting", unit="scan", disable=not self.progress
+        ) as bar:
+            self._bar = bar
+            super().run(global_epoch)
+        self._record.write()
+        rows = [self._record.rows[case.stem] for case in cases]
+        failed = [row for row in rows if row.status == FAILED]
+        if failed:
+            table = self.output_dir / "cases.csv"
+            raise DataError(_failure_sentence(failed, len(cases), table))
+
+    def files(self, case: Case) -> CaseFiles:
+        """Where the results of a case go."""
+        return CaseFiles.of(case, self.output_dir, self.volume_inferer.uncertainty)
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
+        """Segment one scan; ignite calls this for each item."""
+        if self._record is None:
+            raise RuntimeError("FolderEvaluator: call run(), which opens the output folder first")
+        case: Case = batchdata["case"]
+        engine.state.output = {CommonKeys.IMAGE: batchdata[CommonKeys.IMAGE]}
+        self._bar.set_postfix_str(case.stem)
+        if not self._record.finished(case, self.files(case).paths):
+            start = time.perf_counter()
+            volumes: dict[str, float] = {}
+            message = ""
+            try:
+                volumes = self._segment(engine, case)
+            except DataError as error:
+                message = str(error)
+            except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+                # a full disk or memory ends one case, not the whole run
+                message = f"{case.image}: {type(error).__name__}: {error}"
+            seconds = time.perf_counter() - start
+            status = FAILED if message else DONE
+            self._record.add(case, CaseRow(case.stem, status, seconds, volumes, message))
+        self._bar.update()
+        return engine.state.output
+
+    def _segment(self, engine: Any, case: Case) -> dict[str, float]:
+        """Segment, post-process and write one scan; returns millilitres per structure."""
+        image = load_image(case.image)
+        result = self.volume_inferer.segment_volume(image, self.network)
+        label = torch.from_numpy(result.label.astype(np.int32))[None]
+        engine.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
+        final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
+        self.files(case).write(image, final, result)
+        return volumes_ml(final, image.affine, result.pack.structures)
+
+
+def _failure_sentence(failed: Sequence[CaseRow], count: int, table: Path) -> str:
+    shown = [row.message.rstrip(".") for row in failed[:SHOWN_FAILURES]]
+    if len(failed) > len(shown):
+        shown.append(f"and {len(failed) - len(shown)} more")
+    return f"{len(failed)} of {count} scans failed, see {table}: {'; '.join(shown)}."

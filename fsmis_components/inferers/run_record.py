@@ -1,0 +1,152 @@
+"""What a folder run has finished: a table for people and a record that lets it resume."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsmis_components.data.cases import Case
+from fsmis_components.data.errors import DataError
+
+DONE = "done"
+FAILED = "failed"
+
+
+@dataclass
+class CaseRow:
+    """One line of `cases.csv`.
+
+    Args:
+        case: file name of the scan without its ending.
+        status: "done" or "failed".
+        seconds: wall-clock time.
+        volumes: millilitres per structure, keyed by column; empty for a failed case.
+        message: why it failed.
+    """
+
+    case: str
+    status: str
+    seconds: float
+    volumes: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+
+
+class RunRecord:
+    """Keeps `cases.csv` and `run.json` of an output folder up to date, case by case.
+
+    A second run with the same settings and support keeps what is finished; one with others is
+    refused, so that no mask is overwritten in silence and none is left over from other settings.
+
+    Args:
+        output_dir: where masks go.
+        columns: structure columns, in order.
+        settings: everything that changes a mask, as JSON values.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, columns: Sequence[str], settings: Mapping[str, Any]
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.columns = list(columns)
+        self.settings = json.loads(json.dumps(settings, sort_keys=True))
+        text = json.dumps(self.settings, sort_keys=True)
+        self.run_hash = hashlib.sha256(text.encode()).hexdigest()
+        self.rows: dict[str, CaseRow] = {}
+        self._fingerprints: dict[str, list[int]] = {}
+
+    def open(self, outputs: Sequence[Path]) -> None:
+        """Take up an earlier run of the same settings.
+
+        Args:
+            outputs: the files that this run would write.
+
+        Raises:
+            DataError: the folder holds the results of another run, or cannot be written.
+        """
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"{self.output_dir}: the output folder cannot be made ({error.strerror}); "
+                "choose another --output_dir."
+            ) from error
+        earlier = self._read()
+        if earlier.get("run_hash") == self.run_hash:
+            self._fingerprints = earlier["cases"]
+            self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
+            return
+        taken = next((path for path in outputs if path.exists()), None)
+        if taken is not None:
+            raise DataError(
+                f"{taken}: already holds the result of a run with another support or other "
+                "settings; choose another --output_dir (nothing was overwritten)."
+            )
+
+    def finished(self, case: Case, outputs: Sequence[Path]) -> bool:
+        """Whether the case was done by this run's settings and its scan has not changed since."""
+        row = self.rows.get(case.stem)
+        return (
+            row is not None
+            and row.status == DONE
+            and self._fingerprints.get(case.stem) == fingerprint(case.image)
+            and all(path.exists() for path in outputs)
+        )
+
+    def add(self, case: Case, row: CaseRow) -> None:
+        """Record a case and rewrite both files."""
+        self.rows[case.stem] = row
+        if row.status == DONE:
+            self._fingerprints[case.stem] = fingerprint(case.image)
+        self.write()
+
+    def write(self) -> None:
+        """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        volume_columns = [f"{column}_ml" for column in self.columns]
+        writer.writerow(["case", "status", "seconds", *volume_columns, "message"])
+        for row in self.rows.values():
+            volumes = [
+                f"{row.volumes[column]:.3f}" if column in row.volumes else ""
+                for column in self.columns
+            ]
+            writer.writerow([row.case, row.status, f"{row.seconds:.2f}", *volumes, row.message])
+        record = {
+            "run_hash": self.run_hash,
+            "settings": self.settings,
+            "cases": self._fingerprints,
+            "rows": {name: vars(row) for name, row in self.rows.items()},
+        }
+        _replace(self.output_dir / "cases.csv", lines.getvalue())
+        _replace(self.output_dir / "run.json", json.dumps(record, indent=2) + "\n")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            record = json.loads((self.output_dir / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # no earlier run that could be taken up
+        complete = isinstance(record, dict) and {"run_hash", "cases", "rows"} <= set(record)
+        return record if complete else {}
+
+
+def fingerprint(path: Path) -> list[int]:
+    """Size and time of change of a file, or of the files of a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [file.stat() for file in files]
+    return [
+        sum(stat.st_size for stat in stats),
+        max((stat.st_mtime_ns for stat in stats), default=0),
+    ]
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,86 @@
+"""A query volume in slabs of encoded slices: each slice is read and encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.intensity import fit_normaliser
+from fsmis_components.data.volumes import Volume
+from fsmis_components.layers.support_state import SupportState, move_state, select_sections
+from fsmis_components.support.encode import encode_slices, network_device
+from fsmis_components.support.support_pack import SupportPack
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Features of the slices start..stop-1 of a query."""
+
+    start: int
+    stop: int
+    features: Any
+
+
+def encode_slabs(
+    network: nn.Module,
+    image: Volume,
+    view: SliceView,
+    pack: SupportPack,
+    *,
+    batch_size: int = 8,
+    amp: bool = False,
+) -> Iterator[Slab]:
+    """Encode a query slab by slab, so that memory does not grow with its depth.
+
+    Args:
+        network: in evaluation mode.
+        image: the query; its intensities fit the normalisation.
+        view: the query on the grid of the pack.
+        pack: gives the normalisation.
+        batch_size: slices per slab.
+        amp: bfloat16 autocast.
+    """
+    normalise = fit_normaliser(image, pack.normalisation)
+    for start in range(0, view.depth, batch_size):
+        stop = min(start + batch_size, view.depth)
+        slices = normalise(view.slices(start, stop))
+        features = encode_slices(network, slices, batch_size=batch_size, amp=amp)
+        yield Slab(start, stop, features)
+
+
+def segment_slab(
+    network: nn.Module,
+    slab: Slab,
+    state: SupportState,
+    weights: torch.Tensor,
+    *,
+    amp: bool = False,
+) -> torch.Tensor:
+    """Logits of a slab at the working resolution.
+
+    Args:
+        network: in evaluation mode.
+        slab: encoded slices.
+        state: the support state, on any device.
+        weights: section weights (D, N, S) of the whole volume.
+        amp: bfloat16 autocast.
+
+    Returns:
+        float32 logits (stop - start, 1 + N, H, W) on the network's device.
+    """
+    device = network_device(network)
+    own = weights[slab.start : slab.stop]
+    # sections that no slice of the slab asks for cost time and change nothing
+    used = torch.nonzero(own.flatten(0, 1).any(0)).flatten()
+    if 0 < len(used) < own.shape[-1]:
+        state, own = select_sections(state, used.to(state["valid"].device)), own[..., used]
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+        logits = network.segment(  # type: ignore[operator]
+            slab.features, move_state(state, device), own.to(device)
+        )
+    return logits.float()

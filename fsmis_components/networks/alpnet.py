@@ -1,0 +1,314 @@
+"""SSL-ALPNet: slices are segmented by adaptive local prototypes (Ouyang et al., TMI 2022)."""
+
+from typing import Dict, NamedTuple, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsmis_components.layers.prototypes import GlobalPrototypes, GridPrototypes, PrototypeMode
+from fsmis_components.layers.resize import resize_logits, resize_mask
+from fsmis_components.layers.support_state import SupportState, check_state
+from fsmis_components.losses import boundary_loss, margin_cross_entropy
+from fsmis_components.networks.encoders import build_encoder
+from fsmis_components.ops.similarity import prototype_similarity
+
+
+class ALPFeatures(NamedTuple):
+    """Features of a batch of slices and the size that its images had before padding."""
+
+    high: Tensor
+    image_size: Tuple[int, int]
+
+
+class ALPNet(nn.Module):
+    """Adaptive local prototype network, several structures and shots in one call.
+
+    Background is modelled per structure, as in the paper: the logit of structure n is
+    ``score_fg - score_bg`` and channel 0 is zero, so that for one structure the softmax equals
+    that of the paper's two channels.
+
+    Windows are lengths in pixels of the image; the paper's features have stride 8.
+
+    Args:
+        encoder: ``resunet`` (default), ``resnet101`` (the paper's) or a module with ``stride``,
+            ``pad_multiple`` and a level ``high``.
+        train_window: side of a local prototype's cell in training; 32 in the paper.
+        eval_window: side of a cell in evaluation; 16 in the paper.
+        switch_window: a structure that fills no block of this side is segmented by its global
+            prototype alone; 32 in the paper.
+        threshold: share of a cell that the mask must fill; 0.95 in the paper.
+        scale: factor of the cosine similarity; 20 in the paper.
+        background_weight: weight of background pixels in the query loss; 0.05 in the paper.
+        boundary: also report the boundary loss in training (a reconstruction).
+        similarity_backend: see :func:`prototype_similarity`.
+        support_pack: state of a support that ``net(image)`` uses; not part of the weights.
+    """
+
+    stored_state: Dict[str, Tensor]
+
+    def __init__(
+        self,
+        encoder: Union[str, nn.Module] = "resunet",
+        train_window: int = 32,
+        eval_window: int = 16,
+        switch_window: int = 32,
+        threshold: float = 0.95,
+        scale: float = 20.0,
+        background_weight: float = 0.05,
+        boundary: bool = False,
+        similarity_backend: str = "auto",
+        support_pack: Optional[SupportState] = None,
+    ) -> None:
+        super().__init__()
+        module = build_encoder(encoder) if isinstance(encoder, str) else encoder
+        self.encoder = module
+        self.stride = int(module.stride)  # type: ignore[arg-type]
+        self.pad_multiple = int(module.pad_multiple)  # type: ignore[arg-type]
+        self.scale = scale
+        self.background_weight = background_weight
+        self.boundary = boundary
+        self.similarity_backend = similarity_backend
+        self.train_cells = GridPrototypes(max(1, train_window // self.stride), threshold)
+        self.eval_cells = GridPrototypes(max(1, eval_window // self.stride), threshold)
+        self.mode = PrototypeMode(max(1, switch_window // self.stride), threshold)
+        self.globals = GlobalPrototypes()
+        self.stored_state = {}
+        if support_pack is not None:
+            self.set_support(support_pack)
+
+    def forward(
+        self,
+        image: Tensor,
+        support_image: Optional[Tensor] = None,
+        support_label: Optional[Tensor] = None,
+        label: Optional[Tensor] = None,
+    ) -> Union[Tensor, Dict[str, Tensor]]:
+        """Segment query slices by labelled support slices, or by the stored support.
+
+        Args:
+            image: query slices, (B, 1, H, W).
+            support_image: support slices, (B, S, 1, H, W); None takes the stored support.
+            support_label: masks of the structures, (B, S, N, H, W) in [0, 1].
+            label: the query's masks, (B, N, H, W); training only.
+
+        Returns:
+            In evaluation logits (B, 1 + N, H, W). In training a dictionary of the logits and of
+            the loss terms ``query_loss``, ``alignment_loss`` and, where asked, ``boundary_loss``,
+            each of shape (B,).
+
+        Raises:
+            ValueError: a label in evaluation, none in training, or no support.
+        """
+        if self.training:
+            if support_image is None or support_label is None or label is None:
+                raise ValueError(
+                    "ALPNet: expected support_image, support_label and label in training mode"
+                )
+            return self._train_step(image, support_image, support_label, label)
+        if label is not None:
+            raise ValueError("ALPNet: label must not be given in evaluation mode, it is never read")
+        if support_image is None or support_label is None:
+            if len(self.stored_state) == 0:
+                raise ValueError(
+                    "ALPNet: expected support_image and support_label, or a support stored by "
+                    "set_support or the constructor argument support_pack"
+                )
+            stored = {name: t.to(image.device) for name, t in self.stored_state.items()}
+            return self.segment(self.encode(image), stored, None)
+        masks, valid = _all_labelled(support_label)
+        state = self.build_support(self.encode(support_image.flatten(0, 1)), masks, valid, None)
+        return self.segment(self.encode(image), state, None)
+
+    @torch.jit.export
+    def encode(self, image: Tensor) -> ALPFeatures:
+        """Encode slices (B, 1, H, W) of any size into features (B, C, h, w)."""
+        height, width = image.shape[-2], image.shape[-1]
+        bottom = -height % self.pad_multiple
+        right = -width % self.pad_multiple
+        if bottom > 0 or right > 0:
+            image = F.pad(image, [0, right, 0, bottom], mode="replicate")
+        return ALPFeatures(self.encoder(image).high, (height, width))
+
+    @torch.jit.export
+    def build_support(
+        self, features: ALPFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
+    ) -> SupportState:
+        """Pool the prototypes of labelled support slices.
+
+        Args:
+            features: of the B*S support slices, (B*S, C, h, w).
+            masks: (B, S, N, H, W) in [0, 1].
+            valid: whether structure n is labelled in slice s, (B, S, N) bool.
+            seeds: unused; this method draws nothing at random.
+
+        Returns:
+            A state whose tensors start with (B, N or 1, S).
+        """
+        foreground = self._to_features(masks.flatten(0, 1), features)
+        inside = self._to_features(torch.ones_like(masks[:, :, :1]).flatten(0, 1), features)
+        return self._pool(features.high, foreground, inside - foreground, valid)
+
+    @torch.jit.export
+    def segment(
+        self,
+        query_features: ALPFeatures,
+        state: SupportState,
+        section_weights: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Return logits (B, 1 + N, H, W) of query slices; channel 0 is zero.
+
+        Args:
+            query_features: of B query slices, (B, C, h, w).
+            state: of one support for all slices, or of one for each.
+            section_weights: (B or 1, N, S) >= 0. ALPNet joins the prototypes of all sections of
+                positive weight; where all are zero the structure is absent and its logit is
+                ``-2 * scale``. None uses every labelled section.
+        """
+        margins = self._margins(query_features.high, state, section_weights)
+        return _with_background(self._to_image(margins, query_features.image_size))
+
+    @torch.jit.unused
+    def set_support(self, state: SupportState) -> None:
+        """Store a support, so that ``net(image)`` segments its structures without arguments."""
+        check_state(state)
+        self.stored_state = dict(state)
+
+    @torch.jit.unused
+    def support_settings(self) -> Dict[str, float]:
+        """Return what shapes a support state beside the weights; a stored pack must agree."""
+        return {
+            "cell": self.eval_cells.window,
+            "switch": self.mode.window,
+            "threshold": self.eval_cells.threshold,
+        }
+
+    def _train_step(
+        self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
+    ) -> Dict[str, Tensor]:
+        b, s = support_label.shape[0], support_label.shape[1]
+        # one batch, as in the released code: batch norm sees support and query together
+        joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
+        size = joined.image_size
+        support = ALPFeatures(joined.high[: b * s], size)
+        query = ALPFeatures(joined.high[b * s :], size)
+        masks, valid = _all_labelled(support_label)
+        margins = self._margins(query.high, self.build_support(support, masks, valid, None), None)
+        logits = self._to_image(margins, size)
+        output = {
+            "logits": _with_background(logits),
+            "query_loss": margin_cross_entropy(logits, label, self.background_weight),
+            "alignment_loss": self._alignment(support, query, margins, support_label),
+        }
+        if self.boundary:
+            output["boundary_loss"] = boundary_loss(logits, label)
+        return output
+
+    def _alignment(
+        self, support: ALPFeatures, query: ALPFeatures, margins: Tensor, support_label: Tensor
+    ) -> Tensor:
+        """Segment the support by the query's prediction (PAR; Wang et al., ICCV 2019)."""
+        b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
+        whole = torch.ones([b, 1, support_label.shape[-2], support_label.shape[-1]])
+        inside = self._to_features(whole.to(margins), query)
+        predicted = (margins > 0).to(margins) * inside
+        valid = torch.ones([b, 1, n], dtype=torch.bool, device=margins.device)
+        state = self._pool(query.high, predicted, inside - predicted, valid)
+        repeated = {name: tensor.repeat_interleave(s, 0) for name, tensor in state.items()}
+        logits = self._to_image(self._margins(support.high, repeated, None), support.image_size)
+        loss = margin_cross_entropy(logits, support_label.flatten(0, 1))
+        return loss.reshape(b, s).mean(1)
+
+    def _pool(
+        self, features: Tensor, foreground: Tensor, background: Tensor, valid: Tensor
+    ) -> SupportState:
+        b, s = valid.shape[0], valid.shape[1]
+        foreground = foreground * valid.flatten(0, 1)[:, :, None, None]
+        background = background * valid.flatten(0, 1)[:, :, None, None]
+        if self.training:
+            cells, foreground_cells = self.train_cells(features, foreground)
+            background_cells = self.train_cells(features, background)[1]
+        else:
+            cells, foreground_cells = self.eval_cells(features, foreground)
+            background_cells = self.eval_cells(features, background)[1]
+        state: Dict[str, Tensor] = {
+            "valid": valid.transpose(1, 2),
+            "cells": cells.unflatten(0, [b, s]).unsqueeze(1),
+            "foreground_cells": foreground_cells.unflatten(0, [b, s]).transpose(1, 2),
+            "background_cells": background_cells.unflatten(0, [b, s]).transpose(1, 2),
+            "foreground_global": self.globals(features, foreground)
+            .unflatten(0, [b, s])
+            .transpose(1, 2),
+            "background_global": self.globals(features, background)
+            .unflatten(0, [b, s])
+            .transpose(1, 2),
+            "local_mode": self.mode(foreground).unflatten(0, [b, s]).transpose(1, 2),
+        }
+        return state
+
+    def _margins(
+        self, query: Tensor, state: SupportState, section_weights: Optional[Tensor]
+    ) -> Tensor:
+        """Return score_fg - score_bg at the features' size, (B, N, h, w)."""
+        used = state["valid"]
+        if section_weights is not None:
+            used = used & (section_weights > 0)
+        n = used.shape[1]
+        cells = state["cells"].flatten(2, 3).expand(-1, n, -1, -1)
+        foreground_cells = (state["foreground_cells"] & used.unsqueeze(-1)).flatten(2, 3)
+        background_cells = (state["background_cells"] & used.unsqueeze(-1)).flatten(2, 3)
+        shots = state["foreground_global"]
+
+        local = self._similarity(
+            query, torch.cat([cells, shots], 2), torch.cat([foreground_cells, used], 2)
+        )
+        single = self._global_score(query, shots, used)
+        local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]
+        foreground = torch.where(local_mode, local, single)
+
+        background = self._similarity(query, cells, background_cells)
+        # the released code stops where no cell is pure background; we compare with its mean
+        no_cell = torch.logical_not(background_cells.any(-1))[:, :, None, None]
+        if bool(no_cell.any()):
+            fallback = self._global_score(query, state["background_global"], used)
+            background = torch.where(no_cell, fallback, background)
+
+        absent = torch.logical_not(used.any(-1))[:, :, None, None]
+        return torch.where(absent, -2.0 * self.scale, foreground - background)
+
+    def _global_score(self, query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
+        """Compare with the mean over sections of global prototypes (B or 1, N, S, C)."""
+        weights = used.to(prototypes).unsqueeze(-1)
+        mean = (prototypes * weights).sum(2) / weights.sum(2).clamp_min(1.0)
+        valid = torch.ones(mean.shape[:2], dtype=torch.bool, device=mean.device).unsqueeze(-1)
+        return self._similarity(query, mean.unsqueeze(2), valid)
+
+    def _similarity(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
+        return prototype_similarity(
+            query,
+            prototypes,
+            valid=valid,
+            reduction="softmax",
+            scale=self.scale,
+            backend=self.similarity_backend,
+        )
+
+    def _to_features(self, masks: Tensor, features: ALPFeatures) -> Tensor:
+        """Resize masks (B, N, H, W) to the features; the encoder's padding belongs to nothing."""
+        h, w = features.high.shape[-2], features.high.shape[-1]
+        bottom = h * self.stride - masks.shape[-2]
+        right = w * self.stride - masks.shape[-1]
+        return resize_mask(F.pad(masks, [0, right, 0, bottom]), (h, w)).to(features.high)
+
+    def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
+        h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
+        return resize_logits(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
+
+
+def _all_labelled(support_label: Tensor) -> Tuple[Tensor, Tensor]:
+    b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
+    return support_label, torch.ones([b, s, n], dtype=torch.bool, device=support_label.device)
+
+
+def _with_background(margins: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(margins[:, :1]), margins], 1)

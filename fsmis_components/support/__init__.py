@@ -1,0 +1,24 @@
+"""Support: labelled scans and their encoding."""
+
+from fsmis_components.support.encode import build_support_pack
+from fsmis_components.support.source import SupportSource
+from fsmis_components.support.support_pack import SupportPack, weights_hash
+from fsmis_components.support.support_set import (
+    Structure,
+    SupportScan,
+    SupportSet,
+    load_support_set,
+    support_set_of_cases,
+)
+
+__all__ = [
+    "Structure",
+    "SupportPack",
+    "SupportScan",
+    "SupportSet",
+    "SupportSource",
+    "build_support_pack",
+    "load_support_set",
+    "support_set_of_cases",
+    "weights_hash",
+]

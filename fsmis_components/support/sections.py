@@ -1,0 +1,64 @@
+"""Which slices of the support stand for a structure: three sections along its extent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+NUM_SECTIONS = 3
+
+
+def section_slices(slices: Sequence[int]) -> tuple[int, int, int]:
+    """The slices at 1/6, 1/2 and 5/6 of a structure's extent.
+
+    Args:
+        slices: the slices that contain the structure, ascending; at least one.
+
+    Returns:
+        One slice per section (lower, middle, upper third); fewer than three distinct ones where
+        the structure is shorter than three slices.
+
+    Raises:
+        ValueError: no slice.
+
+    Source: SSL-ALPNet (ECCV 2020), released evaluation: indices floor(len * {1/6, 3/6, 5/6}).
+    """
+    if not slices:
+        raise ValueError("section_slices: expected at least one slice, got none")
+    lower, middle, upper = (len(slices) * part // 6 for part in (1, 3, 5))
+    return slices[lower], slices[middle], slices[upper]
+
+
+def plan_sections(slices: Sequence[Sequence[int]]) -> tuple[list[int], torch.Tensor]:
+    """Sections of all structures of one scan, so that a shared slice is encoded once.
+
+    Args:
+        slices: per structure the slices that contain it, ascending; empty where it is absent.
+
+    Returns:
+        The slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
+        section k of structure n. A structure of one or two slices uses one slice for several
+        sections.
+    """
+    picked = [section_slices(own) if own else () for own in slices]
+    chosen = sorted({index for own in picked for index in own})
+    table = torch.zeros(len(slices), len(chosen), NUM_SECTIONS, dtype=torch.bool)
+    for structure, own in enumerate(picked):
+        for section, index in enumerate(own):
+            table[structure, chosen.index(index), section] = True
+    return chosen, table
+
+
+def section_of_slice(index: int, first: int, last: int) -> int:
+    """The third of the extent first..last in which a slice lies: 0, 1 or 2.
+
+    Slices outside the extent belong to the nearest third.
+
+    Source: SSL-ALPNet (ECCV 2020), released evaluation: floor((z - first) / ((last - first) / 3)).
+    """
+    if last == first:
+        return 0
+    # integers: a float third would put the border slices of some extents on the wrong side
+    return int(np.clip((index - first) * NUM_SECTIONS // (last - first), 0, NUM_SECTIONS - 1))

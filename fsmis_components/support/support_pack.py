@@ -1,0 +1,240 @@
+"""A support pack: the encoded support as one file that holds no image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+import fsmis_components
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.data.intensity import Normalisation
+from fsmis_components.layers.support_state import SupportState, check_state
+from fsmis_components.support.support_set import Structure, Wanted, choose_structures
+
+FORMAT = 1
+_METADATA_KEY = "fsmis_support_pack"
+_STATE_PREFIX = "state."
+_SECTIONS_KEY = "sections"
+
+
+@dataclass(frozen=True)
+class SupportPack:
+    """What a network needs to know about the support, and nothing that shows a patient.
+
+    Args:
+        state: the network's support state, tensors (1, N, S, ...) on the CPU.
+        sections: bool (N, S, 3): support slice s is section k (lower, middle, upper third) of
+            structure n.
+        structures: names, label values and colours, in the order of the network's channels.
+        grid: working geometry; queries are brought to it.
+        normalisation: intensity rule; queries are normalised by it.
+        method: class name of the network.
+        weights_hash: `weights_hash` of the network that made the state.
+        settings: the network's own settings that shape the state.
+        version: version of this package.
+        source: the file, for messages; empty when it was just built.
+    """
+
+    state: SupportState
+    sections: torch.Tensor
+    structures: tuple[Structure, ...]
+    grid: SliceGrid
+    normalisation: Normalisation
+    method: str
+    weights_hash: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    version: str = fsmis_components.__version__
+    source: str = ""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the pack as one safetensors file; an interrupted write leaves no half file."""
+        path = Path(path)
+        tensors = {_STATE_PREFIX + key: value.contiguous() for key, value in self.state.items()}
+        tensors[_SECTIONS_KEY] = self.sections.contiguous()
+        content = {
+            "format": FORMAT,
+            "structures": [asdict(structure) for structure in self.structures],
+            "grid": self.grid.to_dict(),
+            "normalisation": self.normalisation.to_dict(),
+            "method": self.method,
+            "weights_hash": self.weights_hash,
+            "settings": self.settings,
+            "version": self.version,
+        }
+        blob = save(tensors, metadata={_METADATA_KEY: json.dumps(content, sort_keys=True)})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(blob)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise DataError(
+                f"{path}: the support pack cannot be written ({error.strerror}); "
+                "name another file with --save_support_pack."
+            ) from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> SupportPack:
+        """Read a pack.
+
+        Raises:
+            DataError: no such file, not a support pack, or a newer format.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such support pack; check --support_pack. {_rebuild(path)}")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                content = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise DataError(f"{path}: not a readable support pack. {_rebuild(path)}") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise DataError(
+                f"{path}: not a support pack of format {FORMAT} (this package is version "
+                f"{fsmis_components.__version__}). {_rebuild(path)}"
+            )
+        try:
+            pack = cls(
+                state={
+                    key.removeprefix(_STATE_PREFIX): tensor
+                    for key, tensor in tensors.items()
+                    if key.startswith(_STATE_PREFIX)
+                },
+                sections=tensors[_SECTIONS_KEY],
+                structures=tuple(Structure(**entry) for entry in content["structures"]),
+                grid=SliceGrid.from_dict(content["grid"]),
+                normalisation=Normalisation.from_dict(content["normalisation"]),
+                method=content["method"],
+                weights_hash=content["weights_hash"],
+                settings=content["settings"],
+                version=content["version"],
+                source=str(path),
+            )
+            check_state(pack.state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: the support pack is incomplete. {_rebuild(path)}") from error
+        return pack
+
+    def check_fits(self, network: nn.Module, known_hash: str | None = None) -> None:
+        """Refuse a pack that another network, other weights or other settings made.
+
+        Args:
+            network: the network that is to use the pack.
+            known_hash: its `weights_hash` where that is at hand.
+
+        Raises:
+            DataError: one sentence that names the command which rebuilds the pack.
+        """
+        name = self.source or "this support pack"
+        method = network_method(network)
+        if method != self.method:
+            reason = f"it was made by {self.method} and the network here is {method}"
+        elif (known_hash or weights_hash(network)) != self.weights_hash:
+            reason = "it was made by other weights than those of the network here"
+        elif network_settings(network) != self.settings:
+            here = network_settings(network)
+            changed = sorted(
+                key for key in {*here, *self.settings} if here.get(key) != self.settings.get(key)
+            )
+            reason = "it was made with other network settings (" + ", ".join(changed) + ")"
+        else:
+            return
+        raise DataError(f"{name}: the support pack does not fit: {reason}. {_rebuild(self.source)}")
+
+    def selected(self, wanted: Wanted) -> SupportPack:
+        """The pack for some of its structures, see `choose_structures`; None: for all."""
+        if wanted is None:
+            return self
+        values = [structure.value for structure in self.structures]
+        names = {structure.value: structure.name for structure in self.structures}
+        chosen = choose_structures(wanted, values, names, self.source or "the support pack")
+        index = torch.tensor([values.index(structure.value) for structure in chosen])
+        colours = [self.structures[i].colour for i in index.tolist()]
+        return replace(
+            self,
+            # axis 1 is N, or 1 where all structures share a tensor
+            state={
+                key: value if value.shape[1] == 1 else value.index_select(1, index)
+                for key, value in self.state.items()
+            },
+            sections=self.sections[index],
+            structures=tuple(
+                replace(structure, colour=colour)
+                for structure, colour in zip(chosen, colours, strict=True)
+            ),
+        )
+
+    def renamed(self, source: str) -> SupportPack:
+        """The same pack under another name for messages."""
+        return replace(self, source=source)
+
+
+def content_hash(pack: SupportPack) -> str:
+    """SHA-256 over everything in a pack that a segmentation depends on."""
+    digest = hashlib.sha256(
+        json.dumps(
+            {
+                "structures": [asdict(structure) for structure in pack.structures],
+                "grid": pack.grid.to_dict(),
+                "normalisation": pack.normalisation.to_dict(),
+                "method": pack.method,
+                "weights_hash": pack.weights_hash,
+                "settings": pack.settings,
+            },
+            sort_keys=True,
+        ).encode()
+    )
+    _digest_tensors(digest, {**pack.state, _SECTIONS_KEY: pack.sections})
+    return digest.hexdigest()
+
+
+def network_method(network: nn.Module) -> str:
+    """The class name of a network, under any distributed wrapper."""
+    return type(_unwrapped(network)).__name__
+
+
+def network_settings(network: nn.Module) -> dict[str, Any]:
+    """Settings of a network that shape its support state, from its `support_settings()`."""
+    describe = getattr(_unwrapped(network), "support_settings", None)
+    # through JSON, so that tuples compare equal to what a file gives back
+    return json.loads(json.dumps(describe())) if callable(describe) else {}
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a network's state, sorted by name."""
+    digest = hashlib.sha256()
+    _digest_tensors(digest, _unwrapped(network).state_dict())
+    return digest.hexdigest()
+
+
+def _digest_tensors(digest: hashlib._Hash, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # as bytes: NumPy has no bfloat16
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        return network.module
+    return network
+
+
+def _rebuild(path: str | Path) -> str:
+    target = f" --save_support_pack {path}" if str(path) else ""
+    return f"Rebuild it with --support_dir FOLDER_OF_LABELLED_SCANS{target}."

@@ -1,0 +1,30 @@
+"""Pseudo-labels, geometric transforms and changes of contrast for self-supervised episodes."""
+
+from fsmis_components.transforms.body_mask import body_mask
+from fsmis_components.transforms.contrast import (
+    ContrastParameters,
+    ContrastRanges,
+    apply_contrast,
+    draw_contrast,
+    gamma,
+)
+from fsmis_components.transforms.pseudo_labels import PseudoLabels
+from fsmis_components.transforms.superpixels import superpixel_labels
+from fsmis_components.transforms.supervoxels import supervoxel_labels
+from fsmis_components.transforms.warp import WarpParameters, WarpRanges, apply_warp, draw_warp
+
+__all__ = [
+    "ContrastParameters",
+    "ContrastRanges",
+    "PseudoLabels",
+    "WarpParameters",
+    "WarpRanges",
+    "apply_contrast",
+    "apply_warp",
+    "body_mask",
+    "draw_contrast",
+    "draw_warp",
+    "gamma",
+    "superpixel_labels",
+    "supervoxel_labels",
+]

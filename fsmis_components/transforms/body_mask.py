@@ -1,0 +1,71 @@
+"""Finds the part of each slice that shows the patient and not the air around."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+MR_FRACTION = 0.06  # background noise of MR stays below this share of the brightest tissue
+CT_FRACTION = 0.005  # windowed CT: air is the lower end of the window, fat lies just above it
+
+
+def body_threshold(volume: np.ndarray, fraction: float = MR_FRACTION) -> float:
+    """Intensity above which a voxel counts as patient.
+
+    SSL-ALPNet compares raw MR intensities with 50 and windowed CT with just above the window's
+    lower end. Normalised data have neither number, so the threshold is a fraction of the way from
+    the darkest voxel to the 99th percentile. The rule does not split the histogram in two (Otsu
+    would): a crop without background keeps all but its darkest voxels.
+
+    Args:
+        volume: intensities of any shape and scale.
+        fraction: 0..1; `MR_FRACTION` or, for windowed CT, `CT_FRACTION`.
+    """
+    if not 0.0 <= fraction < 1.0:
+        message = f"body_threshold: expected fraction in [0, 1), got {fraction}"
+        raise ValueError(message)
+    darkest = float(volume.min())
+    return darkest + fraction * (float(np.quantile(volume, 0.99)) - darkest)
+
+
+def body_mask(
+    volume: np.ndarray, threshold: float | None = None, fraction: float = MR_FRACTION
+) -> np.ndarray:
+    """Mask of the patient: brighter than the threshold, largest component per slice, no holes.
+
+    Args:
+        volume: (D, H, W) or one slice (H, W), normalised or not.
+        threshold: intensity; None: `body_threshold(volume, fraction)`.
+        fraction: see `body_threshold`; ignored where a threshold is given.
+
+    Returns:
+        Boolean mask, same shape. A slice with nothing above the threshold is empty; a constant
+        volume is patient everywhere, since nothing tells its background.
+
+    Raises:
+        ValueError: neither 2D nor 3D, empty, or not finite.
+    """
+    if volume.ndim not in (2, 3) or volume.size == 0:
+        message = f"body_mask: expected a volume (D, H, W) or slice (H, W), got {volume.shape}"
+        raise ValueError(message)
+    if not np.isfinite(volume).all():
+        raise ValueError("body_mask: expected finite intensities, got NaN or infinity")
+    if threshold is None:
+        if volume.min() == volume.max():
+            return np.ones(volume.shape, dtype=bool)
+        threshold = body_threshold(volume, fraction)
+    above = volume > threshold
+    if volume.ndim == 2:
+        return _largest_filled(above)
+    return np.stack([_largest_filled(plane) for plane in above])
+
+
+def _largest_filled(plane: np.ndarray) -> np.ndarray:
+    components, count = ndimage.label(plane)
+    if count == 0:
+        return plane
+    if count > 1:
+        sizes = np.bincount(components.ravel())
+        sizes[0] = 0
+        plane = components == sizes.argmax()
+    return ndimage.binary_fill_holes(plane)

@@ -1,0 +1,229 @@
+"""Draws a change of contrast as plain numbers; repaints a slice as another scanner might show it.
+
+Shapes stay, intensities go: a network trained on such slices cannot lean on one contrast.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsmis_components.transforms.smoothing import gaussian_blur
+
+BODY_FRACTION = 0.1  # of the intensity range: darker pixels do not place the levels of the remap
+
+
+@dataclass(frozen=True)
+class ContrastParameters:
+    """One change of contrast; the defaults change nothing but mean and variance.
+
+    Args:
+        levels: two or more new intensities, in [0, 1], for the darkest pixel and for knots spread
+            over the tissue, with straight lines between; need not rise. Empty: no remapping.
+        strength: share of the remapped image, the rest is the original; 0..1.
+        region_offsets: added to the regions by number (modulo their count), as a share of the
+            intensity range; used where regions are given.
+        gamma: exponent as in SSL-ALPNet; 1: none.
+        bias: coefficients c[i][j] of x^i y^j, x and y in [-1, 1], row after row of a square table;
+            exp of the polynomial multiplies the image; empty: none.
+        blur_sigma: pixels; 0: none.
+        noise_std: in standard deviations of the image.
+        noise_seed: seed of the noise.
+    """
+
+    levels: tuple[float, ...] = ()
+    strength: float = 1.0
+    region_offsets: tuple[float, ...] = ()
+    gamma: float = 1.0
+    bias: tuple[float, ...] = ()
+    blur_sigma: float = 0.0
+    noise_std: float = 0.0
+    noise_seed: int = 0
+
+
+@dataclass(frozen=True)
+class ContrastRanges:
+    """What `draw_contrast` draws from.
+
+    Args:
+        num_levels: knots of the remap; 0: no remapping.
+        remap_probability: how often there is a remap at all.
+        rising_probability: how often its levels are sorted to rise; else they come as drawn.
+        dark_background_probability: how often the darkest pixel (air) stays the darkest.
+        strength: (smallest, largest) share of the remapped image.
+        region_offset: largest offset of a region, as a share of the intensity range.
+        gamma: (smallest, largest) exponent.
+        bias: largest coefficient of the bias field's polynomial of third order.
+        blur_sigma: largest blur in pixels.
+        noise_std: largest noise.
+    """
+
+    num_levels: int = 7
+    remap_probability: float = 0.8
+    rising_probability: float = 0.4
+    dark_background_probability: float = 0.8
+    strength: tuple[float, float] = (0.5, 1.0)
+    region_offset: float = 0.0
+    gamma: tuple[float, float] = (0.5, 1.5)
+    bias: float = 0.3
+    blur_sigma: float = 0.5
+    noise_std: float = 0.1
+
+    @classmethod
+    def paper(cls) -> ContrastRanges:
+        """SSL-ALPNet: gamma alone."""
+        return cls(num_levels=0, bias=0.0, blur_sigma=0.0, noise_std=0.0)
+
+
+def draw_contrast(
+    rng: np.random.Generator, ranges: ContrastRanges | None = None
+) -> ContrastParameters:
+    """Parameters of one change of contrast, drawn from the ranges (None: their defaults)."""
+    ranges = ContrastRanges() if ranges is None else ranges
+    offsets = rng.uniform(-ranges.region_offset, ranges.region_offset, 16)
+    bias = rng.uniform(-ranges.bias, ranges.bias, 16)
+    bias[0] = 0.0  # a constant factor is lost in the normalisation
+    return ContrastParameters(
+        levels=_draw_levels(rng, ranges),
+        strength=float(rng.uniform(*ranges.strength)),
+        region_offsets=_plain(offsets) if ranges.region_offset else (),
+        gamma=float(rng.uniform(*ranges.gamma)),
+        bias=_plain(bias) if ranges.bias else (),
+        blur_sigma=float(rng.uniform(0, ranges.blur_sigma)),
+        noise_std=float(rng.uniform(0, ranges.noise_std)),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def apply_contrast(
+    image: Tensor,
+    parameters: ContrastParameters,
+    regions: Tensor | None = None,
+    statistics: Literal["unit", "input"] = "unit",
+) -> Tensor:
+    """Image with the change of contrast; the same arguments give the same bits.
+
+    Args:
+        image: (C, H, W) float; channels share one remap and one bias field.
+        parameters: the change.
+        regions: (H, W) integer pseudo-labels for `region_offsets`; 0 gets no offset.
+        statistics: `unit`: the result has mean 0 and variance 1; `input`: the mean and variance of
+            the input, which keeps a slice of a volume normalised as a whole at its level.
+
+    Returns:
+        (C, H, W), same type and device. A constant image gives zeros (`input`: itself).
+
+    Raises:
+        ValueError: wrong shapes, one single level, or bias not a square table.
+    """
+    if image.ndim != 3 or (regions is not None and regions.shape != image.shape[1:]):
+        found = None if regions is None else tuple(regions.shape)
+        message = (
+            "apply_contrast: expected image (C, H, W) and regions (H, W), "
+            f"got {tuple(image.shape)} and {found}"
+        )
+        raise ValueError(message)
+    if len(parameters.levels) == 1 or math.isqrt(len(parameters.bias)) ** 2 != len(parameters.bias):
+        message = (
+            "apply_contrast: expected no or at least two levels, and bias coefficients that fill a "
+            f"square table, got {len(parameters.levels)} and {len(parameters.bias)}"
+        )
+        raise ValueError(message)
+    darkest = image.min()
+    extent = image.max() - darkest
+    if not extent > 0:
+        return image.clone() if statistics == "input" else torch.zeros_like(image)
+    share = (image - darkest) / extent  # in [0, 1] from here
+    if parameters.levels:
+        mixed = parameters.strength * _remap(share, parameters.levels)
+        share = mixed + (1 - parameters.strength) * share
+    if parameters.region_offsets and regions is not None:
+        share = share + _region_offsets(regions, parameters.region_offsets).to(share)
+    if parameters.gamma != 1:
+        share = gamma(share, parameters.gamma)
+    if parameters.bias:
+        share = share * _bias_field(share, parameters.bias)
+    if parameters.blur_sigma > 0:
+        taps = 2 * max(1, math.ceil(3 * parameters.blur_sigma)) + 1
+        taps = min(taps, 2 * min(image.shape[1:]) - 1)
+        share = gaussian_blur(share, parameters.blur_sigma, taps)
+    result = _standardise(share)
+    if parameters.noise_std > 0:
+        generator = torch.Generator().manual_seed(parameters.noise_seed)
+        noise = torch.randn(image.shape, generator=generator).to(result)
+        result = _standardise(result + parameters.noise_std * noise)
+    if statistics == "input":
+        result = result * image.std(correction=0) + image.mean()
+    return result
+
+
+def gamma(image: Tensor, exponent: float) -> Tensor:
+    """SSL-ALPNet's gamma: range * ((x - min + 1e-5) / range)^exponent + min, any shape."""
+    darkest = image.min()
+    extent = image.max() - darkest
+    if not extent > 0:
+        return image.clone()
+    return extent * ((image - darkest + 1e-5) / extent) ** exponent + darkest
+
+
+def _draw_levels(rng: np.random.Generator, ranges: ContrastRanges) -> tuple[float, ...]:
+    levels = rng.uniform(0, 1, ranges.num_levels)
+    remap, rising, dark = rng.uniform(0, 1, 3)
+    if ranges.num_levels == 0 or remap >= ranges.remap_probability:
+        return ()
+    if rising < ranges.rising_probability:
+        levels = np.sort(levels)
+    if dark < ranges.dark_background_probability:
+        levels[0] = 0.0
+    return _plain(levels)
+
+
+def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
+    """Piecewise linear through (knot, level); knots: the minimum, then spread over the tissue.
+
+    Air fills half of many slices. Quantiles of all pixels would spend half of the levels on it
+    and turn its noise into structure; so air lies between the first two knots. The others lie half
+    way between tissue quantiles, which reach every organ but cut a large one into noise, and even
+    steps, which are smooth but lump the organs together.
+    """
+    sample = share.flatten()[:: max(1, share.numel() // 8192)]
+    tissue = sample[sample > BODY_FRACTION]
+    tissue = sample if tissue.numel() < 16 else tissue
+    ranks = torch.linspace(0, 1, len(levels) - 1, dtype=share.dtype, device=share.device)
+    quantiles = torch.quantile(tissue, ranks)
+    even = quantiles[0] + (quantiles[-1] - quantiles[0]) * ranks
+    knots = torch.cat((share.new_zeros(1), (quantiles + even) / 2))
+    values = torch.tensor(levels, dtype=share.dtype, device=share.device)
+    upper = torch.bucketize(share, knots).clamp(1, len(levels) - 1)
+    start, end = knots[upper - 1], knots[upper]
+    position = ((share - start) / (end - start).clamp_min(1e-6)).clamp(0, 1)
+    return values[upper - 1] + position * (values[upper] - values[upper - 1])
+
+
+def _region_offsets(regions: Tensor, offsets: tuple[float, ...]) -> Tensor:
+    table = torch.tensor(offsets, device=regions.device)
+    return table[regions.long() % len(offsets)] * (regions > 0)
+
+
+def _bias_field(image: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    height, width = image.shape[1:]
+    order = math.isqrt(len(coefficients))
+    table = torch.tensor(coefficients, dtype=image.dtype, device=image.device).view(order, order)
+    x = torch.linspace(-1, 1, width, dtype=image.dtype, device=image.device)
+    y = torch.linspace(-1, 1, height, dtype=image.dtype, device=image.device)
+    powers = torch.arange(order, dtype=image.dtype, device=image.device)
+    polynomial = (y[:, None] ** powers) @ table.T @ (x[:, None] ** powers).T  # (H, W)
+    return torch.exp(polynomial)
+
+
+def _standardise(image: Tensor) -> Tensor:
+    return (image - image.mean()) / image.std(correction=0).clamp_min(1e-6)
+
+
+def _plain(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

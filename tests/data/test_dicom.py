@@ -1,0 +1,169 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from volume_samples import stored_as
+
+from fsmis_components.data.dicom import is_dicom_series, load_dicom_series
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask
+
+ROWS, COLUMNS = 6, 5
+AXIAL = (1, 0, 0, 0, 1, 0)
+
+
+def write_series(
+    folder: Path,
+    positions=(0.0, 4.0, 8.0, 12.0),
+    *,
+    orientation=AXIAL,
+    tilt=0.0,
+    slope=1,
+    intercept=-1024,
+    **changes,
+) -> np.ndarray:
+    """A series whose file names run against the positions; returns the stored (z, rows, columns).
+
+    `changes` are set on the second file only; None removes the element.
+    """
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    folder.mkdir(exist_ok=True)
+    normal = np.cross(orientation[:3], orientation[3:])
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 3000, (len(positions), ROWS, COLUMNS)).astype(np.int16)
+    for index, position in enumerate(positions):
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+        uid = f"1.2.3.{index + 1}"
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
+        data.SeriesInstanceUID = "1.2.3"
+        data.Rows, data.Columns, data.SamplesPerPixel = ROWS, COLUMNS, 1
+        data.PhotometricInterpretation = "MONOCHROME2"
+        data.BitsAllocated = data.BitsStored = 16
+        data.HighBit, data.PixelRepresentation = 15, 1
+        data.PixelSpacing = [2.0, 0.5]  # between rows, between columns
+        data.ImageOrientationPatient = [float(value) for value in orientation]
+        shifted = np.array([10.0, 20.0, 30.0]) + normal * position + [0, tilt * position, 0]
+        data.ImagePositionPatient = [float(value) for value in shifted]
+        data.RescaleSlope, data.RescaleIntercept = slope, intercept
+        data.PixelData = pixels[index].tobytes()
+        for name, value in changes.items() if index == 1 else ():
+            if value is None:
+                delattr(data, name)
+            else:
+                setattr(data, name, value)
+        data.save_as(folder / f"slice_{len(positions) - index}", enforce_file_format=True)
+    return pixels
+
+
+def test_values_and_places(tmp_path):
+    pixels = write_series(tmp_path / "series")
+    (tmp_path / "series" / "notes.txt").write_text("no slice")
+    volume = load_image(tmp_path / "series")
+    np.testing.assert_array_equal(volume.data, pixels.transpose(2, 1, 0) - 1024)
+    assert volume.data.dtype == np.int16
+    # DICOM counts to the left and to posterior; 0.5 mm between columns, 2 mm between rows
+    expected = [[-0.5, 0, 0, -10], [0, -2, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]]
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-9)
+    assert is_dicom_series(tmp_path / "series")
+
+
+def test_slices_in_space_whatever_the_series_direction(tmp_path):
+    sagittal = (0, 1, 0, 0, 0, -1)
+    pixels = write_series(tmp_path / "series", orientation=sagittal)
+    volume = load_image(tmp_path / "series")
+    view = SliceView(volume, SliceGrid(0, None, 8))
+    # the normal of this orientation points to the patient's right
+    stack = view.native_labels()
+    assert stack.shape == (4, COLUMNS, ROWS)
+    np.testing.assert_array_equal(stack, pixels.transpose(0, 2, 1)[:, ::-1, ::-1] - 1024)
+
+
+def test_tilted_gantry_keeps_its_shear(tmp_path):
+    write_series(tmp_path / "series", tilt=0.2)
+    _, affine = load_dicom_series(tmp_path / "series")
+    np.testing.assert_allclose(affine[:3, 2], [0, -0.8, 4])
+
+
+def test_scaled_series_is_float(tmp_path):
+    pixels = write_series(tmp_path / "series", slope=0.5, intercept=3)
+    voxels, _ = load_dicom_series(tmp_path / "series")
+    assert voxels.dtype == np.float32
+    np.testing.assert_allclose(voxels, pixels.transpose(2, 1, 0) * 0.5 + 3)
+
+
+def test_one_slice(tmp_path):
+    write_series(tmp_path / "series", positions=(0.0,))
+    assert load_image(tmp_path / "series").shape == (COLUMNS, ROWS, 1)
+
+
+def test_mask_of_a_series(tmp_path):
+    pixels = write_series(tmp_path / "series", tilt=0.1)
+    image = load_image(tmp_path / "series")
+    mask = (pixels.transpose(2, 1, 0) > 1500).astype(np.int64)
+    for like in (image, tmp_path / "series"):
+        saved = load_label(save_mask(tmp_path / "series_seg.nii.gz", mask, like), image)
+        np.testing.assert_array_equal(saved.data, mask)
+        np.testing.assert_allclose(load_label(saved.source).affine, image.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("positions", "changes", "message"),
+    [
+        ((0, 4, 12, 16), {}, "the distance between slices is uneven (4 to 8 mm), so a slice is m"),
+        ((0, 4, 4, 8), {}, "the distance between slices is uneven (0 to 4 mm), so a slice is m"),
+        ((0, 4, 8), {"SeriesInstanceUID": "1.9"}, "holds 2 DICOM series; put each in its own"),
+        ((0, 4, 8), {"NumberOfFrames": 3}, "expected one grey slice per DICOM file; convert"),
+        ((0, 4, 8), {"SamplesPerPixel": 3}, "expected one grey slice per DICOM file; convert"),
+        ((0, 4, 8), {"Rows": 5}, "slices differ in size; keep one stack"),
+        ((0, 4, 8), {"ImagePositionPatient": None}, "a slice has no ImagePositionPatient, so its"),
+        (
+            (0, 4, 8),
+            {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]},
+            "slices point in different directions; keep one stack",
+        ),
+    ],
+)
+def test_rejects(tmp_path, positions, changes, message):
+    folder = tmp_path / "series"
+    write_series(folder, positions, **changes)
+    with pytest.raises(DataError) as caught:
+        load_image(folder)
+    assert str(caught.value).startswith(f"{folder}: {message}")
+
+
+def test_rejects_what_cannot_be_decoded(tmp_path):
+    write_series(tmp_path / "series", PixelData=b"xx")
+    with pytest.raises(DataError, match=r"slice_3: this slice cannot be decoded .* by dcm2niix\."):
+        load_image(tmp_path / "series")
+
+
+def test_rejects_other_folders(tmp_path):
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="no DICOM image in this folder; name the folder of a"):
+        load_image(tmp_path)
+    assert not is_dicom_series(tmp_path)
+
+
+def test_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(DataError, match=r"reading DICOM needs pydicom; install it by 'pip install"):
+        load_image(tmp_path)
+
+
+def test_real_series_lies_under_its_mask(fsmis_data_dir):
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    folder = fsmis_data_dir / "totalsegmentator"
+    image = load_image(folder / "example_ct_dicom")
+    label = load_label(folder / "example_ct_dicom_seg.nii.gz", image)
+    assert label.shape == image.shape == (512, 512, 20)
+    liver = np.asarray(image.data)[label.data == 5]
+    assert 40 < np.median(liver) < 160  # Hounsfield units of a liver
+    assert np.percentile(liver, 2) > -50  # no lung or fat: the mask lies on the organ
+    turned = stored_as(Volume(label.data, label.affine), "RAS")
+    assert np.argwhere(turned.data == 5)[:, 0].mean() > 256  # the liver is on the right

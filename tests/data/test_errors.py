@@ -1,0 +1,61 @@
+import subprocess
+import sys
+
+import pytest
+
+from fsmis_components.data.errors import DataError, exit_on_data_error
+
+
+@exit_on_data_error
+def entry(value: int) -> int:
+    if value < 0:
+        raise DataError(f"value: expected 0 or more,\n  got {value}; name another.")
+    if value == 0:
+        raise ValueError("a bug")
+    return value + 1
+
+
+@exit_on_data_error
+class Entry:
+    def __init__(self, value: int) -> None:
+        self.value = entry.__wrapped__(value)
+
+    @exit_on_data_error
+    def run(self, value: int) -> int:
+        return entry.__wrapped__(value)
+
+
+def test_sentence_is_one_line():
+    assert str(DataError("a\n  b.")) == "a b."
+    assert isinstance(DataError("a"), ValueError)
+
+
+def test_values_pass_through():
+    assert entry(1) == 2
+    assert entry.__name__ == "entry"
+    assert isinstance(Entry(3), Entry) and Entry(3).value == 4
+    assert Entry(3).run(4) == 5
+
+
+@pytest.mark.parametrize("call", [lambda: entry(-1), lambda: Entry(-1), lambda: Entry(1).run(-1)])
+def test_data_error_exits_with_its_sentence(call):
+    with pytest.raises(SystemExit) as caught:
+        call()
+    assert caught.value.code == "value: expected 0 or more, got -1; name another."
+
+
+@pytest.mark.parametrize("call", [lambda: entry(0), lambda: Entry(0), lambda: Entry(1).run(0)])
+def test_bugs_keep_their_traceback(call):
+    with pytest.raises(ValueError, match="a bug"):
+        call()
+
+
+def test_exit_code_and_last_line():
+    code = (
+        "from fsmis_components.data.errors import DataError, exit_on_data_error\n"
+        "@exit_on_data_error\n"
+        "def f():\n    raise DataError('f: no.')\n"
+        "f()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (1, "f: no.")

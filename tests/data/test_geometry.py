@@ -1,0 +1,247 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from volume_samples import ORIENTATIONS, organ_label, ras_affine, stored_as
+
+from fsmis_components.data.cases import find_cases
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid, display_plane
+from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask
+
+
+def numbered(shape=(5, 4, 3)) -> Volume:
+    return Volume(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), ras_affine())
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
+
+
+def through_network(view: SliceView, image_view: SliceView, values: list[int]) -> np.ndarray:
+    """What a perfect network gives: logits from the resized label, back on the stored grid."""
+    parts = []
+    for start in range(0, view.depth, 4):
+        stop = min(start + 4, view.depth)
+        masks = view.labels(start, stop, values)
+        logits = torch.cat([torch.zeros_like(masks[:, :1]), 4 * masks - 2], dim=1)
+        parts.append(image_view.to_native_logits(logits).argmax(1))
+    table = np.array([0, *values], dtype=np.uint8)
+    return image_view.restack(table[torch.cat(parts).numpy()])
+
+
+def test_there_are_48_orientations():
+    assert len(set(ORIENTATIONS)) == 48
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS)
+def test_round_trip_is_exact(axes):
+    ras = numbered()
+    volume = stored_as(ras, axes)
+    for slice_axis in range(3):
+        view = SliceView(volume, SliceGrid(slice_axis, 1.5, 8))
+        stack = view.native_labels()
+        np.testing.assert_array_equal(stack, np.moveaxis(ras.data, slice_axis, 0))
+        assert stack.shape == (view.depth, *view.native_size)
+        np.testing.assert_array_equal(view.restack(stack), volume.data)
+        np.testing.assert_array_equal(view.native(1, 2), stack[1:2])
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS)
+def test_network_sees_the_same_whatever_the_storage(axes):
+    ras = numbered((12, 10, 4))
+    volume = stored_as(ras, axes)
+    grid = choose_slice_grid(ras, spatial_size=16)
+    assert choose_slice_grid(volume, spatial_size=16) == grid
+    view, expected = SliceView(volume, grid), SliceView(ras, grid)
+    assert view.working_size == expected.working_size == (16, round(10 * 1.25 / grid.spacing))
+    torch.testing.assert_close(view.slices(0, 4), expected.slices(0, 4), rtol=0, atol=0)
+    torch.testing.assert_close(view.labels(1, 3, [7]), expected.labels(1, 3, [7]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAR", "PIL"])
+@pytest.mark.parametrize("angle", [0.0, 0.3])
+@pytest.mark.parametrize("spatial_size", [32, 64, 128])
+def test_organ_survives_resampling(axes, angle, spatial_size):
+    ras = Volume(organ_label(), ras_affine(angle=angle))
+    volume = stored_as(ras, axes)
+    grid = choose_slice_grid(volume, spatial_size=spatial_size)
+    view = SliceView(volume, grid)
+    mask = through_network(view, view, [3])
+    assert mask.shape == volume.shape
+    # half the resolution may cost more
+    assert dice(mask == 3, volume.data == 3) >= (0.99 if spatial_size > 32 else 0.95)
+
+
+def test_oblique_axes_are_the_nearest():
+    ras = Volume(organ_label(), ras_affine(angle=0.3))
+    for axes in ("RAS", "ASR", "IPL"):
+        volume = stored_as(ras, axes)
+        view = SliceView(volume, choose_slice_grid(volume, spatial_size=32))
+        np.testing.assert_array_equal(view.native_labels(), np.moveaxis(ras.data, 2, 0))
+        np.testing.assert_array_equal(view.restack(view.native_labels()), volume.data)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axis"),
+    [
+        ((1, 1, 5), 2),
+        ((1, 4, 1), 1),
+        ((3, 1, 1), 0),
+        ((1, 1, 1), 2),
+        ((1.005, 1, 1), 2),
+        ((3, 3, 1), 1),
+        ((1.1, 1, 1), 0),
+    ],
+)
+def test_slice_axis_is_that_of_largest_spacing(spacing, axis):
+    volume = stored_as(Volume(np.zeros((6, 7, 8)), ras_affine(spacing)), "SLA")
+    assert choose_slice_grid(volume, spatial_size=16).slice_axis == axis
+
+
+@pytest.mark.parametrize(
+    ("word", "axis"),
+    [("axial", 2), ("coronal", 1), ("Sagittal", 0), (0, 0), ("1", 1), (2, 2)],
+)
+def test_slice_axis_can_be_named(word, axis):
+    volume = Volume(np.zeros((6, 7, 8)), ras_affine((3, 1, 1)))
+    grid = choose_slice_grid(volume, spatial_size=16, slice_axis=word)
+    assert grid.slice_axis == axis
+    # the larger in-plane extent in millimetres, of 18 x 7 x 8
+    assert grid.spacing == pytest.approx({0: 8, 1: 18, 2: 18}[axis] / 16)
+
+
+def test_ignore_spacing():
+    volume = Volume(np.zeros((20, 40, 10)), ras_affine((9, 1, 1)))
+    grid = choose_slice_grid(volume, spatial_size=32, ignore_spacing=True)
+    assert grid == SliceGrid(2, None, 32)
+    assert SliceView(volume, grid).working_size == (16, 32)
+    other = Volume(np.zeros((60, 30, 10)), ras_affine((1, 1, 200)))
+    assert SliceView(other, grid).working_size == (32, 16)
+
+
+def test_query_takes_the_spacing_of_the_support():
+    support = Volume(np.zeros((32, 32, 5)), ras_affine((2, 2, 8)))
+    grid = choose_slice_grid(support, spatial_size=32)
+    query = Volume(np.zeros((48, 24, 9)), ras_affine((1, 2, 3)))
+    assert SliceView(query, grid).working_size == (24, 24)
+
+
+def test_grid_survives_json():
+    for grid in (SliceGrid(1, 1.25, 256), SliceGrid(0, None, 128)):
+        assert SliceGrid.from_dict(json.loads(json.dumps(grid.to_dict()))) == grid
+
+
+def test_slice_values_by_hand():
+    data = np.zeros((4, 2, 1), np.uint8)
+    data[:2] = 8
+    view = SliceView(Volume(data, ras_affine((1, 1, 1))), SliceGrid(2, None, 8))
+    # twice as fine, half-pixel centres: 8 8 | 6 2 | 0 0 around the edge
+    column = torch.tensor([8.0, 8, 8, 6, 2, 0, 0, 0])
+    torch.testing.assert_close(view.slices(0, 1), column[None, None, :, None].expand(1, 1, 8, 4))
+    expected = (column >= 4).float()[None, None, :, None].expand(1, 1, 8, 4)
+    torch.testing.assert_close(view.labels(0, 1, [8]), expected)
+    assert view.labels(0, 1, [8, 9]).shape == (1, 2, 8, 4)
+    assert view.labels(0, 1, [8, 9])[:, 1].sum() == 0
+
+
+def test_shrinking_does_not_alias():
+    stripes = np.tile(np.array([0.0, 100.0]), 64)[:, None, None] * np.ones((1, 128, 1))
+    view = SliceView(Volume(stripes, ras_affine((1, 1, 1))), SliceGrid(2, None, 32))
+    inner = view.slices(0, 1)[0, 0, 4:-4, 4:-4]
+    assert (inner - 50).abs().max() < 1
+
+
+def test_same_size_is_untouched():
+    volume = numbered((8, 8, 3))
+    view = SliceView(volume, SliceGrid(2, None, 8))
+    torch.testing.assert_close(
+        view.slices(0, 3)[:, 0], torch.from_numpy(np.moveaxis(volume.data, 2, 0)).float()
+    )
+    logits = torch.randn(2, 3, 8, 8, dtype=torch.float64).to(torch.bfloat16)
+    assert view.to_native_logits(logits).dtype == torch.float32
+    torch.testing.assert_close(view.to_native_logits(logits), logits.float())
+
+
+def test_slices_do_not_share_memory_with_the_volume():
+    volume = Volume(np.ones((8, 8, 3), np.float32), ras_affine())
+    SliceView(volume, SliceGrid(2, None, 8)).slices(0, 3).zero_()
+    assert volume.data.min() == 1
+
+
+@pytest.mark.parametrize("axes", ["RAS", "SPL"])
+def test_reads_only_the_slab(axes):
+    class Recorder:
+        def __init__(self, data):
+            self.data, self.shape, self.dtype, self.read = data, data.shape, data.dtype, 0
+
+        def __getitem__(self, index):
+            part = self.data[index]
+            self.read += part.size
+            return part
+
+    ras = numbered((6, 5, 10))
+    volume = stored_as(ras, axes)
+    recorder = Recorder(volume.data)
+    view = SliceView(Volume(recorder, volume.affine), SliceGrid(2, None, 8))
+    slab = view.slices(2, 5)
+    assert recorder.read == 6 * 5 * 3
+    torch.testing.assert_close(slab, SliceView(ras, view.grid).slices(2, 5))
+
+
+def test_display_plane_is_radiological():
+    # one bright voxel in the right, anterior, superior corner
+    data = np.zeros((3, 4, 5))
+    data[-1, -1, -1] = 1
+    volume = Volume(data, ras_affine((1, 1, 1)))
+    for slice_axis, size in ((0, (5, 4)), (1, (5, 3)), (2, (4, 3))):
+        view = SliceView(volume, SliceGrid(slice_axis, None, 8))
+        picture = display_plane(view.native_labels()[-1])
+        assert picture.shape == size
+        assert picture[0, 0] == 1
+
+
+def test_rejects():
+    volume = numbered()
+    with pytest.raises(DataError, match="slice_axis: expected auto, axial.*got 'diagonal'"):
+        choose_slice_grid(volume, slice_axis="diagonal")
+    with pytest.raises(DataError, match="slice_axis: .* got 3"):
+        choose_slice_grid(volume, slice_axis=3)
+    with pytest.raises(DataError, match="spatial_size: expected at least 8 pixels, got 4"):
+        choose_slice_grid(volume, spatial_size=4)
+    for spacing in (0.001, 100.0):
+        with pytest.raises(DataError, match=r"a spacing in a header is wrong.*--ignore_spacing"):
+            SliceView(volume, SliceGrid(2, spacing, 256))
+    view = SliceView(volume, SliceGrid(2, None, 8))
+    with pytest.raises(ValueError, match=r"expected \(D, h, w\) = \(3, 5, 4\), got \(5, 4, 3\)"):
+        view.restack(np.zeros((5, 4, 3)))
+    for start, stop in ((-1, 2), (0, 4), (2, 2)):
+        with pytest.raises(ValueError, match=r"expected slices within 0\.\.3"):
+            view.slices(start, stop)
+
+
+@pytest.mark.parametrize("dataset", ["chaos_t2", "hippocampus", "acdc"])
+def test_real_labels_survive(fsmis_data_dir, tmp_path, dataset):
+    for case in find_cases(fsmis_data_dir / dataset, labels="required")[:2]:
+        image = load_image(case.image)
+        label = load_label(case.label, image)
+        values = [int(value) for value in np.unique(label.data) if value]
+        grid = choose_slice_grid(image, spatial_size=256)
+        view = SliceView(label, grid)
+        np.testing.assert_array_equal(view.restack(view.native_labels()), label.data)
+        mask = through_network(view, SliceView(image, grid), values)
+        saved = load_label(save_mask(tmp_path / "mask.nii.gz", mask, image), image)
+        np.testing.assert_array_equal(saved.affine, image.affine)
+        for value in values:
+            assert dice(saved.data == value, label.data == value) >= 0.99
+
+
+@pytest.mark.parametrize("name", ["example_ct_sm", "example_mr_sm"])
+def test_real_storage_does_not_matter(fsmis_data_dir, name):
+    volume = load_image(fsmis_data_dir / "totalsegmentator" / f"{name}.nii.gz")
+    grid = choose_slice_grid(volume, spatial_size=128)
+    expected = SliceView(volume, grid).slices(3, 9)
+    for axes in ("RAS", "ASR", "IPL", "SLA"):
+        view = SliceView(stored_as(volume, axes), grid)
+        torch.testing.assert_close(view.slices(3, 9), expected, rtol=0, atol=0)

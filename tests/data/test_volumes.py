@@ -1,0 +1,339 @@
+import gzip
+import os
+import stat
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from volume_samples import ORIENTATIONS, organ_label, ras_affine, save_nifti, stored_as
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.stored_array import StoredArray
+from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask, save_scalar
+
+SHAPE = (5, 4, 3)
+
+
+def numbers(dtype=np.int16) -> np.ndarray:
+    return np.arange(60).reshape(SHAPE).astype(dtype)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i2", np.int32, np.float32, np.float64])
+def test_image_values(tmp_path, suffix, dtype):
+    data = numbers(dtype)
+    volume = load_image(save_nifti(tmp_path / f"a{suffix}", data, ras_affine(angle=0.2)))
+    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_allclose(volume.affine, ras_affine(angle=0.2), atol=1e-5)
+    assert volume.shape == SHAPE
+    assert volume.spacing == pytest.approx((1.5, 1.25, 6.0), abs=1e-5)
+    assert volume.source == tmp_path / f"a{suffix}"
+    assert volume.data.dtype.itemsize == np.dtype(dtype).itemsize  # no float copy
+    if suffix == ".nii":
+        assert isinstance(volume.data, np.memmap)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(("slope", "intercept"), [(2.0, -1024.0), (-0.5, 3.0)])
+def test_scaled_image_is_scaled_where_it_is_read(tmp_path, suffix, slope, intercept):
+    image = nibabel.Nifti1Image(numbers(), ras_affine())
+    image.header.set_slope_inter(slope, intercept)
+    nibabel.save(image, tmp_path / f"a{suffix}")  # nibabel rounds the data to fit the scale
+    expected = np.asarray(nibabel.load(tmp_path / f"a{suffix}").dataobj)
+    volume = load_image(tmp_path / f"a{suffix}")
+    assert isinstance(volume.data, StoredArray)
+    assert volume.data.raw.dtype == np.int16
+    np.testing.assert_allclose(np.asarray(volume.data), expected, rtol=1e-6)
+    np.testing.assert_allclose(volume.data[1:3, ..., 2], expected[1:3, ..., 2], rtol=1e-6)
+    assert volume.data[..., 0].dtype == volume.data.dtype == np.float32
+    view = SliceView(volume, SliceGrid(2, None, 8))
+    np.testing.assert_allclose(view.native(1, 2)[0], expected[..., 1], rtol=1e-6)
+
+
+def test_trailing_axes_of_length_one(tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", numbers()[..., None, None])
+    image = load_image(path)
+    np.testing.assert_array_equal(image.data, numbers())
+    save_mask(tmp_path / "b.nii.gz", numbers(), image)
+    assert nibabel.load(tmp_path / "b.nii.gz").shape == nibabel.load(path).shape
+    np.testing.assert_array_equal(load_label(tmp_path / "b.nii.gz", image).data, numbers())
+
+
+def broken_file(folder: Path, kind: str) -> Path:
+    path = folder / "image_7.nii.gz"
+    if kind == "text":
+        path.write_text("no scan")
+    elif kind == "suffix":
+        path = folder / "image_7.mha"
+        path.write_text("")
+    elif kind == "gz":
+        path.write_bytes(gzip.compress(b"x" * 1000))
+    elif kind in ("cut gz", "cut nii"):
+        path = path if kind == "cut gz" else folder / "image_7.nii"
+        noise = np.random.default_rng(0).integers(0, 9999, (30, 30, 30)).astype(np.int16)
+        save_nifti(path, noise)
+        path.write_bytes(path.read_bytes()[:-20000])
+    elif kind in ("nan", "inf"):
+        data = numbers(np.float32)
+        data[1, 2, 0] = data[1, 2, 1] = float(kind)
+        save_nifti(path, data)
+    elif kind == "4d":
+        save_nifti(path, np.zeros((4, 4, 4, 2), np.uint8))
+    elif kind == "2d":
+        save_nifti(path, np.zeros((4, 4), np.uint8))
+    elif kind == "empty":
+        save_nifti(path, np.zeros((4, 0, 4), np.uint8))
+    elif kind == "colour":
+        save_nifti(path, np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    elif kind == "singular":
+        affine = ras_affine()
+        affine[:, 2] = affine[:, 1]
+        save_nifti(path, numbers(), affine)
+    elif kind == "flat":
+        image = nibabel.Nifti1Image(numbers(), None)  # nibabel refuses to write such an affine
+        image.header["sform_code"] = 1
+        for row, values in zip("xyz", np.diag([1.0, 0.0, 1.0, 1.0]), strict=False):
+            image.header[f"srow_{row}"] = values
+        nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "there is no such file; check the path"),
+        ("text", "not a NIfTI file, or a damaged one"),
+        ("gz", "not a NIfTI file, or a damaged one"),
+        ("suffix", "not a NIfTI file; convert it to .nii.gz"),
+        ("cut gz", "the file ends early or is damaged"),
+        ("cut nii", "the file ends early or is damaged"),
+        ("nan", "2 voxels are NaN or infinite; replace them"),
+        ("inf", "2 voxels are NaN or infinite; replace them"),
+        ("4d", "expected one 3D volume with at least one voxel, got shape (4, 4, 4, 2); save one"),
+        ("2d", "expected one 3D volume with at least one voxel, got shape (4, 4); save"),
+        ("empty", "expected one 3D volume with at least one voxel, got shape (0,); save"),
+        ("colour", "expected one number per voxel, got"),
+        ("singular", "the affine is singular (spacing 1.5, 1.25, 1.25)"),
+        ("flat", "the affine is singular (spacing 1, 0, 1), so the voxels have no place"),
+    ],
+)
+def test_rejects_images(tmp_path, kind, message):
+    path = broken_file(tmp_path, kind)
+    with pytest.raises(DataError) as caught:
+        load_image(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint16, np.float32, np.float64])
+def test_label_values(tmp_path, dtype):
+    image = Volume(numbers(), ras_affine())
+    label = load_label(save_nifti(tmp_path / "a.nii.gz", numbers(dtype)), image)
+    np.testing.assert_array_equal(label.data, numbers())
+    assert label.data.dtype.kind in "iu"
+    assert label.source == tmp_path / "a.nii.gz"
+
+
+def test_label_with_scale(tmp_path):
+    path = save_nifti(tmp_path / "a.nii", numbers() * 10)
+    content = bytearray(path.read_bytes())
+    content[112:116] = np.float32(0.1).tobytes()  # scl_slope
+    path.write_bytes(content)
+    assert nibabel.load(path).dataobj[1, 0, 0] != 12  # 12.000000178813934
+    label = load_label(path).data
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(label, numbers())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (numbers(np.float32) + 0.5, "a label holds whole numbers, this one holds 0.5; save it"),
+        (numbers(np.float32) * np.nan, "a label holds whole numbers, this one holds nan; save it"),
+        (numbers(np.float32) + np.inf, "a label holds whole numbers, this one holds inf; save it"),
+        (numbers() - 2, "a label holds numbers from 0 (background) on, this one holds -2; give"),
+    ],
+)
+def test_rejects_labels(tmp_path, data, message):
+    path = save_nifti(tmp_path / "label_7.nii.gz", data)
+    with pytest.raises(DataError) as caught:
+        load_label(path, Volume(numbers(), ras_affine()))
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_rejects_labels_on_another_grid(tmp_path):
+    image = Volume(numbers(), ras_affine(), Path("image_7.nii.gz"))
+    path = save_nifti(tmp_path / "label_7.nii.gz", np.zeros((5, 4, 2), np.uint8))
+    with pytest.raises(DataError) as caught:
+        load_label(path, image)
+    assert str(caught.value).startswith(
+        f"{path} and its image image_7.nii.gz: their shapes differ, (5, 4, 2) against (5, 4, 3); "
+    )
+    path = save_nifti(path, np.zeros(SHAPE, np.uint8), ras_affine(origin=(0, 0, 0)))
+    with pytest.raises(DataError, match="image image_7.nii.gz: their affines differ, so the label"):
+        load_label(path, image)
+
+
+def test_label_without_a_place_is_taken_voxel_by_voxel(tmp_path):
+    image = Volume(numbers(), ras_affine(angle=0.3))
+    for affine in (np.eye(4), np.diag([-1.0, -1, 1, 1])):
+        path = save_nifti(tmp_path / "a.nii.gz", numbers(), affine)
+        label = load_label(path, image)
+        np.testing.assert_array_equal(label.data, numbers())
+        np.testing.assert_array_equal(label.affine, image.affine)
+    uncoded = nibabel.Nifti1Image(numbers(), None)
+    uncoded.header.set_zooms((2, 3, 4))
+    nibabel.save(uncoded, path)
+    assert not np.allclose(nibabel.load(path).affine[:3, :3], np.eye(3))
+    np.testing.assert_array_equal(load_label(path, image).data, numbers())
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS[::5])
+def test_label_in_another_storage_order_is_reordered(tmp_path, axes):
+    image = Volume(numbers(), ras_affine(angle=0.3))
+    turned = stored_as(image, axes)
+    path = save_nifti(tmp_path / "a.nii.gz", turned.data, turned.affine)
+    label = load_label(path, image)
+    np.testing.assert_array_equal(label.data, numbers())
+    # its own file is no template: it is stored in the other order
+    saved = save_mask(tmp_path / "b.nii.gz", label.data, label)
+    np.testing.assert_array_equal(load_label(saved, image).data, numbers())
+    assert nibabel.load(saved).shape == SHAPE
+
+
+def template(path: Path, *, codes=(1, 2)) -> Path:
+    image = nibabel.Nifti1Image(numbers(np.float32) - 20, ras_affine(angle=0.2))
+    image.set_qform(ras_affine(angle=0.2), code=codes[0])
+    image.set_sform(ras_affine(angle=0.2), code=codes[1])
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = b"T2 SPIR"
+    image.header["cal_max"] = 900
+    image.header["aux_file"] = b"aux"
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"patient's name"))
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("codes", [(1, 2), (1, 0), (0, 4), (0, 0)])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_mask_keeps_the_header(tmp_path, codes, suffix):
+    source = template(tmp_path / "image_7.nii.gz", codes=codes)
+    expected = nibabel.load(source)
+    for like in (source, str(source), load_image(source)):
+        saved = save_mask(tmp_path / f"o/image_7_seg{suffix}", numbers() % 5, like)
+        mask = nibabel.load(saved)
+        np.testing.assert_array_equal(mask.affine, expected.affine)
+        np.testing.assert_array_equal(np.asarray(mask.dataobj), numbers() % 5)
+        fields = ["dim", "pixdim", "qform_code", "sform_code", "xyzt_units", "descrip", "aux_file"]
+        fields += ["quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"]
+        for field in [*fields, "srow_x", "srow_y", "srow_z"]:
+            np.testing.assert_array_equal(mask.header[field], expected.header[field], field)
+        assert mask.header["cal_max"] == 0
+        assert len(mask.header.extensions) == 0
+        raw = nibabel.Nifti1Header.from_fileobj(nibabel.openers.Opener(saved))
+        assert (raw["scl_slope"], raw["scl_inter"]) == (1, 0) or np.isnan(raw["scl_slope"])
+        assert b"patient" not in nibabel.openers.Opener(saved).read()
+
+
+def test_mask_of_nifti2(tmp_path):
+    nibabel.save(nibabel.Nifti2Image(numbers(), ras_affine()), tmp_path / "a.nii")
+    saved = save_mask(tmp_path / "b.nii", numbers(), tmp_path / "a.nii")
+    assert isinstance(nibabel.load(saved), nibabel.Nifti2Image)
+    np.testing.assert_array_equal(load_label(saved).data, numbers())
+
+
+def test_mask_of_a_volume_in_memory(tmp_path):
+    volume = Volume(numbers(), ras_affine(angle=0.3))
+    saved = nibabel.load(save_mask(tmp_path / "a.nii.gz", numbers(), volume))
+    np.testing.assert_allclose(saved.affine, volume.affine, atol=1e-5)
+    assert saved.header.get_xyzt_units()[0] == "mm"
+    assert (saved.header["qform_code"], saved.header["sform_code"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype"),
+    [(0, "u1"), (1, "u1"), (255, "u1"), (256, "u2"), (65535, "u2"), (65536, "u4")],
+)
+def test_mask_takes_the_smallest_type(tmp_path, largest, dtype):
+    label = np.zeros(SHAPE, np.int64)
+    label[1, 2, 1] = largest
+    saved = save_mask(tmp_path / "a.nii.gz", label, Volume(label, ras_affine()))
+    assert nibabel.load(saved).get_data_dtype() == np.dtype(dtype)
+    np.testing.assert_array_equal(load_label(saved).data, label)
+
+
+def test_scalar_map(tmp_path):
+    source = template(tmp_path / "a.nii.gz")
+    values = np.random.default_rng(0).random(SHAPE)
+    saved = load_image(save_scalar(tmp_path / "b.nii.gz", values, source))
+    assert saved.data.dtype == np.float32
+    np.testing.assert_array_equal(saved.data, values.astype(np.float32))
+
+
+def test_same_mask_gives_the_same_bytes(tmp_path):
+    volume = Volume(numbers(), ras_affine())
+    first = save_mask(tmp_path / "a.nii.gz", numbers(), volume).read_bytes()
+    assert save_mask(tmp_path / "b.nii.gz", numbers(), volume).read_bytes() == first
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, failure):
+    volume = Volume(numbers(), ras_affine())
+    path = save_mask(tmp_path / "a.nii.gz", numbers(), volume)
+    before = path.read_bytes()
+
+    def half_write(image, name):
+        Path(name).write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setattr(nibabel, "save", half_write)
+    with pytest.raises((DataError, KeyboardInterrupt)) as caught:
+        save_mask(path, numbers() + 1, volume)
+    if isinstance(failure, OSError):
+        message = f"{path}: could not be written (No space left on device); free some space"
+        assert str(caught.value).startswith(message)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.nii.gz"]
+    assert path.read_bytes() == before
+
+
+def test_write_where_a_file_stands_in_the_way(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(DataError, match=r"out/a\.nii\.gz: could not be written"):
+        save_mask(tmp_path / "out" / "a.nii.gz", numbers(), Volume(numbers(), ras_affine()))
+
+
+def test_written_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "plain").touch()
+    saved = save_mask(tmp_path / "a.nii.gz", numbers(), Volume(numbers(), ras_affine()))
+    usual = stat.S_IMODE(os.stat(tmp_path / "plain").st_mode)
+    assert stat.S_IMODE(os.stat(saved).st_mode) == usual
+
+
+def test_rejects_masks(tmp_path):
+    volume = Volume(numbers(), ras_affine())
+    path = tmp_path / "a.nii.gz"
+    with pytest.raises(ValueError, match="expected integers, got float64"):
+        save_mask(path, numbers(np.float64), volume)
+    with pytest.raises(ValueError, match="expected values from 0 on, got -1"):
+        save_mask(path, numbers() - 1, volume)
+    with pytest.raises(ValueError, match=r"expected an array of its shape \(5, 4, 3\), got"):
+        save_mask(path, numbers()[:4], volume)
+    with pytest.raises(ValueError, match=r"expected an array of its shape \(5, 4, 3\), got"):
+        save_mask(path, numbers()[:4], template(tmp_path / "t.nii"))
+    with pytest.raises(ValueError, match="expected a name that ends in"):
+        save_mask(tmp_path / "a.mha", numbers(), volume)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS[::7])
+def test_file_round_trip_of_an_organ(tmp_path, axes):
+    volume = stored_as(Volume(organ_label(), ras_affine(angle=0.2)), axes)
+    path = save_nifti(tmp_path / "image_1.nii.gz", volume.data, volume.affine)
+    image = load_image(path)
+    view = SliceView(load_label(path, image), SliceGrid(2, None, 64))
+    saved = save_mask(tmp_path / "b.nii.gz", view.restack(view.native_labels()), image)
+    np.testing.assert_array_equal(load_label(saved).data, volume.data)
+    np.testing.assert_array_equal(load_label(saved).affine, image.affine)

@@ -1,0 +1,96 @@
+"""Drawing episodes: plain data, replayable from the seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fsmis_components.episodes import EpisodeDrawer, EpisodeRule, EpisodeSampler, RegionTable
+
+
+def blocks(depth: int = 6) -> np.ndarray:
+    """Three regions: 1 in all slices, 2 in the lower half, 3 in the upper half."""
+    labels = np.zeros((depth, 20, 20), dtype=np.int32)
+    labels[:, :10] = 1
+    labels[: depth // 2, 10:] = 2
+    labels[depth // 2 :, 10:] = 3
+    return labels
+
+
+def drawer(seed: int = 0, **rule: object) -> EpisodeDrawer:
+    table = RegionTable.from_labels(blocks())
+    return EpisodeDrawer([table, table], EpisodeRule(**({"num_ways": 2} | rule)), seed)
+
+
+def test_table_counts_pixels() -> None:
+    areas = RegionTable.from_labels(blocks()).areas
+    assert areas.tolist()[0] == [0, 200, 200, 0]
+    assert areas.tolist()[5] == [0, 200, 0, 200]
+
+
+def test_same_seed_draws_the_same_episodes() -> None:
+    first = [drawer(7).draw(i) for i in range(30)]
+    assert first == [drawer(7).draw(i) for i in range(30)]
+    assert first != [drawer(8).draw(i) for i in range(30)]
+    assert drawer(7).draw(3, attempt=1) != first[3]
+
+
+def test_regions_are_shown_in_both_slices_and_gaps_are_kept() -> None:
+    gaps = set()
+    for i in range(200):
+        e = drawer().draw(i)
+        gaps.add(abs(e.support_slice - e.query_slice))
+        for region in e.regions:
+            assert (blocks()[e.support_slice] == region).any()
+            assert (blocks()[e.query_slice] == region).any()
+    assert gaps == {1, 2}
+
+
+def test_gap_zero_is_the_papers_single_slice() -> None:
+    assert all(
+        e.support_slice == e.query_slice for e in (drawer(gaps=(0,)).draw(i) for i in range(20))
+    )
+
+
+def test_few_regions_are_repeated_and_never_empty() -> None:
+    regions = drawer(num_ways=5).draw(0).regions
+    assert len(regions) == 5 and 0 not in regions
+
+
+def test_every_region_and_slice_can_be_drawn() -> None:
+    drawn = [drawer(num_ways=1).draw(i) for i in range(300)]
+    assert {r for e in drawn for r in e.regions} == {1, 2, 3}
+    assert {e.support_slice for e in drawn} == set(range(6))
+
+
+def test_forbidden_slices_are_neither_support_nor_query() -> None:
+    allowed = np.array([True, True, True, True, False, False])
+    table = RegionTable.from_labels(blocks(), allowed)
+    episodes = [EpisodeDrawer([table], EpisodeRule(1), 0).draw(i) for i in range(100)]
+    assert {z for e in episodes for z in (e.support_slice, e.query_slice)} == {0, 1, 2, 3}
+
+
+def test_groups_are_drawn_equally_often() -> None:
+    large = [RegionTable.from_labels(blocks(), group=0)] * 9
+    small = RegionTable.from_labels(blocks(), group=1)
+    drawn = [EpisodeDrawer([*large, small], EpisodeRule(1), 0).draw(i).volume for i in range(400)]
+    assert 150 < drawn.count(9) < 250
+
+
+def test_nothing_to_draw_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one pair of slices"):
+        drawer(min_area=1000)
+
+
+def test_sampler_numbers_episodes_through_all_epochs() -> None:
+    sampler = EpisodeSampler(4)
+    assert list(sampler) == [0, 1, 2, 3]
+    sampler.epoch = 2
+    assert list(sampler) == [8, 9, 10, 11]
+
+
+def test_processes_share_the_episodes_of_an_epoch() -> None:
+    parts = [list(EpisodeSampler(7, rank, 2)) for rank in range(2)]
+    assert parts == [[0, 2, 4], [1, 3, 5]]
+    with pytest.raises(ValueError, match="at least one episode per process"):
+        EpisodeSampler(1, 0, 2)

@@ -1,0 +1,346 @@
+"""SSL-ALPNet point by point: an independent plain version, and examples computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsmis_components.networks import ALPFeatures, ALPNet, EncoderLevels
+
+
+class StubEncoder(nn.Module):
+    """Channels made of the image by fixed weights, at stride 8 as in the paper."""
+
+    stride = 8
+    pad_multiple = 8
+
+    def __init__(self, channels: int = 5) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(1, channels, 8, 8)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, image: Tensor) -> EncoderLevels:
+        features = self.norm(self.project(image))
+        return EncoderLevels(features, features, features)
+
+
+def network(**changes: object) -> ALPNet:
+    torch.manual_seed(0)
+    return ALPNet(encoder=StubEncoder(), **changes).eval()
+
+
+def features(values: Tensor, stride: int = 8) -> ALPFeatures:
+    return ALPFeatures(values, (values.shape[-2] * stride, values.shape[-1] * stride))
+
+
+def disc(size: int, centre: tuple[float, float], radius: float) -> Tensor:
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return (((y - centre[0]) ** 2 + (x - centre[1]) ** 2) < radius**2).float()
+
+
+def plain_scores(
+    query: Tensor, support: Tensor, mask: Tensor, window: int
+) -> tuple[Tensor, Tensor]:
+    """One structure, one shot, straight from the specification; query (C, h, w), mask (H, W)."""
+    h, w = query.shape[-2:]
+
+    def resized(m: Tensor) -> Tensor:
+        return F.interpolate(m[None, None], (h, w), mode="bilinear", align_corners=False)[0, 0]
+
+    def unit(v: Tensor) -> Tensor:
+        return v / max(float(v.norm()), 1e-4)
+
+    def cells(m: Tensor) -> list[Tensor]:
+        found = []
+        for i in range(h // window):
+            for j in range(w // window):
+                rows, cols = (
+                    slice(i * window, (i + 1) * window),
+                    slice(j * window, (j + 1) * window),
+                )
+                if float(m[rows, cols].mean()) > 0.95:
+                    found.append(support[:, rows, cols].mean((1, 2)))
+        return found
+
+    def score(prototypes: list[Tensor]) -> Tensor:
+        out = torch.zeros(h, w)
+        for i in range(h):
+            for j in range(w):
+                q = unit(query[:, i, j])
+                d = torch.tensor([20 * float(unit(p) @ q) for p in prototypes])
+                out[i, j] = (d.softmax(0) * d).sum()
+        return out
+
+    front, back = resized(mask), resized(1 - mask)
+    mean = (support * front).sum((1, 2)) / (front.sum() + 1e-5)
+    local = bool(F.avg_pool2d(front[None], 4).max() >= 0.95)
+    return score(cells(front) + [mean] if local else [mean]), score(cells(back))
+
+
+@pytest.mark.parametrize("radius", [60.0, 14.0], ids=["local_mode", "global_mode"])
+def test_matches_plain_version_of_the_specification(radius: float) -> None:
+    torch.manual_seed(1)
+    support, query = torch.randn(2, 7, 16, 16)
+    mask = disc(128, (64, 60), radius)
+    net = network()
+    state = net.build_support(
+        features(support[None]), mask[None, None, None], torch.ones(1, 1, 1, dtype=torch.bool)
+    )
+    logits = net.segment(features(query[None]), state)
+    foreground, background = plain_scores(query, support, mask, window=2)
+    expected = F.interpolate(
+        (foreground - background)[None, None], scale_factor=8, mode="bilinear", align_corners=False
+    )
+    assert logits.shape == (1, 2, 128, 128)
+    torch.testing.assert_close(logits[:, 1:], expected, atol=1e-4, rtol=1e-4)
+    assert not logits[:, 0].any()
+
+
+def test_two_prototypes_by_hand() -> None:
+    """Left half of the support is (1, 0), right half (0, 1): every cell is one of two vectors."""
+    support = torch.zeros(1, 2, 8, 8)
+    support[:, 0, :, :4] = 1
+    support[:, 1, :, 4:] = 1
+    mask = torch.zeros(1, 1, 1, 64, 64)
+    mask[..., :32] = 1
+    query = torch.zeros(1, 2, 8, 8)
+    query[:, 0, :4] = 2.0  # length must not matter
+    query[:, 1, 4:] = 3.0
+    net = network()
+    state = net.build_support(features(support), mask, torch.ones(1, 1, 1, dtype=torch.bool))
+    # The resized mask is exact, the border falls between cells: 4 x 2 cells on either side.
+    assert int(state["foreground_cells"].sum()) == 8
+    assert int(state["background_cells"].sum()) == 8
+    logits = net.segment(features(query), state)
+    # above: foreground cells have cosine 1 with the query, background cells cosine 0
+    torch.testing.assert_close(logits[0, 1, :20], torch.full((20, 64), 20.0))
+    torch.testing.assert_close(logits[0, 1, 44:], torch.full((20, 64), -20.0))
+
+
+def test_softmax_weighs_similarities_by_hand() -> None:
+    """Cosines 1 and 0.5 give d = 20 and 10: e^20 * 20 + e^10 * 10 over e^20 + e^10."""
+    net = network()
+    cells = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]])
+    state = {
+        "valid": torch.ones(1, 1, 1, dtype=torch.bool),
+        "cells": cells.reshape(1, 1, 1, 2, 2),
+        "foreground_cells": torch.ones(1, 1, 1, 2, dtype=torch.bool),
+        "background_cells": torch.zeros(1, 1, 1, 2, dtype=torch.bool),
+        "foreground_global": cells[:1].reshape(1, 1, 1, 2),
+        "background_global": torch.zeros(1, 1, 1, 2),
+        "local_mode": torch.ones(1, 1, 1, dtype=torch.bool),
+    }
+    query = torch.tensor([3.0, 0.0]).reshape(1, 2, 1, 1)
+    # foreground: the two cells and the global prototype, which is the first cell again
+    top = 2 * math.exp(20) * 20 + math.exp(10) * 10
+    expected = top / (2 * math.exp(20) + math.exp(10))
+    # no background cell: the released code stops here, ours compares with the (zero) mean
+    torch.testing.assert_close(
+        net.segment(features(query), state)[0, 1], torch.full((8, 8), expected), rtol=1e-6, atol=0
+    )
+
+
+def test_cell_threshold_is_strict_and_switch_is_not() -> None:
+    net = network()
+    support = torch.randn(1, 3, 8, 8)
+    full = torch.ones(1, dtype=torch.bool).reshape(1, 1, 1)
+    net.eval_cells.threshold = net.mode.threshold = 0.75  # a share that floats hold exactly
+    share = torch.full((1, 1, 8, 8), 0.75)
+    state = net._pool(support, share, torch.zeros(1, 1, 8, 8), full)
+    assert not state["foreground_cells"].any()
+    assert bool(state["local_mode"].all())
+
+
+def test_switch_window_stays_32_pixels_in_evaluation() -> None:
+    """A 24 pixel square holds a cell of 16 but no block of 32: the global prototype decides."""
+    net = network()
+    mask = torch.zeros(1, 1, 1, 128, 128)
+    mask[..., 16:40, 16:40] = 1
+    state = net.build_support(
+        features(torch.randn(1, 3, 16, 16)), mask, torch.ones(1, 1, 1, dtype=torch.bool)
+    )
+    assert int(state["foreground_cells"].sum()) == 1
+    assert not state["local_mode"].any()
+
+
+def test_windows_scale_with_the_stride() -> None:
+    net = network()
+    assert (net.train_cells.window, net.eval_cells.window, net.mode.window) == (4, 2, 4)
+    compact = ALPNet()
+    assert (compact.train_cells.window, compact.eval_cells.window, compact.mode.window) == (8, 4, 8)
+
+
+def test_empty_foreground_scores_zero() -> None:
+    net = network()
+    support, query = torch.randn(2, 1, 3, 8, 8)
+    mask = torch.zeros(1, 1, 1, 64, 64)
+    valid = torch.ones(1, 1, 1, dtype=torch.bool)
+    state = net.build_support(features(support), mask, valid)
+    margins = net._margins(query, state, None)
+    background = net._similarity(query, state["cells"][:, :, 0], state["background_cells"][:, :, 0])
+    torch.testing.assert_close(margins, -background)
+
+
+def test_margins_equal_the_two_channel_softmax() -> None:
+    torch.manual_seed(2)
+    foreground, background = torch.randn(2, 1, 9, 9) * 20
+    two = torch.cat([background, foreground]).softmax(0)[1]
+    margin = torch.cat([torch.zeros(1, 9, 9), foreground - background]).softmax(0)[1]
+    torch.testing.assert_close(margin, two)
+
+
+def episode(b: int = 2, s: int = 2, n: int = 3, size: int = 64) -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    discs = [disc(size, (20 + 9 * i, 20 + 7 * i), 18) for i in range(n)]
+    masks = torch.stack(discs)
+    return {
+        "image": torch.randn(b, 1, size, size),
+        "support_image": torch.randn(b, s, 1, size, size),
+        "support_label": masks.expand(b, s, n, size, size).clone(),
+        "label": masks.expand(b, n, size, size).clone(),
+    }
+
+
+def test_shapes() -> None:
+    item = episode()
+    net = network(boundary=True)
+    label = item.pop("label")
+    assert net(**item).shape == (2, 4, 64, 64)
+    out = net.train()(**item, label=label)
+    assert out["logits"].shape == (2, 4, 64, 64)
+    assert all(out[k].shape == (2,) for k in ("query_loss", "alignment_loss", "boundary_loss"))
+
+
+def test_batch_of_two_equals_two_batches_of_one() -> None:
+    item = episode()
+    net = network()
+    item.pop("label")
+    both = net(**item)
+    for b in range(2):
+        torch.testing.assert_close(
+            both[b : b + 1], net(**{k: v[b : b + 1] for k, v in item.items()})
+        )
+
+
+def test_losses_of_a_batch_equal_those_of_single_episodes() -> None:
+    item = episode()
+    net = network().train()
+    net.encoder.eval()  # batch statistics would mix the episodes, as they do in the paper
+    both = net(**item)
+    for b in range(2):
+        one = net(**{k: v[b : b + 1] for k, v in item.items()})
+        for name in ("query_loss", "alignment_loss"):
+            torch.testing.assert_close(both[name][b : b + 1], one[name])
+
+
+def test_structures_of_one_call_equal_separate_calls() -> None:
+    item = episode()
+    net = network()
+    item.pop("label")
+    together = net(**item)
+    for n in range(3):
+        alone = net(**(item | {"support_label": item["support_label"][:, :, n : n + 1]}))
+        torch.testing.assert_close(together[:, n + 1], alone[:, 1])
+
+
+def test_shots_are_pooled_together() -> None:
+    """The same support slice twice is the same prototypes twice: cells and means keep balance."""
+    item = episode(b=1, s=1)
+    net = network()
+    item.pop("label")
+    once = net(**item)
+    twice = net(
+        **(item | {k: item[k].repeat_interleave(2, 1) for k in ("support_image", "support_label")})
+    )
+    torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
+
+
+def test_unlabelled_sections_and_section_weights_are_left_out() -> None:
+    item = episode(b=1, s=2)
+    net = network()
+    support = net.encode(item["support_image"][0])
+    query = net.encode(item["image"])
+    valid = torch.ones(1, 2, 3, dtype=torch.bool)
+    valid[0, 1, 0] = False
+    partial = net.segment(query, net.build_support(support, item["support_label"], valid))
+    weights = torch.tensor([[[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]])
+    state = net.build_support(support, item["support_label"], torch.ones_like(valid))
+    weighted = net.segment(query, state, weights)
+    torch.testing.assert_close(partial[:, 1:3], weighted[:, 1:3])
+    assert bool((weighted[:, 3] == -40).all())  # no section answers: the structure is absent
+
+
+def test_query_batch_shares_one_support() -> None:
+    item = episode(b=2)
+    net = network()
+    state = net.build_support(
+        net.encode(item["support_image"][0]),
+        item["support_label"][:1],
+        torch.ones(1, 2, 3, dtype=torch.bool),
+    )
+    both = net.segment(net.encode(item["image"]), state)
+    one = net.segment(net.encode(item["image"][1:]), state)
+    torch.testing.assert_close(both[1:], one)
+
+
+def test_any_image_size_is_padded_and_cropped() -> None:
+    item = episode(b=1, s=1)
+    item.pop("label")
+    odd = {k: v[..., :61, :50] for k, v in item.items()}
+    net = ALPNet().eval()
+    assert net(**odd).shape == (1, 4, 61, 50)
+    support = net.encode(odd["support_image"][0])
+    inside = net._to_features(torch.ones(1, 1, 61, 50), support)
+    assert support.high.shape[-2:] == (16, 16)
+    assert not inside[..., 13:].any()  # 50 pixels end in the 13th column of features
+
+
+def test_alignment_loss_reaches_query_features_but_not_through_the_prediction() -> None:
+    torch.manual_seed(4)
+    net = network().train()
+    support = torch.randn(1, 5, 8, 8, requires_grad=True)
+    query = torch.randn(1, 5, 8, 8, requires_grad=True)
+    margins = torch.randn(1, 1, 8, 8, requires_grad=True)
+    label = disc(64, (30, 30), 20)[None, None, None]
+    net._alignment(features(support), features(query), margins, label).sum().backward()
+    assert support.grad is not None and bool(support.grad.abs().sum() > 0)
+    assert query.grad is not None and bool(query.grad.abs().sum() > 0)
+    assert margins.grad is None
+
+
+def test_label_is_refused_in_evaluation() -> None:
+    with pytest.raises(ValueError, match="never read"):
+        network()(**episode())
+
+
+def test_missing_support_is_named() -> None:
+    with pytest.raises(ValueError, match="set_support"):
+        network()(torch.randn(1, 1, 64, 64))
+    with pytest.raises(ValueError, match="in training mode"):
+        network().train()(torch.randn(1, 1, 64, 64))
+
+
+def test_stored_support_makes_a_single_input_network_that_scripts() -> None:
+    item = episode(b=1)
+    net = network()
+    masks, valid = item["support_label"], torch.ones(1, 2, 3, dtype=torch.bool)
+    expected = net(item["image"], item["support_image"], item["support_label"])
+    names = set(net.state_dict())
+    net.set_support(net.build_support(net.encode(item["support_image"][0]), masks, valid))
+    assert set(net.state_dict()) == names  # model.pt stays a plain state dict
+    torch.testing.assert_close(net(item["image"]), expected)
+    torch.testing.assert_close(torch.jit.script(net)(item["image"]), expected)
+
+
+def test_bfloat16_autocast_stays_close() -> None:
+    item = episode()
+    item.pop("label")
+    net = network()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(**item)
+    assert half.dtype == torch.float32
+    assert (half - net(**item)).abs().mean().item() < 0.5  # of a range of +-40

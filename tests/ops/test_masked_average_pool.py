@@ -1,0 +1,77 @@
+import pytest
+import torch
+from tolerances import TOLERANCES
+
+from fsmis_components.ops import masked_average_pool
+
+B, N, C, H, W = 2, 3, 19, 17, 33
+
+
+@pytest.mark.parametrize("space", [(W,), (H, W), (5, H, W)])
+def test_shapes(space, device):
+    features = torch.rand(B, C, *space, device=device)
+    assert masked_average_pool(features, torch.rand(B, N, *space, device=device)).shape == (B, N, C)
+
+
+def test_values(device):
+    features = torch.tensor([[[[1.0, 2.0], [3.0, 10.0]], [[0.0, 4.0], [8.0, 6.0]]]], device=device)
+    mask = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.5], [0.25, 0.25]]]], device=device)
+    pooled = masked_average_pool(features, mask, eps=0.0)
+    # (1 + 10) / 2, (0 + 6) / 2; 2 / 2 + 3 / 4 + 10 / 4, 4 / 2 + 8 / 4 + 6 / 4
+    torch.testing.assert_close(pooled.cpu(), torch.tensor([[[5.5, 3.0], [4.25, 5.5]]]))
+    half_empty = masked_average_pool(features, mask, eps=1.0)
+    torch.testing.assert_close(half_empty, pooled * torch.tensor([[[2 / 3], [1 / 2]]]).to(device))
+
+
+def test_empty_mask_gives_zeros_and_no_gradient(device):
+    features = torch.rand(B, C, H, W, device=device, requires_grad=True)
+    pooled = masked_average_pool(features, torch.zeros(B, N, H, W, device=device))
+    pooled.sum().backward()
+    assert pooled.eq(0).all()
+    assert features.grad is not None and features.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_half_inputs_are_summed_in_float32(dtype, device):
+    generator = torch.Generator().manual_seed(0)
+    # the sum exceeds the range of float16 and the count what bfloat16 can hold
+    features = (torch.rand(B, C, 64, 65, generator=generator) * 100).to(dtype).to(device)
+    mask = (torch.rand(B, N, 64, 65, generator=generator) > 0.2).to(dtype).to(device)
+    expected = masked_average_pool(features.double(), mask.double())
+    pooled = masked_average_pool(features, mask)
+    assert pooled.dtype == dtype
+    torch.testing.assert_close(pooled.double(), expected, **TOLERANCES[dtype])
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        torch.testing.assert_close(masked_average_pool(features, mask), pooled)
+
+
+def test_non_contiguous_inputs(device):
+    features = torch.rand(B, H, W, C, device=device).movedim(3, 1)
+    mask = torch.rand(N, B, H, 2 * W, device=device)[..., ::2].transpose(0, 1)
+    torch.testing.assert_close(
+        masked_average_pool(features, mask),
+        masked_average_pool(features.contiguous(), mask.contiguous()),
+    )
+
+
+def test_gradients(device):
+    features = torch.rand(B, 4, 3, 5, dtype=torch.float64, device=device, requires_grad=True)
+    mask = torch.rand(B, N, 3, 5, dtype=torch.float64, device=device, requires_grad=True)
+    assert torch.autograd.gradcheck(masked_average_pool, (features, mask))
+
+
+@pytest.mark.parametrize(
+    "shape", [(B, H, W), (B, N, H, W + 1), (B + 1, N, H, W), (B, N, 1, H, W)], ids=str
+)
+def test_rejects(shape):
+    message = (
+        rf"masked_average_pool: expected .* mask \(B, N, \*space\), got \(2, 19, 17, 33\) and "
+    )
+    with pytest.raises(ValueError, match=message + rf"\({', '.join(map(str, shape))}\)"):
+        masked_average_pool(torch.rand(B, C, H, W), torch.rand(shape))
+
+
+def test_scripts():
+    features, mask = torch.rand(B, C, H, W), torch.rand(B, N, H, W)
+    scripted = torch.jit.script(masked_average_pool)
+    torch.testing.assert_close(scripted(features, mask), masked_average_pool(features, mask))

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "fsmis_components"
+# what each folder may import besides itself; the floors of the package, lowest first
+MAY_IMPORT = {
+    "ops": set(),
+    "layers": {"ops"},
+    "losses": {"layers", "ops"},
+    "networks": {"losses", "layers", "ops"},
+    "data": set(),
+    "transforms": {"data"},
+    "episodes": {"transforms", "data"},
+    "support": {"layers", "ops", "transforms", "data"},
+    "inferers": {"support", "layers", "ops", "transforms", "data"},
+    "evaluation": {"inferers", "support", "layers", "ops", "transforms", "data"},
+}
+SHARED_BY_NETWORKS = {"encoders"}
+PURE = ("ops", "layers", "losses", "networks")  # these read no file, variable or command line
+READING_MODULES = {
+    *("os", "sys", "pathlib", "argparse", "io", "glob", "shutil", "tempfile", "subprocess"),
+    *("json", "yaml", "nibabel", "safetensors", "fire"),
+}
+READING_CALLS = {"open", "torch.load", "torch.save", "torch.hub.load", "input"}
+
+
+def _files(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((PACKAGE / folder).rglob("*.py"))]
+    assert found, f"no Python below {folders}"
+    return found
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield the dotted name of every import, those inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                parts = path.relative_to(REPOSITORY).with_suffix("").parts
+                module = ".".join([*parts[: len(parts) - node.level], *filter(None, [module])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _calls(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def _violations(path: Path) -> set[str]:
+    folder, *rest = path.relative_to(PACKAGE).parts
+    wrong = set()
+    for name in _imports(path):
+        top, _, inner = name.partition(".")
+        target = inner.split(".")
+        if top in ("tools", "tests", "bundles"):
+            wrong.add(f"imports {name}")
+        if top == "fsmis_components" and inner:
+            if target[0] in MAY_IMPORT and target[0] not in MAY_IMPORT[folder] | {folder}:
+                wrong.add(f"imports {name}: {folder} stands below {target[0]}")
+            sideways = folder == target[0] == "networks" and rest != ["__init__.py"]
+            if sideways and len(target) > 1 and (PACKAGE / "networks" / f"{target[1]}.py").exists():
+                own = Path(rest[0]).stem
+                if target[1] not in SHARED_BY_NETWORKS | {own}:
+                    wrong.add(f"imports {name}: networks do not know each other")
+        if folder == "ops" and top in ("monai", "einops"):
+            wrong.add(f"imports {name}: ops need PyTorch only")
+        if top == "triton" and path.name != "triton_backend.py":
+            wrong.add(f"imports {name}: only triton_backend.py does")
+        if folder in PURE and top in READING_MODULES:
+            wrong.add(f"imports {name}: {folder} read nothing")
+    if folder in PURE:
+        wrong |= {f"calls {call}" for call in _calls(path) if call in READING_CALLS}
+    return wrong
+
+
+def test_every_folder_has_a_floor():
+    folders = {path.parent.name for path in PACKAGE.glob("*/*.py")}
+    assert folders <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_point_down(folder: str):
+    found = {
+        str(p.relative_to(REPOSITORY)): wrong for p in _files(folder) if (wrong := _violations(p))
+    }
+    assert not found
+
+
+def test_violations_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "fsmis_components"
+    for folder in ("ops", "networks"):
+        (package / folder).mkdir(parents=True)
+    cases = {
+        "ops/a.py": ["import monai", "from fsmis_components.layers import x", "import triton"],
+        "networks/alpnet.py": ["import torch\ntorch.load('x')", "def f():\n    import os"],
+        "networks/cow.py": [
+            "from fsmis_components.networks import alpnet",
+            "from .alpnet import X",
+        ],
+        "ops/b.py": ["from ..layers import x", "import tools.phantom", "open('x')"],
+    }
+    monkeypatch.setitem(globals(), "REPOSITORY", tmp_path)
+    monkeypatch.setitem(globals(), "PACKAGE", package)
+    for name, texts in cases.items():
+        for text in texts:
+            (package / name).write_text(text)
+            assert _violations(package / name), f"{name}: {text}"
+    (package / "ops/c.py").write_text("import torch\nfrom fsmis_components.ops.a import y\n")
+    assert not _violations(package / "ops/c.py")
+
+
+def test_configs_name_only_published_targets():
+    """Bundles refer to Python by dotted names of the package and of published libraries only."""
+    for path in REPOSITORY.glob("bundles/*/configs/*.json"):
+        for target in _targets(json.loads(path.read_text())):
+            top = target.split(".")[0]
+            dotted = "." in target
+            assert not dotted or top in ("fsmis_components", "monai", "torch", "ignite"), (
+                path,
+                target,
+            )
+
+
+def _targets(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("_target_"), str):
+            yield value["_target_"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _targets(item)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quickstart
+from environment import REPOSITORY
+
+
+def test_command_is_the_documented_one():
+    command = quickstart.inference_command(Path("S"), Path("Q"), Path("O"))
+    assert " ".join(["python", *command]) == (
+        "python -m monai.bundle run --config_file bundles/ssl_alpnet/configs/inference.json "
+        "--bundle_root bundles/ssl_alpnet --support_dir S --dataset_dir Q --output_dir O"
+    )
+
+
+def test_own_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labelled").mkdir()
+    (tmp_path / "scans").mkdir()
+    arguments = ["--support_dir", "labelled", "--query_dir", "scans", "--output_dir", "masks"]
+    folders = quickstart._parse(arguments)
+    assert folders.support_dir == tmp_path / "labelled"
+    assert folders.output_dir == tmp_path / "masks"
+    assert folders.label_dir == folders.query_dir
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--support_dir", "."], "go together"),
+        (["--support_dir", "absent", "--query_dir", "."], "there is no folder"),
+    ],
+)
+def test_rejects(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        quickstart._parse(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_stops_with_the_status_of_a_failed_segmentation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["quickstart.py"])
+    monkeypatch.setattr(quickstart, "prepare", lambda: Path(sys.executable))
+    monkeypatch.setattr(quickstart, "run", lambda _, what, **__: int("-m" in what))
+    assert quickstart.main() == 1
+    assert "The segmentation stopped" in capsys.readouterr().out
+
+
+def test_comparison_reads_labels_beside_the_queries(phantom: Path, tmp_path: Path):
+    label = phantom / "scoring/label_2.nii.gz"
+    (tmp_path / "image_2_seg.nii.gz").write_bytes(label.read_bytes())
+    folders = {"support": phantom / "support", "label": phantom / "scoring", "mask": tmp_path}
+    arguments = [text for name, path in folders.items() for text in (f"--{name}_dir", str(path))]
+    command = [sys.executable, "tools/compare_masks.py", *arguments]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    mean = next(line for line in ended.stdout.splitlines() if line.strip().startswith("mean"))
+    own, copied, thresholded = map(float, mean.split()[1:])
+    assert own == 100.0
+    assert max(copied, thresholded) < 60
+    assert str(tmp_path / "image_2_seg.nii.gz") in ended.stdout

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+
+from environment import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("test_tool", REPOSITORY / "tools" / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_steps_and_arguments_for_pytest(tool: ModuleType):
+    steps = dict(tool.steps(["-k", "phantom"]))
+    assert steps["tests"] == ["-m", "pytest", "-n", "2", "-k", "phantom"]
+    assert "-n" not in dict(tool.steps(["-n0"]))["tests"]
+    assert {"format", "lint", "types", "bundle ssl_alpnet"} <= set(steps)
+
+
+@pytest.mark.parametrize("failing", [None, "ruff", "pytest", "tools/verify_bundle.py"])
+def test_any_failure_fails_the_whole(
+    tool: ModuleType, failing: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+
+    def run(python: object, command: list[str], **variables: str) -> int:
+        seen.append(variables["OMP_NUM_THREADS"])
+        return int(failing in command)
+
+    monkeypatch.setattr(tool.sys, "argv", ["test.py"])
+    monkeypatch.setattr(tool, "prepare", lambda extra: extra)
+    monkeypatch.setattr(tool, "run", run)
+    assert tool.main() == int(failing is not None)
+    assert len(seen) >= 5, "a failing step does not stop the ones after it"
+    assert set(seen) == {"1"}
+
+
+def test_ci_runs_the_readmes_command():
+    last = (REPOSITORY / ".ci" / "run").read_text().splitlines()[-1]
+    command = last.removeprefix("exec ")
+    assert command == "python tools/test.py"
+    assert command in (REPOSITORY / "README.md").read_text().splitlines()
+    assert (REPOSITORY / ".ci" / "run").stat().st_mode & 0o111

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bundle_files
+import bundle_runs
+from bundle_files import Bundle
+from verify_bundle import CHECKS, verify
+
+NETWORK = {
+    "_target_": "torch.nn.Conv2d",
+    "in_channels": 1,
+    "out_channels": 2,
+    "kernel_size": 3,
+    "padding": 1,
+}
+ENGINE = {"device": "@device", "network": "@network_def"}
+
+
+def _loader(dataset: str) -> dict[str, Any]:
+    return {"_target_": "DataLoader", "dataset": dataset, "num_workers": 0}
+
+
+def _configs() -> dict[str, dict[str, Any]]:
+    """Return the smallest bundle that passes every check."""
+    top = {
+        "imports": ["$import glob"],
+        "bundle_root": ".",
+        "dataset_dir": "data",
+        "device": "$torch.device('cpu')",
+        "network_def": NETWORK,
+    }
+    dataset = {"_target_": "Dataset", "data": "$glob.glob(@dataset_dir + '/*.nii.gz')"}
+    evaluator = {"_target_": "SupervisedEvaluator", "key_val_metric": None, **ENGINE}
+    train = {
+        **top,
+        "epochs": 3,
+        "train": {
+            "dataset": dataset,
+            "inferer": {"_target_": "SimpleInferer"},
+            "trainer": {
+                "_target_": "SupervisedTrainer",
+                "max_epochs": "@epochs",
+                "train_data_loader": _loader("@train#dataset"),
+                "optimizer": "$torch.optim.SGD(@network_def.parameters(), lr=0.1)",
+                "loss_function": "$torch.nn.MSELoss()",
+                **ENGINE,
+            },
+        },
+        "validate": {
+            "key_metric": {"val_mean_dice": {"_target_": "MeanDice"}},
+            "evaluator": {**evaluator, "val_data_loader": _loader("@train#dataset")},
+        },
+        "initialize": ["$monai.utils.set_determinism(seed=1)"],
+        "training": ["$@train#trainer.run()"],
+        "run": "%training",
+    }
+    evaluate = {
+        "validate#handlers": [
+            {"_target_": "MetricsSaver", "save_dir": "eval", "metrics": ["val_mean_dice"]}
+        ],
+        "evaluating": ["$@validate#evaluator.run()"],
+        "run": "%evaluating",
+    }
+    inference = {
+        **top,
+        "support_dir": None,
+        "output_dir": "outputs",
+        "note": "$str(@support_dir) + @output_dir + @note_tail",
+        "note_tail": "",
+        "dataset": dataset,
+        "inferer": {"_target_": "SimpleInferer"},
+        "evaluator": {**evaluator, "val_data_loader": _loader("@dataset")},
+        "initialize": ["$print(@note)"],
+        "evaluating": ["$@evaluator.run()"],
+        "run": "%evaluating",
+    }
+    return {"train": train, "evaluate": evaluate, "inference": inference}
+
+
+def _metadata() -> dict[str, Any]:
+    tensor = {
+        "type": "image",
+        "format": "magnitude",
+        "num_channels": 1,
+        "spatial_shape": ["32*n", "32*n"],
+        "dtype": "float32",
+        "value_range": [],
+    }
+    pred = {**tensor, "num_channels": 2, "channel_def": {"0": "background", "1": "liver"}}
+    keys = ("monai_version", "pytorch_version", "numpy_version", "task", "description", "authors")
+    return {
+        **dict.fromkeys((*keys, "copyright"), "x"),
+        "schema": "https://example.org/meta_schema_20240725.json",
+        "version": "0.1.0",
+        "changelog": {"0.1.0": "first"},
+        "required_packages_version": {"nibabel": "5.4.2"},
+        "network_data_format": {"inputs": {"image": tensor}, "outputs": {"pred": pred}},
+    }
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    root = tmp_path / "bundles" / "toy"
+    for folder in ("configs", "docs", "models"):
+        (root / folder).mkdir(parents=True)
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
+        (root / name).write_text("text\n")
+    for name, content in {**_configs(), "metadata": _metadata()}.items():
+        (root / "configs" / f"{name}.json").write_text(json.dumps(content))
+    network = torch.nn.Conv2d(1, 2, 3, padding=1)
+    torch.save(network.state_dict(), root / "models" / "model.pt")
+    return root
+
+
+def _edit(root: Path, config: str, change: Callable[[dict[str, Any]], object]) -> Bundle:
+    path = root / "configs" / f"{config}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return Bundle(root)
+
+
+def test_a_good_bundle_passes_every_check(toy: Path):
+    lines: list[str] = []
+    assert verify(toy, lines.append), lines
+    assert len(lines) == len(CHECKS)
+    assert all(": ok" in line for line in lines)
+
+
+def test_a_bad_bundle_gets_one_line_per_problem(toy: Path):
+    (toy / "LICENSE").unlink()
+    lines: list[str] = []
+    assert not verify(toy, lines.append)
+    assert [line.strip() for line in lines if "ok" not in line] == [
+        "files: LICENSE is missing: add it"
+    ]
+
+
+def test_a_config_that_is_not_json_is_said(toy: Path):
+    (toy / "configs/train.json").write_text("{")
+    lines: list[str] = []
+    assert not verify(toy, lines.append)
+    assert any("not JSON" in line for line in lines)
+
+
+def test_files(toy: Path):
+    (toy / "models/other.pt").write_bytes(b"")
+    (toy / "scripts").mkdir()
+    (toy / "link").symlink_to(toy / "LICENSE")
+    (toy / "large_files.yml").write_text('large_files:\n  - path: "a"\n    hash_val: "12"\n')
+    with (toy / "large.bin").open("wb") as file:
+        file.truncate(26_000_000)
+    said = " ".join(bundle_files.check_files(Bundle(toy)))
+    for word in ("other.pt", "scripts/", "is a link", "hash_type", "over 25 MB"):
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("check", "config", "change", "said"),
+    [
+        ("check_version", "metadata", lambda c: c.update(version="0.2.0"), "no changelog entry"),
+        (
+            "check_version",
+            "metadata",
+            lambda c: c["required_packages_version"].update({"fsmis-components": "1"}),
+            "not published",
+        ),
+        (
+            "check_version",
+            "metadata",
+            lambda c: c.update(optional_packages_version={}),
+            "overwrites",
+        ),
+        (
+            "check_data_format",
+            "metadata",
+            lambda c: c["network_data_format"].update(inputs={"support_image": 1, "image": 1}),
+            "put it first",
+        ),
+        (
+            "check_data_format",
+            "metadata",
+            lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].pop("1"),
+            "does not name every channel",
+        ),
+        ("check_run_ids", "train", lambda c: c.pop("training"), "no list training"),
+        ("check_run_ids", "train", lambda c: c.update(run=["$1"]), '"%training"'),
+        ("check_run_ids", "evaluate", lambda c: c.pop("evaluating"), "no list evaluating"),
+        (
+            "check_network_def",
+            "train",
+            lambda c: c["network_def"].update(out_channels=3),
+            "differs",
+        ),
+        (
+            "check_network_def",
+            "train",
+            lambda c: c["network_def"].update(device="cpu"),
+            "names a device",
+        ),
+        ("check_knobs", "train", lambda c: c.update(learning_rate=1), "nothing uses learning_rate"),
+        ("check_knobs", "evaluate", lambda c: c.update(epoch=1), "nothing uses epoch:"),
+        ("check_knobs", "train", lambda c: c.update(dataset_dir="/data/x"), "one machine"),
+        (
+            "check_metrics",
+            "evaluate",
+            lambda c: c["validate#handlers"][0].update(metrics=["val_acc"]),
+            "val_acc",
+        ),
+    ],
+)
+def test_each_fault_is_found(toy: Path, check: str, config: str, change: Any, said: str):
+    bundle = Bundle(toy)
+    assert not getattr(bundle_files, check)(bundle)
+    assert said in " ".join(getattr(bundle_files, check)(_edit(toy, config, change)))
+
+
+def test_versions_follow_requirements(toy: Path):
+    (toy.parent.parent / "requirements.txt").write_text("monai==1.6.1\ntorch==2.13.0\n")
+    said = " ".join(bundle_files.check_version(Bundle(toy)))
+    assert "monai x in metadata.json, 1.6.1 in requirements.txt" in said
+    assert "nibabel 5.4.2 in metadata.json, None" in said
+
+
+@pytest.mark.parametrize("key", ["version", "required_packages_version", "network_data_format"])
+def test_schema_requires(toy: Path, key: str):
+    assert not bundle_runs.check_schema(Bundle(toy))
+    assert key in " ".join(bundle_runs.check_schema(_edit(toy, "metadata", lambda c: c.pop(key))))
+
+
+def test_schema_checks_tensors(toy: Path):
+    def change(content: dict[str, Any]) -> None:
+        content["network_data_format"]["inputs"]["image"]["num_channels"] = "one"
+
+    assert bundle_runs.check_schema(_edit(toy, "metadata", change))
+
+
+def test_unknown_schema_is_said(toy: Path):
+    bundle = _edit(toy, "metadata", lambda c: c.update(schema="https://example.org/other.json"))
+    assert "other.json" in bundle_runs.check_schema(bundle)[0]
+
+
+def test_network_and_export(toy: Path):
+    def change(content: dict[str, Any]) -> None:
+        content["network_def"]["out_channels"] = 3
+
+    assert "output channel number" in bundle_runs.check_network(_edit(toy, "inference", change))[0]
+    assert bundle_runs.check_export(Bundle(toy)), "the weights do not fit any more"
+
+
+def test_missing_property_is_named(toy: Path):
+    bundle = _edit(toy, "train", lambda c: c["train"].pop("inferer"))
+    assert "train_inferer" in " ".join(bundle_runs.check_training(bundle))

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+
+from fsmis_components.transforms.contrast import (
+    ContrastParameters,
+    ContrastRanges,
+    apply_contrast,
+    draw_contrast,
+    gamma,
+)
+
+
+def _slice() -> torch.Tensor:
+    """Dark air, then four tissues of 1, 2, 3, 4."""
+    image = torch.zeros(1, 20, 20)
+    for tissue in range(4):
+        image[0, 4 * tissue + 2 : 4 * tissue + 6, 2:18] = tissue + 1.0
+    return image
+
+
+def _tissues(image: torch.Tensor) -> list[float]:
+    return [image[0, 4 * tissue + 3, 10].item() for tissue in range(4)]
+
+
+def test_values_gamma() -> None:
+    image = torch.tensor([[1.0, 2.0, 5.0]])
+    expected = torch.tensor([[1.0, 1.0 + 4 * (1 / 4) ** 2, 5.0]])
+    assert torch.allclose(gamma(image, 2.0), expected, atol=1e-4)
+    assert torch.equal(gamma(torch.full((2, 3), 7.0), 0.5), torch.full((2, 3), 7.0))
+
+
+def test_defaults_only_normalise() -> None:
+    image = torch.randn(1, 17, 33) * 3 + 5
+    expected = (image - image.mean()) / image.std(correction=0)
+    assert torch.allclose(apply_contrast(image, ContrastParameters()), expected, atol=1e-4)
+    same = apply_contrast(image, ContrastParameters(), statistics="input")
+    assert torch.allclose(same, image, atol=1e-4)
+
+
+def test_result_has_mean_0_and_variance_1() -> None:
+    rng = np.random.default_rng(0)
+    image = torch.rand(1, 48, 40) ** 2
+    for _ in range(20):
+        result = apply_contrast(image, draw_contrast(rng))
+        assert result.isfinite().all()
+        assert result.mean().abs() < 1e-4 and (result.std(correction=0) - 1).abs() < 1e-3
+
+
+def test_values_remap_may_swap_tissues() -> None:
+    # knots: air 0, then tissue shares 1/4, 1/2, 3/4, 1, which are both quantiles and even steps
+    parameters = ContrastParameters(levels=(0.0, 0.8, 0.2, 1.0, 0.5))
+    result = apply_contrast(_slice(), parameters)
+    air, span = result.min(), result.max() - result.min()
+    assert [(value - air) / span for value in _tissues(result)] == pytest.approx(
+        [0.8, 0.2, 1.0, 0.5], abs=0.02
+    )
+
+
+def test_strength_mixes_with_the_original() -> None:
+    levels = (1.0, 0.75, 0.5, 0.25, 0.0)  # exactly inverted
+    inverted = apply_contrast(_slice(), ContrastParameters(levels=levels))
+    original = apply_contrast(_slice(), ContrastParameters(levels=levels, strength=0))
+    assert torch.allclose(inverted, -original, atol=0.05)
+    half = apply_contrast(_slice(), ContrastParameters(levels=levels, strength=0.25))
+    assert torch.allclose(half, original, atol=0.05)
+
+
+def test_air_is_not_turned_into_structure() -> None:
+    """Knots lie in the tissue, however much of the slice is air."""
+    image = torch.zeros(1, 64, 64)
+    image[0, :40] = torch.rand(40, 64, generator=torch.Generator().manual_seed(0)) * 0.02
+    image[0, 40:] = torch.linspace(0.3, 1, 64)
+    result = apply_contrast(image, ContrastParameters(levels=(0.0, 1.0, 0.0, 1.0)))
+    span = result.max() - result.min()
+    assert (result[0, :40].max() - result[0, :40].min()) / span < 0.1
+
+
+def test_region_offsets_tell_equal_tissues_apart() -> None:
+    image = torch.ones(1, 3, 4)
+    image[0, 0] = torch.tensor([0.0, 2.0, 0.0, 2.0])  # shares of the range: 0, 1, and 0.5 below
+    regions = torch.zeros(3, 4, dtype=torch.int32)
+    regions[1, :2], regions[1, 2:], regions[2] = 1, 2, 4  # 4 takes the place of 1
+    parameters = ContrastParameters(region_offsets=(0.3, 0.1, -0.2))
+    result = apply_contrast(image, parameters, regions)
+    share = (result - result[0, 0, 0]) / (result[0, 0, 1] - result[0, 0, 0])
+    expected = torch.tensor([[0.0, 1, 0, 1], [0.6, 0.6, 0.3, 0.3], [0.6, 0.6, 0.6, 0.6]])
+    assert torch.allclose(share[0], expected, atol=1e-5)
+    plain = apply_contrast(image, parameters)  # no regions, no offsets
+    assert torch.equal(plain, apply_contrast(image, ContrastParameters()))
+
+
+def test_values_bias_multiplies_by_a_smooth_field() -> None:
+    image = torch.ones(1, 9, 11)
+    image[0, 0, 0] = 0  # the darkest voxel stays dark, the rest shows the field
+    bias = (0.0, 0.0, 0.5, 0.0)  # exp(0.5 x)
+    result = apply_contrast(image, ContrastParameters(bias=bias))
+    share = result - result[0, 0, 0]
+    ratio = share[0, 4, 10] / share[0, 4, 0]
+    assert ratio.item() == pytest.approx(np.exp(1.0), rel=1e-3)
+    assert share[0, 8, 3].item() == pytest.approx(share[0, 2, 3].item(), rel=1e-4)
+
+
+def test_noise_and_blur() -> None:
+    image = _slice()
+    plain = apply_contrast(image, ContrastParameters())
+    noisy = apply_contrast(image, ContrastParameters(noise_std=0.2, noise_seed=1))
+    assert 0.1 < (noisy - plain).std() < 0.3
+    blurred = apply_contrast(image, ContrastParameters(blur_sigma=2))
+    assert blurred.diff(dim=1).abs().max() < 0.7 * plain.diff(dim=1).abs().max()
+
+
+def test_same_parameters_same_bits() -> None:
+    image = torch.randn(1, 32, 32)
+    rng = np.random.default_rng
+    parameters = draw_contrast(rng(3))
+    assert parameters == draw_contrast(rng(3)) != draw_contrast(rng(4))
+    copy, state = image.clone(), torch.get_rng_state()
+    first, second = apply_contrast(image, parameters), apply_contrast(image, parameters)
+    assert torch.equal(first, second)
+    assert torch.equal(image, copy) and torch.equal(state, torch.get_rng_state())
+    assert not torch.equal(first, apply_contrast(image, draw_contrast(rng(4))))
+
+
+def test_drawn_levels() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_contrast(rng).levels for _ in range(300)]
+    remaps = [levels for levels in drawn if levels]
+    assert 0.7 < len(remaps) / 300 < 0.9
+    assert {len(levels) for levels in remaps} == {7}
+    assert 0.3 < np.mean([list(levels) == sorted(levels) for levels in remaps]) < 0.5
+    assert 0.7 < np.mean([levels[0] == 0 for levels in remaps]) < 0.95
+
+
+def test_paper_ranges_draw_gamma_alone() -> None:
+    parameters = draw_contrast(np.random.default_rng(0), ContrastRanges.paper())
+    image = torch.randn(1, 24, 24)
+    corrected = gamma((image - image.min()) / (image.max() - image.min()), parameters.gamma)
+    expected = (corrected - corrected.mean()) / corrected.std(correction=0)
+    assert 0.5 <= parameters.gamma <= 1.5
+    assert torch.allclose(apply_contrast(image, parameters), expected, atol=1e-4)
+
+
+def test_constant_image() -> None:
+    image = torch.full((1, 8, 8), 3.0)
+    parameters = draw_contrast(np.random.default_rng(0))
+    assert torch.equal(apply_contrast(image, parameters), torch.zeros(1, 8, 8))
+    assert torch.equal(apply_contrast(image, parameters, statistics="input"), image)
+
+
+def test_rejects() -> None:
+    with pytest.raises(ValueError, match=r"got \(8, 8\) and None"):
+        apply_contrast(torch.zeros(8, 8), ContrastParameters())
+    with pytest.raises(ValueError, match="regions"):
+        apply_contrast(torch.zeros(1, 8, 8), ContrastParameters(), torch.zeros(8, 9))
+    with pytest.raises(ValueError, match="got 1 and 3"):
+        apply_contrast(torch.rand(1, 8, 8), ContrastParameters(levels=(1.0,), bias=(0, 1, 2)))

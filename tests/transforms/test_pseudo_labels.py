@@ -1,0 +1,134 @@
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsmis_components.transforms import pseudo_labels as module
+from fsmis_components.transforms.pseudo_labels import PseudoLabels
+
+
+@pytest.fixture
+def volume() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    volume = np.zeros((4, 24, 24), dtype=np.float32)
+    volume[:, 3:21, 3:21] = rng.normal(10, 1, (4, 18, 18))
+    return volume
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    original = module.supervoxel_labels
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, "supervoxel_labels", counted)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["superpixel", "supervoxel", "slic"])
+def test_shapes(kind, volume: np.ndarray) -> None:
+    labels = PseudoLabels(kind=kind, min_size=60)(volume)
+    assert labels.shape == volume.shape and labels.dtype == np.int32
+    assert np.array_equal(labels > 0, volume > 0)
+    assert labels.max() > 1
+
+
+def test_cache_hit_does_not_compute_again(volume, calls, tmp_path: Path) -> None:
+    pseudo_labels = PseudoLabels(min_size=60, cache_dir=tmp_path / "new" / "folder")
+    first = pseudo_labels(volume)
+    assert np.array_equal(pseudo_labels(volume.copy()), first)
+    assert len(calls) == 1
+    assert [path.suffix for path in (tmp_path / "new" / "folder").iterdir()] == [".npz"]
+
+
+def test_without_cache_nothing_is_kept(volume, calls) -> None:
+    pseudo_labels = PseudoLabels(min_size=60)
+    assert np.array_equal(pseudo_labels(volume), pseudo_labels(volume))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not an archive", None, "text", "shape"])
+def test_corrupted_cache_is_computed_again(content, volume, calls, tmp_path: Path) -> None:
+    pseudo_labels = PseudoLabels(min_size=60, cache_dir=tmp_path)
+    first = pseudo_labels(volume)
+    (path,) = tmp_path.iterdir()
+    if content is None:  # cut short
+        path.write_bytes(path.read_bytes()[:-200])
+    elif content == "text":  # objects would need pickle
+        np.savez_compressed(path, labels=np.array([{"a": 1}], dtype=object))
+    elif content == "shape":
+        np.savez_compressed(path, labels=np.zeros((1, 2, 3), dtype=np.int32))
+    else:
+        path.write_bytes(content)
+    with pytest.warns(UserWarning, match="unusable .* computed again"):
+        assert np.array_equal(pseudo_labels(volume), first)
+    assert len(calls) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pseudo_labels(volume)  # repaired
+    assert len(calls) == 2
+
+
+def test_flipped_byte_is_noticed(volume, calls, tmp_path: Path) -> None:
+    pseudo_labels = PseudoLabels(min_size=60, cache_dir=tmp_path)
+    first = pseudo_labels(volume)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="unusable"):
+        assert np.array_equal(pseudo_labels(volume), first)
+
+
+def test_interrupted_write_leaves_nothing(volume, tmp_path: Path, monkeypatch) -> None:
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.np, "savez_compressed", stop)
+    with pytest.raises(KeyboardInterrupt):
+        PseudoLabels(min_size=60, cache_dir=tmp_path)(volume)
+    assert not list(tmp_path.iterdir())
+
+
+def test_key_depends_on_content_settings_and_version(volume, monkeypatch) -> None:
+    base = PseudoLabels()
+    key = base.cache_key(volume)
+    assert key == PseudoLabels(min_size=5000, sigma=0.8, cache_dir="elsewhere").cache_key(volume)
+    assert key == base.cache_key(volume, spacing=(7.7, 1.25))  # the graph ignores spacing
+    others = [
+        PseudoLabels(min_size=100),
+        PseudoLabels(sigma=2),
+        PseudoLabels(z_weight=2),
+        PseudoLabels(body_fraction=0.2),
+        PseudoLabels(kind="slic"),
+    ]
+    keys = {key, *(other.cache_key(volume) for other in others), base.cache_key(volume + 1)}
+    keys.add(base.cache_key(volume.reshape(2, 48, 24)))
+    keys.add(PseudoLabels(kind="slic").cache_key(volume, spacing=(7.7, 1.25)))
+    monkeypatch.setattr(module, "ALGORITHM_VERSION", -1)
+    keys.add(base.cache_key(volume))
+    assert len(keys) == 10
+
+
+def test_rejects() -> None:
+    with pytest.raises(ValueError, match="got 'voxels'"):
+        PseudoLabels(kind="voxels")  # type: ignore[arg-type]
+
+
+def test_organs_of_a_real_scan_are_few_regions(fsmis_data_dir: Path) -> None:
+    """Kidneys and spleen are each found by one supervoxel: what the training lives on."""
+    nibabel = pytest.importorskip("nibabel")
+    folder = fsmis_data_dir / "chaos_t2"
+    image = np.asarray(nibabel.load(folder / "image_1.nii.gz").dataobj, dtype=np.float32)
+    label = np.asarray(nibabel.load(folder / "label_1.nii.gz").dataobj).T
+    image = np.minimum(image, np.quantile(image, 0.995)).T
+    labels = PseudoLabels()((image - image.mean()) / image.std())
+    for structure in (2, 3, 4):
+        organ = label == structure
+        region = labels == np.bincount(labels[organ])[1:].argmax() + 1
+        dice = 2 * (organ & region).sum() / (organ.sum() + region.sum())
+        assert dice > 0.8, (structure, dice)

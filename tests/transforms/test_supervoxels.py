@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from fsmis_components.transforms.supervoxels import renumber, supervoxel_labels
+
+
+def _two_blocks(noise: float = 0.0) -> np.ndarray:
+    volume = np.zeros((4, 12, 20), dtype=np.float32)
+    volume[:, :, 10:] = 5
+    return volume + np.random.default_rng(0).normal(0, noise or 1e-9, volume.shape).astype("f4")
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_values_touching_blocks_become_two_regions(noise: float) -> None:
+    volume = _two_blocks(noise)
+    labels = supervoxel_labels(volume, np.ones(volume.shape, bool), min_size=100, sigma=0)
+    # noise may cut a block again, but no region may cross the border of the blocks
+    if not noise:
+        assert labels.max() == 2
+    assert not set(np.unique(labels[:, :, :10])) & set(np.unique(labels[:, :, 10:]))
+
+
+def test_equal_neighbours_are_connected() -> None:
+    """Zero differences are edges too: in a sparse matrix they would vanish."""
+    labels = supervoxel_labels(np.zeros((2, 5, 7)), np.ones((2, 5, 7), bool), min_size=70, sigma=0)
+    assert (labels == 1).all()
+
+
+def test_matches_merging_along_all_edges() -> None:
+    """The spanning tree loses nothing against the plain algorithm over every edge."""
+    rng = np.random.default_rng(3)
+    volume = rng.normal(size=(3, 9, 11))
+    mask = rng.uniform(size=volume.shape) < 0.8
+    expected = _plain_merge(volume, mask, min_size=12)
+    assert np.array_equal(supervoxel_labels(volume, mask, min_size=12, sigma=0), expected)
+
+
+def _plain_merge(volume: np.ndarray, mask: np.ndarray, min_size: int) -> np.ndarray:
+    smooth = volume.astype(np.float32)
+    edges = []
+    for voxel in np.argwhere(mask):
+        for axis in range(3):
+            other = voxel.copy()
+            other[axis] += 1
+            if other[axis] < volume.shape[axis] and mask[tuple(other)]:
+                a, b = float(smooth[tuple(voxel)]), float(smooth[tuple(other)])
+                edges.append((abs(a - b), tuple(voxel), tuple(other)))
+    labels = np.zeros(volume.shape, dtype=np.int64)
+    labels[mask] = np.arange(1, mask.sum() + 1)
+    for _, a, b in sorted(edges):
+        first, second = labels[a], labels[b]
+        if first != second and min((labels == first).sum(), (labels == second).sum()) < min_size:
+            labels[labels == second] = first
+    return renumber(labels)
+
+
+def test_min_size_unless_the_component_is_smaller() -> None:
+    rng = np.random.default_rng(4)
+    volume = rng.normal(size=(5, 30, 30))
+    mask = np.zeros(volume.shape, dtype=bool)
+    mask[:, 2:28, 2:20] = True
+    mask[0, 2:6, 24:28] = True  # 16 voxels, apart
+    labels = supervoxel_labels(volume, mask, min_size=60)
+    assert np.array_equal(labels > 0, mask)
+    sizes = np.bincount(labels.ravel())[1:]
+    assert sizes.min() == 16 and np.sort(sizes)[1] >= 60
+    assert sizes.size > 5  # and it is not one region
+    for number in range(1, labels.max() + 1):  # unique: a number is one connected piece
+        assert ndimage.label(labels == number)[1] == 1
+
+
+def test_z_weight_keeps_regions_within_slices() -> None:
+    volume = np.zeros((2, 6, 10))
+    volume[:, :, 5:] = 1  # in-plane step 1, through-plane step 0.6
+    volume[1] += 0.6
+    mask = np.ones(volume.shape, bool)
+    through = supervoxel_labels(volume, mask, min_size=40, sigma=0)
+    flat = supervoxel_labels(volume, mask, min_size=40, sigma=0, z_weight=3)
+    assert np.array_equal(through[0], through[1]) and through.max() == 2
+    assert flat.max() == 2 and not set(np.unique(flat[0])) & set(np.unique(flat[1]))
+
+
+def test_graph_ignores_spacing_and_repeats() -> None:
+    volume = np.random.default_rng(5).normal(size=(3, 16, 16))
+    mask = np.ones(volume.shape, bool)
+    first = supervoxel_labels(volume, mask, min_size=50)
+    assert np.array_equal(first, supervoxel_labels(volume, mask, min_size=50, spacing=(8, 1)))
+
+
+def test_slic_stays_in_the_mask_and_uses_the_ratio_of_spacings() -> None:
+    volume = np.random.default_rng(6).normal(size=(8, 24, 24))
+    mask = np.zeros(volume.shape, dtype=bool)
+    mask[:, 3:21, 3:21] = True
+
+    def slic(spacing: tuple[float, float]) -> np.ndarray:
+        return supervoxel_labels(
+            volume, mask, min_size=200, kind="slic", compactness=10, spacing=spacing
+        )
+
+    labels = slic((1, 1))
+    assert np.array_equal(labels > 0, mask) and 4 <= labels.max() <= 30
+    assert np.array_equal(labels, slic((2, 2)))
+    assert not np.array_equal(labels, slic((8, 1)))
+
+
+def test_empty_mask_gives_nothing() -> None:
+    assert not supervoxel_labels(np.zeros((2, 3, 4)), np.zeros((2, 3, 4), bool)).any()
+
+
+def test_renumber_in_order_of_appearance() -> None:
+    assert renumber(np.array([7, 0, 3, 7, 9])).tolist() == [1, 0, 2, 1, 3]
+    assert renumber(np.array([5, 2, 5])).tolist() == [1, 2, 1]
+
+
+def test_rejects() -> None:
+    volume, mask = np.zeros((2, 3, 4)), np.ones((2, 3, 4), bool)
+    with pytest.raises(ValueError, match="boolean mask"):
+        supervoxel_labels(volume, mask.astype(int))
+    with pytest.raises(ValueError, match="'graph' or 'slic'"):
+        supervoxel_labels(volume, mask, kind="watershed")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="min_size"):
+        supervoxel_labels(volume, mask, min_size=0)

@@ -1,0 +1,145 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fsmis_components.transforms.warp import (
+    WarpParameters,
+    WarpRanges,
+    apply_warp,
+    draw_warp,
+)
+
+
+def _disc(height: int, width: int, x: float, y: float, radius: float) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return ((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)[None]
+
+
+def _centre(mask: torch.Tensor) -> tuple[float, float]:
+    """(x, y) of the mask's mass."""
+    _, rows, columns = torch.nonzero(mask, as_tuple=True)
+    return columns.float().mean().item(), rows.float().mean().item()
+
+
+def test_shapes() -> None:
+    image, masks = torch.rand(2, 33, 17), torch.rand(3, 33, 17)
+    warped, warped_masks = apply_warp(image, masks, draw_warp(np.random.default_rng(0)))
+    assert warped.shape == (2, 33, 17) and warped.dtype == torch.float32
+    assert warped_masks.shape == (3, 33, 17) and warped_masks.dtype == masks.dtype
+    assert set(warped_masks.unique().tolist()) <= {0.0, 1.0}
+    assert apply_warp(image, masks[:0], WarpParameters())[1].shape == (0, 33, 17)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "minimum", "border"])
+def test_values_identity(padding) -> None:
+    image, masks = torch.randn(1, 17, 33), torch.rand(2, 17, 33) > 0.5
+    warped, warped_masks = apply_warp(image, masks, WarpParameters(), padding)
+    assert torch.allclose(warped, image, atol=1e-4)
+    assert torch.equal(warped_masks, masks)
+
+
+def test_values_translation_moves_right_and_down() -> None:
+    image = torch.arange(1.0, 13.0).view(1, 3, 4)
+    masks = torch.zeros(1, 3, 4)
+    masks[0, 0, 1] = 1
+    parameters = WarpParameters(translation=(1, 2))
+    warped, warped_masks = apply_warp(image, masks, parameters)
+    expected = torch.tensor([[[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 2, 3]]])
+    assert torch.allclose(warped, expected, atol=1e-5)
+    assert warped_masks.nonzero().tolist() == [[0, 2, 2]]
+    dark, _ = apply_warp(image - 5, masks, parameters, "minimum")
+    assert dark[0, 0, 0] == -4
+    border, _ = apply_warp(image, masks, parameters, "border")
+    assert torch.allclose(border[0, :, 0], torch.tensor([1.0, 1, 1]), atol=1e-5)
+
+
+def test_values_quarter_turn_is_counterclockwise() -> None:
+    image = torch.arange(9.0).view(1, 3, 3)
+    warped, _ = apply_warp(image, image, WarpParameters(rotation=90))
+    assert torch.allclose(warped[0], torch.rot90(image[0]), atol=1e-4)
+
+
+def test_values_zoom_about_the_centre() -> None:
+    disc = _disc(64, 48, 23.5, 31.5, 8)
+    _, (large,) = apply_warp(disc.float(), disc, WarpParameters(zoom=1.5))
+    assert large.sum().item() == pytest.approx(1.5**2 * disc.sum().item(), rel=0.05)
+    assert _centre(large[None]) == pytest.approx((23.5, 31.5), abs=0.1)
+
+
+def test_values_shear_about_origin_also_shifts() -> None:
+    disc = _disc(65, 65, 32, 32, 6)
+    tangent = math.tan(math.radians(10))
+    centre = apply_warp(disc.float(), disc, WarpParameters(shear=10))[1]
+    origin = apply_warp(disc.float(), disc, WarpParameters(shear=10, shear_about="origin"))[1]
+    assert _centre(centre) == pytest.approx((32, 32), abs=0.1)
+    assert _centre(origin) == pytest.approx((32 + 32 * tangent, 32), abs=0.1)
+
+
+def test_order_translation_before_zoom() -> None:
+    disc = _disc(65, 65, 32, 32, 5)
+    _, moved = apply_warp(disc.float(), disc, WarpParameters(translation=(6, 0), zoom=2))
+    assert _centre(moved) == pytest.approx((44, 32), abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mask_follows_image(seed: int) -> None:
+    disc = _disc(96, 96, 40, 52, 14)
+    parameters = draw_warp(np.random.default_rng(seed), WarpRanges.strong())
+    image, masks = apply_warp(disc.float() * 3, disc, parameters)
+    assert masks.any() and not torch.equal(masks, disc)
+    assert torch.equal(masks, image >= 1.5)
+
+
+def test_elastic_bends_smoothly() -> None:
+    ramp = torch.arange(64.0).expand(1, 64, 64).contiguous()
+    bent, _ = apply_warp(ramp, ramp, WarpParameters(elastic_alpha=10), "border")
+    inner = (bent - ramp)[0, 8:-8, 8:-8]
+    assert 0.1 < inner.abs().max() < 10
+    assert inner.diff(dim=0).abs().max() < 0.5
+
+
+def test_same_parameters_same_bits() -> None:
+    image, masks = torch.randn(1, 40, 40), torch.rand(3, 40, 40) > 0.5
+    rng = np.random.default_rng
+    parameters = draw_warp(rng(7))
+    assert parameters == draw_warp(rng(7)) != draw_warp(rng(8))
+    state = torch.get_rng_state()
+    first, second = apply_warp(image, masks, parameters), apply_warp(image, masks, parameters)
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert torch.equal(state, torch.get_rng_state())  # nobody else's random numbers are used up
+    one, other = (
+        apply_warp(image, masks, WarpParameters(elastic_alpha=10, elastic_seed=seed))[0]
+        for seed in (0, 1)
+    )
+    assert not torch.equal(one, other)
+
+
+def test_draws_stay_in_their_ranges() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_warp(rng) for _ in range(300)]
+    for value in ("rotation", "shear"):
+        values = [getattr(parameters, value) for parameters in drawn]
+        assert -5 <= min(values) < -4 and 4 < max(values) <= 5
+    zooms = [parameters.zoom for parameters in drawn]
+    assert 0.9 <= min(zooms) < 0.92 and 1.18 < max(zooms) <= 1.2
+    assert {parameters.elastic_alpha for parameters in drawn} == {10}
+    assert len({parameters.elastic_seed for parameters in drawn}) == 300
+
+
+def test_inputs_are_left_alone() -> None:
+    image, masks = torch.randn(1, 20, 20), torch.rand(2, 20, 20)
+    copies = image.clone(), masks.clone()
+    apply_warp(image, masks, draw_warp(np.random.default_rng(1)), "minimum")
+    assert torch.equal(image, copies[0]) and torch.equal(masks, copies[1])
+
+
+def test_rejects() -> None:
+    image = torch.zeros(1, 4, 5)
+    with pytest.raises(ValueError, match="same height"):
+        apply_warp(image, torch.zeros(1, 5, 4), WarpParameters())
+    with pytest.raises(ValueError, match="zoom above 0"):
+        apply_warp(image, image, WarpParameters(zoom=0))
+    with pytest.raises(ValueError, match="padding"):
+        apply_warp(image, image, WarpParameters(), "mean")  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""Score written masks against labels, beside two floors that know nothing of few-shot learning.
+
+The *mask copy* lays the support's label on the query slice by slice and never reads the image; the
+*threshold* keeps the intensities that the support's label covers. A method must beat both clearly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from scipy import ndimage
+
+from fsmis_components.data.cases import find_cases
+
+DEVIATIONS = 1.5  # half-width of the threshold's intensity window
+METHODS = ("few-shot", "mask copy", "threshold")
+
+
+def dice(mask: np.ndarray, label: np.ndarray) -> float:
+    """Return the Dice overlap of two boolean volumes in percent; 100 if both are empty."""
+    total = int(mask.sum()) + int(label.sum())
+    return 100.0 if total == 0 else 200.0 * int((mask & label).sum()) / total
+
+
+def copy_mask(support_label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the support's label (X, Y, Z) on a grid of ``shape``: the same relative positions."""
+    index = [
+        ((np.arange(size) + 0.5) * old / size).astype(int)
+        for size, old in zip(shape, support_label.shape, strict=True)
+    ]
+    return support_label[np.ix_(*index)]
+
+
+def threshold_mask(image: np.ndarray, support_image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the largest component of the intensities under ``inside``, mean +- 1.5 deviations."""
+    values = _standardise(support_image)[inside]
+    near = np.abs(_standardise(image) - values.mean()) < DEVIATIONS * values.std()
+    components, count = ndimage.label(near)
+    if count == 0:
+        return near
+    return components == 1 + int(np.argmax(np.bincount(components.ravel())[1:]))
+
+
+def score(
+    support: tuple[np.ndarray, np.ndarray], query: tuple[np.ndarray, np.ndarray], mask: np.ndarray
+) -> dict[int, tuple[float, float, float]]:
+    """Return the Dice of the mask, the mask copy and the threshold per label value.
+
+    Args:
+        support: image and label (X, Y, Z) in right-anterior-superior order.
+        query: the same of the query.
+        mask: what the method wrote for the query, (X, Y, Z).
+    """
+    copied = copy_mask(support[1], query[1].shape)
+    table = {}
+    for value in np.unique(support[1][support[1] > 0]).tolist():
+        label = query[1] == value
+        thresholded = threshold_mask(query[0], support[0], support[1] == value)
+        results = (mask == value, copied == value, thresholded)
+        table[value] = tuple(dice(result, label) for result in results)
+    return table
+
+
+def print_table(tables: list[dict[int, tuple[float, float, float]]]) -> None:
+    """Print the mean over scans per structure and over all."""
+    print(f"\nDice in percent, {len(tables)} scan{'s' if len(tables) > 1 else ''}, whole volume")
+    print(f"{'label':>8}" + "".join(f"{name:>12}" for name in METHODS))
+    for value in tables[0]:
+        row = np.mean([table[value] for table in tables], axis=0)
+        print(f"{value:>8}" + "".join(f"{number:>12.1f}" for number in row))
+    means = np.mean([list(table.values()) for table in tables], axis=(0, 1))
+    print(f"{'mean':>8}" + "".join(f"{number:>12.1f}" for number in means))
+    if means[0] <= max(means[1:]):
+        print("The masks are no better than a floor: look at the overlays before you use them.")
+
+
+def read(path: Path) -> np.ndarray:
+    """Return a NIfTI volume (X, Y, Z) in right-anterior-superior order."""
+    scan = nibabel.as_closest_canonical(nibabel.load(path))
+    return np.squeeze(np.asanyarray(scan.dataobj))
+
+
+def _standardise(image: np.ndarray) -> np.ndarray:
+    clipped = np.minimum(image.astype(np.float64), np.quantile(image, 0.995))
+    return (clipped - clipped.mean()) / max(clipped.std(), 1e-6)
+
+
+def main() -> None:
+    """Print the places of the masks, and their Dice where the query folder has labels."""
+    parser = argparse.ArgumentParser(description="Score masks beside two floors.")
+    for name in ("--support_dir", "--label_dir", "--mask_dir"):
+        parser.add_argument(name, type=Path, required=True)
+    arguments = parser.parse_args()
+    masks = sorted(arguments.mask_dir.glob("*_seg.nii.gz"))
+    tables = []
+    support = None
+    for case in find_cases(arguments.label_dir):
+        mask = arguments.mask_dir / f"{case.stem}_seg.nii.gz"
+        if case.label is None or mask not in masks:
+            continue
+        if support is None:
+            first = find_cases(arguments.support_dir, labels="required")[0]
+            support = (read(first.image), read(first.label))
+        tables.append(score(support, (read(case.image), read(case.label)), read(mask)))
+    if tables:
+        print_table(tables)
+    print("\nMasks and pictures:")
+    for path in [*masks, *sorted(arguments.mask_dir.glob("overlays/*.png"))]:
+        print(f"  {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Set everything up and test: format, lint, types, tests and bundles.
+
+    python tools/test.py [pytest arguments]
+
+Needs Python 3.11 or newer and nothing else.
+"""
+
+import sys
+import time
+
+from environment import REPOSITORY, SetupError, prepare, run  # first: refuses an old Python
+
+
+def steps(arguments: list[str]) -> list[tuple[str, list[str]]]:
+    """Return the name and the Python arguments of every step, in order."""
+    workers = [] if any(a.startswith(("-n", "--numprocesses")) for a in arguments) else ["-n", "2"]
+    bundles = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
+    return [
+        ("format", ["-m", "ruff", "format", "--check", "."]),
+        ("lint", ["-m", "ruff", "check", "."]),
+        ("types", ["-m", "mypy"]),
+        ("tests", ["-m", "pytest", *workers, *arguments]),
+        *(
+            (f"bundle {path.name}", ["tools/verify_bundle.py", str(path.relative_to(REPOSITORY))])
+            for path in bundles
+        ),
+    ]
+
+
+def main() -> int:
+    """Return 0 if every step passed."""
+    try:
+        python = prepare("dev")
+    except SetupError as error:
+        print(error)
+        return 1
+    results = []
+    for name, command in steps(sys.argv[1:]):
+        print(f"\n== {name}: python {' '.join(command)}", flush=True)
+        start = time.monotonic()
+        # one thread each: the tests share the cores among pytest's workers
+        status = run(python, command, OMP_NUM_THREADS="1")
+        results.append((name, status, time.monotonic() - start))
+    print("\n== summary")
+    for name, status, seconds in results:
+        print(f"{'ok' if status == 0 else 'FAILED':>8}  {name}  ({seconds:.0f} s)")
+    return int(any(status for _, status, _ in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
