@@ -116,7 +116,8 @@ def _create(folder: Path) -> None:
 
 
 def _has_torch(python: Path) -> bool:
-    return subprocess.run([str(python), "-m", "pip", "show", "-q", "torch"]).returncode == 0
+    asked = subprocess.run([str(python), "-m", "pip", "show", "torch"], capture_output=True)
+    return asked.returncode == 0
 
 
 def _has_nvidia_gpu() -> bool:

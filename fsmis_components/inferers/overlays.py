@@ -46,51 +46,38 @@ def save_overlay(
     values = [structure.value for structure in structures]
     mask_view = SliceView(Volume(label, image.affine, image.source), grid)
     chosen = chosen_slices(mask_view.native_labels(), values)
-    columns = min(COLUMNS, len(chosen))
-    rows = math.ceil(len(chosen) / columns)
-    figure = Figure(figsize=(3.0 * columns, 3.0 * rows + 0.9), facecolor="white")
+    slices = torch.cat([view.slices(index, index + 1)[0] for index in chosen]).numpy()
+    masks = torch.cat([mask_view.labels(index, index + 1, values) for index in chosen]).numpy()
+    # one mosaic in one axes: a subplot per slice would take seconds
+    mosaic, corners = _mosaic(slices)
+    width = 3.0 * min(COLUMNS, len(chosen))
+    height = width * mosaic.shape[0] / mosaic.shape[1]
+    margin = 0.45  # inches for the title above and for the legend below
+    figure = Figure(figsize=(width, height + 2 * margin), facecolor="white")
     FigureCanvasAgg(figure)
-    slices = torch.cat([view.slices(index, index + 1)[0] for index in chosen])
-    lower, upper = np.quantile(slices.numpy(), (0.005, 0.995))
-    for position, index in enumerate(chosen):
-        axes = figure.add_subplot(rows, columns, position + 1)
-        axes.set_axis_off()
-        axes.imshow(
-            display_plane(slices[position].numpy()),
-            cmap="gray",
-            vmin=lower,
-            vmax=max(upper, lower + 1),
-        )
-        axes.set_title(f"slice {index + 1} of {view.depth}", fontsize=8)
-        masks = mask_view.labels(index, index + 1, values)[0]
-        for structure, mask in zip(structures, masks, strict=True):
-            if mask.any():
-                axes.contour(
-                    display_plane(mask.numpy()), [0.5], colors=[structure.colour], linewidths=1.3
-                )
+    axes = figure.add_axes((0, margin / (height + 2 * margin), 1, height / (height + 2 * margin)))
+    axes.set_axis_off()
+    lower, upper = np.quantile(slices, (0.005, 0.995))
+    axes.imshow(mosaic, cmap="gray", vmin=lower, vmax=max(upper, lower + 1e-6), aspect="auto")
+    for structure, own in zip(structures, masks.transpose(1, 0, 2, 3), strict=True):
+        if own.any():
+            outlined = _mosaic(own)[0]
+            axes.contour(outlined, [0.5], colors=[structure.colour], linewidths=1.3)
+    for index, (top, left) in zip(chosen, corners, strict=True):
+        text = f"{index + 1} of {view.depth}"
+        axes.text(left + 3, top + 3, text, color="white", fontsize=7, va="top")
     present = set(np.unique(label).tolist())
-    figure.legend(
-        handles=[
-            Line2D(
-                [],
-                [],
-                color=structure.colour,
-                linewidth=3,
-                label=structure.name + ("" if structure.value in present else " (not found)"),
-            )
-            for structure in structures
-        ],
-        loc="lower center",
-        ncols=min(len(structures), 2 * columns),
-        frameon=False,
-        fontsize=9,
-    )
+    handles = [
+        Line2D([], [], color=structure.colour, linewidth=3, label=_legend(structure, present))
+        for structure in structures
+    ]
+    columns = min(len(structures), 2 * COLUMNS)
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=100)
+    figure.savefig(temporary, format="png", dpi=100, pil_kwargs={"compress_level": 3})
     os.replace(temporary, path)
     return path
 
@@ -102,3 +89,22 @@ def chosen_slices(labels: np.ndarray, values: Sequence[int]) -> list[int]:
         candidates = np.arange(len(labels))
     positions = np.linspace(0, len(candidates) - 1, min(MAX_SLICES, len(candidates)))
     return [int(candidates[round(position)]) for position in positions]
+
+
+def _mosaic(slices: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Slices (n, h, w) upright beside each other, and the top left corner of each."""
+    pictures = [display_plane(plane) for plane in slices]
+    height, width = pictures[0].shape
+    columns = min(COLUMNS, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    corners = [
+        (index // columns * height, index % columns * width) for index in range(len(pictures))
+    ]
+    mosaic = np.full((rows * height, columns * width), pictures[0].min(), np.float32)
+    for picture, (top, left) in zip(pictures, corners, strict=True):
+        mosaic[top : top + height, left : left + width] = picture
+    return mosaic, corners
+
+
+def _legend(structure: Structure, present: set[int]) -> str:
+    return structure.name if structure.value in present else f"{structure.name} (not found)"

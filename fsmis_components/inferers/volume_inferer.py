@@ -96,7 +96,7 @@ class VolumeInferer(Inferer):
         label = torch.from_numpy(self.segment_volume(volume, network).label.astype(np.int32))
         label = label[None, None].to(inputs.device)
         if isinstance(inputs, MetaTensor):
-            return MetaTensor(label, affine=inputs.affine, meta=dict(inputs.meta))
+            return MetaTensor(label, meta=dict(inputs.meta))
         return label
 
     def resolve(self, network: nn.Module) -> SupportPack:

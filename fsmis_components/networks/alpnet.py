@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fsmis_components.layers.prototypes import GlobalPrototypes, GridPrototypes, PrototypeMode
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import SupportState, check_state
-from fsmis_components.losses import boundary_loss, margin_cross_entropy
+from fsmis_components.losses import margin_cross_entropy
 from fsmis_components.networks.encoders import build_encoder
 from fsmis_components.ops.similarity import prototype_similarity
 
@@ -40,7 +40,6 @@ class ALPNet(nn.Module):
         threshold: share of a cell that the mask must fill; 0.95 in the paper.
         scale: factor of the cosine similarity; 20 in the paper.
         background_weight: weight of background pixels in the query loss; 0.05 in the paper.
-        boundary: also report the boundary loss in training (a reconstruction).
         similarity_backend: see :func:`prototype_similarity`.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
     """
@@ -56,7 +55,6 @@ class ALPNet(nn.Module):
         threshold: float = 0.95,
         scale: float = 20.0,
         background_weight: float = 0.05,
-        boundary: bool = False,
         similarity_backend: str = "auto",
         support_pack: Optional[SupportState] = None,
     ) -> None:
@@ -67,7 +65,6 @@ class ALPNet(nn.Module):
         self.pad_multiple = int(module.pad_multiple)  # type: ignore[arg-type]
         self.scale = scale
         self.background_weight = background_weight
-        self.boundary = boundary
         self.similarity_backend = similarity_backend
         self.train_cells = GridPrototypes(max(1, train_window // self.stride), threshold)
         self.eval_cells = GridPrototypes(max(1, eval_window // self.stride), threshold)
@@ -94,8 +91,7 @@ class ALPNet(nn.Module):
 
         Returns:
             In evaluation logits (B, 1 + N, H, W). In training a dictionary of the logits and of
-            the loss terms ``query_loss``, ``alignment_loss`` and, where asked, ``boundary_loss``,
-            each of shape (B,).
+            the loss terms ``query_loss`` and ``alignment_loss``, each of shape (B,).
 
         Raises:
             ValueError: a label in evaluation, none in training, or no support.
@@ -195,14 +191,11 @@ class ALPNet(nn.Module):
         masks, valid = _all_labelled(support_label)
         margins = self._margins(query.high, self.build_support(support, masks, valid, None), None)
         logits = self._to_image(margins, size)
-        output = {
+        return {
             "logits": _with_background(logits),
             "query_loss": margin_cross_entropy(logits, label, self.background_weight),
             "alignment_loss": self._alignment(support, query, margins, support_label),
         }
-        if self.boundary:
-            output["boundary_loss"] = boundary_loss(logits, label)
-        return output
 
     def _alignment(
         self, support: ALPFeatures, query: ALPFeatures, margins: Tensor, support_label: Tensor

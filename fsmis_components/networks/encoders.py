@@ -190,8 +190,8 @@ class ResNet101(nn.Module):
         if wrong:
             message = (
                 "ResNet101: expected a deeplabv3_resnet101 checkpoint with weights named "
-                f"'backbone.*', got {len(state_dict)} entries; {len(wrong)} needed ones are missing "
-                f"or of another shape, the first being 'backbone.{wrong[0]}'"
+                f"'backbone.*', got {len(state_dict)} entries; {len(wrong)} needed ones are "
+                f"missing or of another shape, the first being 'backbone.{wrong[0]}'"
             )
             raise ValueError(message)
         self.backbone.load_state_dict({name: weights[name] for name in own})

@@ -147,10 +147,18 @@ def test_slice_values_by_hand():
 
 
 def test_shrinking_does_not_alias():
-    stripes = np.tile(np.array([0.0, 100.0]), 64)[:, None, None] * np.ones((1, 128, 1))
+    # every fourth-pixel sample without antialiasing would hit 100
+    stripes = np.tile(np.array([0.0, 100, 100, 0]), 32)[:, None, None] * np.ones((1, 128, 1))
     view = SliceView(Volume(stripes, ras_affine((1, 1, 1))), SliceGrid(2, None, 32))
     inner = view.slices(0, 1)[0, 0, 4:-4, 4:-4]
     assert (inner - 50).abs().max() < 1
+
+
+def test_half_a_pixel_belongs_to_the_structure():
+    data = np.zeros((16, 16, 1), np.uint8)
+    data[:7] = 5  # the fourth of eight pixels: 1/8 and 3/8 inside, 3/8 and 1/8 outside
+    view = SliceView(Volume(data, ras_affine((1, 1, 1))), SliceGrid(2, None, 8))
+    assert view.labels(0, 1, [5])[0, 0, :, 4].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
 def test_same_size_is_untouched():

@@ -31,6 +31,12 @@ def test_mr_clips_the_top_and_standardises(dtype):
     np.testing.assert_array_equal(given, data.astype(np.float32))  # not changed in place
 
 
+def test_mr_keeps_dark_voxels():
+    normalise = fit_normaliser(scan(-50, 50), Normalisation("mr"))
+    out = normalise(torch.tensor([-50.0, -40.0, 50.0, 60.0]))
+    assert out[0] < out[1] < out[2] == out[3]
+
+
 def test_ct_window():
     volume = scan(-1000, 1000)
     normalise = fit_normaliser(volume, Normalisation("ct"))
@@ -47,10 +53,10 @@ def test_fixed_statistics():
     torch.testing.assert_close(normalise(torch.tensor([0.0, 500.0])), torch.tensor([-2.0, 18.0]))
 
 
-@pytest.mark.parametrize("value", [0.0, 7.3, -1e6])
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.3, -1e6])
 @pytest.mark.parametrize("modality", ["mr", "ct"])
 def test_constant_image_gives_zeros(value, modality):
-    volume = Volume(np.full((4, 5, 6), value, np.float32), ras_affine())
+    volume = Volume(np.full((31, 29, 7), value, np.float32), ras_affine())
     out = fit_normaliser(volume, Normalisation(modality))(torch.full((2, 1, 4, 4), value))
     assert torch.equal(out, torch.zeros(2, 1, 4, 4))
 

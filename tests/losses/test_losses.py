@@ -60,17 +60,18 @@ def test_boundary_loss_has_a_gradient() -> None:
 
 
 def test_episode_loss_weighs_its_terms() -> None:
+    label = torch.zeros(2, 1, 8, 8)
+    label[..., 2:6] = 1
     terms = {
+        "logits": torch.full((2, 2, 8, 8), -30.0),  # nothing predicted: the boundary loss is 1
         "query_loss": torch.tensor([1.0, 3.0]),
         "alignment_loss": torch.tensor([2.0, 4.0]),
-        "boundary_loss": torch.tensor([10.0, 10.0]),
     }
-    assert EpisodeLoss(0.5, 0.1)(terms).item() == pytest.approx(2 + 1.5 + 1)
-    del terms["boundary_loss"]  # not reported, not asked for
-    assert EpisodeLoss()(terms).item() == pytest.approx(5)
+    assert EpisodeLoss()(terms, label).item() == pytest.approx(5)
+    assert EpisodeLoss(0.5, 0.1)(terms, label).item() == pytest.approx(2 + 1.5 + 0.1)
 
 
 def test_episode_loss_stops_at_a_loss_that_is_not_finite() -> None:
     terms = {"query_loss": torch.tensor([math.nan]), "alignment_loss": torch.ones(1)}
     with pytest.raises(ValueError, match="query_loss nan"):
-        EpisodeLoss()(terms)
+        EpisodeLoss()(terms, torch.zeros(1, 1, 8, 8))

@@ -207,12 +207,12 @@ def episode(b: int = 2, s: int = 2, n: int = 3, size: int = 64) -> dict[str, Ten
 
 def test_shapes() -> None:
     item = episode()
-    net = network(boundary=True)
+    net = network()
     label = item.pop("label")
     assert net(**item).shape == (2, 4, 64, 64)
     out = net.train()(**item, label=label)
     assert out["logits"].shape == (2, 4, 64, 64)
-    assert all(out[k].shape == (2,) for k in ("query_loss", "alignment_loss", "boundary_loss"))
+    assert all(out[k].shape == (2,) for k in ("query_loss", "alignment_loss"))
 
 
 def test_batch_of_two_equals_two_batches_of_one() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of operators share: their device, and buffers that start as NaN."""
+"""Fresh buffers start as NaN in the tests of operators."""
 
 from collections.abc import Iterator
 
@@ -6,15 +6,10 @@ import pytest
 import torch
 
 
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.config.getoption("--device", default="cpu"))
-
-
 @pytest.fixture(autouse=True)
 def fresh_buffers_are_nan() -> Iterator[None]:
     """In deterministic mode PyTorch fills what torch.empty returns: no element is forgotten."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode("warn")
+    assert torch.empty(1).isnan()
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")

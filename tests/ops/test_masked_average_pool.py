@@ -64,9 +64,7 @@ def test_gradients(device):
     "shape", [(B, H, W), (B, N, H, W + 1), (B + 1, N, H, W), (B, N, 1, H, W)], ids=str
 )
 def test_rejects(shape):
-    message = (
-        rf"masked_average_pool: expected .* mask \(B, N, \*space\), got \(2, 19, 17, 33\) and "
-    )
+    message = r"masked_average_pool: expected .* mask \(B, N, \*space\), got \(2, 19, 17, 33\) and "
     with pytest.raises(ValueError, match=message + rf"\({', '.join(map(str, shape))}\)"):
         masked_average_pool(torch.rand(B, C, H, W), torch.rand(shape))
 

@@ -1,0 +1,60 @@
+"""Training config and evaluation overlay together: the fold's table is written."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from block_scans import block_label, write_scan
+from monai.bundle import ConfigWorkflow, run
+
+CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ssl_alpnet" / "configs"
+
+
+def settings(folder: Path) -> dict:
+    return {
+        "config_file": [str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")],
+        "logging_file": False,
+        "bundle_root": str(CONFIGS.parent),
+        "dataset_dir": str(folder / "d"),
+        "output_dir": str(folder / "o"),
+        "weights": "none",
+        "spatial_size": 32,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(1, 7):
+        write_scan(tmp_path / "d", number, block_label())
+    return tmp_path
+
+
+@pytest.mark.parametrize("run_id", [None, "evaluating"])
+def test_writes_the_table_of_the_fold(
+    folder: Path, run_id: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(run_id=run_id, fold=4, **settings(folder))
+    with (folder / "o" / "ep1_fold4.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["support"] for row in rows} == {"1"}  # the next case, wrapping
+    assert [row["structure"] for row in rows[:2]] == ["structure_1", "structure_2"]
+    assert all(float(row["mask_copy"]) == 100 for row in rows)  # all labels are alike
+    assert "whole volume" in capsys.readouterr().out
+
+
+def test_too_few_labels_are_one_sentence(folder: Path) -> None:
+    (folder / "d" / "label_2.nii.gz").unlink()
+    with pytest.raises(SystemExit) as raised:
+        run(**settings(folder))
+    assert "image_2.nii.gz" in str(raised.value.code)
+
+
+def test_metric_names_are_those_of_training(folder: Path) -> None:
+    workflow = ConfigWorkflow(workflow_type="train", **settings(folder))
+    workflow.initialize()
+    evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+    metrics = workflow.parser.get("validate#key_metric")
+    assert evaluator.state.key_metric_name in metrics

@@ -1,0 +1,291 @@
+"""The inference command as users type it; small phantoms, an untrained network."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from block_scans import AFFINE, block_image, block_label, write_nifti, write_scan
+from monai.bundle import ConfigWorkflow, run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLE = REPOSITORY / "bundles" / "ssl_alpnet"
+# an untrained network on small slices: what is tested here does not depend on how good it is
+SMALL = {"weights": "none", "spatial_size": 64, "device": "cpu"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    last_line: str
+    output: Path
+
+    @property
+    def mask(self) -> Path:
+        return self.output / "image_2_seg.nii.gz"
+
+
+def command(config: str, root: str, *run_id: str, **settings: object) -> list[str]:
+    line = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", *run_id]
+    line += ["--config_file", config, "--bundle_root", root]
+    for key, value in {**SMALL, **settings}.items():
+        line += [f"--{key}", str(value)]
+    return line
+
+
+@pytest.fixture(scope="module")
+def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
+    """Four commands at once, since each spends its time on imports."""
+    base = tmp_path_factory.mktemp("commands")
+    for name in ("labelled", "noise", "deleted"):
+        shutil.copytree(phantom / "query", base / name)
+    label = phantom / "scoring" / "label_2.nii.gz"
+    shutil.copy(label, base / "labelled")
+    (base / "labelled" / "image_3.nii.gz").write_bytes(b"no NIfTI")
+    scan = nibabel.load(label)
+    noise = np.random.default_rng(0).integers(0, 5, scan.shape).astype(np.uint8)
+    write_nifti(base / "noise" / "label_2.nii.gz", noise, scan.affine)
+
+    from_repository = ("bundles/ssl_alpnet/configs/inference.json", "bundles/ssl_alpnet")
+    from_bundle = ("configs/inference.json", ".")
+    support = phantom / "support"
+    plans = {
+        "labelled": (REPOSITORY, from_repository, [], support),
+        "noise": (BUNDLE, from_bundle, ["evaluating"], support),
+        "deleted": (BUNDLE, from_bundle, [], support),
+        "nowhere": (REPOSITORY, from_repository, ["evaluating"], base / "nowhere"),
+    }
+    running = {}
+    for name, (folder, place, run_id, support_dir) in plans.items():
+        queries = base / ("deleted" if name == "nowhere" else name)
+        line = command(
+            *place,
+            *run_id,
+            support_dir=support_dir,
+            dataset_dir=queries,
+            output_dir=base / f"o_{name}",
+        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        running[name] = subprocess.Popen(
+            line,
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    ended = {}
+    for name, process in running.items():
+        text = process.communicate(timeout=300)[0]
+        last_line = text.rstrip().splitlines()[-1]
+        ended[name] = Finished(process.returncode, last_line, base / f"o_{name}")
+    return ended
+
+
+def test_a_bad_scan_ends_the_command_with_its_sentence(finished: dict[str, Finished]) -> None:
+    done = finished["labelled"]
+    assert done.code == 1
+    assert done.last_line.startswith("1 of 2 scans failed, see ")
+    assert "image_3.nii.gz: not a NIfTI file" in done.last_line
+    with (done.output / "cases.csv").open(newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert rows["image_2"]["status"] == "done" and float(rows["image_2"]["seconds"]) > 0
+    assert rows["image_3"]["status"] == "failed" and "not a NIfTI" in rows["image_3"]["message"]
+
+
+def test_both_run_ids_from_both_folders(finished: dict[str, Finished]) -> None:
+    for name in ("noise", "deleted"):
+        assert finished[name].code == 0, finished[name].last_line
+        assert (finished[name].output / "overlays" / "image_2.png").stat().st_size > 1000
+
+
+def test_query_labels_are_never_read(finished: dict[str, Finished]) -> None:
+    masks = [finished[name].mask.read_bytes() for name in ("labelled", "noise", "deleted")]
+    assert masks[0] == masks[1] == masks[2]  # and so the same command gives the same masks
+
+
+def test_mask_lies_on_the_grid_of_its_scan(finished: dict[str, Finished], phantom: Path) -> None:
+    scan = nibabel.load(phantom / "query" / "image_2.nii.gz")
+    mask = nibabel.load(finished["deleted"].mask)
+    assert mask.shape == scan.shape and mask.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    for field in ("qform_code", "sform_code", "xyzt_units", "pixdim"):
+        np.testing.assert_array_equal(mask.header[field], scan.header[field])
+    values = set(np.unique(np.asarray(mask.dataobj)).tolist())
+    assert len(values) > 1 and values <= {0, 1, 2, 3, 4}
+
+
+def test_a_missing_folder_ends_the_command_with_its_sentence(
+    finished: dict[str, Finished],
+) -> None:
+    done = finished["nowhere"]
+    assert done.code == 1
+    assert "nowhere: there is no such" in done.last_line
+    assert not done.output.exists()
+
+
+def _good(folder: Path) -> None:
+    write_scan(folder / "s", 1, block_label())
+    write_scan(folder / "q", 2)
+
+
+def _no_pair(folder: Path) -> None:
+    (folder / "s" / "label_1.nii.gz").unlink()
+
+
+def _other_shape(folder: Path) -> None:
+    write_nifti(folder / "s" / "label_1.nii.gz", block_label()[:-1])
+
+
+def _label_not_whole(folder: Path) -> None:
+    write_nifti(folder / "s" / "label_1.nii.gz", block_label() * np.float32(0.5))
+
+
+def _label_empty(folder: Path) -> None:
+    write_nifti(folder / "s" / "label_1.nii.gz", block_label() * 0)
+
+
+def _affine_singular(folder: Path) -> None:
+    path = write_nifti(folder / "q" / "image_2.nii.gz", block_image())
+    image = nibabel.load(path)
+    image = nibabel.Nifti1Image(np.asarray(image.dataobj), AFFINE)
+    image.set_sform(np.diag([1.0, 0.0, 4.0, 1.0]), code=1)
+    image.set_qform(None, code=0)
+    nibabel.save(image, path)
+
+
+def _not_a_number(folder: Path) -> None:
+    image = block_image()
+    image[0, 0, 0] = np.nan
+    write_nifti(folder / "q" / "image_2.nii.gz", image)
+
+
+def _four_dimensions(folder: Path) -> None:
+    write_nifti(folder / "q" / "image_2.nii.gz", np.stack([block_image()] * 2, -1))
+
+
+def _not_nifti(folder: Path) -> None:
+    (folder / "q" / "image_2.nii.gz").write_text("a text")
+
+
+def _no_queries(folder: Path) -> None:
+    (folder / "q" / "image_2.nii.gz").unlink()
+
+
+def _nothing(folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("damage", "settings", "words"),
+    [
+        (_no_pair, {}, "/s: no label for image_1.nii.gz"),
+        (_other_shape, {}, "their shapes differ, (23, 20, 12) against (24, 20, 12)"),
+        (_label_not_whole, {}, "label_1.nii.gz: a label holds whole numbers, this one holds 0.5"),
+        (_label_empty, {}, "/s: every support label is empty"),
+        (_affine_singular, {}, "image_2.nii.gz: the affine is singular"),
+        (_not_a_number, {}, "image_2.nii.gz: 1 voxels are NaN or infinite"),
+        (_four_dimensions, {}, "image_2.nii.gz: expected one 3D volume"),
+        (_not_nifti, {}, "image_2.nii.gz: not a NIfTI file"),
+        (_no_queries, {}, "/q: no image found"),
+        (_nothing, {"structures": [1, 9]}, "(label value 9) is in no support scan"),
+        (_nothing, {"structures": "spleen"}, "names 'spleen'"),
+        (_nothing, {"support_ids": [4]}, "id 4: no case of this name; use one of: 1."),
+        (_nothing, {"num_shots": 2}, "num_shots: expected 1 to 1"),
+        (_nothing, {"modality": "pet"}, "modality: expected auto, mr or ct, got 'pet'"),
+        (_nothing, {"slice_axis": "oblique"}, "slice_axis: expected auto, axial"),
+        (_nothing, {"support_pack": "p.safetensors"}, "both --support_dir and --support_pack"),
+        (
+            _nothing,
+            {"support_dir": None, "support_pack": "none.safetensors"},
+            "none.safetensors: no such support pack",
+        ),
+        (
+            _nothing,
+            {"support_dir": None, "default_pack": "none.safetensors"},
+            "no support: give a folder of labelled scans with --support_dir",
+        ),
+        (_nothing, {"weights": "none.pt"}, "none.pt: no such weights file"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    damage: Callable[[Path], None], settings: dict, words: str, tmp_path: Path
+) -> None:
+    _good(tmp_path)
+    damage(tmp_path)
+    places = {"support_dir": str(tmp_path / "s"), "dataset_dir": str(tmp_path / "q")}
+    with pytest.raises(SystemExit) as raised:
+        run(
+            config_file=str(BUNDLE / "configs" / "inference.json"),
+            logging_file=False,
+            bundle_root=str(BUNDLE),
+            output_dir=str(tmp_path / "o"),
+            **{**SMALL, "spatial_size": 32, **places, **settings},
+        )
+    message = raised.value.code
+    assert isinstance(message, str)  # Python prints it as the last line and exits with 1
+    assert words in message and "\n" not in message and message.endswith(".")
+
+
+def test_a_pack_replaces_the_support_folder(tmp_path: Path) -> None:
+    _good(tmp_path)
+    pack = tmp_path / "pack.safetensors"
+    masks = []
+    for number, settings in enumerate(
+        ({"support_dir": tmp_path / "s", "save_support_pack": pack}, {"support_pack": pack})
+    ):
+        output = tmp_path / f"o{number}"
+        _run(tmp_path, output, settings)
+        masks.append((output / "image_2_seg.nii.gz").read_bytes())
+    assert masks[0] == masks[1]
+    with pytest.raises(SystemExit) as raised:
+        _run(
+            tmp_path, tmp_path / "o2", {"support_pack": pack, "seed": "$5"}
+        )  # other random weights
+    message = str(raised.value.code)
+    assert "other weights" in message and "--support_dir" in message
+    assert not (tmp_path / "o2").exists()
+
+
+def test_properties(tmp_path: Path) -> None:
+    _good(tmp_path)
+    workflow = ConfigWorkflow(
+        workflow_type="infer",
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        logging_file=False,
+        bundle_root=str(BUNDLE),
+        support_dir=str(tmp_path / "s"),
+        dataset_dir=str(tmp_path / "q"),
+        **SMALL,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    item = workflow.dataset[0]
+    assert item["image"].shape == (1, *block_image().shape)
+    # what MONAI Label does: preprocessing, inferer, postprocessing
+    item["pred"] = workflow.inferer(item["image"][None], workflow.network_def)[0]
+    item = workflow.postprocessing(item)
+    assert item["pred"].shape == (1, *block_image().shape)
+    assert set(np.unique(item["pred"].numpy()).tolist()) <= {0, 1, 2}
+
+
+def _run(folder: Path, output: Path, settings: dict) -> None:
+    run(
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        logging_file=False,
+        bundle_root=str(BUNDLE),
+        dataset_dir=str(folder / "q"),
+        output_dir=str(output),
+        **{**SMALL, "spatial_size": 32, **{k: str(v) for k, v in settings.items()}},
+    )

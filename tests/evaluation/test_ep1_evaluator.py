@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from block_scans import block_label, write_scan
+from fake_network import IntensityNetwork
+from monai.data import Dataset
+from monai.handlers import MeanDice, from_engine
+
+from fsmis_components.data.cases import Case, find_cases
+from fsmis_components.evaluation import Ep1Evaluator, labelled_items
+
+
+def evaluator(cases: list[Case], support: list[Case], output: Path) -> Ep1Evaluator:
+    metric = MeanDice(include_background=True, output_transform=from_engine(["pred", "label"]))
+    return Ep1Evaluator(
+        device="cpu",
+        dataset=Dataset(labelled_items(cases)),
+        network=IntensityNetwork(),
+        support_cases=support,
+        output_dir=output,
+        fold=2,
+        spatial_size=24,
+        key_val_metric={"val_mean_dice": metric},
+        progress=False,
+    )
+
+
+def test_monai_metric_equals_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (1, 2, 3):
+        write_scan(tmp_path / "d", number, block_label({1: 1, 2: 2} if number < 3 else {1: 1}))
+    support, *tested = find_cases(tmp_path / "d")
+    engine = evaluator(tested, [support], tmp_path / "o")
+    engine.run()
+    expected = [row.ep1 for row in engine.rows if row.ep1 == row.ep1]
+    assert len(expected) == 3
+    assert 100 * engine.state.metrics["val_mean_dice"] == pytest.approx(_by_case(engine))
+    assert (tmp_path / "o" / "ep1_fold2.csv").read_text().count("\n") == 5
+    assert "mask copy" in capsys.readouterr().out
+
+
+def test_rejects_no_fold(tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label())
+    with pytest.raises(SystemExit, match="name a fold"):
+        evaluator(find_cases(tmp_path), [], tmp_path).run()
+
+
+def _by_case(engine: Ep1Evaluator) -> float:
+    """MONAI averages the structures of a case first, then the cases."""
+    cases: dict[str, list[float]] = {}
+    for row in engine.rows:
+        if row.ep1 == row.ep1:
+            cases.setdefault(row.case, []).append(row.ep1)
+    means = [sum(values) / len(values) for values in cases.values()]
+    return sum(means) / len(means)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from block_scans import block_image, block_label, write_nifti, write_scan
+from fake_network import IntensityNetwork
+from monai.data import Dataset
+
+from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
+from fsmis_components.support import SupportSource
+
+
+@pytest.fixture
+def network() -> IntensityNetwork:
+    return IntensityNetwork()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Support, two good queries and an output folder that is not there yet."""
+    write_scan(tmp_path / "s", 1, block_label())
+    for number in (2, 3):
+        write_scan(tmp_path / "q", number)
+    return tmp_path / "s", tmp_path / "q", tmp_path / "o"
+
+
+def evaluator(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path], **settings: object
+) -> FolderEvaluator:
+    support, queries, output = folders
+    postprocessing = settings.pop("postprocessing", None)
+    return FolderEvaluator(
+        device="cpu",
+        dataset=Dataset(query_items(queries)),
+        network=network,
+        inferer=VolumeInferer(SupportSource(support, spatial_size=24), **settings),  # type: ignore[arg-type]
+        output_dir=output,
+        postprocessing=postprocessing,
+        progress=False,
+    )
+
+
+def table(output: Path) -> list[dict[str, str]]:
+    with (output / "cases.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_writes_masks_pictures_and_table(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    evaluator(network, folders, uncertainty=True).run()
+    output = folders[2]
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.*")) == [
+        "cases.csv",
+        "image_2_seg.nii.gz",
+        "image_2_uncertainty.nii.gz",
+        "image_3_seg.nii.gz",
+        "image_3_uncertainty.nii.gz",
+        "overlays/image_2.png",
+        "overlays/image_3.png",
+        "run.json",
+    ]
+    mask = nibabel.load(output / "image_2_seg.nii.gz")
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label())
+    np.testing.assert_array_equal(mask.affine, nibabel.load(folders[1] / "image_2.nii.gz").affine)
+    doubt = nibabel.load(output / "image_2_uncertainty.nii.gz")
+    assert doubt.get_data_dtype() == np.float32 and doubt.shape == mask.shape
+    rows = table(output)
+    assert [(row["case"], row["status"]) for row in rows] == [
+        ("image_2", "done"),
+        ("image_3", "done"),
+    ]
+    # 8 x 6 x 9 voxels of 4 cubic millimetres
+    assert float(rows[0]["structure_1_ml"]) == pytest.approx(1.728)
+
+
+def test_a_bad_scan_does_not_stop_the_others(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    (folders[1] / "image_1.nii.gz").write_bytes(b"no NIfTI")
+    broken = block_image()
+    broken[3, 3, 3] = np.nan
+    write_nifti(folders[1] / "image_4.nii.gz", broken)
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, folders).run()
+    message = str(raised.value.code)
+    assert message.startswith("2 of 4 scans failed") and "\n" not in message
+    assert "image_1.nii.gz: not a NIfTI" in message and "NaN" in message
+    rows = table(folders[2])
+    assert [row["status"] for row in rows] == ["failed", "done", "done", "failed"]
+    assert rows[0]["structure_1_ml"] == "" and "image_1.nii.gz" in rows[0]["message"]
+    assert (folders[2] / "image_3_seg.nii.gz").exists()
+    assert not (folders[2] / "image_4_seg.nii.gz").exists()
+
+
+def test_finished_scans_are_kept_and_the_rest_is_done(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    evaluator(network, folders).run()
+    mask = folders[2] / "image_2_seg.nii.gz"
+    before, first_rows = mask.stat().st_mtime_ns, table(folders[2])
+    (folders[2] / "image_3_seg.nii.gz").unlink()
+    write_scan(folders[1], 4)
+    network.encoded.clear()
+    evaluator(network, folders).run()
+    assert sum(network.encoded) == 5 + 2 * 12  # the support, image_3, image_4
+    assert mask.stat().st_mtime_ns == before
+    rows = table(folders[2])
+    assert [row["case"] for row in rows] == ["image_2", "image_3", "image_4"]
+    assert rows[0] == first_rows[0]
+
+
+def test_a_changed_scan_is_segmented_again(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    evaluator(network, folders).run()
+    write_scan(folders[1], 2, image=block_image()[::-1].copy())
+    evaluator(network, folders).run()
+    mask = np.asarray(nibabel.load(folders[2] / "image_2_seg.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask, block_label()[::-1])
+
+
+def test_another_support_never_overwrites(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    evaluator(network, folders).run()
+    mask = folders[2] / "image_2_seg.nii.gz"
+    before = mask.read_bytes()
+    write_scan(folders[0], 1, block_label({1: 2, 2: 1}))
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, folders).run()
+    assert "choose another --output_dir" in str(raised.value.code)
+    assert mask.read_bytes() == before
+
+
+def test_foreign_files_are_never_overwritten(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    foreign = folders[2] / "image_3_seg.nii.gz"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"a manual mask")
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, folders).run()
+    assert str(foreign) in str(raised.value.code)
+    assert foreign.read_bytes() == b"a manual mask"
+
+
+def test_postprocessing_reaches_the_file(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    def only_two(data: dict) -> dict:
+        assert data["pred"].shape == (1, *block_label().shape)
+        return {**data, "pred": data["pred"] * (data["pred"] == 2)}
+
+    evaluator(network, folders, postprocessing=only_two).run()
+    mask = np.asarray(nibabel.load(folders[2] / "image_2_seg.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask, block_label({2: 2}))
+    assert float(table(folders[2])[0]["structure_1_ml"]) == 0
+
+
+def test_no_support_is_one_sentence(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, (folders[0] / "nowhere", *folders[1:])).run()
+    assert str(folders[0] / "nowhere") in str(raised.value.code)
+    assert not folders[2].exists()
+
+
+def test_labels_beside_the_queries_are_not_opened(folders: tuple[Path, Path, Path]) -> None:
+    (folders[1] / "label_2.nii.gz").write_bytes(b"would break any reader")
+    items = query_items(folders[1])
+    assert [item["case"].label for item in items] == [None, None]

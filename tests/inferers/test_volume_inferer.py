@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from block_scans import AFFINE, block_image, block_label, write_scan
+from fake_network import IntensityNetwork
+from monai.data import MetaTensor
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers import VolumeInferer
+from fsmis_components.support import SupportPack, build_support_pack, load_support_set
+
+
+@pytest.fixture
+def network() -> IntensityNetwork:
+    return IntensityNetwork()
+
+
+@pytest.fixture
+def pack(tmp_path: Path, network: IntensityNetwork) -> SupportPack:
+    write_scan(tmp_path, 1, block_label({1: 3, 2: 300}))
+    return build_support_pack(network, load_support_set(tmp_path), spatial_size=24)
+
+
+@pytest.fixture
+def query() -> Volume:
+    return Volume(block_image(seed=5), AFFINE)
+
+
+def expected_label() -> np.ndarray:
+    return block_label({1: 3, 2: 300})
+
+
+def test_values_and_grid_of_the_scan(
+    pack: SupportPack, network: IntensityNetwork, query: Volume
+) -> None:
+    result = VolumeInferer(pack).segment_volume(query, network.train())
+    assert result.label.dtype == np.uint16 and result.uncertainty is None
+    np.testing.assert_array_equal(result.label, expected_label())
+    assert network.training  # left as it came
+
+
+def test_there_is_no_place_for_a_query_label() -> None:
+    for method in (VolumeInferer.segment_volume, VolumeInferer.segment_slabs):
+        assert not any("label" in name for name in inspect.signature(method).parameters)
+
+
+def test_batches_change_nothing(
+    pack: SupportPack, network: IntensityNetwork, query: Volume
+) -> None:
+    labels = [
+        VolumeInferer(pack, batch_size=size).segment_volume(query, network).label
+        for size in (1, 5, 64)
+    ]
+    np.testing.assert_array_equal(labels[0], labels[1])
+    np.testing.assert_array_equal(labels[0], labels[2])
+
+
+def test_each_slice_is_encoded_once_whatever_the_structures(
+    pack: SupportPack, network: IntensityNetwork, query: Volume
+) -> None:
+    network.encoded.clear()
+    VolumeInferer(pack, batch_size=5).segment_volume(query, network)
+    assert network.encoded == [5, 5, 2]
+
+
+@pytest.mark.parametrize("codes", ["LPS", "SRA", "AIR", "PIL"])
+def test_storage_order_changes_nothing(
+    pack: SupportPack, network: IntensityNetwork, query: Volume, codes: str
+) -> None:
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(AFFINE), nibabel.orientations.axcodes2ornt(tuple(codes))
+    )
+    data = nibabel.apply_orientation(query.data, turn)
+    affine = AFFINE @ nibabel.orientations.inv_ornt_aff(turn, query.shape)
+    label = VolumeInferer(pack).segment_volume(Volume(data, affine), network).label
+    back = nibabel.apply_orientation(label, _inverse(turn))
+    np.testing.assert_array_equal(back, expected_label())
+
+
+def test_other_grids_than_the_support(pack: SupportPack, network: IntensityNetwork) -> None:
+    doubled = block_image(seed=5).repeat(2, 0).repeat(2, 1)
+    affine = AFFINE @ np.diag([0.5, 0.5, 1, 1])
+    label = VolumeInferer(pack).segment_volume(Volume(doubled, affine), network).label
+    wanted = expected_label().repeat(2, 0).repeat(2, 1)
+    for value in (3, 300):
+        overlap = 2 * ((label == value) & (wanted == value)).sum()
+        assert overlap / ((label == value).sum() + (wanted == value).sum()) > 0.9
+
+
+def test_monai_door(pack: SupportPack, network: IntensityNetwork, query: Volume) -> None:
+    image = MetaTensor(torch.from_numpy(query.data)[None, None], affine=torch.as_tensor(AFFINE))
+    output = VolumeInferer(pack)(image, network)
+    assert isinstance(output, MetaTensor) and output.shape == image.shape
+    assert not output.is_floating_point()
+    assert torch.equal(output.affine, image.affine)
+    np.testing.assert_array_equal(output[0, 0].numpy(), expected_label())
+
+
+def test_rejects(pack: SupportPack, network: IntensityNetwork) -> None:
+    inferer = VolumeInferer(pack)
+    with pytest.raises(ValueError, match=r"\(1, 1, X, Y, Z\), got \(2, 1, 4, 4, 4\)"):
+        inferer(torch.zeros(2, 1, 4, 4, 4), network)
+    with pytest.raises(TypeError, match="network module"):
+        inferer(torch.zeros(1, 1, 4, 4, 4), lambda image: image)
+    with pytest.raises(DataError, match="NaN"):
+        inferer(torch.full((1, 1, 4, 4, 4), float("nan")), network)
+
+
+def test_uncertainty_is_high_at_the_border(
+    pack: SupportPack, network: IntensityNetwork, query: Volume
+) -> None:
+    result = VolumeInferer(pack, uncertainty=True).segment_volume(query, network)
+    assert result.uncertainty is not None and result.uncertainty.dtype == np.float32
+    assert result.uncertainty.shape == query.shape
+    # two structures and the background: never surer than 1, never worse than a draw of three
+    assert result.uncertainty.min() >= 0 and result.uncertainty.max() <= 2 / 3 + 1e-6
+
+
+def test_autocast_runs_and_differs_little(
+    pack: SupportPack, network: IntensityNetwork, query: Volume
+) -> None:
+    label = VolumeInferer(pack, amp=True).segment_volume(query, network).label
+    assert (label != expected_label()).mean() < 0.01
+
+
+def _inverse(turn: np.ndarray) -> np.ndarray:
+    inverse = np.empty_like(turn)
+    for axis, (target, flip) in enumerate(turn):
+        inverse[int(target)] = axis, flip
+    return inverse

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from fsmis_components.layers import resize_logits, resize_mask
+
+
+@pytest.mark.parametrize("resize", [resize_mask, resize_logits])
+def test_half_pixel_centres(resize):
+    # new centres lie at old positions -0.25 (clamped), 0.25, 0.75, 1.25 (clamped)
+    row = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
+    expected = torch.tensor([0.0, 0.25, 0.75, 1.0]).reshape(1, 1, 1, 4)
+    torch.testing.assert_close(resize(row, (1, 4)), expected)
+
+
+@pytest.mark.parametrize("resize", [resize_mask, resize_logits])
+def test_no_antialiasing(resize):
+    # a fourfold reduction reads the two middle pixels only
+    row = torch.tensor([9.0, 1.0, 0.0, 9.0]).reshape(1, 1, 1, 4)
+    torch.testing.assert_close(resize(row, (1, 1)), torch.full((1, 1, 1, 1), 0.5))
+
+
+@pytest.mark.parametrize("resize", [resize_mask, resize_logits])
+def test_the_same_size_changes_nothing(resize):
+    maps = torch.rand(2, 3, 17, 33)
+    assert resize(maps, (17, 33)).equal(maps)
+
+
+def test_integer_masks_become_weights():
+    mask = torch.tensor([[[[0, 1], [1, 1]]]], dtype=torch.uint8)
+    assert resize_mask(mask, (1, 1)).item() == 0.75
+    assert resize_mask(mask > 0, (2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("resize", [resize_mask, resize_logits])
+def test_scripts(resize):
+    maps = torch.rand(2, 3, 17, 33)
+    torch.testing.assert_close(torch.jit.script(resize)(maps, (8, 40)), resize(maps, (8, 40)))

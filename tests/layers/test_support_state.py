@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from fsmis_components.layers import check_state, move_state, select_sections
+
+B, S, N, C = 2, 4, 3, 19
+
+
+def make_state():
+    return {
+        "valid": torch.rand(B, N, S) > 0.5,
+        "cells": torch.rand(B, 1, S, 5, C),
+        "foreground": torch.rand(1, N, S, C),
+    }
+
+
+def test_a_state_passes():
+    check_state(make_state())
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "error", "message"),
+    [
+        ("valid", torch.ones(B, N, S), TypeError, "valid of dtype bool, got torch.float32"),
+        ("valid", torch.ones(N, S) > 0, ValueError, r"valid of shape .*, got \(3, 4\)"),
+        ("cells", torch.rand(B, N + 1, S, C), ValueError, r"cells of shape .*\(2, 4, 4, 19\)"),
+        ("cells", torch.rand(B + 1, N, S, C), ValueError, r"cells of shape .*\(3, 3, 4, 19\)"),
+        ("cells", torch.rand(B, N, S + 1, C), ValueError, r"\(2 or 1, 3 or 1, 4, ...\) as valid"),
+        ("cells", torch.rand(B, N), ValueError, r"got \(2, 3\)"),
+    ],
+)
+def test_rejects(name, tensor, error, message):
+    with pytest.raises(error, match="SupportState: expected .*" + message):
+        check_state({**make_state(), name: tensor})
+
+
+def test_rejects_a_state_without_validity():
+    state = make_state()
+    del state["valid"]
+    with pytest.raises(ValueError, match="entry 'valid'.*'cells', 'foreground'"):
+        check_state(state)
+
+
+def test_select_sections_keeps_the_order_asked_for():
+    state = make_state()
+    selected = select_sections(state, torch.tensor([3, 1]))
+    check_state(selected)
+    for name, tensor in selected.items():
+        assert tensor.shape[2] == 2
+        assert tensor[:, :, 0].equal(state[name][:, :, 3])
+        assert tensor[:, :, 1].equal(state[name][:, :, 1])
+
+
+@pytest.mark.parametrize("index", [torch.tensor(1), torch.tensor([True, False, True, True])])
+def test_select_sections_rejects(index):
+    with pytest.raises(ValueError, match="select_sections: expected index of shape"):
+        select_sections(make_state(), index)
+
+
+def test_move_state():
+    state = make_state()
+    moved = move_state(state, torch.device("meta"))
+    assert {tensor.device.type for tensor in moved.values()} == {"meta"}
+    assert {tensor.device.type for tensor in state.values()} == {"cpu"}
+
+
+def test_scripts():
+    state, index = make_state(), torch.tensor([2])
+    torch.jit.script(check_state)(state)
+    selected = torch.jit.script(select_sections)(state, index)
+    torch.testing.assert_close(selected, select_sections(state, index))

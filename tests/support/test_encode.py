@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from block_scans import SHAPE, block_image, block_label, write_scan
+from fake_network import IntensityNetwork
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.support import build_support_pack, load_support_set
+
+
+def test_each_section_slice_is_encoded_once(tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label())
+    network = IntensityNetwork().train()
+    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=24)
+    # block 1: slices 2..10 -> 3, 6, 9; block 2: slices 3..8 -> 4, 6, 8; slice 6 serves both
+    assert pack.sections.shape == (2, 5, 3)
+    assert sum(network.encoded) == 5
+    section, structure = pack.sections.permute(2, 0, 1).int().argmax(-1), [0, 1]
+    assert section[:, structure].tolist() == [[0, 1], [2, 2], [4, 3]]
+    assert torch.equal(pack.state["valid"], pack.sections.any(-1)[None])
+    assert network.training
+    assert pack.normalisation.modality == "mr"
+
+
+def test_structures_have_the_intensity_under_their_mask(tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label())
+    pack = build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=24)
+    mean = pack.state["foreground"][0, ..., 0]  # (N, S)
+    used = pack.sections.any(-1)
+    assert mean[1][used[1]].min() > mean[0][used[0]].max()
+    assert not mean[0][~used[0]].any()
+
+
+def test_scans_of_unlike_extent_share_a_batch(tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label())
+    larger = (SHAPE[0] + 6, SHAPE[1] + 3, SHAPE[2])
+    write_scan(tmp_path, 2, block_label({1: 1}, larger), block_image(larger))
+    pack = build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=24)
+    assert pack.sections.shape == (2, 5 + 3, 3)
+    assert pack.sections[0].any(0).sum() == 3  # both scans answer for structure 1
+    assert pack.sections[0].sum() == 6 and pack.sections[1].sum() == 3
+    mean = pack.state["foreground"][0, 0, :, 0][pack.sections[0].any(-1)]
+    assert mean.std() < 0.2 * mean.mean().abs() + 0.2
+
+
+def test_a_scan_without_the_wanted_structure_is_passed_over(tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label({1: 1}))
+    write_scan(tmp_path, 2, block_label({2: 2}))
+    support = load_support_set(tmp_path, structures=[2])
+    pack = build_support_pack(IntensityNetwork(), support, spatial_size=24)
+    assert pack.sections.shape == (1, 3, 3)
+
+
+def test_rejects_a_structure_below_one_pixel(tmp_path: Path) -> None:
+    label = np.zeros((96, 80, 6), np.uint8)
+    label[10:12, 10:12, 2] = 1
+    label[40:60, 40:60, 2] = 2
+    image = np.random.default_rng(0).normal(size=label.shape).astype(np.float32)
+    write_scan(tmp_path, 1, label, image)
+    with pytest.raises(DataError, match="structure_1 .* smaller than one pixel at spatial_size 12"):
+        build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=12)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from block_scans import block_label, write_scan
+from fake_network import IntensityNetwork
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.support import SupportPack, SupportSource
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_scan(tmp_path / "s", 1, block_label())
+    return tmp_path / "s"
+
+
+def test_a_folder_is_encoded_once_per_network_and_weights(folder: Path) -> None:
+    network = IntensityNetwork()
+    source = SupportSource(folder, spatial_size=24)
+    assert network.encoded == []  # nothing happens before it is asked
+    pack = source.resolve(network)
+    assert source.resolve(network) is pack and sum(network.encoded) == 5
+    with torch.no_grad():
+        network.gain *= 2
+    assert source.resolve(network) is not pack
+
+
+def test_order_is_folder_then_pack_then_default(tmp_path: Path, folder: Path) -> None:
+    network = IntensityNetwork()
+    one, both = tmp_path / "one.safetensors", tmp_path / "both.safetensors"
+    for path, structures in ((one, [1]), (both, None)):
+        source = SupportSource(
+            folder, save_support_pack=path, structures=structures, spatial_size=24
+        )
+        source.resolve(network)
+        assert path.is_file()
+
+    def values(**places: object) -> list[int]:
+        source = SupportSource(spatial_size=24, **places)  # type: ignore[arg-type]
+        return [structure.value for structure in source.resolve(network).structures]
+
+    assert values(default_pack=one) == [1]
+    assert values(support_pack=both, default_pack=one) == [1, 2]
+    assert values(support_pack=both, structures="2") == [2]
+    assert values(support_dir=folder, default_pack=one) == [1, 2]
+
+
+def test_rejects(tmp_path: Path, folder: Path) -> None:
+    network = IntensityNetwork()
+    pack = tmp_path / "pack.safetensors"
+    SupportSource(folder, save_support_pack=pack, spatial_size=24).resolve(network)
+    stale = IntensityNetwork(window=9)
+    missing = tmp_path / "missing.safetensors"
+    for source, user, words in (
+        (SupportSource(), network, "no support: give a folder"),
+        (SupportSource(default_pack=missing), network, "no support: give a folder"),
+        (SupportSource(support_pack=missing), network, "no such support pack"),
+        (SupportSource(folder, support_pack=pack), network, "both --support_dir"),
+        (SupportSource(support_pack=pack, num_shots=1), network, "--num_shots choose among"),
+        (SupportSource(support_pack=pack), stale, "does not fit"),
+        (SupportSource(default_pack=pack), stale, "--support_dir"),
+    ):
+        with pytest.raises(DataError) as raised:
+            source.resolve(user)
+        assert words in str(raised.value)
+
+
+def test_a_saved_pack_gives_the_same_state(tmp_path: Path, folder: Path) -> None:
+    network = IntensityNetwork()
+    path = tmp_path / "pack.safetensors"
+    built = SupportSource(folder, save_support_pack=path, spatial_size=24).resolve(network)
+    loaded = SupportPack.load(path)
+    assert all(torch.equal(loaded.state[key], built.state[key]) for key in built.state)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from block_scans import block_label, write_scan
+from fake_network import IntensityNetwork
+from safetensors.torch import load_file
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.support import (
+    SupportPack,
+    build_support_pack,
+    load_support_set,
+    weights_hash,
+)
+from fsmis_components.support.support_pack import content_hash
+
+
+@pytest.fixture
+def network() -> IntensityNetwork:
+    return IntensityNetwork()
+
+
+@pytest.fixture
+def pack(tmp_path: Path, network: IntensityNetwork) -> SupportPack:
+    write_scan(tmp_path / "s", 1, block_label())
+    return build_support_pack(network, load_support_set(tmp_path / "s"), spatial_size=48)
+
+
+def test_save_and_load(tmp_path: Path, pack: SupportPack) -> None:
+    path = pack.save(tmp_path / "new" / "pack.safetensors")
+    loaded = SupportPack.load(path)
+    assert loaded.state.keys() == pack.state.keys()
+    for key, value in pack.state.items():
+        assert torch.equal(loaded.state[key], value) and loaded.state[key].dtype == value.dtype
+    assert torch.equal(loaded.sections, pack.sections)
+    assert loaded.structures == pack.structures
+    assert loaded.grid == pack.grid
+    assert loaded.normalisation == pack.normalisation
+    assert content_hash(loaded) == content_hash(pack)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_holds_no_image(tmp_path: Path, pack: SupportPack) -> None:
+    tensors = load_file(pack.save(tmp_path / "pack.safetensors"))
+    assert max(max(tensor.shape) for tensor in tensors.values()) < 48
+
+
+def test_fits_the_network_that_made_it(pack: SupportPack, network: IntensityNetwork) -> None:
+    pack.check_fits(network)
+    pack.check_fits(copy.deepcopy(network))
+
+
+def test_rejects_other_networks(
+    tmp_path: Path, pack: SupportPack, network: IntensityNetwork
+) -> None:
+    class Other(IntensityNetwork):
+        pass
+
+    loaded = SupportPack.load(pack.save(tmp_path / "p.safetensors"))
+    changed = copy.deepcopy(network)
+    with torch.no_grad():
+        changed.gain += 1e-3
+    for other, words in (
+        (Other(), "made by IntensityNetwork and the network here is Other"),
+        (changed, "made by other weights"),
+        (IntensityNetwork(window=5), "other network settings (windows)"),
+    ):
+        with pytest.raises(DataError) as raised:
+            loaded.check_fits(other)
+        message = str(raised.value)
+        assert words in message and str(tmp_path / "p.safetensors") in message
+        assert "--support_dir" in message and "\n" not in message
+
+
+def test_rejects_what_is_no_pack(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no pack at all")
+    with pytest.raises(DataError, match="not a readable support pack"):
+        SupportPack.load(broken)
+    with pytest.raises(DataError, match="no such support pack"):
+        SupportPack.load(tmp_path / "none.safetensors")
+
+
+def test_a_failed_write_keeps_the_former_file(
+    tmp_path: Path, pack: SupportPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack.save(tmp_path / "pack.safetensors")
+    before = path.read_bytes()
+
+    def full_disk(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(DataError, match="No space left"):
+        pack.save(path)
+    assert path.read_bytes() == before
+
+
+def test_selected_structures(pack: SupportPack) -> None:
+    one = pack.selected([2])
+    assert [s.value for s in one.structures] == [2]
+    assert one.structures[0].colour == pack.structures[1].colour
+    assert torch.equal(one.state["foreground"], pack.state["foreground"][:, 1:])
+    assert torch.equal(one.sections, pack.sections[1:])
+    with pytest.raises(DataError, match="label value 3"):
+        pack.selected([3])
+
+
+def test_weights_hash_sees_every_tensor(network: IntensityNetwork) -> None:
+    before = weights_hash(network)
+    assert weights_hash(copy.deepcopy(network)) == before
+    assert weights_hash(copy.deepcopy(network).bfloat16()) != before
+    network.register_buffer("statistics", torch.zeros(()))
+    assert weights_hash(network) != before
