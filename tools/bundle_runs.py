@@ -16,8 +16,6 @@ from phantom import write_dataset, write_phantom
 
 SCHEMAS = Path(__file__).resolve().parent / "schemas"
 SMALL = (96, 80, 12)
-# the state in the bundle's default pack, as docs/README.md has it for an export
-DEFAULT_STATE = "$fsmis_components.support.SupportPack.load(@default_pack).state"
 
 
 def check_schema(bundle: Bundle) -> list[str]:
@@ -43,7 +41,7 @@ def check_network(bundle: Bundle) -> list[str]:
                 device="cpu",
                 n=factor,
                 any=32 * factor,
-                **_overrides(bundle),
+                bundle_root=str(bundle.root),
             )
         problems += found
     return problems
@@ -60,7 +58,7 @@ def check_export(bundle: Bundle) -> list[str]:
             ckpt_file=str(bundle.root / "models" / "model.pt"),
             meta_file=str(bundle.path("metadata")),
             config_file=str(bundle.path("inference")),
-            **_overrides(bundle),
+            bundle_root=str(bundle.root),
         )
         image = bundle.metadata["network_data_format"]["inputs"]["image"]
         pred = bundle.metadata["network_data_format"]["outputs"]["pred"]
@@ -73,14 +71,6 @@ def check_export(bundle: Bundle) -> list[str]:
             torch.jit.load(str(shipped))
         problems += found
     return problems
-
-
-def _overrides(bundle: Bundle) -> dict[str, str]:
-    """Return what makes the network one of a single input: the shipped support, where there is."""
-    overrides = {"bundle_root": str(bundle.root)}
-    if "stored_support" in bundle.configs["inference"]:
-        overrides["stored_support"] = DEFAULT_STATE
-    return overrides
 
 
 def check_training(bundle: Bundle) -> list[str]:

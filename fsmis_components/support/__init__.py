@@ -2,7 +2,7 @@
 
 from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.source import SupportSource
-from fsmis_components.support.support_pack import SupportPack, weights_hash
+from fsmis_components.support.support_pack import SupportPack, stored_state, weights_hash
 from fsmis_components.support.support_set import (
     Structure,
     SupportScan,
@@ -20,5 +20,6 @@ __all__ = [
     "build_support_pack",
     "load_support_set",
     "support_set_of_cases",
+    "stored_state",
     "weights_hash",
 ]

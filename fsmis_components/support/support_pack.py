@@ -183,6 +183,15 @@ class SupportPack:
         return replace(self, source=source)
 
 
+def stored_state(path: str | Path) -> SupportState | None:
+    """The state of a stored pack, for a network that is to be exported with it.
+
+    Returns:
+        The state, or None where there is no such file: a network without a stored support.
+    """
+    return SupportPack.load(path).state if Path(path).is_file() else None
+
+
 def content_hash(pack: SupportPack) -> str:
     """SHA-256 over everything in a pack that a segmentation depends on."""
     digest = hashlib.sha256(

@@ -56,7 +56,7 @@ def test_fixed_statistics():
 @pytest.mark.parametrize("value", [0.0, 0.1, 7.3, -1e6])
 @pytest.mark.parametrize("modality", ["mr", "ct"])
 def test_constant_image_gives_zeros(value, modality):
-    volume = Volume(np.full((31, 29, 7), value, np.float32), ras_affine())
+    volume = Volume(np.full((31, 29, 7), value, np.float64), ras_affine())
     out = fit_normaliser(volume, Normalisation(modality))(torch.full((2, 1, 4, 4), value))
     assert torch.equal(out, torch.zeros(2, 1, 4, 4))
 
