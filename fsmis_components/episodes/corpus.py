@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.episodes.episode import RegionTable
+from fsmis_components.transforms.body_mask import CT_FRACTION
 from fsmis_components.transforms.pseudo_labels import PseudoLabels
 
 
@@ -70,21 +71,33 @@ def load_corpus(
     corpus = []
     for case in tqdm(cases, desc="pseudo-labels", unit="scan", disable=len(cases) < 2):
         volume = load_image(case.image)
-        view, images, spacing = _normalised_slices(volume, settings)
+        modality = resolve_modality(volume, settings.modality)
+        view, images = _normalised_slices(volume, modality, settings)
         allowed = _allowed(case, volume, view, settings)
         group = folders.index(case.image.parent)
         size = settings.spatial_size
         fitted = _fit(images, size, float(images.min())).astype(np.float16)
         for kind in pseudo_labels:
-            labels = _fit(kind(images, spacing=spacing), size, 0)
+            labels = _fit(_suited(kind, view, modality)(images, view.working_spacing), size, 0)
             table = RegionTable.from_labels(labels, allowed, group)
             corpus.append(CorpusVolume(case.name, fitted, labels, table))
     return corpus
 
 
+def _suited(kind: PseudoLabels, view: SliceView, modality: str) -> PseudoLabels:
+    """Suit the settings to a volume: the body's threshold in CT, the smoothing of enlarged slices.
+
+    Where a slice is enlarged, regions would follow the edges of the old pixels.
+    """
+    enlargement = view.working_size[0] / view.native_size[0]
+    sigma = 0.5 * enlargement if enlargement > 2 else kind.sigma
+    fraction = CT_FRACTION if modality == "ct" else kind.body_fraction
+    return replace(kind, sigma=sigma, body_fraction=fraction)
+
+
 def _normalised_slices(
-    volume: Volume, settings: CorpusSettings
-) -> tuple[SliceView, np.ndarray, tuple[float, float]]:
+    volume: Volume, modality: str, settings: CorpusSettings
+) -> tuple[SliceView, np.ndarray]:
     grid = choose_slice_grid(
         volume,
         spatial_size=settings.spatial_size,
@@ -92,10 +105,9 @@ def _normalised_slices(
         ignore_spacing=settings.ignore_spacing,
     )
     view = SliceView(volume, grid)
-    modality = resolve_modality(volume, settings.modality)
     normalise = fit_normaliser(volume, Normalisation(modality=modality))
     images = normalise(view.slices(0, view.depth))[:, 0].numpy()
-    return view, images, view.working_spacing
+    return view, images
 
 
 def _allowed(

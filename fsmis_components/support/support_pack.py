@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 import fsmis_components
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.layers.support_state import SupportState, check_state
@@ -183,11 +183,15 @@ class SupportPack:
         return replace(self, source=source)
 
 
+@exit_on_data_error
 def stored_state(path: str | Path) -> SupportState | None:
     """The state of a stored pack, for a network that is to be exported with it.
 
     Returns:
         The state, or None where there is no such file: a network without a stored support.
+
+    Raises:
+        SystemExit: the file is no support pack.
     """
     return SupportPack.load(path).state if Path(path).is_file() else None
 

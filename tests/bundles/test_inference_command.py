@@ -216,6 +216,7 @@ def _nothing(folder: Path) -> None:
             {"support_dir": None, "default_pack": "none.safetensors"},
             "no support: give a folder of labelled scans with --support_dir",
         ),
+        (_nothing, {"default_pack": __file__}, "not a readable support pack"),
         (_nothing, {"weights": "none.pt"}, "none.pt: no such weights file"),
     ],
 )

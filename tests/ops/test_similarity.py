@@ -210,7 +210,7 @@ def test_streamed_matches_reference(
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
 def test_float32_matches_float64(backend, reduction, with_values, shared, device):
-    """At the true tile size, which joins slices of the batch, and with a scale that a softmax without shift cannot hold."""
+    """Tiles of true size join slices of the batch; the scale is too large without a shift."""
     arguments = inputs(
         device, num_prototypes=40, shared=shared, valid="own", with_values=with_values
     )
