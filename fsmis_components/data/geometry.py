@@ -207,13 +207,13 @@ class SliceView:
 
 
 def display_plane(plane: np.ndarray) -> np.ndarray:
-    """A slice (h, w) of a `SliceView` as a picture in the radiological convention.
+    """A slice (h, w) or (h, w, 3) of a `SliceView` as a picture in the radiological convention.
 
     Returns:
-        (w, h): superior (axial slices: anterior) at the top, the patient's right (sagittal slices:
+        (w, h) or (w, h, 3): superior (axial slices: anterior) at the top, the patient's right (sagittal slices:
         anterior) at the left.
     """
-    return plane.T[::-1, ::-1]
+    return plane.swapaxes(0, 1)[::-1, ::-1]
 
 
 def _direction(backwards: bool) -> slice:

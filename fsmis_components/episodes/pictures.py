@@ -11,6 +11,8 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fsmis_components.data.geometry import display_plane
+
 COLOURS = ((230, 60, 60), (70, 160, 240), (90, 200, 90), (240, 190, 50), (180, 90, 220))
 
 
@@ -26,6 +28,7 @@ class EpisodePictures:
         self.log_dir = str(log_dir)
         self.tag = tag
         self.calls = 0
+        self.writer: SummaryWriter | None = None  # opened when there is something to draw
 
     def attach(self, engine: Engine) -> None:
         """Draw after the first batch."""
@@ -36,13 +39,15 @@ class EpisodePictures:
         if engine.state.iteration != 1:
             return
         picture = episode_picture(_first(engine.state.batch), _first(engine.state.output)["pred"])
-        with SummaryWriter(self.log_dir) as writer:
-            writer.add_image(self.tag, picture, self.calls, dataformats="HWC")
+        if self.writer is None:
+            self.writer = SummaryWriter(self.log_dir)
+        self.writer.add_image(self.tag, picture, self.calls, dataformats="HWC")
+        self.writer.flush()
         self.calls += 1
 
 
 def episode_picture(episode: dict[str, Tensor], pred: Tensor) -> np.ndarray:
-    """Return one RGB picture (H, 3 * W, 3) of an episode.
+    """Return one RGB picture (W, 3 * H, 3) of an episode, turned as radiologists look at slices.
 
     Args:
         episode: image (1, H, W), label (N, H, W), support_image (S, 1, H, W), support_label
@@ -54,7 +59,7 @@ def episode_picture(episode: dict[str, Tensor], pred: Tensor) -> np.ndarray:
         _paint(episode["image"][0], episode["label"]),
         _paint(episode["image"][0], pred),
     ]
-    return np.concatenate(panels, axis=1)
+    return np.concatenate([display_plane(panel) for panel in panels], axis=1)
 
 
 def _paint(image: Tensor, masks: Tensor) -> np.ndarray:

@@ -16,11 +16,13 @@ class TrainingProgress:
     """Ignite handler with one bar over all steps of a training.
 
     Args:
-        output_dir: where the results are; named when the training ends.
+        output_dir: where the results are.
+        bundle_root: the bundle; the command that uses the weights is printed at the end.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
+    def __init__(self, output_dir: str | Path, bundle_root: str | Path = ".") -> None:
         self.output_dir = Path(output_dir)
+        self.bundle_root = Path(bundle_root)
         self.redraws = 0
         self.loss = 0.0
 
@@ -54,5 +56,11 @@ class TrainingProgress:
     def _end(self, engine: Engine) -> None:
         self.bar.close()
         logger.info(
-            "weights are in %s; %d episodes were drawn again", self.output_dir, self.redraws
+            "%d episodes were drawn again. To segment with these weights:\n"
+            "python -m monai.bundle run --config_file %s --bundle_root %s --weights %s "
+            "--support_dir LABELLED --dataset_dir SCANS --output_dir MASKS",
+            self.redraws,
+            self.bundle_root / "configs" / "inference.json",
+            self.bundle_root,
+            self.output_dir / "models" / "model.pt",
         )

@@ -193,13 +193,35 @@ def _nothing(folder: Path) -> None:
         (_no_pair, {}, "/s: no label for image_1.nii.gz"),
         (_other_shape, {}, "their shapes differ, (23, 20, 12) against (24, 20, 12)"),
         (_label_not_whole, {}, "label_1.nii.gz: a label holds whole numbers, this one holds 0.5"),
-        (_label_empty, {}, "/s: every support label is empty"),
         (_affine_singular, {}, "image_2.nii.gz: the affine is singular"),
         (_not_a_number, {}, "image_2.nii.gz: 1 voxels are NaN or infinite"),
-        (_four_dimensions, {}, "image_2.nii.gz: expected one 3D volume"),
-        (_not_nifti, {}, "image_2.nii.gz: not a NIfTI file"),
         (_no_queries, {}, "/q: no image found"),
         (_nothing, {"structures": [1, 9]}, "(label value 9) is in no support scan"),
+    ],
+)
+def test_a_mistake_ends_the_real_command(
+    damage: Callable[[Path], None], settings: dict, words: str, tmp_path: Path
+) -> None:
+    _good(tmp_path)
+    damage(tmp_path)
+    places = {"support_dir": tmp_path / "s", "dataset_dir": tmp_path / "q"}
+    line = command(
+        "configs/inference.json",
+        ".",
+        **{**places, **settings, "output_dir": tmp_path / "o", "spatial_size": 32},
+    )
+    done = subprocess.run(line, cwd=BUNDLE, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    last_line = done.stderr.rstrip().splitlines()[-1]
+    assert words in last_line and last_line.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("damage", "settings", "words"),
+    [
+        (_label_empty, {}, "/s: every support label is empty"),
+        (_four_dimensions, {}, "image_2.nii.gz: expected one 3D volume"),
+        (_not_nifti, {}, "image_2.nii.gz: not a NIfTI file"),
         (_nothing, {"structures": "spleen"}, "names 'spleen'"),
         (_nothing, {"support_ids": [4]}, "id 4: no case of this name; use one of: 1."),
         (_nothing, {"num_shots": 2}, "num_shots: expected 1 to 1"),
