@@ -210,8 +210,8 @@ def display_plane(plane: np.ndarray) -> np.ndarray:
     """A slice (h, w) or (h, w, 3) of a `SliceView` as a picture in the radiological convention.
 
     Returns:
-        (w, h) or (w, h, 3): superior (axial slices: anterior) at the top, the patient's right (sagittal slices:
-        anterior) at the left.
+        (w, h) or (w, h, 3): superior (axial slices: anterior) at the top, the patient's right
+        (sagittal slices: anterior) at the left.
     """
     return plane.swapaxes(0, 1)[::-1, ::-1]
 

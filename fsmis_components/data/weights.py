@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a file of another kind fails in the reader in any way
         first_line = str(error).partition("\n")[0]
         raise DataError(
             f"{path}: not a file of plain weights ({first_line}); save a state dict by torch.save."

@@ -1,0 +1,89 @@
+"""Weights are plain tensors that fit the network, or one sentence says why not."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fsmis_components.data.weights import load_initial_weights, load_weights
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def load_torchvision(self, state: dict[str, Tensor]) -> None:
+        if "backbone.bias" not in state:
+            raise ValueError("backbone.bias is missing")
+        nn.init.constant_(self.layer.bias, float(state["backbone.bias"][0]))
+
+
+def first_bias(network: Network) -> float:
+    return network.encoder.layer.bias[0].item()
+
+
+def test_flat_and_nested_state_dicts(tmp_path: Path) -> None:
+    source, target = Network(), Network()
+    for content in (source.state_dict(), {"model": source.state_dict()}):
+        torch.save(content, tmp_path / "w.pt")
+        load_weights(target, tmp_path / "w.pt")
+        assert first_bias(target) == first_bias(source)
+
+
+def test_shipped_weights_lie_in_the_bundle(tmp_path: Path) -> None:
+    source, target = Network(), Network()
+    (tmp_path / "models").mkdir()
+    torch.save(source.state_dict(), tmp_path / "models" / "model.pt")
+    load_initial_weights(target, "shipped", tmp_path)
+    assert first_bias(target) == first_bias(source)
+    untouched = first_bias(target)
+    load_initial_weights(target, "none", tmp_path)
+    assert first_bias(target) == untouched
+
+
+def test_a_torchvision_checkpoint_goes_to_the_encoder(tmp_path: Path) -> None:
+    network = Network()
+    torch.save({"backbone.bias": torch.full((1,), 3.0)}, tmp_path / "coco.pt")
+    load_initial_weights(network, str(tmp_path / "coco.pt"), tmp_path)
+    assert first_bias(network) == 3.0
+    torch.save({"backbone.other": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(SystemExit, match=r"other\.pt: backbone\.bias is missing"):
+        load_initial_weights(network, str(tmp_path / "other.pt"), tmp_path)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("unpickled",)
+
+
+def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in (("evil.pt", pickle.dumps(Evil())), ("text.pt", b"hello")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SystemExit, match=f"{name}: not a file of plain weights"):
+            load_weights(Network(), tmp_path / name)
+    torch.save({"a": Evil()}, tmp_path / "inside.pt")
+    with pytest.raises(SystemExit, match="not a file of plain weights"):
+        load_weights(Network(), tmp_path / "inside.pt")
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_rejects_other_contents(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(SystemExit, match="expected a state dict of tensors, got list"):
+        load_weights(Network(), tmp_path / "list.pt")
+    state = Network().state_dict()
+    state["encoder.layer.bias"] = torch.zeros(3)
+    torch.save(state, tmp_path / "shape.pt")
+    with pytest.raises(SystemExit, match=r"the first is 'encoder\.layer\.bias'"):
+        load_weights(Network(), tmp_path / "shape.pt")
