@@ -32,9 +32,9 @@ RADII = {
     3: (0.31, 0.21, 0.85),
     4: (0.27, 0.19, 0.85),
 }
-SHIFT = (0.13, 0.12, 0.20)  # how far a structure may lie from its usual place
+SHIFT = (0.13, 0.12, 0.12)  # how far a structure may lie from its usual place
 MUSCLE, FAT, AIR = 260.0, 820.0, 15.0
-DISTRACTORS = (430.0, 640.0, 500.0, 560.0)  # plain tissue as bright as the structures
+DISTRACTORS = (480.0, 650.0, 560.0)  # plain tissue as bright as the structures
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _tissue(
     wall = np.sqrt((position[0] / 0.98) ** 2 + (position[1] / 0.92) ** 2)
     tissue = MUSCLE + 25 * _smooth_noise(rng, shape, 0.05)
     for intensity in DISTRACTORS:
-        tissue[_smooth_noise(rng, shape, 0.06) > 1.5] = intensity
+        tissue[_smooth_noise(rng, shape, 0.06) > 1.8] = intensity
     tissue[wall > 0.93] = FAT
     tissue[wall > 1.0] = AIR
     return tissue
@@ -166,14 +166,14 @@ def _texture(
 ) -> np.ndarray:
     """Return the intensities that ``structure`` would have everywhere, (X, Y, Z)."""
     if structure == 1:  # grey with fine bright vessels
-        return np.where(_smooth_noise(rng, shape, 0.016) > 1.0, 640.0, 430.0)
-    if structure == 2:  # bright rim, dark core
-        return np.where(depth < 0.34, 640.0, 330.0)
+        return np.where(_smooth_noise(rng, shape, 0.016) > 0.8, 590.0, 450.0)
+    if structure == 2:  # bright, with a brighter rim
+        return np.where(depth < 0.25, 720.0, 610.0)
     if structure == 3:  # stripes
         angle = rng.uniform(0.5, 1.1)
         along = position[0] * np.cos(angle) + position[1] * np.sin(angle)
-        return 500.0 + 160.0 * np.sign(np.sin(2 * np.pi * 8 * along))
-    return 560.0 + 130.0 * _smooth_noise(rng, shape, 0.009)  # coarse speckle
+        return 640.0 + 60.0 * np.sign(np.sin(2 * np.pi * 8 * along))
+    return 480.0 + 70.0 * _smooth_noise(rng, shape, 0.009)  # coarse speckle
 
 
 def _scan(

@@ -9,6 +9,7 @@ quick.
 
 import argparse
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from environment import REPOSITORY, SetupError, prepare, run  # first: refuses a
 
 BUNDLE = "bundles/ssl_alpnet"
 WORK = REPOSITORY / "outputs" / "quickstart"
+PHANTOM_MASKS = "phantom_masks"
 
 
 def main() -> int:
@@ -29,6 +31,9 @@ def main() -> int:
     if folders.support_dir is None:
         print("\nDrawing two phantom subjects: one is labelled, the other is to be segmented.")
         phantom = WORK / "phantom"
+        # our own drawings of an earlier run, perhaps of other weights
+        shutil.rmtree(phantom, ignore_errors=True)
+        shutil.rmtree(WORK / PHANTOM_MASKS, ignore_errors=True)
         if run(python, ["tools/phantom.py", phantom, "--seed", "1"]):
             return 1
         folders.support_dir, folders.query_dir = phantom / "support", phantom / "query"
@@ -70,7 +75,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     folders = parser.parse_args(arguments)
     if (folders.support_dir is None) != (folders.query_dir is None):
         parser.error("--support_dir and --query_dir go together: give both or neither")
-    own = "phantom_masks" if folders.support_dir is None else "masks"
+    own = PHANTOM_MASKS if folders.support_dir is None else "masks"
     folders.output_dir = (folders.output_dir or WORK / own).resolve()
     folders.label_dir = folders.query_dir
     return folders
