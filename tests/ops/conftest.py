@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from fsmis_components.ops.similarity import streamed
+
 
 @pytest.fixture(autouse=True)
 def fresh_buffers_are_nan() -> Iterator[None]:
@@ -13,3 +15,12 @@ def fresh_buffers_are_nan() -> Iterator[None]:
     assert torch.empty(1).isnan()
     yield
     torch.set_deterministic_debug_mode("default")
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles so small that the sizes of the tests need several along every axis."""
+    monkeypatch.setattr(streamed, "_TILE_CPU", 40)
+    monkeypatch.setattr(streamed, "_TILE_DEVICE", 40)
+    monkeypatch.setattr(streamed, "_POSITIONS", 4)
+    monkeypatch.setattr(streamed, "_PROTOTYPES", 3)

@@ -1,0 +1,70 @@
+"""Inputs of the tests of prototype similarity."""
+
+from contextlib import nullcontext
+
+import torch
+
+from fsmis_components.ops import prototype_similarity
+
+B, N, P, C, V, H, W = 2, 3, 5, 19, 4, 17, 33
+BACKENDS = ["reference", "streamed"]
+# reduction, and whether prototypes carry values
+REDUCTIONS = [
+    ("softmax", False),
+    ("softmax", True),
+    ("max", False),
+    ("max", True),
+    ("logsumexp", False),
+]
+
+
+def draw(shape, *, seed, device, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
+
+
+def inputs(
+    device,
+    *,
+    space=(H, W),
+    num_prototypes=P,
+    shared=False,
+    valid=None,
+    with_values=False,
+    dtype=torch.float64,
+):
+    """Draw inputs; valid is None, "own" (per query), "shared" or "rare" (shared, few)."""
+    batch = 1 if shared else B
+    arguments = {
+        "query": draw((B, C, *space), seed=0, device=device, dtype=dtype),
+        "prototypes": draw((batch, N, num_prototypes, C), seed=1, device=device, dtype=dtype),
+    }
+    if valid is not None:
+        share = 0.15 if valid == "rare" else 0.6
+        chosen = draw((B if valid == "own" else 1, N, num_prototypes), seed=2, device=device)
+        # rank, so that a share is a share whatever was drawn
+        chosen = chosen.argsort(-1).argsort(-1) < share * num_prototypes
+        chosen[:, 1] = False  # a structure without any prototype
+        arguments["valid"] = chosen
+    if with_values:
+        arguments["values"] = draw((batch, N, num_prototypes, V), seed=3, device=device).to(dtype)
+    return arguments
+
+
+def with_gradients(arguments, forward_under=nullcontext(), **settings):  # noqa: B008
+    """Return the result and gradients by name, for a fixed weighting of the result."""
+    arguments = {
+        name: tensor.detach().clone().requires_grad_(tensor.is_floating_point())
+        for name, tensor in arguments.items()
+    }
+    with forward_under:
+        result = prototype_similarity(**arguments, **settings)
+    weights = draw(result.shape, seed=4, device=result.device).to(result.dtype)
+    (result * weights).sum().backward()
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in arguments.items()}
+    gradients = {
+        name: zeros[name] if tensor.grad is None else tensor.grad
+        for name, tensor in arguments.items()
+        if tensor.requires_grad
+    }
+    return result.detach(), gradients
