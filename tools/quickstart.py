@@ -34,7 +34,7 @@ def main() -> int:
         # our own drawings of an earlier run, perhaps of other weights
         shutil.rmtree(phantom, ignore_errors=True)
         shutil.rmtree(WORK / PHANTOM_MASKS, ignore_errors=True)
-        if run(python, ["tools/phantom.py", phantom, "--seed", "1"]):
+        if run(python, ["tools/phantom.py", phantom, "--seed", "3"]):
             return 1
         folders.support_dir, folders.query_dir = phantom / "support", phantom / "query"
         folders.label_dir = phantom / "scoring"
