@@ -45,7 +45,7 @@ class TrainingProgress:
         output: Any = engine.state.output
         self.redraws += int(batch["redraws"].sum())
         # a running mean: the loss of one episode says little
-        value = float(output["loss"])
+        value = output["loss"].item()
         self.loss = value if self.loss == 0 else 0.98 * self.loss + 0.02 * value
         self.bar.set_postfix(loss=f"{self.loss:.3f}", redraws=self.redraws, refresh=False)
         self.bar.update()
