@@ -10,6 +10,12 @@ import quickstart
 from environment import REPOSITORY
 
 
+@pytest.fixture(autouse=True)
+def own_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the pictures that a person made with the quickstart."""
+    monkeypatch.setattr(quickstart, "WORK", tmp_path / "quickstart")
+
+
 def test_command_is_the_documented_one():
     command = quickstart.inference_command(Path("S"), Path("Q"), Path("O"))
     assert " ".join(["python", *command]) == (
