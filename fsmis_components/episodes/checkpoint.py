@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class WeightsSaver:
         if float(value) > best:
             _save(self._weights(), self.folder / "model_best.pt")
             text = json.dumps({"metric": self.key_metric, "value": float(value)})
-            _replace(record, text.encode())
+            _replace(record, lambda temporary: temporary.write_text(text))
 
     def _weights(self) -> dict[str, torch.Tensor]:
         network = getattr(self.network, "module", self.network)
@@ -114,12 +114,10 @@ class WeightsSaver:
 
 def _save(state: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    _replace(path, lambda temporary: torch.save(state, temporary))
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
+    write(temporary)
     temporary.replace(path)

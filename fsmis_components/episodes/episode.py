@@ -90,7 +90,6 @@ class EpisodeDrawer:
         self.tables = tables
         self.rule = rule
         self.seed = seed
-        self.pairs: list[list[tuple[int, int, tuple[int, ...]]]] = []
         groups: dict[int, list[tuple[int, int, tuple[int, ...]]]] = {}
         for v, table in enumerate(tables):
             for z in range(len(table.areas)):
