@@ -247,13 +247,15 @@ class ALPNet(nn.Module):
         if section_weights is not None:
             used = used & (section_weights > 0)
         n = used.shape[1]
-        cells = state["cells"].flatten(2, 3).expand(-1, n, -1, -1)
+        cells = state["cells"].flatten(2, 3)  # (B or 1, 1, S * P, C): all structures share them
         foreground_cells = (state["foreground_cells"] & used.unsqueeze(-1)).flatten(2, 3)
         background_cells = (state["background_cells"] & used.unsqueeze(-1)).flatten(2, 3)
         shots = state["foreground_global"]
 
         local = self._similarity(
-            query, torch.cat([cells, shots], 2), torch.cat([foreground_cells, used], 2)
+            query,
+            torch.cat([cells.expand(-1, n, -1, -1), shots], 2),
+            torch.cat([foreground_cells, used], 2),
         )
         single = self._global_score(query, shots, used)
         local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]

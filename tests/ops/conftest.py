@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fsmis_components.ops.similarity import streamed
+from fsmis_components.ops.similarity import shared, streamed
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +24,6 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(streamed, "_TILE_DEVICE", 40)
     monkeypatch.setattr(streamed, "_POSITIONS", 4)
     monkeypatch.setattr(streamed, "_PROTOTYPES", 3)
+    for place in ("CPU", "DEVICE"):
+        monkeypatch.setattr(shared, f"_POSITIONS_{place}", 4)
+        monkeypatch.setattr(shared, f"_PROTOTYPES_{place}", 3)

@@ -141,6 +141,45 @@ def test_streamed_matches_reference(
         )
 
 
+@pytest.mark.parametrize("scale", [20.0, 100.0])
+@pytest.mark.parametrize("num_prototypes", [1, 8])
+@pytest.mark.parametrize("valid", ["own", "shared", "rare"])
+@pytest.mark.parametrize("one_support", [False, True])
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_structures_that_share_their_prototypes(
+    reduction, with_values, one_support, valid, num_prototypes, scale, device, small_tiles
+):
+    """One set with the validity of each structure equals a copy of the set for each of them."""
+    sizes = {"space": (3, 5), "num_prototypes": num_prototypes, "shared": one_support}
+    arguments = inputs(device, **sizes, valid=valid, with_values=with_values)
+    one = arguments["prototypes"][:, :1]
+    settings = {"reduction": reduction, "scale": scale}
+    copies = {**arguments, "prototypes": one.expand(-1, N, -1, -1)}
+    expected, expected_gradients = with_gradients(copies, **settings, backend="reference")
+    expected_gradients["prototypes"] = expected_gradients["prototypes"].sum(1, keepdim=True)
+    for backend in BACKENDS:
+        result, gradients = with_gradients(
+            {**arguments, "prototypes": one}, **settings, backend=backend
+        )
+        torch.testing.assert_close(result, expected, **TOLERANCES[torch.float64])
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(
+                gradient, expected_gradients[name], **GRADIENT_TOLERANCES[torch.float64]
+            )
+
+
+def test_shared_prototypes_in_float32_at_true_tiles(device):
+    """Half of the prototypes look like the query and are not valid: they must not drown others."""
+    arguments = inputs(device, space=(40, 40), num_prototypes=600, shared=True, valid="own")
+    arguments["prototypes"] = arguments["prototypes"][:, :1].clone()
+    arguments["prototypes"][0, 0, :300] = arguments["query"][0, :, 0, 0]
+    arguments["valid"][0, 0] = torch.arange(600, device=device) >= 300
+    expected = prototype_similarity(**arguments, backend="reference")
+    rounded = {k: v.float() if v.is_floating_point() else v for k, v in arguments.items()}
+    result = prototype_similarity(**rounded, backend="streamed")
+    torch.testing.assert_close(result.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)

@@ -102,7 +102,7 @@ def test_an_error_inside_a_backend_is_not_hidden(monkeypatch):
         (
             {"prototypes": torch.rand(B, P, C)},
             ValueError,
-            r"prototypes of shape \(B or 1, N, P, C\) = \(2 or 1, N, P, 19\), got \(2, 5, 19\)",
+            r"of shape \(B or 1, N or 1, P, C\) = \(2 or 1, N, P, 19\), got \(2, 5, 19\)",
         ),
         ({"prototypes": torch.rand(1, N, P, C + 1)}, ValueError, r"got \(1, 3, 5, 20\)"),
         ({"prototypes": torch.rand(B + 1, N, P, C)}, ValueError, r"got \(3, 3, 5, 19\)"),

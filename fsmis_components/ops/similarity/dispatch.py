@@ -42,7 +42,8 @@ def prototype_similarity(
 
     Args:
         query: (B, C, *space), space of any rank from one.
-        prototypes: (B or 1, N, P, C); 1 shares them among the batch.
+        prototypes: (B or 1, N or 1, P, C); 1 shares them among the batch, or among the structures
+            of valid: then the products are made once for all structures.
         valid: which prototypes exist, (B or 1, N, P) bool; None: all.
         values: what each prototype stands for, (B or 1, N, P, V).
         reduction: ``softmax``, ``max``, ``logsumexp`` or ``none``.
@@ -111,5 +112,5 @@ def _choose(problem: SimilarityProblem, backend: str) -> ModuleType:
 
 def _is_small(problem: SimilarityProblem) -> bool:
     """Is the whole map so small that tiles would only cost time?"""
-    b, n = problem.query.shape[0], problem.prototypes.shape[1]
+    b, n = problem.query.shape[0], problem.num_structures
     return b * n * problem.num_prototypes * problem.query[0, 0].numel() <= _SMALL_MAP

@@ -26,6 +26,16 @@ class SimilarityProblem:
         """Prototypes per structure, P."""
         return self.prototypes.shape[2]
 
+    @property
+    def num_structures(self) -> int:
+        """Structures, N: those of valid where all share the prototypes."""
+        return self.prototypes.shape[1] if self.valid is None else self.valid.shape[1]
+
+    @property
+    def shares_prototypes(self) -> bool:
+        """Whether several structures share one set of prototypes."""
+        return self.prototypes.shape[1] == 1 and self.num_structures > 1
+
     def describe(self) -> str:
         """Return the inputs in one line, for messages."""
         valid = "None" if self.valid is None else shape_text(self.valid)
@@ -69,7 +79,7 @@ def check_inputs(
         fits = prototypes.shape[0] in (b, 1) and prototypes.shape[3] == c
     if not fits:
         raise ValueError(
-            f"{who}expected prototypes of shape (B or 1, N, P, C) = ({b} or 1, N, P, {c}), "
+            f"{who}expected prototypes of shape (B or 1, N or 1, P, C) = ({b} or 1, N, P, {c}), "
             f"got {shape_text(prototypes)}"
         )
     n, p = prototypes.shape[1], prototypes.shape[2]
@@ -81,6 +91,8 @@ def check_inputs(
     if valid is not None:
         fits = valid.dim() == 3
         if fits:
+            if n == 1:  # shared by all structures
+                n = valid.shape[1]
             fits = valid.shape[0] in (b, 1) and valid.shape[1] == n and valid.shape[2] == p
         if not fits:
             raise ValueError(

@@ -42,6 +42,9 @@ def similarity_by_definition(
     Returns:
         float64 for a float64 query, float32 otherwise.
     """
+    if valid is not None:
+        # one set of prototypes may serve all structures
+        prototypes = prototypes.expand(-1, valid.shape[1], -1, -1)
     n, p = prototypes.shape[1], prototypes.shape[2]
     space = query.shape[2:]
     query_unit = F.normalize(to_compute_dtype(query), dim=1, eps=eps).flatten(2)  # (B, C, L)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fsmis_components.ops.precision import to_compute_dtype
+from fsmis_components.ops.similarity import shared
 from fsmis_components.ops.similarity.problem import SimilarityProblem
 
 # added to the scores of invalid prototypes: finite, so that no inf - inf arises, and so large
@@ -38,6 +39,11 @@ def run(problem: SimilarityProblem) -> Tensor:
     Scores are made tile by tile (prototypes by positions) and reduced at once by an online
     softmax (Milakov and Gimelshein, 2018); the backward pass makes them again.
     """
+    if shared.applies(problem):
+        return shared.run(problem)
+    if problem.shares_prototypes:
+        prototypes = problem.prototypes.expand(-1, problem.num_structures, -1, -1)
+        problem = replace(problem, prototypes=prototypes)
     problem = _without_unused(problem)
     query = F.normalize(to_compute_dtype(problem.query), dim=1, eps=problem.eps).flatten(2)
     prototypes = F.normalize(problem.prototypes.to(query.dtype), dim=3, eps=problem.eps)
@@ -55,8 +61,8 @@ def _without_unused(problem: SimilarityProblem) -> SimilarityProblem:
     """
     if problem.valid is None or problem.valid.device.type != "cpu":
         return problem
-    shared = problem.prototypes.shape[0] == 1
-    kept = problem.valid.any(0, keepdim=True) if shared else problem.valid
+    one_support = problem.prototypes.shape[0] == 1
+    kept = problem.valid.any(0, keepdim=True) if one_support else problem.valid
     most = max(1, int(kept.sum(2).max())) if kept.numel() else 1
     if most > 0.8 * problem.num_prototypes:
         return problem

@@ -1,0 +1,117 @@
+"""Softmax-weighted similarity to prototypes that all structures share: one product for all.
+
+ALPNet's background cells are the same vectors for every structure; only which of them count
+differs. A part of `streamed`, taken where it applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fsmis_components.ops.precision import to_compute_dtype
+from fsmis_components.ops.similarity.problem import SimilarityProblem
+
+# exponentials are taken of score - scale, which lies in [-2 * scale, 0]: no maximum is needed
+# while the smallest of them, here exp(-80), is a normal float32
+_LARGEST_SCALE = 40.0
+# scores held at once: on a CPU about a core's second-level cache, elsewhere enough to fill it
+_POSITIONS_CPU = _PROTOTYPES_CPU = 512
+_POSITIONS_DEVICE = _PROTOTYPES_DEVICE = 4096
+
+
+def applies(problem: SimilarityProblem) -> bool:
+    """Whether all structures share the prototypes and the reduction is one that can use it."""
+    return (
+        problem.shares_prototypes
+        and problem.reduction == "softmax"
+        and problem.values is None
+        and problem.scale <= _LARGEST_SCALE
+    )
+
+
+def run(problem: SimilarityProblem) -> Tensor:
+    """Solve the problem; the products do not grow with N, temporary memory not with P."""
+    assert problem.valid is not None
+    query = F.normalize(to_compute_dtype(problem.query), dim=1, eps=problem.eps).flatten(2)
+    prototypes = F.normalize(problem.prototypes[:, 0].to(query.dtype), dim=2, eps=problem.eps)
+    reduced = _SharedSoftmax.apply(query, prototypes, problem.valid, problem.scale)
+    return reduced.unflatten(-1, problem.query.shape[2:])
+
+
+class _SharedSoftmax(torch.autograd.Function):
+    """Reduce scores over prototypes (B or 1, P, C); save operands and sums, never the scores."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, prototypes: Tensor, valid: Tensor, scale: float) -> Tensor:
+        """Return (B, N, L)."""
+        batch, _, length = query.shape
+        total = query.new_zeros(batch, valid.shape[1], length)
+        weighted = torch.zeros_like(total)
+        for index, chosen, counts, unit in _slices(query, prototypes, valid):
+            for part, positions in _tiles(len(chosen), length, query.device):
+                scores = torch.mm(unit[part], query[index, :, positions]).mul_(scale)  # (p, l)
+                weights = (scores - scale).exp_()
+                total[index, :, positions] += torch.mm(counts[:, part], weights)
+                weighted[index, :, positions] += torch.mm(counts[:, part], weights.mul_(scores))
+        reduced = torch.where(total > 0, weighted / total, 0.0)
+        ctx.save_for_backward(query, prototypes, valid, reduced, total)
+        ctx.scale = scale
+        return reduced
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return gradients of query and prototypes; the scores are made again."""
+        query, prototypes, valid, reduced, total = ctx.saved_tensors
+        grad_query, grad_prototypes = torch.zeros_like(query), torch.zeros_like(prototypes)
+        share = torch.where(total > 0, grad / total, 0.0)  # (B, N, L)
+        offset = share * reduced
+        with torch.autocast(query.device.type, enabled=False):
+            for index, chosen, counts, unit in _slices(query, prototypes, valid):
+                own = 0 if len(prototypes) == 1 else index
+                for part, positions in _tiles(len(chosen), query.shape[2], query.device):
+                    place = query[index, :, positions]
+                    scores = torch.mm(unit[part], place).mul_(ctx.scale)
+                    weights = (scores - ctx.scale).exp_()
+                    # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k), summed over N
+                    slope = torch.mm(counts[:, part].T, share[index, :, positions])
+                    slope.mul_(scores.add_(1.0))
+                    slope -= torch.mm(counts[:, part].T, offset[index, :, positions])
+                    slope.mul_(weights).mul_(ctx.scale)
+                    grad_query[index, :, positions] += torch.mm(unit[part].T, slope)
+                    grad_prototypes[own].index_add_(0, chosen[part], torch.mm(slope, place.T))
+        return grad_query, grad_prototypes, None, None
+
+
+def _slices(
+    query: Tensor, prototypes: Tensor, valid: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield per query slice: its number, prototypes that count (P'), (N, P') of 0 and 1, (P', C).
+
+    Elsewhere than on a CPU all prototypes count: the number that do would have to be waited for.
+    """
+    everything = torch.arange(prototypes.shape[1], device=query.device)
+    for index in range(len(query)):
+        allowed = valid[0 if len(valid) == 1 else index]
+        unit = prototypes[0 if len(prototypes) == 1 else index]
+        chosen = everything
+        if query.device.type == "cpu":
+            chosen = torch.nonzero(allowed.any(0)).flatten()
+            allowed, unit = allowed[:, chosen], unit[chosen]
+        yield index, chosen, allowed.to(query.dtype), unit
+
+
+def _tiles(count: int, length: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of the prototypes and of the positions."""
+    on_cpu = device.type == "cpu"
+    step = _POSITIONS_CPU if on_cpu else _POSITIONS_DEVICE
+    own = _PROTOTYPES_CPU if on_cpu else _PROTOTYPES_DEVICE
+    for start in range(0, length, step):
+        for first in range(0, count, own):
+            yield slice(first, min(count, first + own)), slice(start, min(length, start + step))
