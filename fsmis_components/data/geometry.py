@@ -116,6 +116,12 @@ class SliceView:
         self.working_size = self._working_size()
 
     @property
+    def native_spacing(self) -> tuple[float, float, float]:
+        """Millimetres between slices, rows and columns of `native`."""
+        through, row, column = (self.volume.spacing[axis] for axis in self._order)
+        return through, row, column
+
+    @property
     def working_spacing(self) -> tuple[float, float]:
         """Millimetres between slices and between pixels of `slices`."""
         through, row, _ = (self.volume.spacing[axis] for axis in self._order)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 import zlib
 from pathlib import Path
 from typing import cast
@@ -14,6 +12,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
 
@@ -129,20 +128,10 @@ def write_nifti(image: nibabel.Nifti1Image, path: Path) -> Path:
     """
     if not is_nifti_name(path.name):
         raise ValueError(f"{path}: expected a name that ends in .nii.gz or .nii")
-    # beside the target, as a rename is atomic only within one file system; hidden from the finder
-    stem, suffix = strip_nifti_suffix(path.name), path.name[len(strip_nifti_suffix(path.name)) :]
-    unfinished = path.with_name(f".{stem}.{uuid.uuid4().hex}{suffix.lower()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nibabel.save(image, unfinished)
-        os.replace(unfinished, path)
+        return atomic_write(path, lambda unfinished: nibabel.save(image, unfinished))
     except OSError as error:
         raise DataError(
             f"{path}: could not be written ({error.strerror or error}); free some space or name "
             "another --output_dir."
         ) from error
-    finally:
-        # also after an interruption; a folder that could not be made holds nothing to remove
-        if unfinished.exists():
-            unfinished.unlink()
-    return path

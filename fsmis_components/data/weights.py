@@ -35,12 +35,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-@exit_on_data_error
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def fill_network(network: nn.Module, path: str | Path) -> None:
     """Load weights into a network, every one of them.
 
     Raises:
-        SystemExit: the file cannot be used, or belongs to another network.
+        DataError: the file cannot be used, or belongs to another network.
     """
     state = read_state_dict(path)
     own = network.state_dict()
@@ -52,6 +51,16 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             f"first is '{wrong[0]}'); name weights of this bundle and the same --encoder."
         )
     network.load_state_dict(state)
+
+
+@exit_on_data_error
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """`fill_network` for configs.
+
+    Raises:
+        SystemExit: the file cannot be used, or belongs to another network.
+    """
+    fill_network(network, path)
 
 
 @exit_on_data_error

@@ -7,6 +7,7 @@ from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRul
 from fsmis_components.episodes.pictures import EpisodePictures
 from fsmis_components.episodes.progress import TrainingProgress
 from fsmis_components.episodes.sampler import EpisodeSampler, EpochSetter
+from fsmis_components.episodes.time_limit import TimeLimit
 from fsmis_components.episodes.transform import EpisodeTransform
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "EpisodeTransform",
     "EpochSetter",
     "RegionTable",
+    "TimeLimit",
     "TrainingProgress",
     "TrainingState",
     "WeightsSaver",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -25,55 +28,73 @@ class TrainingState:
     training consists of: an interrupted one ends with the same weights as an uninterrupted one.
 
     Args:
-        path: the checkpoint, rewritten atomically after each epoch.
+        folder: the checkpoint in parts, see `save_sharded`; replaced as one after each epoch.
         objects: what is saved beside the epoch, each with ``state_dict`` and ``load_state_dict``.
-        settings: plain numbers and strings that must be the same when a training goes on.
+        settings: plain numbers, strings and lists that must be the same when a training goes on.
     """
 
     def __init__(
-        self, path: str | Path, objects: Mapping[str, Any], settings: Mapping[str, Any]
+        self, folder: str | Path, objects: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> None:
-        self.path = Path(path)
+        self.folder = Path(folder)
         self.objects = objects
         self.settings = dict(settings)
+        self.seconds = 0.0  # of the epochs that were saved, over all pieces of the training
 
     def attach(self, engine: Engine) -> None:
         """Restore when the engine starts, save when an epoch is complete."""
-        engine.add_event_handler(Events.STARTED, self.restore)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.STARTED, self._begin)
+
+    def _begin(self, engine: Engine) -> None:
+        self.restore(engine)
+        self.began = monotonic() - self.seconds
+        # attached only now, to come behind the other handlers of an epoch: where one of them is
+        # interrupted, the epoch is done again, and no weights file or validation is missing
+        if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     @exit_on_data_error
     def restore(self, engine: Engine) -> None:
         """Go on from the checkpoint where there is one.
 
         Raises:
-            SystemExit: the checkpoint belongs to other settings.
+            SystemExit: the checkpoint is damaged or belongs to other settings.
         """
-        if not self.path.exists():
+        if not has_sharded(self.folder):
             return
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        saved = load_sharded(self.folder)
         different = sorted(k for k, v in self.settings.items() if saved["settings"].get(k) != v)
         if different:
             changes = ", ".join(
                 f"{k} {saved['settings'].get(k)} -> {self.settings[k]}" for k in different
             )
             raise DataError(
-                f"{self.path}: a training with other settings lies here ({changes}); name another "
-                "--output_dir, or the old settings to go on with it."
+                f"{self.folder}: a training with other settings lies here ({changes}); name "
+                "another --output_dir, or the old settings to go on with it."
             )
         for name, item in self.objects.items():
             item.load_state_dict(saved[name])
         engine.state.epoch = saved["epoch"]
         engine.state.iteration = saved["iteration"]
-        logger.info("%s: the training goes on after epoch %d", self.path, saved["epoch"])
+        self.seconds = saved["seconds"]
+        logger.info("%s: the training goes on after epoch %d", self.folder, saved["epoch"])
 
+    @exit_on_data_error
     def save(self, engine: Engine) -> None:
-        """Write the checkpoint so that a half-written one can never be found."""
+        """Replace the checkpoint; of several processes the first one does.
+
+        Raises:
+            SystemExit: it cannot be written.
+        """
+        if idist.get_rank() != 0:
+            return
+        self.seconds = monotonic() - self.began
         state: dict[str, Any] = {k: v.state_dict() for k, v in self.objects.items()}
         state["epoch"] = engine.state.epoch
         state["iteration"] = engine.state.iteration
+        state["seconds"] = self.seconds
         state["settings"] = self.settings
-        _save(state, self.path)
+        save_sharded(state, self.folder)
 
 
 class WeightsSaver:
@@ -105,7 +126,7 @@ class WeightsSaver:
         if float(value) > best:
             _save(self._weights(), self.folder / "model_best.pt")
             text = json.dumps({"metric": self.key_metric, "value": float(value)})
-            _replace(record, lambda temporary: temporary.write_text(text))
+            atomic_write_text(record, text)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         network = getattr(self.network, "module", self.network)
@@ -113,11 +134,4 @@ class WeightsSaver:
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, lambda temporary: torch.save(state, temporary))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(path)
+    atomic_write(path, lambda unfinished: torch.save(state, unfinished))

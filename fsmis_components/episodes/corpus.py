@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.exclusion import excluded, shown_structures
 from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
-from fsmis_components.data.volumes import Volume, load_image, load_label
+from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.episodes.episode import RegionTable
 from fsmis_components.transforms.body_mask import CT_FRACTION
 from fsmis_components.transforms.pseudo_labels import PseudoLabels
@@ -115,16 +115,8 @@ def _allowed(
 ) -> np.ndarray | None:
     if not settings.exclude_labels:
         return None
-    if case.label is None:
-        raise DataError(
-            f"{case.image}: setting 2 leaves out slices by their labels and this scan has none; "
-            "add its label or use --setting 1."
-        )
-    label = load_label(case.label, volume)
-    slices = SliceView(label, view.grid).native_labels()
-    shown = np.stack([(slices == v).any((1, 2)) for v in settings.exclude_labels])
-    forbidden = shown.all(0) if settings.exclude_rule == "all" else shown.any(0)
-    return np.logical_not(forbidden)
+    shown = shown_structures(case, volume, view.grid, settings.exclude_labels)
+    return np.logical_not(excluded(shown, settings.exclude_rule))
 
 
 def _fit(slices: np.ndarray, size: int, fill: float) -> np.ndarray:

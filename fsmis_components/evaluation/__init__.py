@@ -1,17 +1,19 @@
 """Evaluation: the only place that may open a query label before prediction."""
 
-from fsmis_components.evaluation.ep1 import Ep1Row, Ep1Score, evaluate_fold, score_case
 from fsmis_components.evaluation.ep1_evaluator import Ep1Evaluator, labelled_items
-from fsmis_components.evaluation.tables import format_table, mean_over_folds, write_rows
+from fsmis_components.evaluation.rules import RULES, AlpRule, Ep1Rule, QnetRule, Task
+from fsmis_components.evaluation.runner import Plan, run_benchmark
+from fsmis_components.evaluation.subjects import Subject
 
 __all__ = [
+    "RULES",
+    "AlpRule",
     "Ep1Evaluator",
-    "Ep1Row",
-    "Ep1Score",
-    "evaluate_fold",
-    "format_table",
-    "mean_over_folds",
-    "score_case",
+    "Ep1Rule",
+    "Plan",
+    "QnetRule",
+    "Subject",
+    "Task",
     "labelled_items",
-    "write_rows",
+    "run_benchmark",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
@@ -16,17 +17,30 @@ from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
-from fsmis_components.evaluation.ep1 import Ep1Row, score_case
-from fsmis_components.evaluation.tables import format_table, mean_over_folds, write_rows
-from fsmis_components.inferers.volume_inferer import VolumeInferer
-from fsmis_components.support.encode import build_support_pack
-from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
+from fsmis_components.evaluation.labelled_slices import with_labelled_slices
+from fsmis_components.evaluation.records import UNDEFINED, Row
+from fsmis_components.evaluation.results_folder import write_rows
+from fsmis_components.evaluation.rules import RULES, Task
+from fsmis_components.evaluation.scoring import (
+    WHOLE_VOLUME,
+    Answer,
+    Query,
+    answer,
+    load_query,
+    make_rows,
+)
+from fsmis_components.evaluation.subjects.base import Subject
+from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
+from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.support.support_set import (
     SupportSet,
     Wanted,
     label_names,
     support_set_of_cases,
 )
+
+RULE = RULES["ep1-alp"]
 
 
 def labelled_items(cases: Sequence[Case]) -> list[dict[str, Any]]:
@@ -40,8 +54,8 @@ def labelled_items(cases: Sequence[Case]) -> list[dict[str, Any]]:
 class Ep1Evaluator(SupervisedEvaluator):
     """Score the test cases of a fold; write `ep1_fold<i>.csv` and print the means.
 
-    `state.output` of a case holds "pred" and "label", (1, N, D, H, W) of 0 and 1 at the working
-    resolution, empty outside the scored slices, so that MONAI's `MeanDice` over them is the EP1
+    `state.output` of a case holds "pred" and "label", (1, N, D, h, w) of 0 and 1 on the native
+    grid, empty outside the scored slices, so that MONAI's `MeanDice` over them is the EP1
     Dice; "rows" also has the mask-copy floor and the whole-volume Dice.
 
     Args:
@@ -107,12 +121,14 @@ class Ep1Evaluator(SupervisedEvaluator):
             "slice_axis": slice_axis,
             "ignore_spacing": ignore_spacing,
         }
-        self.batch_size = batch_size
-        self.amp = amp
         self.whole_volume = whole_volume
         self.progress = progress
-        self.rows: list[Ep1Row] = []
-        self._support: tuple[SupportSet, SupportPack] | None = None
+        self.rows: list[Row] = []
+        self._subject = NetworkSubject(
+            network, geometry=self.geometry, batch_size=batch_size, amp=amp
+        )
+        self._floor = MaskCopy(slice_axis, ignore_spacing)
+        self._support: tuple[SupportSet, SliceGrid] | None = None
         self._bar = tqdm(disable=True)
 
     @exit_on_data_error
@@ -125,7 +141,7 @@ class Ep1Evaluator(SupervisedEvaluator):
         if not self.support_cases or not self.items:
             raise DataError("evaluation needs a support and test cases: name a fold with --fold.")
         self.rows = []
-        self._support = self._encode_support()
+        self._support = self._read_support()
         with tqdm(
             total=len(self.items), desc="scoring", unit="scan", disable=not self.progress
         ) as bar:
@@ -133,49 +149,79 @@ class Ep1Evaluator(SupervisedEvaluator):
             super().run(global_epoch)
         path = write_rows(self.rows, self.output_dir / f"ep1_fold{self.fold}.csv")
         tqdm.write(
-            f"Dice in percent, fold {self.fold}, support {self.rows[0].support}, rule ep1-alp\n"
-            f"{format_table(mean_over_folds(self.rows))}\n{path}"
+            f"Dice in percent, fold {self.fold}, support {self.rows[0].support}, rule {RULE.name}"
+            f"\n{self._table()}\n{path}"
         )
 
-    def _encode_support(self) -> tuple[SupportSet, SupportPack]:
+    def _read_support(self) -> tuple[SupportSet, SliceGrid]:
         support = support_set_of_cases(
             self.support_cases,
             structures=self.structures,
             names=label_names(self.dataset_dir) if self.dataset_dir else None,
         )
-        pack = build_support_pack(
-            self.network,
-            support,
-            **self.geometry,  # type: ignore[arg-type]
-            batch_size=self.batch_size,
-            amp=self.amp,
-        )
-        return support, pack
+        geometry = {key: value for key, value in self.geometry.items() if key != "modality"}
+        grid = choose_slice_grid(support.scans[0].image, **geometry)  # type: ignore[arg-type]
+        self._subject.forget()
+        return with_labelled_slices(support, grid, "sections"), grid
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Score one case; ignite calls this for each item."""
         if self._support is None:
-            raise RuntimeError("Ep1Evaluator: call run(), which encodes the support first")
-        support, pack = self._support
-        blind = VolumeInferer(pack, batch_size=self.batch_size, amp=self.amp)
-        score = score_case(
-            self.network,
-            batchdata["case"],
-            support,
-            pack,
-            inferer=blind if self.whole_volume else None,
-            fold=self.fold,
-            batch_size=self.batch_size,
-            amp=self.amp,
-        )
-        self.rows += score.rows
+            raise RuntimeError("Ep1Evaluator: call run(), which reads the support first")
+        support, grid = self._support
+        query = load_query(batchdata["case"], [s.value for s in support.structures], grid)
+        start = len(self.rows)
+        told = self._ask(self._subject, RULE.name, query)
+        self._ask(self._floor, RULE.name, query)
+        if self.whole_volume:
+            self._ask(self._subject, WHOLE_VOLUME, query)
         engine.state.output = {
             CommonKeys.IMAGE: batchdata[CommonKeys.IMAGE],
-            CommonKeys.PRED: score.predicted.movedim(1, 0)[None].float(),
-            CommonKeys.LABEL: score.labelled.movedim(1, 0)[None].float(),
-            "rows": score.rows,
+            CommonKeys.PRED: torch.from_numpy(told.predicted).movedim(1, 0)[None].float(),
+            CommonKeys.LABEL: torch.from_numpy(told.truth).movedim(1, 0)[None].float(),
+            "rows": self.rows[start:],
         }
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         self._bar.update()
         return engine.state.output
+
+    def _ask(self, subject: Subject, protocol: str, query: Query) -> Answer:
+        support, _ = self._support  # type: ignore[misc]
+        found = answer(subject, protocol, support, query, RULE)
+        task = Task(self.fold, 0, tuple(self.support_cases), ())
+        self.rows += make_rows(found, query, support, protocol, subject, task)
+        return found
+
+    def _table(self) -> str:
+        """Mean Dice per structure: EP1, its floor, and label-blind."""
+        columns = {
+            "EP1": (self._subject.name, RULE.name),
+            "mask copy": (self._floor.name, RULE.name),
+            "whole volume": (self._subject.name, WHOLE_VOLUME),
+        }
+        names = list(dict.fromkeys(row.structure for row in self.rows))
+        width = max(len("structure"), *map(len, names))
+        lines = [f"{'structure':<{width}}  " + "  ".join(f"{title:>12}" for title in columns)]
+        means = np.full((len(names), len(columns)), np.nan)
+        for i, name in enumerate(names):
+            for j, (method, protocol) in enumerate(columns.values()):
+                dice = [
+                    row.dice
+                    for row in self.rows
+                    if (row.structure, row.method, row.protocol) == (name, method, protocol)
+                    and row.status != UNDEFINED
+                ]
+                if dice:
+                    means[i, j] = np.mean(dice)
+        for name, line in zip([*names, "mean"], [*means, _mean(means)], strict=True):
+            cells = [f"{value:12.2f}" if np.isfinite(value) else f"{'-':>12}" for value in line]
+            lines.append(f"{name:<{width}}  " + "  ".join(cells))
+        return "\n".join(lines)
+
+
+def _mean(means: np.ndarray) -> np.ndarray:
+    """Mean over the structures that have a figure, (N, columns) to (columns,)."""
+    known = np.isfinite(means)
+    total = np.where(known, means, 0.0).sum(0)
+    return np.divide(total, known.sum(0), out=np.full(len(total), np.nan), where=known.any(0))

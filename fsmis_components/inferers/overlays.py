@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.geometry import SliceGrid, SliceView, display_plane
 from fsmis_components.data.volumes import Volume
 from fsmis_components.support.support_set import Structure
@@ -74,12 +75,8 @@ def save_overlay(
     columns = min(len(structures), 2 * COLUMNS)
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=100, pil_kwargs={"compress_level": 3})
-    os.replace(temporary, path)
-    return path
+    options: dict[str, Any] = {"format": "png", "dpi": 100, "pil_kwargs": {"compress_level": 3}}
+    return atomic_write(Path(path), lambda unfinished: figure.savefig(unfinished, **options))
 
 
 def chosen_slices(labels: np.ndarray, values: Sequence[int]) -> list[int]:

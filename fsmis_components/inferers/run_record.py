@@ -6,12 +6,12 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
 
@@ -124,8 +124,8 @@ class RunRecord:
             "cases": self._fingerprints,
             "rows": {name: vars(row) for name, row in self.rows.items()},
         }
-        _replace(self.output_dir / "cases.csv", lines.getvalue())
-        _replace(self.output_dir / "run.json", json.dumps(record, indent=2) + "\n")
+        atomic_write_text(self.output_dir / "cases.csv", lines.getvalue())
+        atomic_write_text(self.output_dir / "run.json", json.dumps(record, indent=2) + "\n")
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -144,9 +144,3 @@ def fingerprint(path: Path) -> list[int]:
         sum(stat.st_size for stat in stats),
         max((stat.st_mtime_ns for stat in stats), default=0),
     ]
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -35,7 +35,7 @@ def build_support_pack(
     batch_size: int = 8,
     amp: bool = False,
 ) -> SupportPack:
-    """Encode three sections per structure of every support scan.
+    """Encode the labelled slices of every support scan: three sections per structure, or all.
 
     Args:
         network: any network of the contract; left in the mode in which it came.
@@ -63,7 +63,9 @@ def build_support_pack(
     values = [structure.value for structure in support_set.structures]
     images, masks, tables = [], [], []
     for scan in support_set.scans:
-        image, mask, table = _scan_sections(scan, grid, normalisation, values)
+        image, mask, table = _scan_sections(
+            scan, grid, normalisation, values, support_set.slices == "all"
+        )
         tables.append(table)
         if table.shape[1]:  # a scan may hold none of the wanted structures
             images.append(image)
@@ -164,12 +166,16 @@ def structure_slices(
 
 
 def _scan_sections(
-    scan: SupportScan, grid: SliceGrid, normalisation: Normalisation, values: Sequence[int]
+    scan: SupportScan,
+    grid: SliceGrid,
+    normalisation: Normalisation,
+    values: Sequence[int],
+    every_slice: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images (S, 1, H, W), masks (S, N, H, W) and section table (N, S, 3) of one scan."""
     view = SliceView(scan.image, grid)
     slices, masks = structure_slices(SliceView(scan.label, grid), values)
-    chosen, table = plan_sections(slices)
+    chosen, table = plan_sections(slices, every_slice)
     normalise = fit_normaliser(scan.image, normalisation)
     if not chosen:
         height, width = view.working_size

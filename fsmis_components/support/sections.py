@@ -31,24 +31,36 @@ def section_slices(slices: Sequence[int]) -> tuple[int, int, int]:
     return slices[lower], slices[middle], slices[upper]
 
 
-def plan_sections(slices: Sequence[Sequence[int]]) -> tuple[list[int], torch.Tensor]:
+def plan_sections(
+    slices: Sequence[Sequence[int]], every_slice: bool = False
+) -> tuple[list[int], torch.Tensor]:
     """Sections of all structures of one scan, so that a shared slice is encoded once.
 
     Args:
         slices: per structure the slices that contain it, ascending; empty where it is absent.
+        every_slice: each slice that contains a structure serves, for the third in which it lies;
+            otherwise one slice per third.
 
     Returns:
         The slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
         section k of structure n. A structure of one or two slices uses one slice for several
         sections.
     """
-    picked = [section_slices(own) if own else () for own in slices]
-    chosen = sorted({index for own in picked for index in own})
+    picked = [_sections_of(own, every_slice) if own else set() for own in slices]
+    chosen = sorted({index for own in picked for index, _ in own})
     table = torch.zeros(len(slices), len(chosen), NUM_SECTIONS, dtype=torch.bool)
     for structure, own in enumerate(picked):
-        for section, index in enumerate(own):
+        for index, section in own:
             table[structure, chosen.index(index), section] = True
     return chosen, table
+
+
+def _sections_of(slices: Sequence[int], every_slice: bool) -> set[tuple[int, int]]:
+    """Pairs of a slice and a section that it stands for; each section has at least one slice."""
+    pairs = {(index, section) for section, index in enumerate(section_slices(slices))}
+    if every_slice:
+        pairs |= {(index, section_of_slice(index, slices[0], slices[-1])) for index in slices}
+    return pairs
 
 
 def section_of_slice(index: int, first: int, last: int) -> int:

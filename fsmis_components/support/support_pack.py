@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 import fsmis_components
+from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
@@ -73,18 +73,13 @@ class SupportPack:
             "version": self.version,
         }
         blob = save(tensors, metadata={_METADATA_KEY: json.dumps(content, sort_keys=True)})
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(blob)
-            os.replace(temporary, path)
+            return atomic_write(path, lambda unfinished: unfinished.write_bytes(blob))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise DataError(
                 f"{path}: the support pack cannot be written ({error.strerror}); "
                 "name another file with --save_support_pack."
             ) from error
-        return path
 
     @classmethod
     def load(cls, path: str | Path) -> SupportPack:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +28,7 @@ PALETTE = (
     "#c49c94",
 )
 
+LabelledSlices = Literal["sections", "all"]
 Wanted = Sequence[int | str] | Mapping[str, int] | int | str | None
 
 
@@ -67,11 +69,13 @@ class SupportSet:
         scans: one to a few labelled scans (shots).
         structures: what to segment, in the order of the network's channels.
         source: the folder, for messages.
+        slices: which labelled slices serve: "sections", three per structure and scan, or "all".
     """
 
     scans: tuple[SupportScan, ...]
     structures: tuple[Structure, ...]
     source: str = "support"
+    slices: LabelledSlices = "sections"
 
 
 def load_support_set(

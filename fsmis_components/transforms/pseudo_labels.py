@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -16,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fsmis_components.data.atomic import atomic_write
 from fsmis_components.transforms.body_mask import MR_FRACTION, body_mask
 from fsmis_components.transforms.superpixels import superpixel_labels
 from fsmis_components.transforms.supervoxels import supervoxel_labels
@@ -76,7 +75,7 @@ class PseudoLabels:
         labels = _read(path, volume.shape)
         if labels is None:
             labels = self._compute(volume, spacing)
-            _write(path, labels)
+            atomic_write(path, lambda unfinished: np.savez_compressed(unfinished, labels=labels))
         return labels
 
     def cache_key(self, volume: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> str:
@@ -132,16 +131,3 @@ def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         f"PseudoLabels: {path} is unusable ({problem}) and is computed again", stacklevel=3
     )
     return None
-
-
-def _write(path: Path, labels: np.ndarray) -> None:
-    """Write beside and rename, so that a reader or a second process never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing_", suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, labels=labels)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from fsmis_components.data.cases import find_cases, select_cases
+from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.volumes import load_image
 from fsmis_components.data.weights import load_weights
-from fsmis_components.evaluation.ep1 import score_case
+from fsmis_components.evaluation.rules import RULES
+from fsmis_components.evaluation.scoring import answer, load_query
+from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
+from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers import VolumeInferer
 from fsmis_components.networks import ALPNet
-from fsmis_components.support import SupportPack, build_support_pack, support_set_of_cases
+from fsmis_components.support import SupportPack, support_set_of_cases
 
 MODELS = Path(__file__).parents[2] / "bundles" / "ssl_alpnet" / "models"
 
@@ -48,10 +52,15 @@ def test_one_labelled_scan_segments_another(network: ALPNet, fsmis_data_dir: Pat
     """No image of CHAOS was labelled in training; far above the mask copy's 35 (fold 0)."""
     cases = find_cases(fsmis_data_dir / "chaos_t2", labels="required")
     support = support_set_of_cases(select_cases(cases, [5]))
-    made = build_support_pack(network, support)
-    score = score_case(network, select_cases(cases, [1])[0], support, made)
-    assert np.mean([row.ep1 for row in score.rows]) > 60
-    assert np.mean([row.mask_copy for row in score.rows]) < 50
+    grid = choose_slice_grid(support.scans[0].image)
+    query = load_query(select_cases(cases, [1])[0], [1, 2, 3, 4], grid)
+    means = []
+    for subject in (NetworkSubject(network), MaskCopy()):
+        found = answer(subject, "ep1-alp", support, query, RULES["ep1-alp"])
+        both = (found.predicted & found.truth).sum((0, 2, 3))
+        total = found.predicted.sum((0, 2, 3)) + found.truth.sum((0, 2, 3))
+        means.append(np.mean(200 * both / total))
+    assert means[0] > 60 and means[1] < 50
 
 
 def test_the_default_pack_segments_without_any_support(

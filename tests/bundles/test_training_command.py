@@ -11,6 +11,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
+from fsmis_components.data.sharded_file import load_sharded
+
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
 TRAIN = str(BUNDLE / "configs" / "train.json")
 SMALL = {
@@ -63,7 +65,7 @@ def test_properties_and_outputs(phantom_dataset: Path, uninterrupted: Path) -> N
     assert (uninterrupted / "models" / "model_best.json").is_file()
     assert weights(uninterrupted, "model_best.pt").keys() == weights(uninterrupted).keys()
     assert list(uninterrupted.glob("events.out.tfevents*"))
-    assert not list(uninterrupted.rglob(".*.pt.*"))
+    assert not list(uninterrupted.rglob(".*"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -86,12 +88,25 @@ def test_resume_equals_an_uninterrupted_training(
     assert_equal_weights(weights(output), weights(uninterrupted))
 
 
+def test_pieces_equal_an_uninterrupted_training(
+    phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "pieces"
+    for done in (1, 2, 2):
+        train(phantom_dataset, output, max_minutes=1e-3).run()
+        assert load_sharded(output / "training_state")["epoch"] == done
+    for name in ("model.pt", "model_best.pt"):
+        assert_equal_weights(weights(output, name), weights(uninterrupted, name))
+
+
 def test_other_settings_do_not_overwrite_a_training(
     phantom_dataset: Path, uninterrupted: Path
 ) -> None:
     before = weights(uninterrupted)
     with pytest.raises(SystemExit, match="name another --output_dir"):
         train(phantom_dataset, uninterrupted, seed=99).run()
+    with pytest.raises(SystemExit, match=r"exclude_rule any -> all"):
+        train(phantom_dataset, uninterrupted, exclude_rule="all").run()
     assert_equal_weights(before, weights(uninterrupted))
 
 

@@ -1,0 +1,27 @@
+"""The hash of a file, by which a result says what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fsmis_components.data.errors import DataError
+
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the files of a folder (a DICOM series) by name.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+            with part.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file.") from error
+    return digest.hexdigest()

@@ -1,0 +1,258 @@
+"""The benchmark: every subject, fold, choice of support and case, kept as soon as it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from fsmis_components.data.cases import Case
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
+from fsmis_components.data.volumes import save_mask
+from fsmis_components.evaluation.labelled_slices import with_labelled_slices
+from fsmis_components.evaluation.provenance import case_hash, code_hash, surroundings
+from fsmis_components.evaluation.records import SCORED, CaseRecord, Row, SliceCounts
+from fsmis_components.evaluation.results_folder import UnitFolder
+from fsmis_components.evaluation.rules import Ep1Rule, Task
+from fsmis_components.evaluation.scoring import (
+    ORACLE,
+    WHOLE_VOLUME,
+    answer,
+    counts,
+    label_map,
+    load_query,
+    make_rows,
+)
+from fsmis_components.evaluation.subjects.base import Group, Subject
+from fsmis_components.support.support_set import (
+    LabelledSlices,
+    SupportSet,
+    Wanted,
+    support_set_of_cases,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of the benchmark computes.
+
+    Attributes:
+        cases: all labelled cases, in the finder's order.
+        rule: the rule of EP1; it also says which scan supports which queries.
+        folds: numbers of the folds.
+        num_folds: into how many folds the cases are split.
+        shots: numbers K of support scans.
+        choices: choices of support; None: that of the papers' code.
+        labelled: kinds of labelled slices, "sections" and "all".
+        structures: as in `load_support_set`.
+        names: name per label value.
+        geometry: `spatial_size`, `slice_axis` and `ignore_spacing` of `choose_slice_grid`.
+    """
+
+    cases: Sequence[Case]
+    rule: Ep1Rule
+    folds: Sequence[int]
+    num_folds: int = 5
+    shots: Sequence[int] = (1,)
+    choices: Sequence[int] | None = None
+    labelled: Sequence[LabelledSlices] = ("sections", "all")
+    structures: Wanted = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    geometry: Mapping[str, Any] = field(default_factory=dict)
+
+    def tasks(self) -> list[tuple[int, Task]]:
+        """Number of shots and task, fold by fold.
+
+        Raises:
+            DataError: the rule has no such fold, choice or number of shots.
+        """
+        choices = [self.rule.default_choice] if self.choices is None else self.choices
+        return [
+            (
+                shots,
+                self.rule.task(
+                    self.cases, fold, num_folds=self.num_folds, shots=shots, choice=choice
+                ),
+            )
+            for fold in self.folds
+            for shots in self.shots
+            for choice in choices
+        ]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One subject with one support of one fold."""
+
+    subject: Subject
+    shots: int
+    task: Task
+    group: Group
+
+    @property
+    def name(self) -> str:
+        group = "" if self.group is None else f"_{'-'.join(map(str, self.group))}"
+        return f"fold{self.task.fold}_shots{self.shots}_choice{self.task.choice}{group}"
+
+
+def run_benchmark(
+    subjects: Sequence[Subject], plan: Plan, output_dir: str | Path, *, progress: bool = True
+) -> tuple[list[CaseRecord], list[str]]:
+    """Compute what is not there yet.
+
+    A case or fold that cannot be used is told in the second value, and the others go on. What is
+    finished is kept after each case; the same call later computes only what is missing.
+
+    Args:
+        subjects: the methods under test.
+        plan: what to compute.
+        output_dir: the results folder.
+        progress: show a bar with the time that is left.
+
+    Returns:
+        Records of all finished cases, and one sentence per failure.
+
+    Raises:
+        DataError: the plan has no task, two subjects share a name, or the folder holds the
+            results of other weights, settings or code.
+    """
+    names = [subject.name for subject in subjects]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"subjects: two are called {twice}; leave one out.")
+    tasks = plan.tasks()
+    units = [
+        _Unit(subject, shots, task, group)
+        for subject in subjects
+        for shots, task in tasks
+        for group in subject.groups()
+    ]
+    records: list[CaseRecord] = []
+    failures: list[str] = []
+    total = sum(len(unit.task.queries) for unit in units)
+    hashes = _Hashes()
+    with tqdm(total=total, desc="benchmark", unit="case", disable=not progress) as bar:
+        for unit in units:
+            bar.set_postfix_str(f"{unit.subject.name} {unit.name}")
+            left = len(unit.task.queries)
+            try:
+                for record in _run_unit(unit, plan, Path(output_dir), hashes):
+                    records.append(record)
+                    bar.update()
+                    left -= 1
+            except _UnitFailure as error:
+                failures.append(f"{unit.subject.name}, {unit.name}: {error}")
+                bar.update(left)
+    failures += [record.message for record in records if record.message]
+    finished = [record for record in records if not record.message]
+    return finished, failures + _empty_folds(finished)
+
+
+def _empty_folds(records: Sequence[CaseRecord]) -> list[str]:
+    """A sentence for each fold in which no query holds a structure."""
+    held: dict[tuple[int, str], bool] = {}
+    for row in (row for record in records for row in record.rows):
+        key = (row.fold, row.structure)
+        held[key] = held.get(key, False) or row.status == SCORED
+    return [
+        f"fold {fold}: no query holds {structure}, so its figures are those of an absent "
+        "structure; leave it out with --structures or label it."
+        for (fold, structure), there in held.items()
+        if not there
+    ]
+
+
+class _UnitFailure(Exception):
+    """A fold whose support or weights cannot be used."""
+
+
+class _Hashes:
+    """Hashes of cases, each computed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Case, str] = {}
+
+    def __call__(self, case: Case) -> str:
+        if case not in self._known:
+            self._known[case] = case_hash(case)
+        return self._known[case]
+
+
+def _run_unit(unit: _Unit, plan: Plan, output_dir: Path, hashes: _Hashes) -> Iterator[CaseRecord]:
+    subject, task = unit.subject, unit.task
+    try:
+        subject.load(task.fold, unit.group)
+        support = support_set_of_cases(
+            task.support,
+            structures=plan.structures if unit.group is None else list(unit.group),
+            names=plan.names,
+            source=f"fold {task.fold}, support {'+'.join(case.name for case in task.support)}",
+        )
+        grid = choose_slice_grid(support.scans[0].image, **plan.geometry)
+        kinds = [kind for kind in plan.labelled if kind in subject.labelled]
+        identity = {
+            "subject": subject.identity(task.fold, unit.group),
+            "support": {case.name: hashes(case) for case in task.support},
+            "structures": [[entry.name, entry.value] for entry in support.structures],
+            "grid": grid.to_dict(),
+            "rule": plan.rule.name,
+            "labelled": kinds,
+            "code": code_hash(),
+            "surroundings": surroundings(),
+        }
+    except DataError as error:
+        raise _UnitFailure(str(error)) from error
+    folder = UnitFolder(output_dir, subject.name, unit.name, identity)
+    supports = [with_labelled_slices(support, grid, kind) for kind in kinds]
+    for case in task.queries:
+        record = None
+        try:
+            fingerprint = hashes(case)
+            record = folder.finished(case.name, fingerprint)
+            if record is None:
+                record = _score_case(unit, plan.rule, supports, grid, case, folder, fingerprint)
+                folder.add(case.name, record)
+        except (DataError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+            # a damaged scan or a full disk ends one case, not the whole run
+            what = str(error) if isinstance(error, DataError) else f"{case.image}: {error!r}"
+            message = f"{subject.name}, {unit.name}, case {case.name}: {what}"
+            record = CaseRecord([], [], str(case.image), str(case.label), {}, 0.0, "", message)
+        yield record
+
+
+def _score_case(
+    unit: _Unit,
+    rule: Ep1Rule,
+    supports: Sequence[SupportSet],
+    grid: SliceGrid,
+    case: Case,
+    folder: UnitFolder,
+    fingerprint: str,
+) -> CaseRecord:
+    start = time.perf_counter()
+    rows: list[Row] = []
+    along: list[SliceCounts] = []
+    masks: dict[str, str] = {}
+    structures = supports[0].structures
+    query = load_query(case, [structure.value for structure in structures], grid)
+    for support in supports:
+        # papers define EP1 by three sections, so it has no figure with all slices
+        protocols = [ORACLE, WHOLE_VOLUME]
+        if support.slices == "sections":
+            protocols.insert(0, rule.name)
+        for protocol in protocols:
+            found = answer(unit.subject, protocol, support, query, rule)
+            rows += make_rows(found, query, support, protocol, unit.subject, unit.task)
+            along += [counts(found, index) for index in range(len(structures))]
+            if protocol == WHOLE_VOLUME:
+                path = folder.mask_path(case.name, protocol, support.slices)
+                save_mask(path, label_map(found, query, support), like=query.image)
+                masks[f"{protocol}/{support.slices}"] = path.relative_to(folder.root).as_posix()
+    seconds = time.perf_counter() - start
+    return CaseRecord(rows, along, str(case.image), str(case.label), masks, seconds, fingerprint)

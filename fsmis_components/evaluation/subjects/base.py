@@ -1,0 +1,115 @@
+"""What the benchmark asks of a method: a support and a scan in, a label map out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.volumes import Volume
+from fsmis_components.support.support_set import SupportSet
+
+Group = tuple[int, ...] | None
+
+
+class Subject(ABC):
+    """A method under test.
+
+    Only `predict` must be written. It gets no label of the query and cannot reach one.
+
+    Attributes:
+        name: what tables call it.
+        labelled: which supports it can use: "sections", three labelled slices per structure and
+            scan (every other slice of the label is empty), and "all", every slice of the scan.
+        setting: "1", "2-any" or "2-all" of the training; "given" where weights are taken as they
+            are, so that nobody here knows what they have seen; "-" where nothing was trained.
+    """
+
+    name: str = "subject"
+    setting: str = "-"
+    labelled: Sequence[str] = ("sections", "all")
+
+    @abstractmethod
+    def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
+        """Segment a scan, label-blind.
+
+        Args:
+            support: labelled scans; `support.slices` says which of their slices are labelled.
+            query_image: the scan, in any orientation and spacing.
+
+        Returns:
+            Integers (X, Y, Z) in the storage order of the scan: the label values of
+            `support.structures`, 0 elsewhere.
+        """
+
+    def predict_masks(
+        self, support: SupportSet, query_image: Volume, grid: SliceGrid
+    ) -> np.ndarray:
+        """The answer of `predict` as masks, for methods whose structures may overlap.
+
+        Args:
+            support: as in `predict`.
+            query_image: as in `predict`.
+            grid: says along which axis the slices are cut; they are those of `SliceView`.
+
+        Returns:
+            Masks (D, N, h, w) of bool on the slices of `SliceView`.
+
+        Raises:
+            ValueError: the label map has another shape than the scan.
+        """
+        label = np.asarray(self.predict(support, query_image))
+        if label.shape != query_image.shape:
+            raise ValueError(
+                f"{self.name}: expected a label map of the scan's shape {query_image.shape}, got "
+                f"{label.shape}"
+            )
+        slices = SliceView(Volume(label, query_image.affine), grid).native_labels()
+        return np.stack([slices == entry.value for entry in support.structures], axis=1)
+
+    def predict_told(
+        self,
+        support: SupportSet,
+        query_image: Volume,
+        grid: SliceGrid,
+        sections: torch.Tensor,
+        overlap: bool,
+    ) -> np.ndarray:
+        """Segment a scan whose label told where each structure begins and ends (EP1, oracle).
+
+        By default the label-blind map, cut to these slices: right for a method that matches no
+        slices. One that does uses the sections.
+
+        Args:
+            support: as in `predict`.
+            query_image: as in `predict`.
+            grid: says along which axis the slices are cut; they are those of `SliceView`.
+            sections: (D, N), third of the true extent in which slice d lies for structure n, 0, 1
+                or 2; -1 outside the extent.
+            overlap: True: each structure by itself, as in the papers; False: they compete.
+
+        Returns:
+            Masks (D, N, h, w) of bool on the slices of `SliceView`, empty where `sections` is -1.
+        """
+        masks = self.predict_masks(support, query_image, grid)
+        return masks & (sections >= 0).numpy()[..., None, None]
+
+    def load(self, fold: int, group: Group) -> None:  # noqa: B027 (most methods need nothing)
+        """Get ready for a fold: use weights that never saw its support and test scans.
+
+        Args:
+            fold: number of the fold.
+            group: one of `groups()`.
+        """
+
+    def groups(self) -> Sequence[Group]:
+        """Label values that are segmented together, one model each; None: all structures."""
+        return (None,)
+
+    def identity(self, fold: int, group: Group) -> dict[str, Any]:
+        """All that decides the masks besides data and code, as JSON values: hashes, settings."""
+        return {}

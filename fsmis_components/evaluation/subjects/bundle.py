@@ -1,0 +1,149 @@
+"""A bundle folder as a subject, with its shipped weights, others, or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.weights import fill_network
+from fsmis_components.evaluation.subjects.base import Group
+from fsmis_components.evaluation.subjects.network import NetworkSubject
+from fsmis_components.support.support_pack import weights_hash
+
+UNTRAINED = "untrained"
+
+
+class BundleSubject(NetworkSubject):
+    """The network and the volume inference that `configs/inference.json` of a bundle describes.
+
+    Args:
+        bundle_root: the bundle's folder.
+        weights: None: the shipped weights; "untrained": random ones; a file; or a folder that
+            `benchmark.py train` filled, with weights per fold and, in Setting 2, per group of
+            structures.
+        knobs: values for knobs of the config, such as `spatial_size`.
+        seed: seed of untrained weights.
+
+    Raises:
+        DataError: no bundle there, no such knob, or no weights.
+    """
+
+    def __init__(
+        self,
+        bundle_root: str | Path,
+        weights: str | Path | None = None,
+        knobs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        root = Path(bundle_root)
+        parser = _parser(root, knobs or {})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = parser.get_parsed_content("network_def")
+        network.to(parser.get_parsed_content("device"), memory_format=torch.channels_last)
+        geometry = {
+            knob: parser.get_parsed_content(knob)
+            for knob in ("spatial_size", "modality", "slice_axis", "ignore_spacing")
+        }
+        inferer = parser.get_parsed_content("inferer")
+        bundle = root.resolve().name
+        super().__init__(network, bundle, geometry, inferer, inferer.batch_size, inferer.amp)
+        self.knobs = dict(knobs or {})
+        self.seed = seed
+        self._folder: Path | None = None
+        self._dropped: dict[str, int] | None = None
+        self._groups: list[Group] = [None]
+        if weights is None:
+            self._load(root / "models" / "model.pt")
+            self.name, self.setting = f"{bundle} (shipped)", "given"
+        elif str(weights) == UNTRAINED:
+            self.name = f"{bundle} (untrained)"
+        elif Path(weights).is_dir():
+            self._folder = Path(weights)
+            self.setting, self._groups = _read_training(self._folder, bundle)
+        else:
+            self._load(Path(weights))
+            self.name, self.setting = f"{bundle} ({Path(weights).stem})", "given"
+
+    def groups(self) -> Sequence[Group]:
+        """See `Subject.groups`."""
+        return self._groups
+
+    def load(self, fold: int, group: Group) -> None:
+        """See `Subject.load`.
+
+        Raises:
+            DataError: the fold was not trained.
+        """
+        if self._folder is None:
+            return
+        folder = self._folder / fold_folder(fold, group)
+        if not (folder / "finished.json").is_file():
+            raise DataError(
+                f"{folder}: the training of this fold is not finished; go on with 'benchmark.py "
+                "train', or leave the fold out with --folds."
+            )
+        self._load(folder / "model.pt")
+        finished = json.loads((folder / "finished.json").read_text(encoding="utf-8"))
+        self._dropped = finished.get("dropped_slices")
+
+    def identity(self, fold: int, group: Group) -> dict[str, Any]:
+        """See `Subject.identity`."""
+        inference = {} if self.inferer is None else self.inferer.settings()
+        found = {
+            "weights": weights_hash(self.network),
+            "knobs": self.knobs,
+            "geometry": self.geometry,
+            "inference": inference,
+        }
+        if self._dropped is not None:  # slices that Setting 2 kept out of the training
+            found["dropped_slices"] = self._dropped
+        return found
+
+    def _load(self, path: Path) -> None:
+        fill_network(self.network, path)
+        self.forget()
+
+
+def fold_folder(fold: int, group: Group) -> str:
+    """Name of the folder of a fold's training: "fold0", in Setting 2 "fold0_2-3"."""
+    return f"fold{fold}" if group is None else f"fold{fold}_{'-'.join(map(str, group))}"
+
+
+def _parser(root: Path, knobs: Mapping[str, Any]) -> ConfigParser:
+    path = root / "configs" / "inference.json"
+    if not path.is_file():
+        raise DataError(f"{root}: no bundle there (it has no configs/inference.json); name one.")
+    parser = ConfigParser()
+    parser.read_config(str(path))
+    unknown = sorted(knob for knob in knobs if knob not in parser)
+    if unknown:
+        raise DataError(f"{root}: the bundle has no knob {', '.join(unknown)}; see its docs.")
+    # the benchmark brings its own support: none is stored in the network
+    for knob, value in {"bundle_root": str(root), "stored_support": None, **knobs}.items():
+        parser[knob] = value
+    return parser
+
+
+def _read_training(folder: Path, bundle: str) -> tuple[str, list[Group]]:
+    """Setting and groups of a folder that `benchmark.py train` filled."""
+    path = folder / "training.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        setting = str(content["setting"])
+        groups = [None if group is None else tuple(map(int, group)) for group in content["groups"]]
+        trained = str(content["bundle"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder}: no weights of trained folds ({path.name} is missing or damaged); train "
+            "them with 'benchmark.py train', or name a weights file."
+        ) from error
+    if trained != bundle:
+        raise DataError(f"{folder}: holds weights of {trained}, not of {bundle}; name another.")
+    return setting, groups

@@ -1,0 +1,114 @@
+"""The mask-copy floor: the support's masks laid on the query, whose image is never read."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
+from fsmis_components.data.volumes import Volume
+from fsmis_components.evaluation.subjects.base import Subject
+from fsmis_components.support.sections import NUM_SECTIONS, section_slices
+from fsmis_components.support.support_set import SupportSet
+
+
+class MaskCopy(Subject):
+    """Copy the masks of the support; what a method scores above it, it owes to the image.
+
+    With three labelled slices per structure each third of the query (label-blind: of the volume,
+    told: of the true extent) gets the mask of its section; with all slices each query slice gets
+    the support's slice at the same relative height. Of several support scans the first that holds
+    a structure is copied. Masks are centred on the query, and those of two structures may overlap.
+
+    Args:
+        slice_axis: as in `choose_slice_grid`.
+        ignore_spacing: as in `choose_slice_grid`.
+
+    """
+
+    name = "mask_copy"
+
+    def __init__(self, slice_axis: str | int = "auto", ignore_spacing: bool = False) -> None:
+        self.slice_axis = slice_axis
+        self.ignore_spacing = ignore_spacing
+
+    def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
+        """See `Subject.predict`; later structures lie over earlier ones."""
+        grid = choose_slice_grid(
+            support.scans[0].image, slice_axis=self.slice_axis, ignore_spacing=self.ignore_spacing
+        )
+        masks = self.predict_masks(support, query_image, grid)
+        label = np.zeros(masks[:, 0].shape, np.uint32)
+        for index, structure in enumerate(support.structures):
+            label[masks[:, index]] = structure.value
+        return SliceView(query_image, grid).restack(label)
+
+    def predict_masks(
+        self, support: SupportSet, query_image: Volume, grid: SliceGrid
+    ) -> np.ndarray:
+        """See `Subject.predict_masks`; structures may overlap."""
+        view = SliceView(query_image, grid)
+        thirds = np.arange(view.depth) * NUM_SECTIONS // view.depth
+        masks = []
+        for structure in support.structures:
+            source, own = _stack_of(support, grid, structure.value)
+            if support.slices == "all":
+                copied = source[_spread(len(source), view.depth)]
+            else:
+                copied = source[list(section_slices(own))][thirds]
+            masks.append(centre_fit(copied, view.native_size))
+        return np.stack(masks, axis=1)
+
+    def predict_told(
+        self,
+        support: SupportSet,
+        query_image: Volume,
+        grid: SliceGrid,
+        sections: torch.Tensor,
+        overlap: bool,
+    ) -> np.ndarray:
+        """See `Subject.predict_told`; structures may overlap in any case.
+
+        With all slices the support's extent is stretched over the true one.
+        """
+        size = SliceView(query_image, grid).native_size
+        chosen = sections.numpy()
+        masks = np.zeros((*chosen.shape, *size), bool)
+        for index, structure in enumerate(support.structures):
+            source, own = _stack_of(support, grid, structure.value)
+            told = np.flatnonzero(chosen[:, index] >= 0)
+            if support.slices == "all":
+                copied = source[own[0] + _spread(own[-1] + 1 - own[0], len(told))]
+            else:
+                copied = source[list(section_slices(own))][chosen[told, index]]
+            masks[told, index] = centre_fit(copied, size)
+        return masks
+
+
+def centre_fit(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Crop or pad masks (D, h, w) about the centre to (D, *size)."""
+    for axis, wanted in ((1, size[0]), (2, size[1])):
+        have = masks.shape[axis]
+        if have > wanted:
+            start = (have - wanted) // 2
+            masks = np.take(masks, range(start, start + wanted), axis)
+        elif have < wanted:
+            widths = [(0, 0)] * 3
+            widths[axis] = ((wanted - have) // 2, wanted - have - (wanted - have) // 2)
+            masks = np.pad(masks, widths)
+    return masks
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """The slice among `length` at the same relative height as each of `count` slices' centres."""
+    return (2 * np.arange(count) + 1) * length // (2 * max(count, 1))
+
+
+def _stack_of(support: SupportSet, grid: SliceGrid, value: int) -> tuple[np.ndarray, list[int]]:
+    """Masks (D, h, w) of the first scan that holds a structure, and the slices that hold it."""
+    for scan in support.scans:
+        stack = SliceView(scan.label, grid).native_labels() == value
+        own = np.flatnonzero(stack.any((1, 2))).tolist()
+        if own:
+            return stack, own
+    raise ValueError(f"mask_copy: no support scan holds label value {value}")

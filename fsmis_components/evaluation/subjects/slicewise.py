@@ -1,0 +1,74 @@
+"""Slices of a scan as a network that sees one slice at a time wants them, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsmis_components.data.geometry import SliceView
+from fsmis_components.inferers.volume_inferer import smallest_label_dtype
+
+
+def scan_slices(
+    view: SliceView, normalise: Callable[[Tensor], Tensor], size: Sequence[int], slab: int = 16
+) -> Tensor:
+    """All slices of a scan at the working resolution, normalised, on a canvas.
+
+    Args:
+        view: the scan.
+        normalise: maps intensities of any shape.
+        size: height and width of the canvas; slices are centred on it, see `centre_fit`.
+        slab: slices that are in memory at the native resolution at once.
+
+    Returns:
+        float32 (D, 1, *size); around a slice lies its own darkest value.
+    """
+    starts = range(0, view.depth, slab)
+    parts = (view.slices(start, min(start + slab, view.depth)) for start in starts)
+    return torch.cat([on_canvas(normalise(part), size) for part in parts])
+
+
+def on_canvas(slices: Tensor, size: Sequence[int]) -> Tensor:
+    """Slices (n, 1, H, W) centred on (n, 1, *size), each surrounded by its own darkest value."""
+    inside = centre_fit(torch.ones_like(slices), size) > 0
+    return torch.where(inside, centre_fit(slices, size), slices.amin((-2, -1), keepdim=True))
+
+
+def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Crop or pad with zeros the last two axes about the centre.
+
+    Fitting back to the former size undoes a padding exactly.
+
+    Args:
+        maps: (..., H, W).
+        size: the new height and width.
+    """
+    padding = []
+    for axis, wanted in ((-1, size[1]), (-2, size[0])):  # F.pad counts axes from the last
+        missing = wanted - maps.shape[axis]
+        if missing < 0:
+            maps = maps.narrow(axis, -missing // 2, wanted)
+        before = max(missing, 0) // 2
+        padding += [before, max(missing, 0) - before]
+    return F.pad(maps, padding) if any(padding) else maps
+
+
+def label_map(view: SliceView, values: Sequence[int], winners: Sequence[Tensor]) -> np.ndarray:
+    """A label map from the winning channel of each pixel.
+
+    Args:
+        view: the query.
+        values: label value of each structure.
+        winners: integers (n, h, w), batch after batch of slices; 0 is background, 1 + i structure
+            i.
+
+    Returns:
+        (X, Y, Z) in the storage order of the query.
+    """
+    table = np.array([0, *values])
+    table = table.astype(smallest_label_dtype(int(table.max())))
+    return view.restack(table[torch.cat(list(winners)).numpy()])

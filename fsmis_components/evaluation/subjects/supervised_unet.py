@@ -1,0 +1,238 @@
+"""A supervised U-Net, trained on nothing but the labelled scans: what one does without few-shot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
+from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.data.volumes import Volume
+from fsmis_components.evaluation.subjects.base import Group, Subject
+from fsmis_components.evaluation.subjects.slicewise import (
+    centre_fit,
+    label_map,
+    on_canvas,
+    scan_slices,
+)
+from fsmis_components.evaluation.subjects.unet_training import (
+    DEEP_OUTPUTS,
+    LabelledStack,
+    TrainingSettings,
+    new_network,
+    read_tensors,
+    train,
+    write_tensors,
+)
+from fsmis_components.support.encode import frozen, structure_slices
+from fsmis_components.support.support_set import SupportSet
+
+
+class SupervisedUNet(Subject):
+    """Train a 2D U-Net from scratch on the K labelled scans, segment by it, label-blind.
+
+    The network is MONAI's `DynUNet`, trained as nnU-Net is (Isensee et al., Nature Methods 18,
+    2021; `unet_training` says where it departs), far shorter and smaller, so that a laptop can do
+    it. It segments all structures at once. Slices, intensities and the way back to the scan's grid
+    are those of the bundles. The same seed, machine and number of threads give the same weights,
+    bit for bit; the global random state is not touched.
+
+    Args:
+        steps: batches of the training; nnU-Net: 250,000.
+        batch_size: slices per batch, in training and inference.
+        spatial_size: pixels that the larger in-plane extent of the first scan fills.
+        filters: channels per level, from the full resolution down; nnU-Net: 32 to 512.
+        learning_rate: at the start, it falls with (1 - step / steps)^0.9; nnU-Net: 0.01.
+        momentum: Nesterov's; nnU-Net: 0.99.
+        weight_decay: nnU-Net: 3e-5.
+        seed: of the first weights, the slices drawn and their augmentation.
+        amp: bfloat16 autocast.
+        device: where the network is trained and applied.
+        cache_dir: keeps trained weights and the training under way, so that an interrupted
+            benchmark goes on; None: nothing is kept on disk.
+        modality: "mr", "ct" or "auto" (by the first scan's intensities).
+        slice_axis: as in `choose_slice_grid`.
+        ignore_spacing: as in `choose_slice_grid`.
+        progress: show a bar of the training.
+
+    Raises:
+        DataError: no step, no slice per batch, or too few levels.
+    """
+
+    name = "supervised_unet"
+    labelled = ("all",)
+
+    def __init__(
+        self,
+        steps: int = 800,
+        batch_size: int = 4,
+        spatial_size: int = 192,
+        filters: Sequence[int] = (24, 48, 96, 192, 256),
+        learning_rate: float = 0.01,
+        momentum: float = 0.99,
+        weight_decay: float = 3e-5,
+        seed: int = 0,
+        amp: bool = False,
+        device: torch.device | str = "cpu",
+        cache_dir: str | Path | None = None,
+        modality: str = "auto",
+        slice_axis: str | int = "auto",
+        ignore_spacing: bool = False,
+        progress: bool = True,
+    ) -> None:
+        if steps < 1 or batch_size < 1 or len(filters) < DEEP_OUTPUTS + 2:
+            raise DataError(
+                f"supervised_unet: expected steps and batch_size of at least 1 and filters for at "
+                f"least {DEEP_OUTPUTS + 2} levels, got {steps}, {batch_size} and {list(filters)}."
+            )
+        self.settings = TrainingSettings(
+            steps=steps,
+            batch_size=batch_size,
+            filters=tuple(filters),
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            seed=seed,
+            amp=amp,
+        )
+        self.spatial_size = spatial_size
+        self.modality = modality
+        self.slice_axis = slice_axis
+        self.ignore_spacing = ignore_spacing
+        self.device = torch.device(device)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.progress = progress
+        self._trained: tuple[str, nn.Module] | None = None
+
+    def identity(self, fold: int, group: Group) -> dict[str, Any]:
+        """See `Subject.identity`; the weights follow from these and from the support."""
+        return {
+            **asdict(self.settings),
+            "filters": list(self.settings.filters),
+            "spatial_size": self.spatial_size,
+            "modality": self.modality,
+            "slice_axis": self.slice_axis,
+            "ignore_spacing": self.ignore_spacing,
+            "device": self.device.type,
+        }
+
+    def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
+        """See `Subject.predict`; the first query of a support also trains.
+
+        Raises:
+            DataError: only three slices per structure are labelled, a structure vanishes at the
+                working resolution, or the training fails.
+        """
+        network = self.trained(support)
+        grid, normalisation = self._geometry(support)
+        view = SliceView(query_image, grid)
+        normalise = fit_normaliser(query_image, normalisation)
+        size = self._canvas([view])
+        winners = []
+        with frozen(network), torch.inference_mode():
+            for start in range(0, view.depth, self.settings.batch_size):
+                stop = min(start + self.settings.batch_size, view.depth)
+                image = on_canvas(normalise(view.slices(start, stop)), size).to(self.device)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.amp):
+                    logits = network(image)
+                logits = view.to_native_logits(centre_fit(logits, view.working_size))
+                winners.append(logits.argmax(1).cpu())
+        return label_map(view, [structure.value for structure in support.structures], winners)
+
+    def trained(self, support: SupportSet) -> nn.Module:
+        """The network of a support: that of the last call, one from the cache, or a new one."""
+        if support.slices != "all":
+            raise DataError(
+                "supervised_unet: learns from completely labelled slices, but of this support only "
+                "three per structure are labelled; use it with all slices."
+            )
+        key = self._key(support)
+        if self._trained is None or self._trained[0] != key:
+            self._trained = (key, self._train(support, key))
+        return self._trained[1]
+
+    def _train(self, support: SupportSet, key: str) -> nn.Module:
+        channels = 1 + len(support.structures)
+        network = new_network(channels, self.settings.filters, self.settings.seed)
+        kept = None if self.cache_dir is None else self.cache_dir / f"unet_{key[:16]}.pt"
+        if kept is not None and kept.is_file():
+            network.load_state_dict(read_tensors(kept))
+            return network.to(self.device)
+        unfinished = None if kept is None else kept.with_suffix(".unfinished")
+        train(
+            network,
+            self._stack(support),
+            self.settings,
+            device=self.device,
+            unfinished=unfinished,
+            title="training on " + "+".join(scan.name for scan in support.scans),
+            progress=self.progress,
+        )
+        if kept is not None and unfinished is not None:
+            write_tensors(network.state_dict(), kept)
+            unfinished.unlink(missing_ok=True)
+        return network
+
+    def _geometry(self, support: SupportSet) -> tuple[SliceGrid, Normalisation]:
+        first = support.scans[0].image
+        grid = choose_slice_grid(
+            first,
+            spatial_size=self.spatial_size,
+            slice_axis=self.slice_axis,
+            ignore_spacing=self.ignore_spacing,
+        )
+        return grid, Normalisation(modality=resolve_modality(first, self.modality))
+
+    def _canvas(self, views: Sequence[SliceView]) -> tuple[int, int]:
+        """Height and width that hold all slices and that the network can halve at each level."""
+        step = 2 ** (len(self.settings.filters) - 1)
+        height, width = (
+            max(2, *(-(-view.working_size[axis] // step) for view in views)) * step
+            for axis in (0, 1)
+        )
+        return height, width
+
+    def _stack(self, support: SupportSet) -> LabelledStack:
+        grid, normalisation = self._geometry(support)
+        values = [structure.value for structure in support.structures]
+        size = self._canvas([SliceView(scan.image, grid) for scan in support.scans])
+        images, masks = [], []
+        for scan in support.scans:
+            normalise = fit_normaliser(scan.image, normalisation)
+            images.append(scan_slices(SliceView(scan.image, grid), normalise, size))
+            masks.append(centre_fit(structure_slices(SliceView(scan.label, grid), values)[1], size))
+        stack = LabelledStack(torch.cat(images), torch.cat(masks))
+        found = stack.masks.transpose(0, 1).flatten(1).any(1)
+        for structure, present in zip(support.structures, found, strict=True):
+            if not present:
+                raise DataError(
+                    f"{support.source}: structure {structure.name} (label value "
+                    f"{structure.value}) is smaller than one pixel at spatial_size "
+                    f"{self.spatial_size}; raise it."
+                )
+        return stack
+
+    def _key(self, support: SupportSet) -> str:
+        """SHA-256 over all that decides the weights, number of threads and PyTorch included."""
+        settings = {
+            **self.identity(0, None),
+            "values": [structure.value for structure in support.structures],
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for scan in support.scans:
+            for volume in (scan.image, scan.label):
+                voxels = np.ascontiguousarray(volume.data)
+                digest.update(f"{voxels.dtype} {voxels.shape} {volume.affine.tolist()}".encode())
+                digest.update(voxels.data)
+        return digest.hexdigest()

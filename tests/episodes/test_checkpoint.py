@@ -1,0 +1,174 @@
+"""The checkpoint of a training: whole after any interruption, refused under other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ignite.distributed as idist
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from fsmis_components.data.sharded_file import has_sharded, load_sharded
+from fsmis_components.episodes import TrainingState, WeightsSaver
+
+EPOCHS = 3
+
+
+class Training:
+    """A network of one layer that learns for three epochs of two steps."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        torch.manual_seed(0)
+        self.folder = folder
+        self.network = nn.Linear(3, 2)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.1)
+        self.engine = Engine(self.step)
+        objects = {"network": self.network, "optimizer": self.optimizer}
+        values = {"seed": 1, "pair_gaps": [1, 2], **settings}
+        self.state = TrainingState(folder / "training_state", objects, values)
+        self.state.attach(self.engine)
+        WeightsSaver(self.network, folder / "models", "dice").attach(self.engine)
+
+    def step(self, engine: Engine, batch: torch.Tensor) -> float:
+        self.optimizer.zero_grad()
+        loss = self.network(batch * engine.state.epoch).square().sum()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def run(self) -> Training:
+        self.engine.run([torch.ones(1, 3), torch.arange(3.0)[None]], max_epochs=EPOCHS)
+        return self
+
+    def stopped_by(self, event: Events, handler: Callable[..., object]) -> Training:
+        self.engine.add_event_handler(event, handler)
+        with pytest.raises(KeyboardInterrupt):
+            self.run()
+        return self
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return torch.load(self.folder / "models" / "model.pt", weights_only=True)
+
+
+def interrupt(engine: Engine) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Training:
+    return Training(tmp_path / "whole").run()
+
+
+def assert_finished_as(training: Training, whole: Training) -> None:
+    assert training.engine.state.epoch == EPOCHS
+    assert training.engine.state.iteration == 2 * EPOCHS
+    for weights in (training.weights(), training.network.state_dict()):
+        assert all(torch.equal(weights[name], own) for name, own in whole.weights().items())
+    saved = load_sharded(training.folder / "training_state")
+    assert saved["epoch"] == EPOCHS
+    assert torch.equal(saved["network"]["weight"], whole.weights()["weight"])
+
+
+def test_a_small_state_is_one_part(whole: Training) -> None:
+    names = sorted(path.name.partition("-")[0] for path in whole.state.folder.iterdir())
+    assert names == ["index.json", "part"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Events.ITERATION_COMPLETED(once=3),
+        # a handler behind the weights file but before the state: a validation, a picture
+        Events.EPOCH_COMPLETED(once=2),
+        Events.EPOCH_COMPLETED(once=3),
+    ],
+)
+def test_goes_on_after_an_interruption(tmp_path: Path, whole: Training, event: Events) -> None:
+    stopped = Training(tmp_path / "stopped").stopped_by(event, interrupt)
+    assert load_sharded(stopped.state.folder)["epoch"] < EPOCHS
+    assert_finished_as(Training(tmp_path / "stopped").run(), whole)
+
+
+def test_interrupted_in_the_first_epoch_begins_anew(tmp_path: Path, whole: Training) -> None:
+    stopped = Training(tmp_path / "a").stopped_by(Events.EPOCH_COMPLETED(once=1), interrupt)
+    assert not has_sharded(stopped.state.folder)
+    assert_finished_as(Training(tmp_path / "a").run(), whole)
+
+
+def test_the_weights_file_is_never_older_than_the_state(tmp_path: Path) -> None:
+    """Where the state says that all epochs are done, nobody would write the weights again."""
+    training = Training(tmp_path)
+    found = []
+
+    def look(engine: Engine) -> None:
+        state = training.state.folder
+        epoch = load_sharded(state)["epoch"] if has_sharded(state) else 0
+        found.append((epoch, torch.equal(training.weights()["weight"], training.network.weight)))
+
+    training.engine.add_event_handler(Events.EPOCH_COMPLETED, look)
+    training.run()
+    assert found == [(0, True), (1, True), (2, True)]
+
+
+def test_a_finished_training_does_nothing(tmp_path: Path, whole: Training) -> None:
+    again = Training(whole.folder)
+    steps = []
+    again.engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: steps.append(1))
+    assert_finished_as(again.run(), whole)
+    assert not steps
+
+
+def test_counts_the_seconds_of_all_pieces(tmp_path: Path, monkeypatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("fsmis_components.episodes.checkpoint.monotonic", lambda: clock[0])
+
+    def tick(engine: Engine) -> None:
+        clock[0] += 5.0
+
+    first = Training(tmp_path)
+    first.engine.add_event_handler(Events.ITERATION_STARTED, tick)
+    first.stopped_by(Events.ITERATION_COMPLETED(once=4), interrupt)
+    clock[0] = 1000.0  # the second epoch was lost, and much later
+    second = Training(tmp_path)
+    second.engine.add_event_handler(Events.ITERATION_STARTED, tick)
+    second.run()
+    assert load_sharded(second.state.folder)["seconds"] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"seed": 2}, "seed 1 -> 2"), ({"pair_gaps": [0]}, r"pair_gaps \[1, 2\] -> \[0\]")],
+)
+def test_other_settings_are_refused(whole: Training, settings: dict, said: str) -> None:
+    with pytest.raises(SystemExit, match=said + r".*name another --output_dir"):
+        Training(whole.folder, **settings).run()
+
+
+def test_a_damaged_part_is_refused(whole: Training) -> None:
+    part = next(whole.state.folder.glob("part-*"))
+    part.write_bytes(part.read_bytes()[:-5])
+    with pytest.raises(SystemExit, match=part.name):
+        Training(whole.folder).run()
+
+
+def test_only_the_first_process_saves(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(idist, "get_rank", lambda: 1)
+    training = Training(tmp_path).run()
+    assert not has_sharded(training.state.folder)
+
+
+def test_the_best_weights_follow_the_metric(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    saver = WeightsSaver(training.network, tmp_path, "dice")
+    validation = Engine(lambda engine, batch: None)
+    saver.attach(validation)
+    for value in (0.5, 0.25, 0.75):
+        validation.state.metrics["dice"] = value
+        training.network.bias.data.fill_(value)
+        saver(validation)
+        best = torch.load(tmp_path / "model_best.pt", weights_only=True)
+        assert best["bias"].tolist() == [max(value, 0.5)] * 2
+    assert (tmp_path / "model_best.json").read_text() == '{"metric": "dice", "value": 0.75}'

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from block_scans import block_label, write_scan
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.evaluation.subjects.base import Subject
+from fsmis_components.evaluation.subjects.custom import load_custom
+from fsmis_components.support import SupportSet, load_support_set
+
+PLAIN = """
+import numpy as np
+
+class Everything:
+    def __init__(self, value=1):
+        self.value = value
+
+    def predict(self, support, query_image):
+        return np.full(query_image.shape, self.value)
+"""
+
+FULL = """
+import numpy as np
+from fsmis_components.evaluation.subjects import Subject
+
+class Full(Subject):
+    name = "my full method"
+    labelled = ("all",)
+    setting = "given"
+    loaded = None
+
+    def predict(self, support, query_image):
+        return np.zeros(query_image.shape, np.uint8)
+
+    def predict_told(self, support, query_image, grid, sections, overlap):
+        return np.ones((*sections.shape, 2, 2), bool)
+
+    def load(self, fold, group):
+        self.loaded = (fold, group)
+
+    def groups(self):
+        return [(1,), (2,)]
+
+    def identity(self, fold, group):
+        return {"fold": fold, "loaded": list(self.loaded)}
+"""
+
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Write a module into the current folder and return its name, new for every test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    numbers = itertools.count()
+
+    def write(source: str) -> str:
+        name = f"method_of_{tmp_path.name}_{next(numbers)}"
+        (tmp_path / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()  # a file written just now is found
+        return name
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("method_of_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def support(tmp_path: Path) -> SupportSet:
+    write_scan(tmp_path / "scans", 1, block_label())
+    return load_support_set(tmp_path / "scans")
+
+
+def test_a_plain_class_becomes_a_subject(write: Write, support: SupportSet) -> None:
+    subject = load_custom(f"{write(PLAIN)}:Everything", {"value": 2})
+    assert isinstance(subject, Subject)
+    assert (subject.name, subject.setting, subject.labelled) == (
+        "Everything",
+        "-",
+        ("sections", "all"),
+    )
+    assert subject.groups() == (None,)
+    subject.load(0, None)
+    query = support.scans[0].image
+    assert np.array_equal(subject.predict(support, query), np.full(query.shape, 2))
+
+
+def test_without_predict_told_the_blind_map_is_cut(write: Write, support: SupportSet) -> None:
+    subject = load_custom(f"{write(PLAIN)}:Everything", {"value": 2})
+    sections = torch.full((12, 2), -1)
+    sections[3:5, 1] = 0
+    masks = subject.predict_told(
+        support, support.scans[0].image, SliceGrid(2, 1.0, 24), sections, overlap=True
+    )
+    assert masks.shape == (12, 2, 24, 20)
+    assert masks[3:5, 1].all() and masks.sum() == 2 * 24 * 20
+
+
+def test_a_subject_keeps_its_own_methods(write: Write, support: SupportSet) -> None:
+    subject = load_custom(f"{write(FULL)}:Full", {})
+    assert (subject.name, subject.setting, subject.labelled) == (
+        "my full method",
+        "given",
+        ("all",),
+    )
+    assert subject.groups() == [(1,), (2,)]
+    subject.load(3, (1,))
+    identity = subject.identity(3, (1,))
+    assert (identity["fold"], identity["loaded"]) == (3, [3, (1,)])
+    query = support.scans[0].image
+    told = subject.predict_told(support, query, SliceGrid(2, 1.0, 24), torch.zeros(12, 2), True)
+    assert told.shape == (12, 2, 2, 2) and told.all()
+
+
+def test_identity_changes_with_options_and_source(write: Write) -> None:
+    name = write(PLAIN)
+    specs = [(name, {}), (name, {"value": 3}), (write(PLAIN + "\n# changed\n"), {})]
+    identities = [
+        load_custom(f"{name}:Everything", options).identity(0, None) for name, options in specs
+    ]
+    assert identities[0]["options"] == {} and identities[1]["options"] == {"value": 3}
+    assert identities[0]["source"] == identities[1]["source"] != identities[2]["source"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("np.zeros((2, 2, 2), int)", r"returned int64 of shape \(2, 2, 2\)"),
+        ("np.zeros(query_image.shape)", r"returned float64 of shape \(24, 20, 12\)"),
+    ],
+)
+def test_rejects_what_is_no_label_map(
+    write: Write, support: SupportSet, returned: str, words: str
+) -> None:
+    source = PLAIN.replace("np.full(query_image.shape, self.value)", returned)
+    subject = load_custom(f"{write(source)}:Everything", {})
+    with pytest.raises(DataError, match=words):
+        subject.predict(support, support.scans[0].image)
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "options", "words"),
+    [
+        (PLAIN, "{}", {}, "expected package.module:Class"),
+        (PLAIN, "{}:", {}, "expected package.module:Class"),
+        (PLAIN, ".{}:Everything", {}, "expected package.module:Class"),
+        (PLAIN, "{}_gone:Everything", {}, "_gone: no such module; run the command in its folder"),
+        (PLAIN, "gone.{}:Everything", {}, "no such module"),
+        ("import gone_package", "{}:Everything", {}, "needs the package gone_package"),
+        (PLAIN, "{}:Nothing", {}, "has no class Nothing"),
+        (PLAIN, "{}:np", {}, "has no class np"),
+        ("class Idle: pass", "{}:Idle", {}, r"has no predict\(support, query_image\)"),
+        (PLAIN, "{}:Everything", {"colour": 1}, "does not take the options {'colour': 1}"),
+    ],
+)
+def test_rejects(
+    write: Write, source: str, spec: str, options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        load_custom(spec.format(write(source)), options)
+
+
+def test_a_fault_of_the_class_itself_is_not_hidden(write: Write) -> None:
+    name = write("class Broken:\n    predict = print\n    def __init__(self): len(3)\n")
+    with pytest.raises(TypeError, match="has no len"):
+        load_custom(f"{name}:Broken", {})

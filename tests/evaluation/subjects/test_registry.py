@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
+from fsmis_components.evaluation.subjects.registry import make_subject
+from fsmis_components.evaluation.subjects.supervised_unet import SupervisedUNet
+
+BUNDLE = Path(__file__).parents[3] / "bundles" / "ssl_alpnet"
+GEOMETRY = {"spatial_size": 64, "modality": "mr", "slice_axis": 2, "ignore_spacing": True}
+
+
+def test_subjects_get_the_geometry() -> None:
+    floor = make_subject("mask_copy", GEOMETRY)
+    assert isinstance(floor, MaskCopy) and (floor.slice_axis, floor.ignore_spacing) == (2, True)
+    bundle = make_subject(f"{BUNDLE}:untrained", GEOMETRY, {"batch_size": 2})
+    assert isinstance(bundle, BundleSubject)
+    assert (bundle.geometry, bundle.batch_size) == (GEOMETRY, 2)
+    assert isinstance(make_subject("supervised_unet", GEOMETRY, {"steps": 3}), SupervisedUNet)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "words"),
+    [
+        ("nothing", {}, "no such subject; name one of mask_copy"),
+        ("mask_copy", {"colour": 1}, "unknown option"),
+        ("no_such_module:Method", {}, "no_such_module"),
+        ("universeg", {}, "universeg"),
+    ],
+)
+def test_rejects(spec: str, options: dict[str, int], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        make_subject(spec, GEOMETRY, options)

@@ -1,0 +1,293 @@
+"""Folds trained by one command: order, resuming, the time, failures, and one real training."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsmis_components.data.cases import find_cases
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.folds import fold_split
+from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
+from fsmis_components.evaluation import fold_training
+from fsmis_components.evaluation.excluded_slices import excluded_slices
+from fsmis_components.evaluation.fold_training import train_folds
+from phantom import write_dataset
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
+PLAN = {"stages": [{"epochs": 3, "episodes_per_epoch": 10}, {"epochs": 2, "seed": 2}]}
+
+
+class FakeTraining:
+    """Stands in for the command: does epochs of 60 s, and notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, object]] = []
+        self.seconds = 0.0  # its clock
+        self.broken: set[int] = set()
+        self.stop_after: int | None = None  # calls
+
+    def __call__(self, command: list[str]) -> None:
+        assert command[1:5] == ["-m", "monai.bundle", "run", "training"]
+        flags = [word[2:] for word in command[5::2]]
+        values = [word if "/" in word[:1] else ast.literal_eval(word) for word in command[6::2]]
+        knobs = dict(zip(flags, values, strict=True))
+        self.calls.append(knobs)
+        if self.stop_after is not None and len(self.calls) > self.stop_after:
+            raise KeyboardInterrupt
+        if knobs["fold"] in self.broken:
+            raise DataError("image_7.nii.gz: damaged; export it again.")
+        output = Path(str(knobs["output_dir"]))
+        epochs = int(knobs.get("epochs", 40))
+        limit = self.seconds + 60 * float(knobs.get("max_minutes", 1e9))
+        state = output / "training_state"
+        epoch = load_sharded(state)["epoch"] if has_sharded(state) else 0
+        first = epoch
+        while epoch < epochs and (epoch == first or self.seconds + 60 <= limit):
+            epoch += 1
+            self.seconds += 60
+        content = {"epoch": epoch, "settings": {"epochs": epochs}, "seconds": 60.0 * epoch}
+        save_sharded(content, state)
+        (output / "models").mkdir(exist_ok=True)
+        torch.save({"w": torch.tensor([knobs["fold"], epoch])}, output / "models" / "model.pt")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
+    training = FakeTraining()
+    monkeypatch.setattr(fold_training, "run_training", training)
+    monkeypatch.setattr(fold_training, "monotonic", lambda: training.seconds)
+    return training
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("six") / "phantoms", count=6, seed=3)
+
+
+def places(fake: FakeTraining, output: Path) -> list[str]:
+    return [str(Path(str(c["output_dir"])).relative_to(output)) for c in fake.calls]
+
+
+def test_trains_each_stage_of_each_fold(fake: FakeTraining, dataset: Path, tmp_path: Path):
+    assert train_folds(BUNDLE, dataset, tmp_path, [1, 0], plan=PLAN) == []
+    expected = ["fold0/stage1", "fold0/stage2", "fold1/stage1", "fold1/stage2"]
+    assert places(fake, tmp_path) == expected
+    first, second = fake.calls[:2]
+    assert first == {
+        "config_file": str(BUNDLE / "configs" / "train.json"),
+        "bundle_root": str(BUNDLE),
+        "dataset_dir": str(dataset),
+        "fold": 0,
+        "output_dir": str(tmp_path / "fold0" / "stage1"),
+        "epochs": 3,
+        "episodes_per_epoch": 10,
+        "cache_dir": str(tmp_path / "pseudo_labels"),
+    }
+    assert second["initial_weights"] == str(tmp_path / "fold0/stage1/models/model.pt")
+    assert (second["epochs"], second["seed"]) == (2, 2)
+    assert json.loads((tmp_path / "training.json").read_text()) == {
+        "format": 1,
+        "bundle": "ssl_alpnet",
+        "setting": "1",
+        "groups": [None],
+        "dataset": "phantoms",
+        "plan": PLAN,
+        "overrides": {},
+    }
+
+
+def test_a_finished_fold_has_the_last_weights_and_what_they_come_from(
+    fake: FakeTraining, dataset: Path, tmp_path: Path
+):
+    train_folds(BUNDLE, dataset, tmp_path, [3], plan=PLAN, overrides={"epochs": 4})
+    weights = torch.load(tmp_path / "fold3" / "model.pt", weights_only=True)
+    assert weights["w"].tolist() == [3, 4]
+    facts = json.loads((tmp_path / "fold3" / "finished.json").read_text())
+    assert facts["sha256"] == file_hash(tmp_path / "fold3" / "model.pt")
+    assert facts["seconds"] == 2 * 4 * 60
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["versions"]["torch"] == torch.__version__
+    assert len(facts["code"]) == 64 and "dropped_slices" not in facts
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_setting_2_trains_groups_within_folds_and_lists_slices(
+    fake: FakeTraining, dataset: Path, tmp_path: Path
+):
+    plan = {"stages": [{"epochs": 1}]}
+    arguments = {"setting": 2, "exclude_rule": "all", "structure_groups": [[2, 3], [1, 4]]}
+    assert train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=plan, **arguments) == []
+    folders = [f"fold{fold}_{group}" for fold in (0, 1) for group in ("2-3", "1-4")]
+    assert places(fake, tmp_path) == [f"{name}/stage1" for name in folders]
+    asked = [(c["setting"], c["test_structures"], c["exclude_rule"]) for c in fake.calls]
+    assert asked == [(2, [2, 3], "all"), (2, [1, 4], "all")] * 2
+    training = json.loads((tmp_path / "training.json").read_text())
+    assert (training["setting"], training["groups"]) == ("2-all", [[2, 3], [1, 4]])
+    split = fold_split(find_cases(dataset, labels="required"), 0)
+    found = excluded_slices(split.train, [2, 3], "all")
+    facts = json.loads((tmp_path / "fold0_2-3" / "finished.json").read_text())
+    assert facts["dropped_slices"] == {"dropped": len(found.dropped), "of": found.total}
+    assert 0 < len(found.dropped) < found.total
+    with (tmp_path / "fold0_2-3" / "dropped_slices.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(found.dropped)
+
+
+def test_goes_on_where_it_was(fake: FakeTraining, dataset: Path, tmp_path: Path):
+    fake.stop_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN)
+    fake.calls.clear()
+    fake.stop_after = None
+    assert train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN) == []
+    assert places(fake, tmp_path) == ["fold1/stage2"]
+    fake.calls.clear()
+    (tmp_path / "fold1" / "finished.json").unlink()  # interrupted between copying and noting
+    said: list[str] = []
+    assert train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN, say=said.append) == []
+    assert not fake.calls
+    assert said == ["fold0: is finished", "fold1: finished; nothing is left"]
+
+
+def test_the_time_is_shared_by_all_stages(fake: FakeTraining, dataset: Path, tmp_path: Path):
+    """Two folds of 3 + 2 epochs of a minute, in calls of 4 minutes."""
+    done = []
+    for _ in range(4):
+        before, said = fake.seconds, []
+        assert (
+            train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN, minutes=4, say=said.append)
+            == []
+        )
+        assert fake.seconds - before <= 4 * 60
+        done.append(sum(p.name == "finished.json" for p in tmp_path.rglob("*.json")))
+        if done[-1] < 2:
+            assert said[-1].startswith("the time is over; left: ")
+            assert said[-1].endswith("give the same command to go on")
+    assert done == [0, 1, 2, 2]
+    assert [call["max_minutes"] for call in fake.calls] == [4.0, 1.0, 4.0, 3.0, 4.0]
+    assert places(fake, tmp_path)[:4] == [
+        *("fold0/stage1", "fold0/stage2", "fold0/stage2", "fold1/stage1")
+    ]
+
+
+def test_says_which_folds_are_left_and_how_long_they_take(
+    fake: FakeTraining, dataset: Path, tmp_path: Path
+):
+    said: list[str] = []
+    plan = {"stages": [{"epochs": 4, "episodes_per_epoch": 5}]}
+    train_folds(BUNDLE, dataset, tmp_path, [0, 1, 2], plan=plan, minutes=5.5, say=said.append)
+    assert said == [
+        "fold0 stage 1 of 1: begins; how long all will take is known after the first stage",
+        "fold0 stage 1 of 1: done in 4 min",
+        "fold0: finished; about 8 min of training are left",
+        "fold1 stage 1 of 1: begins; about 8 min of training are left",
+        "the time is over; left: fold1, fold2 (about 7 min of training are left); give the same "
+        "command to go on",
+    ]
+
+
+def test_a_failure_does_not_stop_the_other_folds(fake: FakeTraining, dataset: Path, tmp_path: Path):
+    fake.broken = {0}
+    failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN)
+    assert failures == ["fold0: image_7.nii.gz: damaged; export it again."]
+    assert (tmp_path / "fold1" / "finished.json").is_file()
+    part = next((tmp_path / "fold1" / "stage1" / "training_state").glob("part-*"))
+    part.write_bytes(b"")
+    (tmp_path / "fold1" / "finished.json").unlink()
+    (tmp_path / "fold2").mkdir()
+    (tmp_path / "fold2" / "finished.json").write_text("{}")
+    fake.broken = set()
+    failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1, 2], plan=PLAN)
+    assert len(failures) == 2
+    assert failures[0].startswith("fold1: ") and part.name in failures[0]
+    assert "finished.json: damaged" in failures[1]
+    assert (tmp_path / "fold0" / "finished.json").is_file()
+
+
+def test_weights_that_are_not_those_of_the_training_are_refused(
+    fake: FakeTraining, dataset: Path, tmp_path: Path
+):
+    train_folds(BUNDLE, dataset, tmp_path, [0], plan=PLAN)
+    (tmp_path / "fold0" / "model.pt").write_bytes(b"other")
+    failures = train_folds(BUNDLE, dataset, tmp_path, [0], plan=PLAN)
+    assert "not the weights that finished.json names" in failures[0]
+    (tmp_path / "fold0" / "finished.json").unlink()
+    assert train_folds(BUNDLE, dataset, tmp_path, [0], plan=PLAN) == []
+    (tmp_path / "fold0" / "finished.json").unlink()
+    (tmp_path / "fold0" / "stage2" / "models" / "model.pt").unlink()
+    failures = train_folds(BUNDLE, dataset, tmp_path, [0], plan=PLAN)
+    assert "missing, though all epochs are done" in failures[0]
+
+
+def test_another_training_is_not_mixed_in(fake: FakeTraining, dataset: Path, tmp_path: Path):
+    train_folds(BUNDLE, dataset, tmp_path, [0], plan=PLAN)
+    before = (tmp_path / "training.json").read_text()
+    for changes, said in (
+        ({"overrides": {"seed": 3}}, "overrides"),
+        ({"plan": {"stages": [{"epochs": 3}]}}, "plan"),
+        ({"setting": 2, "structure_groups": [[2, 3]]}, "groups, setting"),
+    ):
+        with pytest.raises(DataError, match=rf"a training that differs in {said};"):
+            train_folds(BUNDLE, dataset, tmp_path, [1], **({"plan": PLAN} | changes))
+    assert (tmp_path / "training.json").read_text() == before
+    assert len(fake.calls) == 2
+    (tmp_path / "training.json").write_text("[]")
+    with pytest.raises(DataError, match="training.json: damaged"):
+        train_folds(BUNDLE, dataset, tmp_path, [1], plan=PLAN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"setting": 3}, "setting: expected 1 or 2"),
+        ({"setting": 2}, "Setting 2 needs the label values"),
+        ({"setting": 2, "structure_groups": [[1], []]}, "Setting 2 needs the label values"),
+        ({"structure_groups": [[1]]}, "Setting 1 takes none"),
+        ({"exclude_rule": "some"}, "exclude_rule: expected any or all"),
+        ({"minutes": 0.5}, "minutes: expected at least 1, got 0.5"),
+        ({"folds": [5]}, "fold: expected a number from 0 to 4"),
+        ({"overrides": {"fold": 1}}, "fold is set by"),
+        ({"dataset_dir": "nowhere"}, "nowhere: there is no such"),
+        ({"bundle_root": "nowhere"}, "train.json: cannot be read"),
+    ],
+)
+def test_rejects_before_anything_is_written(
+    fake: FakeTraining, dataset: Path, tmp_path: Path, changes: dict, said: str
+):
+    arguments = {"bundle_root": BUNDLE, "dataset_dir": dataset, "output_dir": tmp_path / "out"}
+    with pytest.raises(DataError, match=said):
+        train_folds(**(arguments | changes))
+    assert not (tmp_path / "out").exists() and not fake.calls
+
+
+@pytest.mark.slow
+def test_a_real_training_in_two_stages(dataset: Path, tmp_path: Path, capfd):
+    small = {
+        "spatial_size": 48,
+        "pseudo_label_min_size": [150],
+        "pseudo_labels_per_pair": 2,
+        "val_episodes": 2,
+        "episodes_per_epoch": 2,
+        "epochs": 1,
+    }
+    plan = {"stages": [{"learning_rate": 0.002}, {"learning_rate": 0.0}]}
+    output = tmp_path / "folder with a blank"
+    arguments = {"plan": plan, "setting": 2, "structure_groups": [[4]]}
+    assert train_folds(BUNDLE, dataset, output, [2], overrides=small, **arguments) == []
+    assert "| 1/1 [" in capfd.readouterr().err  # the training's own bar
+    folder = output / "fold2_4"
+    first, last = (
+        torch.load(path, weights_only=True)
+        for path in (folder / "stage1" / "models" / "model.pt", folder / "model.pt")
+    )
+    # the second stage begins from the first and, at a learning rate of 0, stays there
+    names = [name for name in first if "running" not in name and "num_batches" not in name]
+    assert names and all(torch.equal(first[name], last[name]) for name in names)
+    facts = json.loads((folder / "finished.json").read_text())
+    assert facts["seconds"] > 0 and facts["dropped_slices"]["dropped"] > 0

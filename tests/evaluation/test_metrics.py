@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from monai.metrics.utils import get_code_to_measure_table
+
+from fsmis_components.evaluation import metrics
+from fsmis_components.evaluation.metrics import MaskFigures, mask_figures, slice_counts
+from fsmis_components.evaluation.records import FIGURES
+
+CHAOS = (7.7, 1.25, 1.25)
+EMPTY = np.zeros((6, 8, 9), bool)
+
+
+def box(*ranges: tuple[int, int], shape: tuple[int, int, int] = (6, 8, 9)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(*r) for r in ranges)] = True
+    return mask
+
+
+def smooth_pair(seed: int, shape: tuple[int, int, int] = (6, 12, 11)) -> tuple[np.ndarray, ...]:
+    """Two blobs that reach the border of the volume, with holes and loose voxels."""
+    noise = np.random.default_rng(seed)
+    field = noise.normal(size=shape)
+    for axis in range(3):
+        field += np.roll(field, 1, axis) + np.roll(field, -1, axis)
+    other = field + noise.normal(0, 2, shape)
+    return field > 2, other > 2
+
+
+def by_monai(predicted: np.ndarray, labelled: np.ndarray, spacing: tuple[float, ...]) -> tuple:
+    """NSD and HD95 of the whole volume, without our crop and our shortcuts."""
+    pair = [torch.from_numpy(mask)[None, None].float() for mask in (predicted, labelled)]
+    nsd = compute_surface_dice(
+        *pair, [2.0], include_background=True, spacing=spacing, use_subvoxels=True
+    )
+    hd95 = compute_hausdorff_distance(
+        *pair, include_background=True, percentile=95, spacing=spacing
+    )
+    return 100 * float(nsd), float(hd95)
+
+
+def test_names_are_those_of_the_records() -> None:
+    assert tuple(field.name for field in fields(MaskFigures)) == FIGURES
+
+
+def test_counts_of_voxels() -> None:
+    labelled = box((1, 4), (2, 4), (2, 6))  # 24 voxels
+    predicted = box((2, 5), (2, 4), (2, 5))  # 18 voxels, 12 of them right
+    figures = mask_figures(predicted, labelled, CHAOS)
+    assert figures.dice == pytest.approx(100 * 24 / 42)
+    assert figures.precision == pytest.approx(100 * 12 / 18)
+    assert figures.recall == 50
+    assert figures.extent_error == 2  # slice 1 and slice 4
+    assert figures.false_positive_ml == pytest.approx(6 * 7.7 * 1.25 * 1.25 / 1000)
+    assert mask_figures(predicted, labelled, CHAOS, voxel_ml=0.5).false_positive_ml == 3
+
+
+def test_figures_are_plain_numbers() -> None:
+    for predicted, labelled in (smooth_pair(7), (EMPTY, EMPTY), (EMPTY, ~EMPTY)):
+        figures = asdict(mask_figures(predicted, labelled, np.float32(CHAOS)))
+        assert {type(value) for value in figures.values()} == {float}
+
+
+def test_a_gap_lies_inside_the_extent() -> None:
+    labelled = box((1, 5), (2, 4), (2, 4))
+    predicted = labelled.copy()
+    predicted[2:4] = False
+    assert mask_figures(predicted, labelled, CHAOS).extent_error == 0
+    apart = box((0, 1), (2, 4), (2, 4))
+    assert mask_figures(apart, labelled, CHAOS).extent_error == 5
+
+
+def test_empty_masks_have_figures() -> None:
+    mask = box((1, 4), (2, 4), (2, 6))
+    volume_ml = 24 * 0.001
+    diagonal = math.sqrt(6**2 + 8**2 + 9**2)
+    # dice, nsd, hd95, precision, recall, extent error, false positives
+    expected = {
+        "both": (EMPTY, EMPTY, (100, 100, 0, 100, 100, 0, 0)),
+        "label": (mask, EMPTY, (0, 0, diagonal, 0, 100, 3, volume_ml)),
+        "prediction": (EMPTY, mask, (0, 0, diagonal, 0, 0, 3, 0)),
+    }
+    for name, (predicted, labelled, figures) in expected.items():
+        found = tuple(asdict(mask_figures(predicted, labelled, (1, 1, 1))).values())
+        assert found == pytest.approx(figures), name
+
+
+def test_equal_masks() -> None:
+    mask = box((0, 6), (0, 8), (0, 9))
+    assert mask_figures(mask, mask, CHAOS) == MaskFigures(100, 100, 0, 100, 100, 0, 0)
+
+
+def test_a_box_one_slice_too_high() -> None:
+    """3 x 3 x 3 voxels of 7.7 x 1.25 x 1.25 mm, on paper.
+
+    A surface has a point at each of the 4 x 4 x 4 voxel corners around the box but the inner 8:
+    in a face its area is that of a voxel's face, on an edge half the diagonal of the cross-section
+    along that edge, at a vertex an eighth of (the three faces' areas as a vector). All points but
+    the 16 of the lowest plane lie within 1.25 mm of the other surface, which has side walls there
+    or is at most one pixel away; the lowest plane is 7.7 mm away.
+    """
+    labelled, predicted = box((2, 5), (2, 5), (3, 6)), box((1, 4), (2, 5), (3, 6))
+    cap, side = 1.25 * 1.25, 7.7 * 1.25
+    lying_edge, standing_edge = math.hypot(cap, side) / 2, math.hypot(side, side) / 2
+    vertex = math.hypot(cap, side, side) / 8
+    lowest_plane = 4 * cap + 8 * lying_edge + 4 * vertex
+    middle_plane = 8 * side + 4 * standing_edge
+    surface = 2 * lowest_plane + 2 * middle_plane
+    figures = mask_figures(predicted, labelled, CHAOS)
+    assert figures.nsd == pytest.approx(100 * (surface - lowest_plane) / surface, rel=1e-6)
+    # 9 of 26 border voxels, the lowest, are 7.7 mm away: more than 5 in a hundred
+    assert figures.hd95_mm == pytest.approx(7.7, rel=1e-6)
+
+
+def test_tolerance() -> None:
+    labelled = box((1, 5), (2, 5), (2, 6))
+    predicted = np.roll(labelled, 2, axis=2)
+    # only two voxels of 1 mm to the side: within 2 mm, and not within less
+    assert mask_figures(predicted, labelled, (1, 1, 1)).nsd == 100
+    assert mask_figures(predicted, labelled, (1, 1, 1), tolerance_mm=1.99).nsd < 100
+
+
+@pytest.mark.parametrize("spacing", [CHAOS, (1.5, 1.5, 1.5), (0.5, 2.0, 3.0)])
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("way", ["tree", "transform"])
+def test_matches_brute_force_and_monai(
+    spacing: tuple[float, float, float], seed: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "transform":
+        monkeypatch.setattr(metrics, "_TREE_POINTS", 0)
+    predicted, labelled = smooth_pair(seed)
+    figures = mask_figures(predicted, labelled, spacing)
+    assert 0 < figures.nsd < 100
+    nsd, hd95 = by_monai(predicted, labelled, spacing)
+    assert figures.nsd == pytest.approx(nsd, rel=1e-5)
+    assert figures.hd95_mm == pytest.approx(hd95, rel=1e-5)
+    assert figures.nsd == pytest.approx(brute_force_nsd(predicted, labelled, spacing))
+    assert figures.hd95_mm == pytest.approx(brute_force_hd95(predicted, labelled, spacing))
+
+
+def brute_force_nsd(
+    predicted: np.ndarray, labelled: np.ndarray, spacing: tuple[float, ...]
+) -> float:
+    """Every voxel corner at which a mask changes against every such corner of the other mask."""
+    table, kernel = get_code_to_measure_table(spacing)
+
+    def surface(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.pad(mask, 1)
+        points, areas = [], []
+        for z, y, x in np.ndindex(*(size + 1 for size in mask.shape)):
+            around = padded[z : z + 2, y : y + 2, x : x + 2]
+            if around.any() and not around.all():
+                points.append((z, y, x))
+                areas.append(table[int((around * kernel[0, 0].numpy()).sum())])
+        return np.array(points) * spacing, np.array(areas, float)
+
+    (first, areas), (second, other_areas) = surface(predicted), surface(labelled)
+    between = np.linalg.norm(first[:, None] - second[None], axis=-1)
+    right = areas[between.min(1) <= 2].sum() + other_areas[between.min(0) <= 2].sum()
+    return 100 * right / (areas.sum() + other_areas.sum())
+
+
+def brute_force_hd95(
+    predicted: np.ndarray, labelled: np.ndarray, spacing: tuple[float, ...]
+) -> float:
+    """Every border voxel against every border voxel; a border voxel has a face to the outside."""
+
+    def border(mask: np.ndarray) -> np.ndarray:
+        points = []
+        for z, y, x in np.argwhere(mask):
+            around = np.pad(mask, 1)[z : z + 3, y : y + 3, x : x + 3]
+            faces = around[[0, 2, 1, 1, 1, 1], [1, 1, 0, 2, 1, 1], [1, 1, 1, 1, 0, 2]]
+            if not faces.all():
+                points.append((z, y, x))
+        return np.array(points) * spacing
+
+    first, second = border(predicted), border(labelled)
+    between = np.linalg.norm(first[:, None] - second[None], axis=-1)
+    return max(np.percentile(between.min(axis), 95) for axis in (0, 1))
+
+
+def test_the_place_in_the_volume_changes_nothing_but_the_diagonal() -> None:
+    predicted, labelled = smooth_pair(4)
+    inside = [np.pad(mask, ((5, 9), (20, 3), (0, 31))) for mask in (predicted, labelled)]
+    assert mask_figures(*inside, CHAOS) == mask_figures(predicted, labelled, CHAOS)
+
+
+def test_masks_are_left_as_they_are() -> None:
+    predicted, labelled = smooth_pair(5)
+    before = predicted.copy(), labelled.copy()
+    mask_figures(predicted, labelled, CHAOS)
+    slice_counts(predicted, labelled)
+    assert np.array_equal(predicted, before[0]) and np.array_equal(labelled, before[1])
+
+
+def test_slices_of_another_memory_order() -> None:
+    predicted, labelled = smooth_pair(6)
+    columns = [np.asfortranarray(mask) for mask in (predicted, labelled)]
+    strided = [np.repeat(mask, 2, axis=2)[:, :, ::2] for mask in (predicted, labelled)]
+    expected = mask_figures(predicted, labelled, CHAOS)
+    assert mask_figures(*columns, CHAOS) == expected
+    assert mask_figures(*strided, CHAOS) == expected
+
+
+def test_slice_counts() -> None:
+    labelled, predicted = box((1, 3), (0, 2), (0, 3)), box((2, 4), (1, 2), (0, 4))
+    counts = slice_counts(predicted, labelled)
+    assert counts.overlap == [0, 0, 3, 0, 0, 0]
+    assert counts.predicted == [0, 0, 4, 4, 0, 0]
+    assert counts.labelled == [0, 6, 6, 0, 0, 0]
+    assert {type(number) for number in counts.overlap} == {int}
+
+
+def test_rejects() -> None:
+    with pytest.raises(ValueError, match=r"mask_figures: expected masks of one shape, got \(6, 8"):
+        mask_figures(EMPTY, EMPTY[1:], CHAOS)
+    with pytest.raises(ValueError, match=r"slice_counts: expected bool masks .*, got uint8"):
+        slice_counts(EMPTY, EMPTY.astype(np.uint8))
+    with pytest.raises(ValueError, match=r"expected bool masks \(D, h, w\), got bool of shape \(8"):
+        mask_figures(EMPTY[0], EMPTY[0], CHAOS)
+    for spacing in ((1.0, 1.0), (1.0, 0.0, 1.0), (1.0, math.nan, 1.0)):
+        with pytest.raises(ValueError, match="spacing of three numbers > 0"):
+            mask_figures(EMPTY, EMPTY, spacing)

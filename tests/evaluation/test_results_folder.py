@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.evaluation.records import UNDEFINED, CaseRecord, Row, SliceCounts
+from fsmis_components.evaluation.results_folder import (
+    UnitFolder,
+    file_name,
+    read_record,
+    read_records,
+    write_rows,
+)
+
+ROW = Row(
+    "m", "1", 0, 0, 1, "9", "sections", "wv", "7", "liver", 1, "scored",
+    80.5, 70.0, 12.5, 90.0, 75.0, 2.0, 1.25,
+)  # fmt: skip
+RECORD = CaseRecord(
+    [ROW], [SliceCounts([1], [2], [3])], "image_7.nii.gz", "label_7.nii.gz", {}, 1.5, "abc"
+)
+
+
+def unit(folder: Path, **identity: str) -> UnitFolder:
+    return UnitFolder(folder, "a method", "fold0", identity or {"weights": "x"})
+
+
+def test_a_finished_case_comes_back_whole(tmp_path: Path) -> None:
+    nan = replace(ROW, status=UNDEFINED, dice=float("nan"))
+    unit(tmp_path).add("7", replace(RECORD, rows=[ROW, nan]))
+    found = unit(tmp_path).finished("7", "abc")
+    assert found is not None and found.rows[0] == ROW and found.counts == RECORD.counts
+    assert found.rows[1].dice != found.rows[1].dice
+    assert len(read_records(tmp_path)) == 1
+
+
+def test_a_case_of_other_files_or_a_failed_one_is_not_finished(tmp_path: Path) -> None:
+    folder = unit(tmp_path)
+    assert folder.finished("7", "abc") is None
+    folder.add("7", RECORD)
+    assert folder.finished("7", "other") is None
+    folder.add("7", replace(RECORD, message="it broke"))
+    assert folder.finished("7", "abc") is None
+
+
+def test_refuses_what_another_identity_filled(tmp_path: Path) -> None:
+    unit(tmp_path)
+    with pytest.raises(DataError, match="results that differ in weights; choose another"):
+        unit(tmp_path, weights="y")
+
+
+def test_damaged_and_missing_records(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no results there"):
+        read_records(tmp_path)
+    path = tmp_path / "7.json"
+    for text in ("{", "[]", "{}"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"7.json: .* delete it"):
+            read_record(path)
+
+
+def test_names_become_file_names() -> None:
+    assert file_name("ssl_alpnet (untrained)") == "ssl_alpnet_untrained"
+    assert file_name("../x y") == "x_y"
+    assert file_name("***") == "unnamed"
+
+
+def test_rows_as_csv(tmp_path: Path) -> None:
+    path = write_rows([ROW, replace(ROW, dice=float("nan"))], tmp_path / "new" / "cases.csv")
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("method,setting,fold,choice,shots,support,labelled,protocol,case")
+    assert lines[1].endswith("scored,80.5000,70.0000,12.5000,90.0000,75.0000,2.0000,1.2500")
+    assert lines[2].endswith("scored,,70.0000,12.5000,90.0000,75.0000,2.0000,1.2500")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsmis_components.data.cases import Case
+from fsmis_components.data.errors import DataError
+from fsmis_components.evaluation.rules import RULES
+
+CASES = [Case(str(number), Path(f"image_{number}.nii.gz")) for number in range(20)]
+
+
+def names(cases: tuple[Case, ...]) -> list[int]:
+    return [int(case.name) for case in cases]
+
+
+def test_alp_folds_are_disjoint_and_supported_by_the_next_case() -> None:
+    tasks = [
+        RULES["ep1-alp"].task(CASES, fold, num_folds=5, shots=1, choice=0) for fold in range(5)
+    ]
+    assert [names(task.queries) for task in tasks] == [
+        list(range(4 * i, 4 * i + 4)) for i in range(5)
+    ]
+    assert [names(task.support) for task in tasks] == [[4], [8], [12], [16], [0]]
+
+
+@pytest.mark.parametrize(
+    ("fold", "shots", "choice", "expected"),
+    [(0, 3, 0, [4, 5, 6]), (0, 1, 2, [6]), (3, 5, 2, [18, 19, 0, 1, 2]), (4, 1, 15, [15])],
+)
+def test_alp_shots_and_choices_go_on_from_the_next_case(
+    fold: int, shots: int, choice: int, expected: list[int]
+) -> None:
+    task = RULES["ep1-alp"].task(CASES, fold, num_folds=5, shots=shots, choice=choice)
+    assert names(task.support) == expected
+    assert not set(task.support) & set(task.queries)
+
+
+def test_every_case_is_tested_once_for_each_choice_of_support() -> None:
+    for choice in range(16):
+        tested = [
+            name
+            for fold in range(5)
+            for name in names(
+                RULES["ep1-alp"].task(CASES, fold, num_folds=5, shots=1, choice=choice).queries
+            )
+        ]
+        assert tested == list(range(20))
+
+
+def test_alp_rejects_a_support_among_the_queries() -> None:
+    with pytest.raises(DataError, match="2 support scans at choice 15 are not to be had"):
+        RULES["ep1-alp"].task(CASES, 0, num_folds=5, shots=2, choice=15)
+
+
+def test_qnet_lists_overlap_and_leave_five_cases_out() -> None:
+    tasks = [
+        RULES["ep1-qnet"].task(CASES, fold, num_folds=5, shots=1, choice=2) for fold in range(5)
+    ]
+    # the last list is in the order of the numbers, so its third case is 17 and not 18
+    assert [names(task.support) for task in tasks] == [[2], [6], [10], [14], [17]]
+    assert names(tasks[4].queries) == [0, 16, 18, 19]
+    tested = sorted(name for task in tasks for name in names(task.queries))
+    assert sorted({*range(20)} - set(tested)) == [2, 6, 10, 14, 17]
+    assert sorted(name for name in set(tested) if tested.count(name) == 2) == [0, 4, 8, 12, 16]
+
+
+@pytest.mark.parametrize(("shots", "choice", "words"), [(3, 2, "one support"), (1, 5, "0 to 4")])
+def test_qnet_rejects(shots: int, choice: int, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        RULES["ep1-qnet"].task(CASES, 0, num_folds=5, shots=shots, choice=choice)
+
+
+def test_sections_of_both_rules() -> None:
+    present = np.zeros((9, 3), bool)
+    present[[2, 3, 4, 5, 7], 0] = True  # with a gap
+    present[6, 2] = True
+    # alp: thirds of the range 2..7, the gap is scored too
+    assert RULES["ep1-alp"].sections(present).T.tolist() == [
+        [-1, -1, 0, 0, 1, 1, 2, 2, -1],
+        [-1] * 9,
+        [-1, -1, -1, -1, -1, -1, 0, -1, -1],
+    ]
+    # qnet: the five slices that hold it in parts of 1, 2 and 2
+    assert RULES["ep1-qnet"].sections(present).T.tolist() == [
+        [-1, -1, 0, 1, 1, 2, -1, 2, -1],
+        [-1] * 9,
+        [-1, -1, -1, -1, -1, -1, 2, -1, -1],
+    ]

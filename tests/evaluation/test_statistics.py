@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from fsmis_components.evaluation.statistics import Spread, describe, paired_comparison
+
+
+def test_mean_and_sample_deviation() -> None:
+    spread = describe([70.0, 80.0, 90.0, 100.0])
+    assert spread.mean == 85 and spread.count == 4
+    assert spread.sd == pytest.approx(math.sqrt((225 + 25 + 25 + 225) / 3))
+
+
+@pytest.mark.parametrize(
+    ("values", "interval"), [([0.0, 3.0, 9.0], (0, 9)), ([0.0, 0.0, 10.0, 10.0, 20.0], (2, 14))]
+)
+def test_the_interval_is_that_of_all_resamples(
+    values: list[float], interval: tuple[float, float]
+) -> None:
+    """Few values have few resamples (27 and 3125), of which the bootstrap draws."""
+    draws = itertools.product(values, repeat=len(values))
+    means = [np.mean(draw) for draw in draws]
+    assert tuple(np.percentile(means, [2.5, 97.5], method="inverted_cdf")) == interval
+    spread = describe(values)
+    assert (spread.low, spread.high) == interval
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+    noise = np.random.default_rng(1)
+    inside = 0
+    for _ in range(200):
+        spread = describe(noise.normal(80, 5, 40), samples=500)
+        inside += spread.low <= 80 <= spread.high
+    assert 180 <= inside <= 198
+
+
+def test_one_value_and_equal_values() -> None:
+    assert describe([0.1]) == Spread(0.1, 0.0, 0.1, 0.1, 1)
+    assert describe([0.1] * 7) == Spread(0.1, 0.0, 0.1, 0.1, 7)
+
+
+def test_same_values_same_bits_in_any_order() -> None:
+    values = np.random.default_rng(2).normal(70, 9, 20).tolist()
+    assert describe(values) == describe(values[::-1]) == describe(iter(values))
+    assert describe(values, seed=1) != describe(values)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
+def test_rejects_what_has_no_mean(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="describe: expected one or more finite values, got"):
+        describe(values)
+
+
+def test_pairs_on_shared_cases_only() -> None:
+    first = {"1": 80.0, "2": 90.0, "3": 70.0, "only here": 0.0}
+    second = {"3": 71.0, "2": 84.0, "1": 79.0, "only there": 100.0}
+    found = paired_comparison(first, second)
+    assert found.count == 3 and found.mean_difference == pytest.approx((1 + 6 - 1) / 3)
+    assert found.low == -1 and found.high == 6
+    turned = paired_comparison(second, first)
+    assert turned.mean_difference == -found.mean_difference and turned.p_value == found.p_value
+
+
+def p_by_enumeration(differences: list[float]) -> float:
+    """Two-sided p over all signs that the ranks may have."""
+    ranks = np.argsort(np.argsort(np.abs(differences))) + 1
+    plus = sum(rank for rank, value in zip(ranks, differences, strict=True) if value > 0)
+    sums = [sum(itertools.compress(ranks, s)) for s in itertools.product((0, 1), repeat=len(ranks))]
+    low = np.mean([total <= plus for total in sums])
+    high = np.mean([total >= plus for total in sums])
+    return min(1.0, 2 * min(low, high))
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [[1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3.0, -1.0, 5.0, 7.0, -2.0, 9.0]],
+)
+def test_exact_p_value(differences: list[float]) -> None:
+    first = {str(case): value for case, value in enumerate(differences)}
+    found = paired_comparison(first, dict.fromkeys(first, 0.0))
+    assert found.p_value == pytest.approx(p_by_enumeration(differences))
+    if len(differences) < 6:
+        assert found.p_value > 0.05
+
+
+def test_cases_without_a_difference() -> None:
+    first = {"1": 80.0, "2": 90.0, "3": 70.0}
+    assert paired_comparison(first, first).p_value == 1
+    assert paired_comparison(first, first).mean_difference == 0
+    moved = {str(case): float(case + 1) for case in range(16)}
+    zeros = dict.fromkeys("abcd", 0.0)
+    found = paired_comparison(moved | zeros, dict.fromkeys(moved | zeros, 0.0))
+    assert found.count == 20 and found.mean_difference == 6.8
+    assert found.p_value == pytest.approx(2 / 2**16)  # exact, of the 16 that differ
+
+
+def test_rounding_noise_is_no_difference() -> None:
+    second = {str(case): 10.0 * case for case in range(8)}
+    first = {case: value + 1e-13 for case, value in second.items()}
+    assert paired_comparison(first, second).p_value == 1
+
+
+def test_comparison_in_any_order() -> None:
+    noise = np.random.default_rng(3)
+    first = {str(case): value for case, value in enumerate(noise.normal(70, 9, 20))}
+    second = {case: value + noise.normal(1, 2) for case, value in first.items()}
+    turned = dict(reversed(first.items()))
+    assert paired_comparison(first, second) == paired_comparison(turned, second)
+
+
+def test_rejects_methods_without_a_common_case() -> None:
+    with pytest.raises(ValueError, match="expected cases that both methods have, got none"):
+        paired_comparison({"1": 1.0}, {"2": 1.0})

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import Any
+
+import pytest
+
+from fsmis_components.evaluation.records import ABSENT, FIGURES, SCORED, UNDEFINED, Row
+from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
+from fsmis_components.evaluation.summary import FLOOR, summarise
+
+VALUES = {"liver": 1, "spleen": 4}
+
+
+def row(case: str, structure: str, dice: float, **other: Any) -> Row:
+    """A row of method "a" under "wv"; all figures but Dice are the label value."""
+    known = {
+        "method": "a",
+        "setting": "1",
+        "fold": 0,
+        "choice": 0,
+        "shots": 1,
+        "support": "9",
+        "labelled": "sections",
+        "protocol": "wv",
+        "status": SCORED,
+    }
+    figures = dict.fromkeys(FIGURES, float(VALUES[structure])) | {"dice": dice}
+    if math.isnan(dice):
+        figures, known["status"] = dict.fromkeys(FIGURES, math.nan), UNDEFINED
+    return Row(
+        case=case, structure=structure, value=VALUES[structure], **{**known, **figures, **other}
+    )
+
+
+def only_group(rows: list[Row]) -> dict[str, Any]:
+    (group,) = summarise(rows)["groups"]
+    return group
+
+
+def test_choices_first_then_structures_then_cases() -> None:
+    rows = [
+        row("1", "liver", 90),
+        row("1", "liver", 70, choice=1),
+        row("1", "spleen", 40),
+        row("1", "spleen", 40, choice=1),
+        row("2", "liver", 50),  # one choice, one structure: still one case
+    ]
+    group = only_group(rows)
+    assert (group["choices"], group["folds"]) == ([0, 1], [0])
+    assert group["structures"]["liver"]["dice"]["mean"] == pytest.approx((80 + 50) / 2)
+    assert group["structures"]["liver"]["cases"] == 2
+    assert group["structures"]["spleen"]["dice"] == {"mean": 40, "sd": 0, "low": 40, "high": 40}
+    mean = group["mean"]
+    assert mean["cases"] == 2
+    assert mean["dice"]["mean"] == pytest.approx(((80 + 40) / 2 + 50) / 2)
+    assert mean["dice"]["sd"] == pytest.approx(10 / math.sqrt(2))
+    assert (mean["dice"]["low"], mean["dice"]["high"]) == (50, 60)
+    # choice 0: ((90 + 40) / 2 + 50) / 2, choice 1: (70 + 40) / 2 of its only case
+    assert group["support_choice_range"] == {"lowest": 55.0, "highest": 57.5}
+
+
+def test_every_figure_is_described() -> None:
+    group = only_group([row("1", "liver", 90), row("1", "spleen", 50)])
+    for figure in FIGURES[1:]:
+        assert group["structures"]["spleen"][figure]["mean"] == 4
+        assert group["mean"][figure]["mean"] == 2.5
+    assert "support_choice_range" not in group
+
+
+def test_a_case_in_two_folds_is_two_units() -> None:
+    group = only_group([row("1", "liver", 90), row("1", "liver", 50, fold=1)])
+    assert group["mean"]["cases"] == 2 and group["folds"] == [0, 1]
+    assert group["mean"]["dice"]["mean"] == 70
+
+
+def test_absent_counts_and_undefined_is_left_out() -> None:
+    rows = [
+        row("1", "liver", 80),
+        row("1", "spleen", 0, status=ABSENT),
+        row("2", "liver", 60),
+        row("2", "spleen", math.nan),
+        row("3", "spleen", math.nan),
+    ]
+    group = only_group(rows)
+    spleen = group["structures"]["spleen"]
+    assert (spleen["cases"], spleen["absent"], spleen["undefined"]) == (1, 1, 2)
+    assert spleen["dice"]["mean"] == 0
+    mean = group["mean"]
+    assert (mean["cases"], mean["absent"], mean["undefined"]) == (2, 1, 2)
+    assert mean["dice"]["mean"] == pytest.approx((40 + 60) / 2)
+
+
+def test_nothing_defined() -> None:
+    rows = [row("1", "liver", math.nan, choice=choice) for choice in (0, 1)]
+    group = only_group(rows)
+    assert group["mean"]["cases"] == 0 and "support_choice_range" not in group
+    assert group["mean"]["dice"] == {"mean": None, "sd": None, "low": None, "high": None}
+
+
+def test_rules_settings_and_supports_stay_apart() -> None:
+    kinds = [
+        {"protocol": "ep1-qnet"},
+        {"protocol": "ep1-alp"},
+        {"setting": "2-any"},
+        {"labelled": "all"},
+        {"shots": 5},
+        {"method": FLOOR, "setting": "-"},
+        {},
+    ]
+    rows = [row("1", "liver", 10.0 * index, **kind) for index, kind in enumerate(kinds)]
+    groups = summarise(rows)["groups"]
+    names = ("method", "setting", "labelled", "shots", "protocol")
+    assert [tuple(group[name] for name in names) for group in groups] == [
+        (FLOOR, "-", "sections", 1, "wv"),
+        ("a", "1", "sections", 1, "ep1-alp"),
+        ("a", "1", "sections", 1, "ep1-qnet"),
+        ("a", "1", "sections", 1, "wv"),
+        ("a", "1", "sections", 5, "wv"),
+        ("a", "1", "all", 1, "wv"),
+        ("a", "2-any", "sections", 1, "wv"),
+    ]
+    assert [group["mean"]["dice"]["mean"] for group in groups] == [50, 10, 0, 60, 40, 30, 20]
+
+
+def test_two_trainings_of_setting_2_are_one_case() -> None:
+    """One model segments the liver, the other the spleen."""
+    rows = [row("1", "spleen", 60, setting="2-any"), row("1", "liver", 80, setting="2-any")]
+    group = only_group(rows)
+    assert list(group["structures"]) == ["liver", "spleen"]  # by label value
+    assert group["mean"]["cases"] == 1 and group["mean"]["dice"]["mean"] == 70
+
+
+def test_wv_gap_of_ep1_or_else_of_the_oracle() -> None:
+    rows = [
+        row("1", "liver", 90, protocol="ep1-alp"),
+        row("1", "liver", 95, protocol="oracle"),
+        row("1", "liver", 60),
+        row("2", "liver", 80, protocol="ep1-alp"),
+        row("2", "liver", 70),
+        row("2", "spleen", math.nan, protocol="ep1-alp"),
+        row("2", "spleen", 0, status=ABSENT),  # EP1 has no figure to set against it
+        row("1", "liver", 75, protocol="oracle", labelled="all"),
+        row("1", "liver", 70, labelled="all"),
+        row("1", "liver", 70, labelled="all", shots=3),  # nothing told: no gap
+    ]
+    told, oracle = summarise(rows)["wv_gaps"]
+    assert (told["method"], told["setting"], told["labelled"]) == ("a", "1", "sections")
+    assert (told["told"], told["count"], told["mean_difference"]) == ("ep1-alp", 2, 20)
+    assert (told["low"], told["high"]) == (10, 30)
+    assert (oracle["labelled"], oracle["told"], oracle["mean_difference"]) == ("all", "oracle", 5)
+
+
+def test_methods_are_compared_within_protocol_slices_and_setting() -> None:
+    rows = [
+        row("1", "liver", 80),
+        row("1", "liver", 85, protocol="oracle"),
+        row("1", "liver", 70, setting="2-any"),
+        row("1", "liver", 60, method="b", setting="2-any"),
+        row("1", "liver", 50, method="b", labelled="all"),
+        row("1", "liver", 40, method="c", setting="-"),
+        row("1", "liver", 30, method=FLOOR, setting="-"),
+    ]
+    found = [
+        (entry["setting"], entry["first"], entry["second"], entry["mean_difference"])
+        for entry in summarise(rows)["comparisons"]
+    ]
+    assert found == [
+        ("-", "c", FLOOR, 10),
+        ("1", "a", "c", 40),
+        ("1", "a", FLOOR, 50),
+        ("2-any", "a", "b", 10),
+        ("2-any", "a", "c", 30),
+        ("2-any", "a", FLOOR, 40),
+        ("2-any", "b", "c", 20),
+        ("2-any", "b", FLOOR, 30),
+    ]
+
+
+def test_methods_are_compared_on_what_both_have() -> None:
+    rows = [
+        row("1", "liver", 80),
+        row("1", "spleen", 0),  # b has no spleen
+        row("1", "liver", 0, choice=1),  # b has no second choice
+        row("2", "liver", 90),
+        row("3", "liver", 0),  # b has no case 3
+        row("1", "liver", 70, method="b"),
+        row("2", "liver", 60, method="b"),
+        row("2", "liver", 0, method="b", fold=1),  # a has no case 2 in fold 1
+    ]
+    (found,) = summarise(rows)["comparisons"]
+    assert (found["count"], found["mean_difference"], found["p_value"]) == (2, 20, 0.5)
+    apart = [row("1", "liver", 80), row("2", "liver", 70, method="b")]
+    assert summarise(apart)["comparisons"] == []
+
+
+def test_a_case_in_two_folds_is_compared_in_each() -> None:
+    rows = [
+        row("1", "liver", dice + fold, method=method, fold=fold)
+        for method, dice in (("a", 80), ("b", 70))
+        for fold in (0, 1)
+    ]
+    assert summarise(rows)["comparisons"][0]["count"] == 2
+
+
+def test_differences_are_those_of_the_means() -> None:
+    noise = random.Random(1)
+    rows = [
+        row(str(case), structure, noise.uniform(0, 100), method=method, choice=choice)
+        for case in range(7)
+        for structure in VALUES
+        for method in "ab"
+        for choice in (0, 1, 2)
+    ]
+    summary = summarise(rows)
+    first, second = (group["mean"]["dice"]["mean"] for group in summary["groups"])
+    assert summary["comparisons"][0]["mean_difference"] == pytest.approx(first - second)
+
+
+def test_json_with_the_same_bytes_for_rows_in_any_order() -> None:
+    noise = random.Random(2)
+    rows = [
+        row(str(case), structure, noise.uniform(0, 100), protocol=protocol, choice=choice)
+        for case in range(5)
+        for structure in VALUES
+        for protocol in ("ep1-alp", "wv")
+        for choice in (0, 1, 2)
+    ]
+    text = json.dumps(summarise(rows), allow_nan=False)
+    noise.shuffle(rows)
+    assert json.dumps(summarise(rows), allow_nan=False) == text
+
+
+def test_no_rows() -> None:
+    assert summarise([]) == {"groups": [], "wv_gaps": [], "comparisons": []}
+
+
+def test_the_floor_is_the_mask_copy() -> None:
+    assert MaskCopy.name == FLOOR
+
+
+def test_rejects() -> None:
+    with pytest.raises(ValueError, match="expected each row once, got two of .*'liver'"):
+        summarise([row("1", "liver", 80), row("1", "liver", 70)])
+    with pytest.raises(ValueError, match="expected finite figures, got .*nan"):
+        summarise([row("1", "liver", 80, hd95_mm=math.nan)])
+    with pytest.raises(ValueError, match="expected a protocol of .*'wv'.*, got ep2"):
+        summarise([row("1", "liver", 80, protocol="ep2")])

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+import benchmark
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "tools/benchmark.py", *map(str, words)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+
+def evaluate(dataset: Path, output: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    return run(
+        "evaluate", "--dataset_dir", dataset, "--output_dir", output,
+        "--num_folds", 3, "--spatial_size", 64, "--threads", 1, *words,
+    )  # fmt: skip
+
+
+def test_the_phantom_from_command_to_report(phantom_dataset: Path, tmp_path: Path) -> None:
+    words = ["--subjects", "mask_copy", "bundles/ssl_alpnet:untrained"]
+    first = evaluate(phantom_dataset, tmp_path / "r", *words)
+    assert first.returncode == 0, first.stderr
+    assert f"evaluate --dataset_dir {phantom_dataset.name}" in first.stdout
+    assert "| mask_copy" in first.stdout and str(tmp_path) not in first.stdout.split("\n\n")[0]
+    table = (tmp_path / "r" / "table.md").read_bytes()
+    records = list((tmp_path / "r" / "cases").glob("*/*/*.json"))
+    times = {path: path.stat().st_mtime_ns for path in records}
+    again = evaluate(phantom_dataset, tmp_path / "r", *words)
+    assert again.returncode == 0
+    assert times == {path: path.stat().st_mtime_ns for path in records}  # nothing computed twice
+    assert (tmp_path / "r" / "table.md").read_bytes() == table
+    joined = run("report", tmp_path / "r", "--output_dir", tmp_path / "joined")
+    assert joined.returncode == 0
+    assert (tmp_path / "joined" / "table.md").read_bytes() == table
+
+
+def test_a_bad_case_ends_in_one_sentence(phantom_dataset: Path, tmp_path: Path) -> None:
+    for path in phantom_dataset.glob("*.nii.gz"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    label = nibabel.load(tmp_path / "label_1.nii.gz")
+    cut = np.asarray(label.dataobj)[:-1]
+    nibabel.save(nibabel.Nifti1Image(cut, label.affine), tmp_path / "label_1.nii.gz")
+    result = evaluate(tmp_path, tmp_path / "r", "--subjects", "mask_copy", "--folds", 0, 1)
+    assert result.returncode == 1
+    assert "case 1" in result.stderr and "their shapes differ" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "r" / "report.html").exists()  # of the cases that could be used
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--subjects", "nothing"], "no such subject"),
+        (["--subjects", "mask_copy", "--folds", "7"], "fold: expected a number from 0 to 2"),
+        (["--subjects", "mask_copy", "--options", "{unet: {}}"], "no subject is called unet"),
+        (["--subjects", "mask_copy", "--options", "{"], "--options: { cannot be read"),
+        (["--subjects", "mask_copy", "--shots", "9"], "9 support scans at choice 0"),
+    ],
+)
+def test_rejects(
+    words: list[str], sentence: str, phantom_dataset: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    base = ["evaluate", "--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "r")]
+    assert benchmark.main([*base, "--num_folds", "3", *words]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
