@@ -78,7 +78,9 @@ def evaluate(options: argparse.Namespace) -> int:
     unknown = sorted(set(own) - {_head(spec) for spec in options.subjects})
     if unknown:
         raise DataError(f"--options: no subject is called {', '.join(unknown)}; name one of yours.")
-    subjects = [make_subject(s, geometry, own.get(_head(s))) for s in options.subjects]
+    output = Path(options.output_dir)
+    cache = output / "unet_weights"
+    subjects = [make_subject(s, geometry, own.get(_head(s)), cache) for s in options.subjects]
     structures = _yaml(options.structures, "--structures") if options.structures else None
     named = {v: k for k, v in structures.items()} if isinstance(structures, dict) else {}
     cases = find_cases(options.dataset_dir, labels="required", section="training")
@@ -94,7 +96,6 @@ def evaluate(options: argparse.Namespace) -> int:
         names={**label_names(options.dataset_dir), **named},
         geometry={key: value for key, value in geometry.items() if key != "modality"},
     )
-    output = Path(options.output_dir)
     records, failures = run_benchmark(subjects, plan, output)
     if not records:
         return _finish(failures)

@@ -13,7 +13,7 @@ _SETTINGS = {
     "2-any": "Setting 2 (`any`): training slices that hold any test structure were removed",
     "2-all": "Setting 2 (`all`): only training slices that hold all test structures were removed",
     "given": "Weights as given: what they were trained on is not known here",
-    UNTRAINED: "Nothing trained",
+    UNTRAINED: "Nothing trained beforehand",
 }
 _OTHER_FIGURES = {
     "nsd": "NSD 2 mm, %",

@@ -93,6 +93,7 @@ class CaseRecord:
         masks: label maps that were saved, by "protocol/labelled", as paths in the results folder.
         seconds: wall-clock time.
         fingerprint: hash of the query's image and label.
+        slice_axis: along which the counts run, see `SliceGrid`.
         message: why the case failed; empty for a finished one.
     """
 
@@ -103,4 +104,5 @@ class CaseRecord:
     masks: dict[str, str]
     seconds: float
     fingerprint: str = ""
+    slice_axis: int = 2
     message: str = ""

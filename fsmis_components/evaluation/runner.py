@@ -222,7 +222,7 @@ def _run_unit(unit: _Unit, plan: Plan, output_dir: Path, hashes: _Hashes) -> Ite
             # a damaged scan or a full disk ends one case, not the whole run
             what = str(error) if isinstance(error, DataError) else f"{case.image}: {error!r}"
             message = f"{subject.name}, {unit.name}, case {case.name}: {what}"
-            record = CaseRecord([], [], str(case.image), str(case.label), {}, 0.0, "", message)
+            record = CaseRecord([], [], str(case.image), str(case.label), {}, 0.0, message=message)
         yield record
 
 
@@ -254,5 +254,13 @@ def _score_case(
                 path = folder.mask_path(case.name, protocol, support.slices)
                 save_mask(path, label_map(found, query, support), like=query.image)
                 masks[f"{protocol}/{support.slices}"] = path.relative_to(folder.root).as_posix()
-    seconds = time.perf_counter() - start
-    return CaseRecord(rows, along, str(case.image), str(case.label), masks, seconds, fingerprint)
+    return CaseRecord(
+        rows,
+        along,
+        str(case.image),
+        str(case.label),
+        masks,
+        seconds=time.perf_counter() - start,
+        fingerprint=fingerprint,
+        slice_axis=grid.slice_axis,
+    )

@@ -196,7 +196,7 @@ def test_without_failures_and_provenance() -> None:
 def test_only_untrained_methods() -> None:
     rows = [*rows_of("b", "-", 40), *rows_of("mask_copy", "-", 30)]
     page = markdown_table(summarise(rows), {})
-    assert "## Nothing trained" in page and "EP1 was not run." in page
+    assert "## Nothing trained beforehand" in page and "EP1 was not run." in page
     assert len(section(page, "Dice of two methods")) == 2
 
 

@@ -101,7 +101,7 @@ def _slices(
     results: Results, record: CaseRecord, shown: Sequence[_Shown], folder: Path
 ) -> list[str]:
     image = load_image(record.image)
-    grid = choose_slice_grid(image)
+    grid = choose_slice_grid(image, slice_axis=record.slice_axis)
     view = SliceView(image, grid)
     label = SliceView(load_label(record.label, image), grid).native_labels()
     stacks: dict[str, np.ndarray] = {}

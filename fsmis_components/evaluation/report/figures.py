@@ -21,6 +21,7 @@ PROTOCOL_COLOURS = {
 INK = "#22303c"
 FAINT = "#8a97a3"
 GRID = "#dfe4e8"
+TITLE_LETTERS = 36  # of a heading beside an axis
 WIDTH = 4.3  # inches of a panel: its letters have the size of the text on a telephone
 
 CHART_SETTINGS: dict[Any, Any] = {
@@ -88,5 +89,8 @@ def embedded(figure: Figure, description: str) -> str:
 
 
 def shortened(text: str, letters: int = 46) -> str:
-    """A name that fits into a panel."""
-    return text if len(text) <= letters else text[: letters - 1].rstrip() + "\u2026"
+    """A name that fits into a panel; begin and end are kept, as names differ there."""
+    if len(text) <= letters:
+        return text
+    end = (letters - 1) // 2
+    return f"{text[: letters - 1 - end].rstrip()}\u2026{text[-end:].lstrip()}"

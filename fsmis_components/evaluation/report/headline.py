@@ -103,7 +103,7 @@ def standings(results: Results, summary: Mapping[str, Any]) -> str:
     for series in results.series:
         measured = {
             protocol: value
-            for protocol in (WHOLE_VOLUME, *results.told)
+            for protocol in (*results.told, WHOLE_VOLUME)
             if (value := group_dice(summary, series, protocol)) is not None
         }
         if measured:

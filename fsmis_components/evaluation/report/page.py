@@ -131,8 +131,8 @@ def _pictures(
     parts.append(
         f"<h2>Best, median and worst scan of {escape(headline.series.method)}</h2>\n"
         "<p class='soft'>By whole-volume Dice, the mean over structures beside the name. Slices "
-        "are seen from the feet, the patient's right is at the left. Point at a slice to see it "
-        "without outlines.</p>\n"
+        "are turned as radiologists see them (axial ones from the feet: the patient's right is at "
+        "the left). Point at a slice to see it without outlines.</p>\n"
         f'<p class="chips"><span class="chip"><i class="dashed"></i>label</span>{chips}'
         '<span class="chip soft">(filled: prediction)</span></p>\n'
         + "\n".join(case_pictures(results, headline.series, folder))

@@ -11,6 +11,7 @@ import numpy as np
 from fsmis_components.evaluation.report.figures import (
     CHART_SETTINGS,
     FAINT,
+    TITLE_LETTERS,
     WIDTH,
     embedded,
     new_figure,
@@ -78,7 +79,7 @@ def _panel(results: Results, series: Series, told: str, pairs: Mapping[str, Pair
             xlim=(-1, 101),
             ylim=(-1, 101),
         )
-        axes.set_title(shortened(name))
+        axes.set_title(shortened(name, TITLE_LETTERS))
         axes.set_xlabel(f"{told_name}: Dice (%)")
         axes.set_ylabel("whole volume: Dice (%)")
         below = int(np.sum(points[:, 1] < points[:, 0]))

@@ -37,7 +37,7 @@ p.soft, figcaption, small { color: var(--soft); }
   background-repeat: repeat-x; background-position: 2px center; }
 .standings { margin: 8px 0 20px; }
 .standing { display: grid; grid-template-columns: minmax(150px, 30%) 1fr; gap: 2px 18px;
-  align-items: center; min-height: 34px; }
+  align-items: center; min-height: 34px; padding: 3px 0; }
 .standing > span { overflow-wrap: anywhere; line-height: 1.25; display: flex; gap: 10px;
   justify-content: space-between; align-items: baseline; }
 .standing small { white-space: nowrap; font-size: 14px; }
@@ -103,6 +103,7 @@ footer { margin-top: 40px; color: var(--soft); font-size: 14px; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3 { break-after: avoid; } figure, .card, tr, .standing { break-inside: avoid; }
   .panels { grid-template-columns: repeat(3, 1fr); }
+  .cards { grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); }
   .wide { overflow: visible; } table { font-size: 9pt; }
   .slices { grid-template-columns: repeat(6, 1fr); }
 }

@@ -17,6 +17,7 @@ from fsmis_components.evaluation.report.along_z import (
 from fsmis_components.evaluation.report.figures import (
     CHART_SETTINGS,
     PROTOCOL_COLOURS,
+    TITLE_LETTERS,
     embedded,
     new_figure,
     shortened,
@@ -74,7 +75,7 @@ def _panel(results: Results, title: str, profiles: Mapping[str, Profile]) -> str
             upper.plot(CENTRES, own.dice, style, marker="o", markersize=3, color=colour)
             _draw_area(lower, protocol, own)
         upper.set(ylim=(0, 100), ylabel="Dice (%)", yticks=range(0, 101, 20))
-        upper.set_title(shortened(title))
+        upper.set_title(shortened(title, TITLE_LETTERS))
         lower.set(xlim=(-0.45, 1.45), ylabel="predicted area")
         lower.set_ylim(0, max(1.6, 1.05 * _highest(profiles)))
         lower.set_xticks(

@@ -85,6 +85,12 @@ class CustomSubject(Subject):
             )
         return label
 
+    def predict_masks(
+        self, support: SupportSet, query_image: Volume, grid: SliceGrid
+    ) -> np.ndarray:
+        """See `Subject.predict_masks`."""
+        return (self._own("predict_masks") or super().predict_masks)(support, query_image, grid)
+
     def predict_told(
         self,
         support: SupportSet,
@@ -113,7 +119,12 @@ class CustomSubject(Subject):
         return {**stated, "spec": self.spec, "options": self.options, "source": source}
 
     def _own(self, name: str) -> Any:
-        return getattr(self.method, name, None)
+        """A method that the user wrote; None where there is none, or only that of `Subject`.
+
+        What `Subject` does is done here, so that it goes through the check of `predict`.
+        """
+        inherited = getattr(type(self.method), name, None) is getattr(Subject, name)
+        return None if inherited else getattr(self.method, name, None)
 
 
 def _module(name: str) -> Any:

@@ -21,7 +21,10 @@ _KNOWN = (
 
 
 def make_subject(
-    spec: str, geometry: Mapping[str, Any], options: Mapping[str, Any] | None = None
+    spec: str,
+    geometry: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
 ) -> Subject:
     """Make a subject.
 
@@ -31,19 +34,22 @@ def make_subject(
             `package.module:Class`.
         geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`.
         options: arguments of the subject; of a bundle, knobs of its `inference.json`.
+        cache_dir: where a subject that trains on the support keeps its weights.
 
     Raises:
         DataError: no such subject, or its options or files cannot be used.
     """
     options = dict(options or {})
     name, _, rest = spec.partition(":")
+    reading = {key: value for key, value in geometry.items() if key != "spatial_size"}
     if name == "mask_copy" and not rest:
-        axes = {key: geometry[key] for key in ("slice_axis", "ignore_spacing")}
+        axes = {key: value for key, value in reading.items() if key != "modality"}
         return _made(MaskCopy, spec, {**axes, **options})
+    # these two have a working size of their own
     if name == "supervised_unet" and not rest:
-        return _made(SupervisedUNet, spec, {**geometry, **options})
+        return _made(SupervisedUNet, spec, {**reading, "cache_dir": cache_dir, **options})
     if name == "universeg":
-        return _made(UniverSegSubject, spec, {"weights": rest or None, **options})
+        return _made(UniverSegSubject, spec, {**reading, "weights": rest or None, **options})
     if Path(name).is_dir():
         return BundleSubject(name, rest or None, {**geometry, **options})
     if rest:

@@ -49,6 +49,15 @@ def test_bins_cover_positions_without_a_seam() -> None:
     assert len(CENTRES) == NUM_BINS and CENTRES[1] == pytest.approx(-0.25)
 
 
+def test_a_position_on_a_border_belongs_to_the_bin_above() -> None:
+    """Five slices lie at 0.1, 0.3, 0.5, 0.7, 0.9, which binary numbers only come near."""
+    own = profile(SliceCounts([1] * 5, [1] * 5, [1] * 5))
+    assert own is not None
+    np.testing.assert_allclose(
+        CENTRES[np.isfinite(own.dice)], [0.15, 0.35, 0.55, 0.75, 0.95], atol=1e-9
+    )
+
+
 def test_a_slice_with_neither_has_no_dice() -> None:
     own = profile(SliceCounts([3, 0, 3], [3, 0, 3], [3, 0, 3]))
     assert own is not None

@@ -140,7 +140,7 @@ def test_several_series_and_structures(tmp_path: Path) -> None:
 
 
 def test_names_are_text(tmp_path: Path) -> None:
-    name = "<b>x</b> & $y_"
+    name = "<b>x</b> & $\\no$"  # between dollar signs matplotlib expects formulas
     rows = [
         make_row(50, method=name, case="<i>c</i>", structure="<u>liver</u>", setting="1"),
         make_row(60, method=name, case="<i>c</i>", structure="<u>liver</u>", protocol="ep1-alp"),
@@ -148,11 +148,11 @@ def test_names_are_text(tmp_path: Path) -> None:
     text = write(tmp_path, [make_record(rows)], note="<s>old</s>", failures=["<q>f</q>"])
     for tag in "biusq":
         assert f"<{tag}>" not in re.sub(r"<[bui] (class|style).*?>", "", text)
-    assert "&lt;b&gt;x&lt;/b&gt; &amp; $y_" in text
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; $\\no$" in text
 
 
 def test_failures_of_records_and_of_the_run(tmp_path: Path) -> None:
-    failed = CaseRecord([], [], "i", "l", {}, 0.0, "", "alpha, case c9: damaged.")
+    failed = CaseRecord([], [], "i", "l", {}, 0.0, message="alpha, case c9: damaged.")
     run = {"failures": ["alpha, fold3: no spleen.", "alpha, case c9: damaged."]}
     text = write(tmp_path, [make_record(rows_of("c1", "alpha", 0)), failed], **run)
     assert "2 failures:" in text
@@ -161,7 +161,7 @@ def test_failures_of_records_and_of_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("message", ["", "alpha: damaged."])
 def test_nothing_was_scored(tmp_path: Path, message: str) -> None:
-    records = [CaseRecord([], [], "i", "l", {}, 0.0, "", message)]
+    records = [CaseRecord([], [], "i", "l", {}, 0.0, message=message)]
     text = write(tmp_path, records)
     assert "No scan was scored" in text and "Tables" in text and message in text
 

@@ -41,6 +41,9 @@ class Full(Subject):
     def predict(self, support, query_image):
         return np.zeros(query_image.shape, np.uint8)
 
+    def predict_masks(self, support, query_image, grid):
+        return np.ones((1, 2, 3, 4), bool)
+
     def predict_told(self, support, query_image, grid, sections, overlap):
         return np.ones((*sections.shape, 2, 2), bool)
 
@@ -122,6 +125,21 @@ def test_a_subject_keeps_its_own_methods(write: Write, support: SupportSet) -> N
     query = support.scans[0].image
     told = subject.predict_told(support, query, SliceGrid(2, 1.0, 24), torch.zeros(12, 2), True)
     assert told.shape == (12, 2, 2, 2) and told.all()
+    assert subject.predict_masks(support, query, SliceGrid(2, 1.0, 24)).shape == (1, 2, 3, 4)
+
+
+def test_what_a_subject_inherits_is_checked_too(write: Write, support: SupportSet) -> None:
+    source = PLAIN.replace("class Everything:", "class Everything(Subject):").replace(
+        "np.full(query_image.shape, self.value)", "np.zeros((2, 2, 2), int)"
+    )
+    name = write("from fsmis_components.evaluation.subjects import Subject\n" + source)
+    subject = load_custom(f"{name}:Everything", {})
+    query, grid = support.scans[0].image, SliceGrid(2, 1.0, 24)
+    assert subject.name == "Everything"
+    with pytest.raises(DataError, match="predict returned int64 of shape"):
+        subject.predict_masks(support, query, grid)
+    with pytest.raises(DataError, match="predict returned int64 of shape"):
+        subject.predict_told(support, query, grid, torch.zeros(12, 2), True)
 
 
 def test_identity_changes_with_options_and_source(write: Write) -> None:

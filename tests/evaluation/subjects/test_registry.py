@@ -20,7 +20,9 @@ def test_subjects_get_the_geometry() -> None:
     bundle = make_subject(f"{BUNDLE}:untrained", GEOMETRY, {"batch_size": 2})
     assert isinstance(bundle, BundleSubject)
     assert (bundle.geometry, bundle.batch_size) == (GEOMETRY, 2)
-    assert isinstance(make_subject("supervised_unet", GEOMETRY, {"steps": 3}), SupervisedUNet)
+    unet = make_subject("supervised_unet", GEOMETRY, {"steps": 3}, "kept")
+    assert isinstance(unet, SupervisedUNet)
+    assert (unet.modality, unet.cache_dir, unet.spatial_size) == ("mr", Path("kept"), 192)
 
 
 @pytest.mark.parametrize(
