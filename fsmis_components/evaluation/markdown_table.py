@@ -87,6 +87,7 @@ def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         parts += [
             f"## {_SETTINGS.get(setting, f'Setting {setting}')}",
             *page.dice_section(lines),
+            *page.fold_section(lines),
             *page.structure_sections(lines),
             *page.figures_section(lines),
             *page.comparison_sections(setting),
@@ -152,6 +153,25 @@ class _Page:
             "figure."
         )
         return ["### Dice in %, mean over structures [95 % interval]", _table(titles, rows), note]
+
+    def fold_section(self, lines: Sequence[_Line]) -> list[str]:
+        """Dice of each fold, EP1 and whole volume under each other."""
+        found = [
+            (protocol, line, group)
+            for protocol in (*self.rules, WHOLE_VOLUME)
+            for line, group in self._under(lines, protocol)
+        ]
+        folds = sorted({int(fold) for _, _, group in found for fold in group["fold_dice"]})
+        if len(folds) < 2:
+            return []
+        rows = []
+        for protocol, line, group in found:
+            dice = [group["fold_dice"].get(str(fold)) for fold in folds]
+            cells = [_NONE if value is None else f"{value:.1f}" for value in dice]
+            rows.append([*_names(line), _protocol(protocol), *cells])
+        heads = ("method", "labelled slices", "protocol")
+        table = _table([f"fold {fold}" for fold in folds], rows, heads)
+        return ["### Dice in % per fold, mean over structures", table]
 
     def structure_sections(self, lines: Sequence[_Line]) -> list[str]:
         """Dice per structure, a table for each rule of EP1 and for the whole volume."""

@@ -51,7 +51,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "groups": per method, setting, labelled slices, shots and protocol the folds and choices
         that were run, and per structure and for the mean over structures the units ("cases"), how
         many of them lack a structure ("absent") or were left out ("undefined"), and of each figure
-        mean, sd and 95 % interval (None where no unit is left). "support_choice_range" holds the
+        mean, sd and 95 % interval (None where no unit is left). "fold_dice" holds the mean Dice of
+        each fold. "support_choice_range" holds the
         mean Dice of the worst and of the best choice, where there are several.
         "wv_gaps": per method, setting, labelled slices and shots, Dice with the extent told
         ("told": the rule of EP1, or "oracle" where EP1 has no figure) minus whole-volume Dice.
@@ -112,6 +113,7 @@ def _group(key: _Key, rows: Sequence[Row]) -> dict[str, Any]:
             for name, own in _by_structure(rows).items()
         },
         "mean": {**_counts(rows), **_described(_over_structures(rows))},
+        "fold_dice": _fold_dice(rows),
     }
     if len(choices) > 1:
         per_choice = [_unit_means(_dice(row for row in rows if row.choice == c)) for c in choices]
@@ -119,6 +121,14 @@ def _group(key: _Key, rows: Sequence[Row]) -> dict[str, Any]:
         if means:
             group["support_choice_range"] = {"lowest": min(means), "highest": max(means)}
     return group
+
+
+def _fold_dice(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean Dice of each fold that has a figure, by its number."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for (fold, _), figures in sorted(_over_structures(rows).items()):
+        found[str(fold)].append(figures[FIGURES.index("dice")])
+    return {fold: float(np.mean(values)) for fold, values in found.items()}
 
 
 def _by_structure(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -71,6 +71,24 @@ def page() -> str:
     return markdown_table(summarise(ROWS), RUN)
 
 
+def test_each_fold_is_a_column() -> None:
+    rows = [
+        *rows_of("a", "1", 80, "ep1-alp"),
+        *rows_of("a", "1", 60, "ep1-alp", fold=2),
+        *rows_of("a", "1", 50),
+    ]
+    page = markdown_table(summarise(rows), {})
+    assert section(page, "Dice in % per fold") == [
+        ["method", "labelled slices", "protocol", "fold 0", "fold 2"],
+        ["a", "3 of 1 scan", "EP1 (`ep1-alp`)", "80.0", "60.0"],
+        ["a", "3 of 1 scan", "whole volume", "50.0", "–"],
+    ]
+
+
+def test_one_fold_needs_no_table_of_folds(page: str) -> None:
+    assert "per fold" not in page
+
+
 def test_protocols_side_by_side_floor_first(page: str) -> None:
     assert section(page, "Dice in %, mean over structures") == [
         ["method", "labelled slices", "EP1 (`ep1-alp`)", "oracle extent", "whole volume", "WV gap"],

@@ -73,6 +73,7 @@ def test_every_figure_is_described() -> None:
 def test_a_case_in_two_folds_is_two_units() -> None:
     group = only_group([row("1", "liver", 90), row("1", "liver", 50, fold=1)])
     assert group["mean"]["cases"] == 2 and group["folds"] == [0, 1]
+    assert group["fold_dice"] == {"0": 90, "1": 50}
     assert group["mean"]["dice"]["mean"] == 70
 
 

@@ -78,3 +78,39 @@ def test_rejects(
     assert benchmark.main([*base, "--num_folds", "3", *words]) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+def test_a_packed_dataset_is_read_in_place_of_its_source(
+    phantom_dataset: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    pack = ["pack", "--dataset_dir", str(phantom_dataset), "--output_dir", str(small)]
+    assert benchmark.main(pack) == 0
+    assert (small / "packed.json").exists()
+    base = ["evaluate", "--subjects", "mask_copy", "--num_folds", "3", "--folds", "0"]
+    for name, folder in (("a", phantom_dataset), ("b", small)):
+        words = ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / name)]
+        assert benchmark.main([*base, *words]) == 0
+    rows = [(tmp_path / name / "cases.csv").read_text() for name in "ab"]
+    assert rows[0] == rows[1]  # labels are kept exactly, and the floor reads nothing else
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--groups", "1,x"], "--groups: expected label values like 2,3, got 1,x"),
+        (["--setting", "2"], "Setting 2 needs the label values"),
+        (["--knobs", "epochs"], "--knobs: expected KNOB=VALUE, got epochs"),
+        (["--folds", "9"], "fold"),
+        (["--bundle", "nowhere"], "nowhere"),
+        (["--plan", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_training_rejects(
+    words: list[str], sentence: str, phantom_dataset: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    base = ["train", "--bundle", str(REPOSITORY / "bundles" / "ssl_alpnet")]
+    place = ["--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "t")]
+    assert benchmark.main([*base, *place, *words]) == 1
+    assert sentence in capsys.readouterr().err
