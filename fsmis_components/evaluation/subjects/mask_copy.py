@@ -8,6 +8,7 @@ import torch
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Subject
+from fsmis_components.evaluation.subjects.slicewise import centre_fit
 from fsmis_components.support.sections import NUM_SECTIONS, section_slices
 from fsmis_components.support.support_set import SupportSet
 
@@ -56,7 +57,7 @@ class MaskCopy(Subject):
                 copied = source[_spread(len(source), view.depth)]
             else:
                 copied = source[list(section_slices(own))][thirds]
-            masks.append(centre_fit(copied, view.native_size))
+            masks.append(_fitted(copied, view.native_size))
         return np.stack(masks, axis=1)
 
     def predict_told(
@@ -81,22 +82,13 @@ class MaskCopy(Subject):
                 copied = source[own[0] + _spread(own[-1] + 1 - own[0], len(told))]
             else:
                 copied = source[list(section_slices(own))][chosen[told, index]]
-            masks[told, index] = centre_fit(copied, size)
+            masks[told, index] = _fitted(copied, size)
         return masks
 
 
-def centre_fit(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Crop or pad masks (D, h, w) about the centre to (D, *size)."""
-    for axis, wanted in ((1, size[0]), (2, size[1])):
-        have = masks.shape[axis]
-        if have > wanted:
-            start = (have - wanted) // 2
-            masks = np.take(masks, range(start, start + wanted), axis)
-        elif have < wanted:
-            widths = [(0, 0)] * 3
-            widths[axis] = ((wanted - have) // 2, wanted - have - (wanted - have) // 2)
-            masks = np.pad(masks, widths)
-    return masks
+def _fitted(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks (D, h, w) cropped or padded about the centre to (D, *size)."""
+    return centre_fit(torch.from_numpy(masks), size).numpy()
 
 
 def _spread(length: int, count: int) -> np.ndarray:

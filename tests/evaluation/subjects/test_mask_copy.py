@@ -13,7 +13,7 @@ from fsmis_components.data.volumes import load_image
 from fsmis_components.evaluation.labelled_slices import with_labelled_slices
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.runner import Plan, run_benchmark
-from fsmis_components.evaluation.subjects.mask_copy import MaskCopy, centre_fit
+from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.support import load_support_set
 
 GRID = SliceGrid(2, 1.0, 24)
@@ -101,12 +101,6 @@ def test_a_query_of_another_orientation_and_size(tmp_path: Path) -> None:
     plain = MaskCopy().predict(support, load_image(tmp_path / "image_1.nii.gz"))
     assert np.array_equal(turned[3:27], plain)
     assert not turned[:3].any() and not turned[27:].any()
-
-
-def test_centre_fit() -> None:
-    mask = np.zeros((1, 4, 5), bool)
-    mask[0, 1:3, 2] = True
-    assert np.argwhere(centre_fit(mask, (2, 7))[0]).tolist() == [[0, 3], [1, 3]]
 
 
 @pytest.mark.slow
