@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -257,8 +258,9 @@ def _score_case(
     return CaseRecord(
         rows,
         along,
-        str(case.image),
-        str(case.label),
+        # absolute: a report may be made from another folder
+        os.path.abspath(case.image),
+        os.path.abspath(str(case.label)),
         masks,
         seconds=time.perf_counter() - start,
         fingerprint=fingerprint,

@@ -114,6 +114,18 @@ def test_the_whole_volume_does_not_depend_on_query_labels(tmp_path: Path) -> Non
     assert found[0][0].any()
 
 
+def test_a_report_may_be_made_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset(tmp_path / "d")
+    monkeypatch.chdir(tmp_path)
+    records, _ = run([MaskCopy()], plan_of(Path("d"), folds=[0]), tmp_path / "o")
+    assert (records[0].image, records[0].label) == (
+        str(tmp_path / "d" / "image_1.nii.gz"),
+        str(tmp_path / "d" / "label_1.nii.gz"),
+    )
+
+
 def test_goes_on_after_an_interruption(tmp_path: Path) -> None:
     plan = plan_of(dataset(tmp_path / "d"), labelled=["sections"])
     stopped = Counting(stop_after=3)
