@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -35,6 +36,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def differing_entries(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Names of entries that only one of the two has, or that have another shape."""
+    own = network.state_dict()
+    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
+    return wrong + [k for k in state if k not in own]
+
+
 def fill_network(network: nn.Module, path: str | Path) -> None:
     """Load weights into a network, every one of them.
 
@@ -42,9 +50,7 @@ def fill_network(network: nn.Module, path: str | Path) -> None:
         DataError: the file cannot be used, or belongs to another network.
     """
     state = read_state_dict(path)
-    own = network.state_dict()
-    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
-    wrong += [k for k in state if k not in own]
+    wrong = differing_entries(network, state)
     if wrong:
         raise DataError(
             f"{path}: these weights belong to another network ({len(wrong)} entries differ, the "

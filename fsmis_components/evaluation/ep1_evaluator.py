@@ -19,11 +19,10 @@ from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
 from fsmis_components.evaluation.labelled_slices import with_labelled_slices
-from fsmis_components.evaluation.records import UNDEFINED, Row
+from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, Row
 from fsmis_components.evaluation.results_folder import write_rows
 from fsmis_components.evaluation.rules import RULES, Task
 from fsmis_components.evaluation.scoring import (
-    WHOLE_VOLUME,
     Answer,
     Query,
     answer,

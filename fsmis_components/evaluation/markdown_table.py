@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fsmis_components.evaluation.summary import EP1_RULES, ORACLE, UNTRAINED, WHOLE_VOLUME
+from fsmis_components.evaluation.records import ORACLE, WHOLE_VOLUME
+from fsmis_components.evaluation.summary import EP1_RULES, UNTRAINED
 
 _NONE = "–"
 _SETTINGS = {

@@ -8,6 +8,9 @@ SCORED = "scored"
 ABSENT = "absent"  # the query's label does not hold the structure
 UNDEFINED = "undefined"  # EP1 has no slice to score where the structure is absent
 
+ORACLE = "oracle"
+WHOLE_VOLUME = "wv"
+
 FIGURES = (
     "dice",
     "nsd",

@@ -15,7 +15,7 @@ from fsmis_components.evaluation.markdown_table import markdown_table
 from fsmis_components.evaluation.provenance import joined_hash
 from fsmis_components.evaluation.records import CaseRecord, Row
 from fsmis_components.evaluation.report import write_report
-from fsmis_components.evaluation.results_folder import read_records, write_rows
+from fsmis_components.evaluation.results_folder import read_json, read_records, write_rows
 from fsmis_components.evaluation.summary import summarise
 
 
@@ -29,7 +29,7 @@ def note_run(root: Path, command: str, failures: Sequence[str], **facts: Any) ->
         facts: whatever else the tables are to carry, as JSON values.
     """
     path = root / "run.json"
-    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    there = read_json(path) if path.is_file() else {}
     commands = [*there.get("commands", [])]
     if command not in commands:
         commands.append(command)
@@ -54,7 +54,6 @@ def write_results(roots: Sequence[Path], output_dir: Path) -> list[Path]:
         DataError: a folder holds no results, two hold the same case of the same method, or two were
             made under different rules.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
     records = [_seen_from(record, root, output_dir) for root in roots for record in _read(root)]
     rows = sorted((row for record in records for row in record.rows), key=_order)
     _check_unique(rows)
@@ -114,11 +113,11 @@ def _join_runs(roots: Sequence[Path], records: Sequence[CaseRecord]) -> dict[str
     data = {record.image.rpartition("/")[2]: record.fingerprint for record in records}
     for root in roots:
         path = root / "run.json"
-        noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        noted = read_json(path) if path.is_file() else {}
         run["commands"] += [c for c in noted.get("commands", []) if c not in run["commands"]]
         run["failures"] += noted.get("failures", [])
         for path in sorted(root.glob("cases/*/*/unit.json")):
-            unit = json.loads(path.read_text(encoding="utf-8"))
+            unit = read_json(path)
             codes.add(unit["code"])
             rules.add(unit["rule"])
             surroundings[json.dumps(unit["surroundings"], sort_keys=True)] = unit["surroundings"]

@@ -40,7 +40,7 @@ class UnitFolder:
         wanted = json.loads(json.dumps(identity, sort_keys=True))
         path = self.folder / "unit.json"
         if path.is_file():
-            there = _read_json(path)
+            there = read_json(path)
             changed = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
             if changed:
                 raise DataError(
@@ -49,7 +49,6 @@ class UnitFolder:
                 )
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             atomic_write_text(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
         except OSError as error:
             raise DataError(
@@ -86,7 +85,7 @@ def read_record(path: Path) -> CaseRecord:
     Raises:
         DataError: the file is damaged.
     """
-    content = _read_json(path)
+    content = read_json(path)
     try:
         content["rows"] = [Row(**row) for row in content["rows"]]
         content["counts"] = [SliceCounts(**entry) for entry in content["counts"]]
@@ -125,7 +124,12 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> Path:
     return Path(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object of a results folder.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

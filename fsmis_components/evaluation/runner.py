@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
 from fsmis_components.data.volumes import save_mask
 from fsmis_components.evaluation.labelled_slices import with_labelled_slices
 from fsmis_components.evaluation.provenance import case_hash, code_hash, surroundings
-from fsmis_components.evaluation.records import SCORED, CaseRecord, Row, SliceCounts
+from fsmis_components.evaluation.records import (
+    ORACLE,
+    SCORED,
+    WHOLE_VOLUME,
+    CaseRecord,
+    Row,
+    SliceCounts,
+)
 from fsmis_components.evaluation.results_folder import UnitFolder
 from fsmis_components.evaluation.rules import Ep1Rule, Task
 from fsmis_components.evaluation.scoring import (
-    ORACLE,
-    WHOLE_VOLUME,
     answer,
     counts,
     label_map,
     load_query,
     make_rows,
 )
-from fsmis_components.evaluation.subjects.base import Group, Subject
+from fsmis_components.evaluation.subjects.base import Group, Subject, group_suffix
 from fsmis_components.support.support_set import (
     LabelledSlices,
     SupportSet,
@@ -67,20 +73,15 @@ class Plan:
     names: Mapping[int, str] = field(default_factory=dict)
     geometry: Mapping[str, Any] = field(default_factory=dict)
 
-    def tasks(self) -> list[tuple[int, Task]]:
-        """Number of shots and task, fold by fold.
+    def tasks(self) -> list[Task]:
+        """What is to be segmented with which support, fold by fold.
 
         Raises:
             DataError: the rule has no such fold, choice or number of shots.
         """
         choices = [self.rule.default_choice] if self.choices is None else self.choices
         return [
-            (
-                shots,
-                self.rule.task(
-                    self.cases, fold, num_folds=self.num_folds, shots=shots, choice=choice
-                ),
-            )
+            self.rule.task(self.cases, fold, num_folds=self.num_folds, shots=shots, choice=choice)
             for fold in self.folds
             for shots in self.shots
             for choice in choices
@@ -92,14 +93,13 @@ class _Unit:
     """One subject with one support of one fold."""
 
     subject: Subject
-    shots: int
     task: Task
     group: Group
 
     @property
     def name(self) -> str:
-        group = "" if self.group is None else f"_{'-'.join(map(str, self.group))}"
-        return f"fold{self.task.fold}_shots{self.shots}_choice{self.task.choice}{group}"
+        support = f"shots{len(self.task.support)}_choice{self.task.choice}"
+        return f"fold{self.task.fold}_{support}{group_suffix(self.group)}"
 
 
 def run_benchmark(
@@ -129,21 +129,22 @@ def run_benchmark(
         raise DataError(f"subjects: two are called {twice}; leave one out.")
     tasks = plan.tasks()
     units = [
-        _Unit(subject, shots, task, group)
+        _Unit(subject, task, group)
         for subject in subjects
-        for shots, task in tasks
+        for task in tasks
         for group in subject.groups()
     ]
     records: list[CaseRecord] = []
     failures: list[str] = []
     total = sum(len(unit.task.queries) for unit in units)
-    hashes = _Hashes()
+    hashes = functools.cache(case_hash)
+    here = {"code": code_hash(), "surroundings": surroundings()}
     with tqdm(total=total, desc="benchmark", unit="case", disable=not progress) as bar:
         for unit in units:
             bar.set_postfix_str(f"{unit.subject.name} {unit.name}")
             left = len(unit.task.queries)
             try:
-                for record in _run_unit(unit, plan, Path(output_dir), hashes):
+                for record in _run_unit(unit, plan, Path(output_dir), hashes, here):
                     records.append(record)
                     bar.update()
                     left -= 1
@@ -173,19 +174,13 @@ class _UnitFailure(Exception):
     """A fold whose support or weights cannot be used."""
 
 
-class _Hashes:
-    """Hashes of cases, each computed once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Case, str] = {}
-
-    def __call__(self, case: Case) -> str:
-        if case not in self._known:
-            self._known[case] = case_hash(case)
-        return self._known[case]
-
-
-def _run_unit(unit: _Unit, plan: Plan, output_dir: Path, hashes: _Hashes) -> Iterator[CaseRecord]:
+def _run_unit(
+    unit: _Unit,
+    plan: Plan,
+    output_dir: Path,
+    hashes: Callable[[Case], str],
+    here: Mapping[str, Any],
+) -> Iterator[CaseRecord]:
     subject, task = unit.subject, unit.task
     try:
         subject.load(task.fold, unit.group)
@@ -204,8 +199,7 @@ def _run_unit(unit: _Unit, plan: Plan, output_dir: Path, hashes: _Hashes) -> Ite
             "grid": grid.to_dict(),
             "rule": plan.rule.name,
             "labelled": kinds,
-            "code": code_hash(),
-            "surroundings": surroundings(),
+            **here,
         }
     except DataError as error:
         raise _UnitFailure(str(error)) from error

@@ -14,17 +14,17 @@ from fsmis_components.evaluation.metrics import mask_figures, slice_counts
 from fsmis_components.evaluation.records import (
     ABSENT,
     FIGURES,
+    ORACLE,
     SCORED,
     UNDEFINED,
+    WHOLE_VOLUME,
     Row,
     SliceCounts,
 )
 from fsmis_components.evaluation.rules import RULES, Ep1Rule, Task
 from fsmis_components.evaluation.subjects.base import Subject
+from fsmis_components.evaluation.subjects.slicewise import merged_masks
 from fsmis_components.support.support_set import SupportSet
-
-WHOLE_VOLUME = "wv"
-ORACLE = "oracle"
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,7 @@ def answer(
 def label_map(found: Answer, query: Query, support: SupportSet) -> np.ndarray:
     """An answer as one label map (X, Y, Z) in the scan's storage order; the last structure wins."""
     values = [structure.value for structure in support.structures]
-    label = np.zeros(found.predicted[:, 0].shape, np.min_scalar_type(max(values)))
-    for index, value in enumerate(values):
-        label[found.predicted[:, index]] = value
-    return SliceView(query.image, query.grid).restack(label)
+    return merged_masks(SliceView(query.image, query.grid), values, found.predicted)
 
 
 def make_rows(

@@ -16,12 +16,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fsmis_components.evaluation.records import ABSENT, FIGURES, UNDEFINED, Row
+from fsmis_components.evaluation.records import (
+    ABSENT,
+    FIGURES,
+    ORACLE,
+    UNDEFINED,
+    WHOLE_VOLUME,
+    Row,
+)
+from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.statistics import describe, paired_comparison
 
-EP1_RULES = ("ep1-alp", "ep1-qnet")
-ORACLE = "oracle"
-WHOLE_VOLUME = "wv"
+EP1_RULES = tuple(RULES)
 PROTOCOLS = (*EP1_RULES, ORACLE, WHOLE_VOLUME)
 FLOOR = "mask_copy"  # name of the subject that methods are measured against
 UNTRAINED = "-"  # the setting of a method that was not trained

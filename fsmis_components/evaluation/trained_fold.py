@@ -71,27 +71,8 @@ class TrainedFold:
         return Progress(state["epoch"], state["settings"]["epochs"], state["seconds"])
 
     def finished(self) -> dict[str, Any] | None:
-        """What `finished.json` says; None where the fold is not finished.
-
-        Raises:
-            DataError: it is damaged, or the weights are not those that it names.
-        """
-        path = self.folder / "finished.json"
-        if not path.is_file():
-            return None
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            expected, _ = str(facts["sha256"]), float(facts["seconds"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}: damaged ({error}); delete it to finish the fold anew."
-            ) from error
-        if file_hash(self.folder / "model.pt") != expected:
-            raise DataError(
-                f"{self.folder / 'model.pt'}: not the weights that finished.json names; copy them "
-                "again from where they came, or delete finished.json to take the last stage's."
-            )
-        return facts
+        """What `finished.json` says, see `finished_facts`."""
+        return finished_facts(self.folder)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Copy the last weights of the last stage, then note that the fold is finished.
@@ -127,3 +108,25 @@ class TrainedFold:
                 f"{self.folder}: cannot be written ({error.strerror}); free some space and give "
                 "the same command."
             ) from error
+
+
+def finished_facts(folder: Path) -> dict[str, Any] | None:
+    """What `finished.json` of a fold says; None where the fold is not finished.
+
+    Raises:
+        DataError: it is damaged, or the weights are not those that it names.
+    """
+    path = folder / "finished.json"
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        expected, _ = str(facts["sha256"]), float(facts["seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); delete it to finish the fold anew.") from error
+    if file_hash(folder / "model.pt") != expected:
+        raise DataError(
+            f"{folder / 'model.pt'}: not the weights that finished.json names; copy them "
+            "again from where they came, or delete finished.json to take the last stage's."
+        )
+    return facts

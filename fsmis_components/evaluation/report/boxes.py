@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
+from fsmis_components.evaluation.records import WHOLE_VOLUME
 from fsmis_components.evaluation.report.figures import (
     CHART_SETTINGS,
     INK,
@@ -18,7 +19,6 @@ from fsmis_components.evaluation.report.figures import (
     shortened,
 )
 from fsmis_components.evaluation.report.series import Results, Unit
-from fsmis_components.evaluation.summary import WHOLE_VOLUME
 
 _UNIT = 0.21  # inches of a box's row
 _BOTTOM = 0.45  # inches for the axis, above for the title

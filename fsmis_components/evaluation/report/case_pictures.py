@@ -12,10 +12,9 @@ import numpy as np
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView, choose_slice_grid, display_plane
 from fsmis_components.data.volumes import load_image, load_label
-from fsmis_components.evaluation.records import SCORED, CaseRecord, Row
+from fsmis_components.evaluation.records import SCORED, WHOLE_VOLUME, CaseRecord, Row
 from fsmis_components.evaluation.report.series import Results, Series, Unit
 from fsmis_components.evaluation.report.slice_picture import slice_picture
-from fsmis_components.evaluation.summary import WHOLE_VOLUME
 
 NUM_SLICES = 5
 _MARGIN = 0.06  # of the larger side of a slice, about what is outlined

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from fsmis_components.evaluation.records import WHOLE_VOLUME
 from fsmis_components.evaluation.report.figures import PROTOCOL_COLOURS
 from fsmis_components.evaluation.report.series import Results, Series, group_dice, group_gap
-from fsmis_components.evaluation.summary import WHOLE_VOLUME
 
 Interval = tuple[float, float, float]  # mean, lower and upper bound
 

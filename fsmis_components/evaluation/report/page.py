@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fsmis_components.evaluation.records import ABSENT, CaseRecord
+from fsmis_components.evaluation.records import ABSENT, WHOLE_VOLUME, CaseRecord
 from fsmis_components.evaluation.report.boxes import box_panels
 from fsmis_components.evaluation.report.case_pictures import case_pictures
 from fsmis_components.evaluation.report.facts import facts_table
@@ -23,7 +23,6 @@ from fsmis_components.evaluation.report.scatter import scatter_panels
 from fsmis_components.evaluation.report.series import Results, counted
 from fsmis_components.evaluation.report.style import STYLE
 from fsmis_components.evaluation.report.z_panels import z_panels, z_panels_of_structures
-from fsmis_components.evaluation.summary import WHOLE_VOLUME
 
 TITLE = "Few-shot segmentation benchmark"
 

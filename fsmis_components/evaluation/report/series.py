@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from fsmis_components.evaluation.records import UNDEFINED, CaseRecord, Row, SliceCounts
+from fsmis_components.evaluation.records import (
+    ORACLE,
+    UNDEFINED,
+    WHOLE_VOLUME,
+    CaseRecord,
+    Row,
+    SliceCounts,
+)
 from fsmis_components.evaluation.summary import (
     EP1_RULES,
     FLOOR,
-    ORACLE,
     UNTRAINED,
-    WHOLE_VOLUME,
 )
 from fsmis_components.support.support_set import PALETTE
 

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
+from fsmis_components.evaluation.records import WHOLE_VOLUME
 from fsmis_components.evaluation.report.along_z import (
     CENTRES,
     STEP,
@@ -23,7 +24,6 @@ from fsmis_components.evaluation.report.figures import (
     shortened,
 )
 from fsmis_components.evaluation.report.series import Results, Series
-from fsmis_components.evaluation.summary import WHOLE_VOLUME
 
 _OUTSIDE = "#fbeceb"  # where every predicted voxel is wrong
 _FALSE = "#e8928a"

@@ -16,6 +16,11 @@ from fsmis_components.support.support_set import SupportSet
 Group = tuple[int, ...] | None
 
 
+def group_suffix(group: Group) -> str:
+    """What a group adds to the name of a fold: "_2-3", nothing for all structures."""
+    return "" if group is None else f"_{'-'.join(map(str, group))}"
+
+
 class Subject(ABC):
     """A method under test.
 

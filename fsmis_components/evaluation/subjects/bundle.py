@@ -12,8 +12,9 @@ from monai.bundle import ConfigParser
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.weights import fill_network
-from fsmis_components.evaluation.subjects.base import Group
+from fsmis_components.evaluation.subjects.base import Group, group_suffix
 from fsmis_components.evaluation.subjects.network import NetworkSubject
+from fsmis_components.evaluation.trained_fold import finished_facts
 from fsmis_components.support.support_pack import weights_hash
 
 UNTRAINED = "untrained"
@@ -79,19 +80,19 @@ class BundleSubject(NetworkSubject):
         """See `Subject.load`.
 
         Raises:
-            DataError: the fold was not trained.
+            DataError: the fold was not trained, or its weights are not those that were noted.
         """
         if self._folder is None:
             return
         folder = self._folder / fold_folder(fold, group)
-        if not (folder / "finished.json").is_file():
+        facts = finished_facts(folder)
+        if facts is None:
             raise DataError(
                 f"{folder}: the training of this fold is not finished; go on with 'benchmark.py "
                 "train', or leave the fold out with --folds."
             )
         self._load(folder / "model.pt")
-        finished = json.loads((folder / "finished.json").read_text(encoding="utf-8"))
-        self._dropped = finished.get("dropped_slices")
+        self._dropped = facts.get("dropped_slices")
 
     def identity(self, fold: int, group: Group) -> dict[str, Any]:
         """See `Subject.identity`."""
@@ -113,7 +114,7 @@ class BundleSubject(NetworkSubject):
 
 def fold_folder(fold: int, group: Group) -> str:
     """Name of the folder of a fold's training: "fold0", in Setting 2 "fold0_2-3"."""
-    return f"fold{fold}" if group is None else f"fold{fold}_{'-'.join(map(str, group))}"
+    return f"fold{fold}{group_suffix(group)}"
 
 
 def _parser(root: Path, knobs: Mapping[str, Any]) -> ConfigParser:

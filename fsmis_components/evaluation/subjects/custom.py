@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Group, Subject
@@ -114,7 +114,7 @@ class CustomSubject(Subject):
     def identity(self, fold: int, group: Group) -> dict[str, Any]:
         """See `Subject.identity`; with the options and a hash of the module's file."""
         path = inspect.getsourcefile(type(self.method))
-        source = "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        source = "" if path is None else file_hash(Path(path))
         stated = (self._own("identity") or super().identity)(fold, group)
         return {**stated, "spec": self.spec, "options": self.options, "source": source}
 

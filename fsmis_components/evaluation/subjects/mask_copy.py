@@ -8,7 +8,7 @@ import torch
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Subject
-from fsmis_components.evaluation.subjects.slicewise import centre_fit
+from fsmis_components.evaluation.subjects.slicewise import centre_fit, merged_masks
 from fsmis_components.support.sections import NUM_SECTIONS, section_slices
 from fsmis_components.support.support_set import SupportSet
 
@@ -24,7 +24,6 @@ class MaskCopy(Subject):
     Args:
         slice_axis: as in `choose_slice_grid`.
         ignore_spacing: as in `choose_slice_grid`.
-
     """
 
     name = "mask_copy"
@@ -39,10 +38,8 @@ class MaskCopy(Subject):
             support.scans[0].image, slice_axis=self.slice_axis, ignore_spacing=self.ignore_spacing
         )
         masks = self.predict_masks(support, query_image, grid)
-        label = np.zeros(masks[:, 0].shape, np.uint32)
-        for index, structure in enumerate(support.structures):
-            label[masks[:, index]] = structure.value
-        return SliceView(query_image, grid).restack(label)
+        values = [structure.value for structure in support.structures]
+        return merged_masks(SliceView(query_image, grid), values, masks)
 
     def predict_masks(
         self, support: SupportSet, query_image: Volume, grid: SliceGrid

@@ -57,6 +57,23 @@ def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.pad(maps, padding) if any(padding) else maps
 
 
+def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> np.ndarray:
+    """A label map of masks that may overlap: the last structure wins.
+
+    Args:
+        view: the query.
+        values: label value of each structure.
+        masks: bool (D, N, h, w).
+
+    Returns:
+        (X, Y, Z) in the storage order of the query.
+    """
+    label = np.zeros(masks[:, 0].shape, smallest_label_dtype(max(values)))
+    for index, value in enumerate(values):
+        label[masks[:, index]] = value
+    return view.restack(label)
+
+
 def label_map(view: SliceView, values: Sequence[int], winners: Sequence[Tensor]) -> np.ndarray:
     """A label map from the winning channel of each pixel.
 

@@ -17,7 +17,7 @@ from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_gr
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.stored_array import slabs
 from fsmis_components.data.volumes import Volume
-from fsmis_components.data.weights import read_state_dict
+from fsmis_components.data.weights import differing_entries, read_state_dict
 from fsmis_components.evaluation.subjects.base import Group, Subject
 from fsmis_components.evaluation.subjects.slicewise import (
     centre_fit,
@@ -290,10 +290,7 @@ def _load_network(weights: str | Path | None) -> nn.Module:
     # random first weights, overwritten below: the global random state stays as it is
     with torch.random.fork_rng(devices=[]):
         network = package.universeg(pretrained=False)
-    own = network.state_dict()
-    wrong = sorted(
-        {*own, *state} - {k for k in own if k in state and state[k].shape == own[k].shape}
-    )
+    wrong = sorted(differing_entries(network, state))
     if wrong:
         raise DataError(
             f"{weights}: not the weights of UniverSeg ({len(wrong)} entries differ, the first is "

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 from made_records import make_record, make_row
 
-from fsmis_components.evaluation.records import ABSENT, UNDEFINED
+from fsmis_components.evaluation.records import ABSENT, UNDEFINED, WHOLE_VOLUME
 from fsmis_components.evaluation.report.series import Results, Series
-from fsmis_components.evaluation.summary import WHOLE_VOLUME
 
 ALPHA = Series("alpha", "1", "sections", 1)
 

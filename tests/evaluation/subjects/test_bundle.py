@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.evaluation.subjects.bundle import BundleSubject, fold_folder
 from fsmis_components.networks import ALPNet
 from fsmis_components.support import weights_hash
@@ -25,7 +26,8 @@ def write_trained(folder: Path, groups: list[list[int] | None], setting: str) ->
         own.mkdir()
         networks.append(ALPNet())
         torch.save(networks[-1].state_dict(), own / "model.pt")
-        (own / "finished.json").write_text("{}")
+        facts = {"sha256": file_hash(own / "model.pt"), "seconds": 1.0}
+        (own / "finished.json").write_text(json.dumps(facts))
     return networks
 
 
@@ -64,6 +66,9 @@ def test_trained_folds_and_groups(tmp_path: Path) -> None:
     for group, network in zip(subject.groups(), networks, strict=True):
         subject.load(1, group)
         assert weights_hash(subject.network) == weights_hash(network)
+    (tmp_path / "t" / "fold1_1-4" / "model.pt").write_bytes(b"others")
+    with pytest.raises(DataError, match="not the weights that finished.json names"):
+        subject.load(1, (1, 4))
     with pytest.raises(DataError, match="fold0_2-3: the training of this fold is not finished"):
         subject.load(0, (2, 3))
 
