@@ -23,6 +23,7 @@ class IntensityNetwork(nn.Module):
         self.gain = nn.Parameter(torch.ones(1))
         self.window = window
         self.encoded: list[int] = []
+        self.seeds: Tensor | None = None
 
     def support_settings(self) -> dict[str, object]:
         return {"windows": (self.window,)}
@@ -31,7 +32,10 @@ class IntensityNetwork(nn.Module):
         self.encoded.append(len(image))
         return Intensities(image * self.gain, (image.shape[-2], image.shape[-1]))
 
-    def build_support(self, features: Intensities, masks: Tensor, valid: Tensor) -> SupportState:
+    def build_support(
+        self, features: Intensities, masks: Tensor, valid: Tensor, seeds: Tensor | None = None
+    ) -> SupportState:
+        self.seeds = seeds
         high = features.high.unflatten(0, masks.shape[:2])  # (B, S, 1, H, W)
         masks = masks * valid[..., None, None]
 

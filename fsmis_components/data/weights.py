@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError, exit_on_data_error
+
+logger = logging.getLogger(__name__)
+_ENCODER = "encoder."
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -70,11 +74,23 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 @exit_on_data_error
-def load_initial_weights(network: nn.Module, initial_weights: str, bundle_root: str | Path) -> None:
+def load_initial_weights(
+    network: nn.Module,
+    initial_weights: str,
+    bundle_root: str | Path,
+    encoder_is_enough: bool = False,
+) -> None:
     """Begin a training from ``none``, from the ``shipped`` weights or from a file.
 
-    With the encoder ``resnet101`` a file may be torchvision's ``deeplabv3_resnet101`` checkpoint;
-    its backbone is taken.
+    With a ResNet-101 a file may be torchvision's ``deeplabv3_resnet101`` checkpoint; its backbone
+    is taken.
+
+    Args:
+        network: gets the weights.
+        initial_weights: ``none``, ``shipped`` or a file.
+        bundle_root: has the shipped weights in ``models/model.pt``.
+        encoder_is_enough: a file of another method, or of another size, gives its encoder if all of
+            that fits; what else the network has begins at random, and a warning says so.
 
     Raises:
         SystemExit: the file cannot be used.
@@ -92,4 +108,17 @@ def load_initial_weights(network: nn.Module, initial_weights: str, bundle_root: 
         except ValueError as error:
             raise DataError(f"{initial_weights}: {error}.") from error
         return
-    load_weights(network, initial_weights)
+    wrong = differing_entries(network, state)
+    if not (wrong and encoder_is_enough and _fill_encoder(network, state, wrong)):
+        load_weights(network, initial_weights)
+
+
+def _fill_encoder(network: nn.Module, state: Mapping[str, Tensor], wrong: Sequence[str]) -> bool:
+    """Take the encoder of other weights where all of it fits."""
+    encoder = {k: v for k, v in state.items() if k.startswith(_ENCODER)}
+    if not encoder or any(name.startswith(_ENCODER) for name in wrong):
+        return False
+    network.load_state_dict(encoder, strict=False)
+    own = len(network.state_dict()) - len(encoder)
+    logger.warning("the encoder was taken from other weights; %d other entries begin anew", own)
+    return True

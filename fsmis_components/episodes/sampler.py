@@ -1,9 +1,11 @@
-"""The order of episodes: each has a number that no worker, process or resume can change."""
+"""What an epoch begins with, whatever came before: its episodes' numbers and torch's seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from torch.utils.data import Sampler
 
@@ -40,15 +42,26 @@ class EpisodeSampler(Sampler[int]):
 
 
 class EpochSetter:
-    """Ignite handler that tells the sampler which epoch begins, also after a resume."""
+    """Ignite handler that makes an epoch the same whether or not a training was resumed before it.
 
-    def __init__(self, sampler: EpisodeSampler) -> None:
+    The sampler learns which epoch begins, and torch's generators, which dropout and a network's
+    own draws use, begin at a pure function of the seed, the epoch and the process.
+
+    Args:
+        sampler: yields the numbers of the episodes.
+        seed: seed of the whole training, 0 or more.
+    """
+
+    def __init__(self, sampler: EpisodeSampler, seed: int) -> None:
         self.sampler = sampler
+        self.seed = seed
 
     def attach(self, engine: Engine) -> None:
         """Set the epoch before the engine asks the loader for its first batch."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Set the sampler's epoch, which counts from 0."""
+        """Set the sampler's epoch, which counts from 0, and the generators of all devices."""
         self.sampler.epoch = engine.state.epoch - 1
+        mixed = np.random.SeedSequence([self.seed, self.sampler.epoch, self.sampler.rank])
+        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))

@@ -22,7 +22,8 @@ class EpisodeTransform:
 
     Attributes:
         which: ``both`` transforms both slices (SSL-ALPNet's released code), ``one`` only one of
-            them, drawn with equal chance (the paper's text).
+            them, drawn with equal chance (the paper's text); ``each`` warps one of them and
+            re-colours one of them, drawn separately (CoW and its lineage, released code).
         warp: ranges of the geometric transform; the paper's by default.
         gamma: range of the gamma exponent; (0.5, 1.5) in the paper.
         contrast: ranges of the randomised contrast, which replaces gamma where it strikes.
@@ -37,9 +38,9 @@ class EpisodeTransform:
 
     def __post_init__(self) -> None:
         """Refuse an unknown choice of slices."""
-        if self.which not in ("both", "one"):
+        if self.which not in ("both", "one", "each"):
             raise ValueError(
-                f"EpisodeTransform: expected which 'both' or 'one', got {self.which!r}"
+                f"EpisodeTransform: expected which 'both', 'one' or 'each', got {self.which!r}"
             )
 
     def __call__(
@@ -47,18 +48,20 @@ class EpisodeTransform:
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Transform (image (1, H, W), masks (N, H, W)) of support and query."""
         rng = np.random.default_rng(seed)
-        chosen = int(rng.integers(2))
-        recolour = bool(rng.random() < self.contrast_probability)
+        warped = coloured = int(rng.integers(2))
+        randomised = bool(rng.random() < self.contrast_probability)
+        if self.which == "each":
+            coloured = int(rng.integers(2))
         pair = []
         for position, (image, masks) in enumerate((support, query)):
-            if self.which == "one" and position != chosen:
-                pair.append((image, masks))
-                continue
-            image, masks = apply_warp(image, masks, draw_warp(rng, self.warp))
-            if recolour:
-                change = draw_contrast(rng, self.contrast)
-                image = apply_contrast(image, change, statistics="input")
-            else:
-                image = gamma(image, float(rng.uniform(*self.gamma)))
+            if self.which == "both" or position == warped:
+                image, masks = apply_warp(image, masks, draw_warp(rng, self.warp))
+            if self.which == "both" or position == coloured:
+                image = self._recolour(image, rng, randomised)
             pair.append((image, masks))
         return pair[0], pair[1]
+
+    def _recolour(self, image: Tensor, rng: np.random.Generator, randomised: bool) -> Tensor:
+        if randomised:
+            return apply_contrast(image, draw_contrast(rng, self.contrast), statistics="input")
+        return gamma(image, float(rng.uniform(*self.gamma)))

@@ -39,6 +39,7 @@ def train_folds(
     plan: str | Path | Mapping[str, Any] | None = None,
     minutes: float | None = None,
     overrides: Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
     say: Callable[[str], object] = tqdm.write,
 ) -> list[str]:
     """Train the folds of a bundle one after the other, in each fold the groups of structures.
@@ -58,7 +59,10 @@ def train_folds(
         structure_groups: Setting 2: label values that are left out together, one model for each.
         plan: see `read_plan`.
         minutes: limit of this call, passed by one epoch at most; None: there is none.
-        overrides: knobs of `train.json` for all stages.
+        overrides: knobs of `train.json` for all stages; `initial_weights` for the first, where
+            "{fold}" stands for the name of the fold's folder, so that each fold can begin with the
+            weights of its own that another bundle was trained to.
+        cache_dir: pseudo-labels, which trainings may share; None: a folder in the output.
         say: is told what begins and how long all will take.
 
     Returns:
@@ -98,7 +102,8 @@ def train_folds(
         "overrides": stages.overrides,
     }
     _open_folder(output, description)
-    return _FoldTraining(root, data, output, stages, exclude_rule, minutes, say).run(jobs)
+    cache = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
+    return _FoldTraining(root, data, cache, stages, exclude_rule, minutes, say).run(jobs)
 
 
 @dataclass
@@ -124,7 +129,7 @@ class _FoldTraining:
         self,
         bundle_root: Path,
         dataset_dir: Path,
-        output_dir: Path,
+        cache_dir: Path,
         plan: TrainingPlan,
         exclude_rule: str,
         minutes: float | None,
@@ -132,7 +137,7 @@ class _FoldTraining:
     ) -> None:
         self.bundle_root = bundle_root
         self.dataset_dir = dataset_dir
-        self.output_dir = output_dir
+        self.cache_dir = cache_dir
         self.plan = plan
         self.exclude_rule = exclude_rule
         self.deadline = None if minutes is None else monotonic() + 60 * minutes
@@ -225,13 +230,15 @@ class _FoldTraining:
             **self.plan.changes(stage),
         }
         if "cache_dir" in self.plan.config:  # folds share the pseudo-labels of their scans
-            knobs["cache_dir"] = str(self.output_dir / "pseudo_labels")
+            knobs["cache_dir"] = str(self.cache_dir)
         if job.group is not None:
             knobs["setting"] = 2
             knobs["test_structures"] = list(job.group)
             knobs["exclude_rule"] = self.exclude_rule
         if stage > 0:
             knobs["initial_weights"] = str(job.record.weights(stage - 1))
+        elif "initial_weights" in knobs:
+            knobs["initial_weights"] = knobs["initial_weights"].replace("{fold}", job.name)
         if self.deadline is not None:
             knobs["max_minutes"] = round((self.deadline - monotonic()) / 60, 2)
         return knobs

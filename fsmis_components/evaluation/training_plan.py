@@ -80,15 +80,15 @@ def read_plan(
         DataError: no bundle there, no such plan, or a knob that the config does not have.
     """
     config_path = bundle_root / "configs" / "train.json"
-    config = _read_json(config_path, "name the folder of a bundle")
+    config = read_json(config_path, "name the folder of a bundle")
     own = bundle_root / "configs" / "fold_training.json"
     if plan is None:
         source = str(own)
-        content = _read_json(own, "repair it") if own.is_file() else {"stages": [{}]}
+        content = read_json(own, "repair it") if own.is_file() else {"stages": [{}]}
     elif isinstance(plan, Mapping):
         source, content = "plan", dict(plan)
     else:
-        source, content = str(plan), _read_json(Path(plan), "name a plan")
+        source, content = str(plan), read_json(Path(plan), "name a plan")
     stages = content.get("stages")
     if not isinstance(stages, Sequence) or not stages or set(content) != {"stages"}:
         raise DataError(f'{source}: expected {{"stages": [{{knob: value}}, ...]}}; see the docs.')
@@ -113,7 +113,12 @@ def _check_knobs(knobs: Any, config: Mapping[str, Any], title: str) -> None:
             raise DataError(f"{title}: train.json has no knob {name}; see the top of that file.")
 
 
-def _read_json(path: Path, advice: str) -> dict[str, Any]:
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        DataError: there is none; it ends with the advice.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,17 @@
 """Losses of few-shot episodes."""
 
+from fsmis_components.losses.auxiliary import auxiliary_loss
 from fsmis_components.losses.boundary import boundary_loss
+from fsmis_components.losses.boundary_f1 import boundary_f1_loss
 from fsmis_components.losses.episode_loss import EpisodeLoss
 from fsmis_components.losses.margin_cross_entropy import margin_cross_entropy
+from fsmis_components.losses.self_prediction import self_prediction_loss
 
-__all__ = ["EpisodeLoss", "boundary_loss", "margin_cross_entropy"]
+__all__ = [
+    "EpisodeLoss",
+    "auxiliary_loss",
+    "boundary_f1_loss",
+    "boundary_loss",
+    "margin_cross_entropy",
+    "self_prediction_loss",
+]

@@ -1,44 +1,74 @@
 """The sum of the loss terms of a batch of episodes."""
 
-from typing import Dict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fsmis_components.losses.boundary import boundary_loss
+from fsmis_components.losses.boundary_f1 import boundary_f1_loss
+
+_BOUNDARY_LOSSES = {"laplacian": boundary_loss, "f1": boundary_f1_loss}
 
 
 class EpisodeLoss(nn.Module):
-    """Add the loss terms that a network reports, and the boundary loss, with their weights.
+    """Add the loss terms that a network reports, and a boundary loss, with their weights.
 
     Args:
-        alignment_weight: weight of the prototype alignment loss; 1 in SSL-ALPNet.
-        boundary_weight: weight of :func:`boundary_loss`, a reconstruction; 0 leaves it out.
+        weights: weight of each term that the network reports, by its name.
+        boundary_weight: weight of the boundary loss of the query; 0 leaves it out.
+        boundary: ``laplacian`` (:func:`boundary_loss`) or ``f1`` (:func:`boundary_f1_loss`).
+
+    Raises:
+        ValueError: no boundary loss is called so.
     """
 
-    def __init__(self, alignment_weight: float = 1.0, boundary_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        boundary_weight: float = 0.0,
+        boundary: str = "laplacian",
+    ) -> None:
         super().__init__()
-        self.alignment_weight = alignment_weight
+        if boundary not in _BOUNDARY_LOSSES:
+            raise ValueError(
+                f"EpisodeLoss: expected boundary {' or '.join(map(repr, _BOUNDARY_LOSSES))}, got "
+                f"{boundary!r}"
+            )
+        self.weights = dict(weights)
         self.boundary_weight = boundary_weight
+        self.boundary = _BOUNDARY_LOSSES[boundary]
 
-    def forward(self, pred: Dict[str, Tensor], label: Tensor) -> Tensor:
+    def forward(self, pred: Mapping[str, Tensor], label: Tensor) -> Tensor:
         """Return the weighted sum of terms of shape (B,), averaged over the batch.
 
         Args:
-            pred: what the network returns in training mode.
+            pred: what the network returns in training mode: logits (B, 1 + N, H, W) and terms.
             label: the query's masks, (B, N, H, W).
 
         Raises:
-            ValueError: the total is not finite, so the next step would destroy the weights.
+            ValueError: the network reports other terms than those that have a weight, or the
+                total is not finite, so that the next step would destroy the network's weights.
         """
-        query, alignment = pred["query_loss"].mean(), pred["alignment_loss"].mean()
-        total = query + self.alignment_weight * alignment
+        self._check_names(pred)
+        values = {name: pred[name].mean() for name in self.weights}
+        weights = self.weights
         if self.boundary_weight != 0:
-            margins = pred["logits"][:, 1:]
-            total = total + self.boundary_weight * boundary_loss(margins, label).mean()
+            values["boundary_loss"] = self.boundary(pred["logits"][:, 1:], label).mean()
+            weights = {**weights, "boundary_loss": self.boundary_weight}
+        total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
         if not torch.isfinite(total):
-            raise ValueError(
-                f"EpisodeLoss: expected finite loss terms, got query_loss {query.item():.4g} and "
-                f"alignment_loss {alignment.item():.4g}"
-            )
+            said = ", ".join(f"{name} {value.item():.4g}" for name, value in values.items())
+            raise ValueError(f"EpisodeLoss: expected finite loss terms, got {said}")
         return total
+
+    def _check_names(self, pred: Mapping[str, Tensor]) -> None:
+        terms = {name for name in pred if name != "logits"}
+        if terms == self.weights.keys():
+            return
+        found = {
+            "without a weight": terms - self.weights.keys(),
+            "with a weight but not reported": self.weights.keys() - terms,
+        }
+        said = "; ".join(f"{', '.join(sorted(n))} {how}" for how, n in found.items() if n)
+        raise ValueError(f"EpisodeLoss: expected a weight for each term and no other, got {said}")

@@ -1,6 +1,6 @@
 """SSL-ALPNet: slices are segmented by adaptive local prototypes (Ouyang et al., TMI 2022)."""
 
-from typing import Dict, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -8,25 +8,19 @@ from torch import Tensor, nn
 
 from fsmis_components.layers.prototypes import GlobalPrototypes, GridPrototypes, PrototypeMode
 from fsmis_components.layers.resize import resize_logits, resize_mask
-from fsmis_components.layers.support_state import SupportState, check_state
+from fsmis_components.layers.support_state import SupportState
 from fsmis_components.losses import margin_cross_entropy
-from fsmis_components.networks.encoders import build_encoder
+from fsmis_components.networks.few_shot_network import (
+    FewShotNetwork,
+    SliceFeatures,
+    all_labelled,
+    with_background,
+)
 from fsmis_components.ops.similarity import prototype_similarity
 
 
-class ALPFeatures(NamedTuple):
-    """Features of a batch of slices and the size that its images had before padding."""
-
-    high: Tensor
-    image_size: Tuple[int, int]
-
-
-class ALPNet(nn.Module):
+class ALPNet(FewShotNetwork):
     """Adaptive local prototype network, several structures and shots in one call.
-
-    Background is modelled per structure, as in the paper: the logit of structure n is
-    ``score_fg - score_bg`` and channel 0 is zero, so that for one structure the softmax equals
-    that of the paper's two channels.
 
     Windows are lengths in pixels of the image; the paper's features have stride 8.
 
@@ -44,8 +38,6 @@ class ALPNet(nn.Module):
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
     """
 
-    stored_state: Dict[str, Tensor]
-
     def __init__(
         self,
         encoder: Union[str, nn.Module] = "resunet",
@@ -58,11 +50,7 @@ class ALPNet(nn.Module):
         similarity_backend: str = "auto",
         support_pack: Optional[SupportState] = None,
     ) -> None:
-        super().__init__()
-        module = build_encoder(encoder) if isinstance(encoder, str) else encoder
-        self.encoder = module
-        self.stride = int(module.stride)  # type: ignore[arg-type]
-        self.pad_multiple = int(module.pad_multiple)  # type: ignore[arg-type]
+        super().__init__(encoder, support_pack)
         self.scale = scale
         self.background_weight = background_weight
         self.similarity_backend = similarity_backend
@@ -70,65 +58,10 @@ class ALPNet(nn.Module):
         self.eval_cells = GridPrototypes(max(1, eval_window // self.stride), threshold)
         self.mode = PrototypeMode(max(1, switch_window // self.stride), threshold)
         self.globals = GlobalPrototypes()
-        self.stored_state = {}
-        if support_pack is not None:
-            self.set_support(support_pack)
-
-    def forward(
-        self,
-        image: Tensor,
-        support_image: Optional[Tensor] = None,
-        support_label: Optional[Tensor] = None,
-        label: Optional[Tensor] = None,
-    ) -> Union[Tensor, Dict[str, Tensor]]:
-        """Segment query slices by labelled support slices, or by the stored support.
-
-        Args:
-            image: query slices, (B, 1, H, W).
-            support_image: support slices, (B, S, 1, H, W); None takes the stored support.
-            support_label: masks of the structures, (B, S, N, H, W) in [0, 1].
-            label: the query's masks, (B, N, H, W); training only.
-
-        Returns:
-            In evaluation logits (B, 1 + N, H, W). In training a dictionary of the logits and of
-            the loss terms ``query_loss`` and ``alignment_loss``, each of shape (B,).
-
-        Raises:
-            ValueError: a label in evaluation, none in training, or no support.
-        """
-        if self.training:
-            if support_image is None or support_label is None or label is None:
-                raise ValueError(
-                    "ALPNet: expected support_image, support_label and label in training mode"
-                )
-            return self._train_step(image, support_image, support_label, label)
-        if label is not None:
-            raise ValueError("ALPNet: label must not be given in evaluation mode, it is never read")
-        if support_image is None or support_label is None:
-            if len(self.stored_state) == 0:
-                raise ValueError(
-                    "ALPNet: expected support_image and support_label, or a support stored by "
-                    "set_support or the constructor argument support_pack"
-                )
-            stored = {name: t.to(image.device) for name, t in self.stored_state.items()}
-            return self.segment(self.encode(image), stored, None)
-        masks, valid = _all_labelled(support_label)
-        state = self.build_support(self.encode(support_image.flatten(0, 1)), masks, valid, None)
-        return self.segment(self.encode(image), state, None)
-
-    @torch.jit.export
-    def encode(self, image: Tensor) -> ALPFeatures:
-        """Encode slices (B, 1, H, W) of any size into features (B, C, h, w)."""
-        height, width = image.shape[-2], image.shape[-1]
-        bottom = -height % self.pad_multiple
-        right = -width % self.pad_multiple
-        if bottom > 0 or right > 0:
-            image = F.pad(image, [0, right, 0, bottom], mode="replicate")
-        return ALPFeatures(self.encoder(image).high, (height, width))
 
     @torch.jit.export
     def build_support(
-        self, features: ALPFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
+        self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
         """Pool the prototypes of labelled support slices.
 
@@ -148,7 +81,7 @@ class ALPNet(nn.Module):
     @torch.jit.export
     def segment(
         self,
-        query_features: ALPFeatures,
+        query_features: SliceFeatures,
         state: SupportState,
         section_weights: Optional[Tensor] = None,
     ) -> Tensor:
@@ -162,13 +95,7 @@ class ALPNet(nn.Module):
                 ``-2 * scale``. None uses every labelled section.
         """
         margins = self._margins(query_features.high, state, section_weights)
-        return _with_background(self._to_image(margins, query_features.image_size))
-
-    @torch.jit.unused
-    def set_support(self, state: SupportState) -> None:
-        """Store a support, so that ``net(image)`` segments its structures without arguments."""
-        check_state(state)
-        self.stored_state = dict(state)
+        return with_background(self._to_image(margins, query_features.image_size))
 
     @torch.jit.unused
     def support_settings(self) -> Dict[str, float]:
@@ -186,19 +113,19 @@ class ALPNet(nn.Module):
         # one batch, as in the released code: batch norm sees support and query together
         joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
         size = joined.image_size
-        support = ALPFeatures(joined.high[: b * s], size)
-        query = ALPFeatures(joined.high[b * s :], size)
-        masks, valid = _all_labelled(support_label)
-        margins = self._margins(query.high, self.build_support(support, masks, valid, None), None)
+        support = SliceFeatures(joined.high[: b * s], size)
+        query = SliceFeatures(joined.high[b * s :], size)
+        state = self.build_support(support, support_label, all_labelled(support_label), None)
+        margins = self._margins(query.high, state, None)
         logits = self._to_image(margins, size)
         return {
-            "logits": _with_background(logits),
+            "logits": with_background(logits),
             "query_loss": margin_cross_entropy(logits, label, self.background_weight),
             "alignment_loss": self._alignment(support, query, margins, support_label),
         }
 
     def _alignment(
-        self, support: ALPFeatures, query: ALPFeatures, margins: Tensor, support_label: Tensor
+        self, support: SliceFeatures, query: SliceFeatures, margins: Tensor, support_label: Tensor
     ) -> Tensor:
         """Segment the support by the query's prediction (PAR; Wang et al., ICCV 2019)."""
         b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
@@ -288,7 +215,7 @@ class ALPNet(nn.Module):
             backend=self.similarity_backend,
         )
 
-    def _to_features(self, masks: Tensor, features: ALPFeatures) -> Tensor:
+    def _to_features(self, masks: Tensor, features: SliceFeatures) -> Tensor:
         """Resize masks (B, N, H, W) to the features; the encoder's padding belongs to nothing."""
         h, w = features.high.shape[-2], features.high.shape[-1]
         bottom = h * self.stride - masks.shape[-2]
@@ -298,12 +225,3 @@ class ALPNet(nn.Module):
     def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
         h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
         return resize_logits(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
-
-
-def _all_labelled(support_label: Tensor) -> Tuple[Tensor, Tensor]:
-    b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
-    return support_label, torch.ones([b, s, n], dtype=torch.bool, device=support_label.device)
-
-
-def _with_background(margins: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(margins[:, :1]), margins], 1)

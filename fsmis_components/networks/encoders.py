@@ -113,59 +113,79 @@ class Bottleneck(nn.Module):
 
 
 class ResNet101Backbone(nn.Module):
-    """ResNet-101 with the last two strides replaced by dilation: output stride 8.
+    """ResNet-101 with its later strides replaced by dilation.
 
     The layout of torchvision's ``deeplabv3_resnet101`` backbone: when a stage dilates, its first
     block keeps the dilation of the stage before.
+
+    Args:
+        stride: output stride, 4 or 8; stages behind it dilate.
+        last_stage: 4, or 3 to leave layer4 out.
+
+    Raises:
+        ValueError: another stride or last stage.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int = 8, last_stage: int = 4) -> None:
         super().__init__()
+        if stride not in (4, 8) or last_stage not in (3, 4):
+            raise ValueError(
+                f"ResNet101: expected stride 4 or 8 and last_stage 3 or 4, got {stride} and "
+                f"{last_stage}"
+            )
+        dilation = 8 // stride  # of layer2
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = _stage(64, 64, 3, 1, 1, 1)
-        self.layer2 = _stage(256, 128, 4, 2, 1, 1)
-        self.layer3 = _stage(512, 256, 23, 1, 1, 2)
-        self.layer4 = _stage(1024, 512, 3, 1, 2, 4)
+        self.layer2 = _stage(256, 128, 4, stride // 4, 1, dilation)
+        self.layer3 = _stage(512, 256, 23, 1, dilation, 2 * dilation)
+        self.layer4: nn.Module = nn.Identity()
+        if last_stage == 4:
+            self.layer4 = _stage(1024, 512, 3, 1, 2 * dilation, 4 * dilation)
 
-    def forward(self, image: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Map (B, 3, H, W) to layer1 (stride 4) and layer2, layer3, layer4 (stride 8)."""
+    def forward(self, image: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Map (B, 3, H, W) to layer1 (stride 4), layer2 and the last stage (output stride)."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
         one = self.layer1(x)
         two = self.layer2(one)
-        three = self.layer3(two)
-        return one, two, three, self.layer4(three)
+        return one, two, self.layer4(self.layer3(two))
 
 
 class ResNet101(nn.Module):
-    """The papers' encoder: dilated ResNet-101 and a bare 1x1 reduction to 256 channels.
+    """The papers' encoder: dilated ResNet-101 and a bare 1x1 reduction of its last stage.
 
-    SSL-ALPNet (Ouyang et al., TMI 2022), released code: no batch norm and no ReLU after the
-    reduction; a grey slice is copied to three channels.
+    SSL-ALPNet (Ouyang et al., TMI 2022) and CoW (Jiang and Zhang, IJCAI 2025), released code: no
+    batch norm and no ReLU after the reduction; a grey slice is copied to three channels.
 
     Args:
-        out_channels: channels of the high level; 256 in SSL-ALPNet.
+        out_channels: channels of the high level; 256 in SSL-ALPNet, 512 in CoW.
+        stride: of the high level; 8 in SSL-ALPNet, 4 in CoW.
+        last_stage: the stage whose features are reduced; 4 in SSL-ALPNet, 3 in CoW, which then
+            has no layer4.
+
+    Raises:
+        ValueError: another stride than 4 or 8, or another last stage than 3 or 4.
     """
 
-    stride = 8
-    pad_multiple = 8
-
-    def __init__(self, out_channels: int = 256) -> None:
+    def __init__(self, out_channels: int = 256, stride: int = 8, last_stage: int = 4) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.backbone = ResNet101Backbone()
-        self.reduction = nn.Conv2d(2048, out_channels, 1, bias=False)
+        self.stride = stride
+        self.pad_multiple = stride
+        self.backbone = ResNet101Backbone(stride, last_stage)
+        self.reduction = nn.Conv2d(2048 if last_stage == 4 else 1024, out_channels, 1, bias=False)
 
     def forward(self, image: Tensor) -> EncoderLevels:
         """Encode slices.
 
         Args:
-            image: (B, 1, H, W), H and W multiples of 8.
+            image: (B, 1, H, W), H and W multiples of the stride.
 
         Returns:
-            low (B, 256, H/4, W/4), mid (B, 512, H/8, W/8), high (B, out_channels, H/8, W/8).
+            low (B, 256, H/4, W/4), mid (B, 512, H/stride, W/stride) and high (B, out_channels,
+            H/stride, W/stride).
         """
-        low, mid, _, top = self.backbone(image.expand(-1, 3, -1, -1))
+        low, mid, top = self.backbone(image.expand(-1, 3, -1, -1))
         return EncoderLevels(low, mid, self.reduction(top))
 
     @torch.jit.unused
@@ -173,10 +193,11 @@ class ResNet101(nn.Module):
         """Take the backbone of a torchvision ``deeplabv3_resnet101`` checkpoint.
 
         Args:
-            state_dict: the checkpoint; its ASPP and auxiliary heads are left out.
+            state_dict: the checkpoint; its ASPP and auxiliary heads are left out, and layer4
+                where this encoder has none.
 
         Returns:
-            The names that were left out.
+            The names that were left out, in the checkpoint's order.
 
         Raises:
             ValueError: a backbone weight is missing or has another shape.
@@ -195,20 +216,31 @@ class ResNet101(nn.Module):
             )
             raise ValueError(message)
         self.backbone.load_state_dict({name: weights[name] for name in own})
-        return [name for name in state_dict if not name.startswith(prefix)]
+        taken = {prefix + name for name in own}
+        return [name for name in state_dict if name not in taken]
 
 
 def build_encoder(name: str) -> nn.Module:
-    """Build an encoder by the name that the bundles' ``encoder`` knob takes.
+    """Build an encoder by its name.
+
+    Args:
+        name: ``resunet`` (compact), ``resnet101`` (SSL-ALPNet's: layer4 at stride 8 in 256
+            channels) or ``resnet101_layer3`` (CoW's: layer3 at stride 4 in 512 channels).
 
     Raises:
-        ValueError: the name is neither ``resunet`` nor ``resnet101``.
+        ValueError: no encoder is called so.
     """
     if name == "resunet":
         return ResUNet()
     if name == "resnet101":
         return ResNet101()
-    raise ValueError(f"encoder: expected 'resunet' or 'resnet101', got {name!r}")
+    if name == "resnet101_layer3":
+        encoder = ResNet101(out_channels=512, stride=4, last_stage=3)
+        nn.init.kaiming_normal_(encoder.reduction.weight, mode="fan_out", nonlinearity="relu")
+        return encoder
+    raise ValueError(
+        f"encoder: expected 'resunet', 'resnet101' or 'resnet101_layer3', got {name!r}"
+    )
 
 
 def _double(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.support.draw_seeds import draw_seeds
 from fsmis_components.support.sections import plan_sections
 from fsmis_components.support.support_pack import (
     SupportPack,
@@ -61,7 +62,7 @@ def build_support_pack(
     if normalisation is None:
         normalisation = Normalisation(modality=resolve_modality(first, modality))
     values = [structure.value for structure in support_set.structures]
-    images, masks, tables = [], [], []
+    images, masks, seeds, tables = [], [], [], []
     for scan in support_set.scans:
         image, mask, table = _scan_sections(
             scan, grid, normalisation, values, support_set.slices == "all"
@@ -70,6 +71,7 @@ def build_support_pack(
         if table.shape[1]:  # a scan may hold none of the wanted structures
             images.append(image)
             masks.append(mask)
+            seeds.append(draw_seeds(image, mask))
     sections = torch.cat(tables, dim=1)  # (N, S, 3)
     for structure, used in zip(support_set.structures, sections.flatten(1).any(1), strict=True):
         if not used:
@@ -84,7 +86,10 @@ def build_support_pack(
         features = encode_slices(network, image, batch_size=batch_size, amp=amp)
         device = network_device(network)
         state = network.build_support(  # type: ignore[operator]
-            features, mask[None].to(device), sections.any(-1).T[None].to(device)
+            features,
+            mask[None].to(device),
+            sections.any(-1).T[None].to(device),
+            torch.cat(seeds)[None].to(device),
         )
     return SupportPack(
         state={

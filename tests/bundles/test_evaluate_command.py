@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 from block_scans import block_label, write_scan
+from bundle_folders import REFERENCE
 from monai.bundle import ConfigWorkflow, run
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ssl_alpnet" / "configs"
 
-
-def settings(folder: Path) -> dict:
+def settings(bundle: Path, folder: Path) -> dict:
+    configs = bundle / "configs"
     return {
-        "config_file": [str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")],
+        "config_file": [str(configs / "train.json"), str(configs / "evaluate.json")],
         "logging_file": False,
-        "bundle_root": str(CONFIGS.parent),
+        "bundle_root": str(bundle),
         "dataset_dir": str(folder / "d"),
         "output_dir": str(folder / "o"),
         "weights": "none",
@@ -34,9 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("run_id", [None, "evaluating"])
 def test_writes_the_table_of_the_fold(
-    folder: Path, run_id: str | None, capsys: pytest.CaptureFixture[str]
+    bundle: Path, folder: Path, run_id: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(run_id=run_id, fold=4, **settings(folder))
+    run(run_id=run_id, fold=4, **settings(bundle, folder))
     with (folder / "o" / "ep1_fold4.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["support"] for row in rows} == {"1"}  # the next case, wrapping
@@ -49,12 +49,12 @@ def test_writes_the_table_of_the_fold(
 def test_too_few_labels_are_one_sentence(folder: Path) -> None:
     (folder / "d" / "label_2.nii.gz").unlink()
     with pytest.raises(SystemExit) as raised:
-        run(**settings(folder))
+        run(**settings(REFERENCE, folder))
     assert "image_2.nii.gz" in str(raised.value.code)
 
 
-def test_metric_names_are_those_of_training(folder: Path) -> None:
-    workflow = ConfigWorkflow(workflow_type="train", **settings(folder))
+def test_metric_names_are_those_of_training(bundle: Path, folder: Path) -> None:
+    workflow = ConfigWorkflow(workflow_type="train", **settings(bundle, folder))
     workflow.initialize()
     evaluator = workflow.parser.get_parsed_content("validate#evaluator")
     metrics = workflow.parser.get("validate#key_metric")

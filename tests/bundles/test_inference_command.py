@@ -15,10 +15,9 @@ import nibabel
 import numpy as np
 import pytest
 from block_scans import AFFINE, block_image, block_label, write_nifti, write_scan
+from bundle_folders import REFERENCE, REPOSITORY
 from monai.bundle import ConfigWorkflow, run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-BUNDLE = REPOSITORY / "bundles" / "ssl_alpnet"
 # an untrained network on small slices: what is tested here does not depend on how good it is
 SMALL = {"weights": "none", "spatial_size": 64, "device": "cpu"}
 
@@ -45,7 +44,9 @@ def command(config: str, root: str, *run_id: str, **settings: object) -> list[st
 
 
 @pytest.fixture(scope="module")
-def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
+def finished(
+    bundle: Path, phantom: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Finished]:
     """Four commands at once, since each spends its time on imports."""
     base = tmp_path_factory.mktemp("commands")
     for name in ("labelled", "noise", "deleted"):
@@ -57,13 +58,14 @@ def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     noise = np.random.default_rng(0).integers(0, 5, scan.shape).astype(np.uint8)
     write_nifti(base / "noise" / "label_2.nii.gz", noise, scan.affine)
 
-    from_repository = ("bundles/ssl_alpnet/configs/inference.json", "bundles/ssl_alpnet")
+    root = str(bundle.relative_to(REPOSITORY))
+    from_repository = (f"{root}/configs/inference.json", root)
     from_bundle = ("configs/inference.json", ".")
     support = phantom / "support"
     plans = {
         "labelled": (REPOSITORY, from_repository, [], support),
-        "noise": (BUNDLE, from_bundle, ["evaluating"], support),
-        "deleted": (BUNDLE, from_bundle, [], support),
+        "noise": (bundle, from_bundle, ["evaluating"], support),
+        "deleted": (bundle, from_bundle, [], support),
         "nowhere": (REPOSITORY, from_repository, ["evaluating"], base / "nowhere"),
     }
     running = {}
@@ -210,7 +212,7 @@ def test_a_mistake_ends_the_real_command(
         ".",
         **{**places, **settings, "output_dir": tmp_path / "o", "spatial_size": 32},
     )
-    done = subprocess.run(line, cwd=BUNDLE, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(line, cwd=REFERENCE, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     last_line = done.stderr.rstrip().splitlines()[-1]
     assert words in last_line and last_line.endswith(".")
@@ -250,9 +252,9 @@ def test_a_mistake_is_one_sentence(
     places = {"support_dir": str(tmp_path / "s"), "dataset_dir": str(tmp_path / "q")}
     with pytest.raises(SystemExit) as raised:
         run(
-            config_file=str(BUNDLE / "configs" / "inference.json"),
+            config_file=str(REFERENCE / "configs" / "inference.json"),
             logging_file=False,
-            bundle_root=str(BUNDLE),
+            bundle_root=str(REFERENCE),
             output_dir=str(tmp_path / "o"),
             **{**SMALL, "spatial_size": 32, **places, **settings},
         )
@@ -261,7 +263,7 @@ def test_a_mistake_is_one_sentence(
     assert words in message and "\n" not in message and message.endswith(".")
 
 
-def test_a_pack_replaces_the_support_folder(tmp_path: Path) -> None:
+def test_a_pack_replaces_the_support_folder(bundle: Path, tmp_path: Path) -> None:
     _good(tmp_path)
     pack = tmp_path / "pack.safetensors"
     masks = []
@@ -269,25 +271,24 @@ def test_a_pack_replaces_the_support_folder(tmp_path: Path) -> None:
         ({"support_dir": tmp_path / "s", "save_support_pack": pack}, {"support_pack": pack})
     ):
         output = tmp_path / f"o{number}"
-        _run(tmp_path, output, settings)
+        _run(bundle, tmp_path, output, settings)
         masks.append((output / "image_2_seg.nii.gz").read_bytes())
     assert masks[0] == masks[1]
     with pytest.raises(SystemExit) as raised:
-        _run(
-            tmp_path, tmp_path / "o2", {"support_pack": pack, "seed": "$5"}
-        )  # other random weights
+        # other random weights
+        _run(bundle, tmp_path, tmp_path / "o2", {"support_pack": pack, "seed": "$5"})
     message = str(raised.value.code)
     assert "other weights" in message and "--support_dir" in message
     assert not (tmp_path / "o2").exists()
 
 
-def test_properties(tmp_path: Path) -> None:
+def test_properties(bundle: Path, tmp_path: Path) -> None:
     _good(tmp_path)
     workflow = ConfigWorkflow(
         workflow_type="infer",
-        config_file=str(BUNDLE / "configs" / "inference.json"),
+        config_file=str(bundle / "configs" / "inference.json"),
         logging_file=False,
-        bundle_root=str(BUNDLE),
+        bundle_root=str(bundle),
         support_dir=str(tmp_path / "s"),
         dataset_dir=str(tmp_path / "q"),
         **SMALL,
@@ -303,11 +304,11 @@ def test_properties(tmp_path: Path) -> None:
     assert set(np.unique(item["pred"].numpy()).tolist()) <= {0, 1, 2}
 
 
-def _run(folder: Path, output: Path, settings: dict) -> None:
+def _run(bundle: Path, folder: Path, output: Path, settings: dict) -> None:
     run(
-        config_file=str(BUNDLE / "configs" / "inference.json"),
+        config_file=str(bundle / "configs" / "inference.json"),
         logging_file=False,
-        bundle_root=str(BUNDLE),
+        bundle_root=str(bundle),
         dataset_dir=str(folder / "q"),
         output_dir=str(output),
         **{**SMALL, "spatial_size": 32, **{k: str(v) for k, v in settings.items()}},

@@ -1,4 +1,4 @@
-"""The weights and the support pack in the bundle: they fit each other and they work."""
+"""The weights and the support pack in each bundle: they fit each other and they work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundle_folders import build_network
+from torch import nn
 
 from fsmis_components.data.cases import find_cases, select_cases
 from fsmis_components.data.geometry import choose_slice_grid
@@ -17,38 +19,38 @@ from fsmis_components.evaluation.scoring import answer, load_query
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.networks import ALPNet
 from fsmis_components.support import SupportPack, support_set_of_cases
-
-MODELS = Path(__file__).parents[2] / "bundles" / "ssl_alpnet" / "models"
 
 
 @pytest.fixture(scope="module")
-def network() -> ALPNet:
-    network = ALPNet()
-    load_weights(network, MODELS / "model.pt")
+def network(bundle: Path) -> nn.Module:
+    network = build_network(bundle)
+    load_weights(network, bundle / "models" / "model.pt")
     return network.eval()
 
 
 @pytest.fixture(scope="module")
-def pack() -> SupportPack:
-    return SupportPack.load(MODELS / "support_pack.safetensors")
+def pack(bundle: Path) -> SupportPack:
+    return SupportPack.load(bundle / "models" / "support_pack.safetensors")
 
 
-def test_only_one_file_of_weights_and_a_small_one() -> None:
-    assert [path.name for path in MODELS.glob("*.pt")] == ["model.pt"]
-    assert (MODELS / "model.pt").stat().st_size < 20e6
+def test_only_one_file_of_weights_and_a_small_one(bundle: Path) -> None:
+    models = bundle / "models"
+    assert [path.name for path in models.glob("*.pt")] == ["model.pt"]
+    assert (models / "model.pt").stat().st_size < 25e6
 
 
-def test_the_default_pack_fits_the_weights(network: ALPNet, pack: SupportPack) -> None:
+def test_the_default_pack_fits_the_weights(
+    bundle: Path, network: nn.Module, pack: SupportPack
+) -> None:
     pack.check_fits(network)
     names = [structure.name for structure in pack.structures]
     assert names == ["liver", "right_kidney", "left_kidney", "spleen"]
     with pytest.raises(ValueError, match="does not fit"):
-        pack.check_fits(ALPNet())
+        pack.check_fits(build_network(bundle))
 
 
-def test_one_labelled_scan_segments_another(network: ALPNet, fsmis_data_dir: Path) -> None:
+def test_one_labelled_scan_segments_another(network: nn.Module, fsmis_data_dir: Path) -> None:
     """No image of CHAOS was labelled in training; far above the mask copy's 35 (fold 0)."""
     cases = find_cases(fsmis_data_dir / "chaos_t2", labels="required")
     support = support_set_of_cases(select_cases(cases, [5]))
@@ -64,7 +66,7 @@ def test_one_labelled_scan_segments_another(network: ALPNet, fsmis_data_dir: Pat
 
 
 def test_the_default_pack_segments_without_any_support(
-    network: ALPNet, pack: SupportPack, fsmis_data_dir: Path
+    network: nn.Module, pack: SupportPack, fsmis_data_dir: Path
 ) -> None:
     image = load_image(fsmis_data_dir / "chaos_t2" / "image_1.nii.gz")
     first, second = (VolumeInferer(pack).segment_volume(image, network).label for _ in range(2))
@@ -72,8 +74,10 @@ def test_the_default_pack_segments_without_any_support(
     assert set(np.unique(first).tolist()) == {0, 1, 2, 3, 4}
 
 
-def test_one_image_is_enough_for_the_exported_network(network: ALPNet, pack: SupportPack) -> None:
-    alone = ALPNet(support_pack=pack.state)
+def test_one_image_is_enough_for_the_exported_network(
+    bundle: Path, network: nn.Module, pack: SupportPack
+) -> None:
+    alone = build_network(bundle, stored_support=pack.state)
     alone.load_state_dict(network.state_dict())
     image = torch.randn(1, 1, 64, 64)
     logits = alone.eval()(image)

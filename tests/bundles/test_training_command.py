@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundle_folders import REFERENCE, REPOSITORY, network_knobs
+from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
 from fsmis_components.data.sharded_file import load_sharded
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
-TRAIN = str(BUNDLE / "configs" / "train.json")
 SMALL = {
     "spatial_size": 64,
     "pseudo_label_min_size": [300],
@@ -26,13 +26,15 @@ SMALL = {
 }
 
 
-def train(dataset: Path, output: Path, config: object = TRAIN, **changes: object) -> ConfigWorkflow:
+def train(
+    bundle: Path, dataset: Path, output: Path, *overlays: str, **changes: object
+) -> ConfigWorkflow:
     workflow = ConfigWorkflow(
-        config_file=config,
-        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        config_file=[str(bundle / "configs" / f"{name}.json") for name in ("train", *overlays)],
+        meta_file=str(bundle / "configs" / "metadata.json"),
         logging_file=False,
         workflow_type="train",
-        bundle_root=str(BUNDLE),
+        bundle_root=str(bundle),
         dataset_dir=str(dataset),
         output_dir=str(output),
         cache_dir=str(output.parent / "cache"),
@@ -53,14 +55,16 @@ def assert_equal_weights(first: dict[str, Tensor], second: dict[str, Tensor]) ->
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(
+    bundle: Path, phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     output = tmp_path_factory.mktemp("training") / "whole"
-    train(phantom_dataset, output).run()
+    train(bundle, phantom_dataset, output).run()
     return output
 
 
-def test_properties_and_outputs(phantom_dataset: Path, uninterrupted: Path) -> None:
-    workflow = train(phantom_dataset, uninterrupted)
+def test_properties_and_outputs(bundle: Path, phantom_dataset: Path, uninterrupted: Path) -> None:
+    workflow = train(bundle, phantom_dataset, uninterrupted)
     assert not workflow.check_properties()
     assert (uninterrupted / "models" / "model_best.json").is_file()
     assert weights(uninterrupted, "model_best.pt").keys() == weights(uninterrupted).keys()
@@ -70,71 +74,73 @@ def test_properties_and_outputs(phantom_dataset: Path, uninterrupted: Path) -> N
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_equals_an_uninterrupted_training(
-    phantom_dataset: Path, uninterrupted: Path, tmp_path: Path, workers: int
+    bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path, workers: int
 ) -> None:
     output = tmp_path / "stopped"
-    first = train(phantom_dataset, output, num_workers=workers)
+    first = train(bundle, phantom_dataset, output, num_workers=workers)
     trainer = first.parser.get_parsed_content("train#trainer")
 
     def stop(engine: object) -> None:
         raise KeyboardInterrupt  # in the middle of the second epoch
 
-    from ignite.engine import Events
-
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), stop)
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    train(phantom_dataset, output, num_workers=workers).run()
+    train(bundle, phantom_dataset, output, num_workers=workers).run()
     assert_equal_weights(weights(output), weights(uninterrupted))
 
 
 def test_pieces_equal_an_uninterrupted_training(
-    phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
+    bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "pieces"
     for done in (1, 2, 2):
-        train(phantom_dataset, output, max_minutes=1e-3).run()
+        train(bundle, phantom_dataset, output, max_minutes=1e-3).run()
         assert load_sharded(output / "training_state")["epoch"] == done
     for name in ("model.pt", "model_best.pt"):
         assert_equal_weights(weights(output, name), weights(uninterrupted, name))
 
 
 def test_other_settings_do_not_overwrite_a_training(
-    phantom_dataset: Path, uninterrupted: Path
+    bundle: Path, phantom_dataset: Path, uninterrupted: Path
 ) -> None:
     before = weights(uninterrupted)
     with pytest.raises(SystemExit, match="name another --output_dir"):
-        train(phantom_dataset, uninterrupted, seed=99).run()
+        train(bundle, phantom_dataset, uninterrupted, seed=99).run()
     with pytest.raises(SystemExit, match=r"exclude_rule any -> all"):
-        train(phantom_dataset, uninterrupted, exclude_rule="all").run()
+        train(bundle, phantom_dataset, uninterrupted, exclude_rule="all").run()
     assert_equal_weights(before, weights(uninterrupted))
 
 
 def test_initial_weights_from_a_file(
-    phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
+    bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     path = uninterrupted / "models" / "model.pt"
-    workflow = train(phantom_dataset, tmp_path / "adapted", initial_weights=str(path))
+    workflow = train(bundle, phantom_dataset, tmp_path / "adapted", initial_weights=str(path))
     network = workflow.parser.get_parsed_content("network_def")
     assert_equal_weights(dict(network.state_dict()), weights(uninterrupted))
     with pytest.raises(SystemExit, match="no such weights file"):
-        train(phantom_dataset, tmp_path / "b", initial_weights=str(tmp_path / "nothing.pt"))
+        nothing = str(tmp_path / "nothing.pt")
+        train(bundle, phantom_dataset, tmp_path / "b", initial_weights=nothing)
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(SystemExit, match="belong to another network"):
-        train(phantom_dataset, tmp_path / "c", initial_weights=str(tmp_path / "other.pt"))
+        other = str(tmp_path / "other.pt")
+        train(bundle, phantom_dataset, tmp_path / "c", initial_weights=other)
 
 
-def test_boundary_loss_and_paper_schedule_train(phantom_dataset: Path, tmp_path: Path) -> None:
-    config = [TRAIN, str(BUNDLE / "configs" / "paper.json")]
+def test_boundary_loss_and_paper_schedule_train(
+    bundle: Path, phantom_dataset: Path, tmp_path: Path
+) -> None:
     workflow = train(
+        bundle,
         phantom_dataset,
         tmp_path / "paper",
-        config,
-        encoder="resunet",  # the schedule is under test here; ResNet-101 is tested by its layers
+        "paper",
         boundary_weight=0.5,
-        pseudo_label_min_size=[60],
         epochs=1,
         episodes_per_epoch=2,
+        # the schedule is under test here; test_paper_size.py has the network
+        **network_knobs(bundle),
     )
     assert type(workflow.parser.get_parsed_content("optimizer")).__name__ == "SGD"
     workflow.run()
@@ -156,31 +162,33 @@ def test_run_training_from_the_bundle_folder(phantom_dataset: Path, tmp_path: Pa
     result = run(
         ["monai.bundle", "run", "training", "--config_file", "configs/train.json"]
         + overrides(phantom_dataset, tmp_path / "out"),
-        BUNDLE,
+        REFERENCE,
     )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
 def test_run_from_the_repository_root_refuses_a_missing_folder(tmp_path: Path) -> None:
+    root = REFERENCE.relative_to(REPOSITORY)
     result = run(
-        ["monai.bundle", "run", "--config_file", "bundles/ssl_alpnet/configs/train.json"]
-        + ["--bundle_root", "bundles/ssl_alpnet"]
+        ["monai.bundle", "run", "--config_file", f"{root}/configs/train.json"]
+        + ["--bundle_root", str(root)]
         + overrides(tmp_path / "missing", tmp_path / "out"),
-        BUNDLE.parents[1],
+        REPOSITORY,
     )
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].endswith("check the path.")
 
 
-def test_two_processes_train_together(phantom_dataset: Path, tmp_path: Path) -> None:
-    configs = [f"bundles/ssl_alpnet/configs/{name}.json" for name in ("train", "multi_gpu_train")]
+def test_two_processes_train_together(bundle: Path, phantom_dataset: Path, tmp_path: Path) -> None:
+    root = bundle.relative_to(REPOSITORY)
+    configs = [f"{root}/configs/{name}.json" for name in ("train", "multi_gpu_train")]
     result = run(
         ["torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2", "-m"]
         + ["monai.bundle", "run", "--config_file", str(configs)]
-        + ["--bundle_root", "bundles/ssl_alpnet"]
+        + ["--bundle_root", str(root)]
         + overrides(phantom_dataset, tmp_path / "out"),
-        BUNDLE.parents[1],
+        REPOSITORY,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert not any(name.startswith("module.") for name in weights(tmp_path / "out"))

@@ -79,8 +79,22 @@ def test_transform_of_one_leaves_the_other_as_it_is(cases: list[Case]) -> None:
             assert not torch.equal(both[i][name], expected[name])
     assert changed["image"] + changed["support_image"] == 12
     assert min(changed.values()) > 0
-    with pytest.raises(ValueError, match="'both' or 'one'"):
+    with pytest.raises(ValueError, match="'both', 'one' or 'each'"):
         EpisodeTransform(which="none")
+
+
+def test_each_transform_of_one_slice_draws_the_slice_anew(cases: list[Case]) -> None:
+    """Over episodes, warp and gamma meet on one slice and strike different ones about as often."""
+    plain = dataset(cases, transform=None)
+    each = dataset(cases, transform=EpisodeTransform(which="each"))
+    ways = set()
+    for index in range(16):
+        before, after = plain[index], each[index]
+        warped = not torch.equal(before["label"], after["label"])
+        assert warped != (not torch.equal(before["support_label"], after["support_label"]))
+        touched = [not torch.equal(before[k], after[k]) for k in ("image", "support_image")]
+        ways.add((warped, all(touched)))
+    assert ways == {(True, True), (True, False), (False, True), (False, False)}
 
 
 def test_lost_regions_are_redrawn_and_counted(cases: list[Case]) -> None:

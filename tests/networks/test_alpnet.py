@@ -7,25 +7,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from network_samples import StubEncoder, disc, episode
+from torch import Tensor
 
-from fsmis_components.networks import ALPFeatures, ALPNet, EncoderLevels
-
-
-class StubEncoder(nn.Module):
-    """Channels made of the image by fixed weights, at stride 8 as in the paper."""
-
-    stride = 8
-    pad_multiple = 8
-
-    def __init__(self, channels: int = 5) -> None:
-        super().__init__()
-        self.project = nn.Conv2d(1, channels, 8, 8)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, image: Tensor) -> EncoderLevels:
-        features = self.norm(self.project(image))
-        return EncoderLevels(features, features, features)
+from fsmis_components.networks import ALPNet, SliceFeatures
 
 
 def network(**changes: object) -> ALPNet:
@@ -33,13 +18,8 @@ def network(**changes: object) -> ALPNet:
     return ALPNet(encoder=StubEncoder(), **changes).eval()
 
 
-def features(values: Tensor, stride: int = 8) -> ALPFeatures:
-    return ALPFeatures(values, (values.shape[-2] * stride, values.shape[-1] * stride))
-
-
-def disc(size: int, centre: tuple[float, float], radius: float) -> Tensor:
-    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    return (((y - centre[0]) ** 2 + (x - centre[1]) ** 2) < radius**2).float()
+def features(values: Tensor, stride: int = 8) -> SliceFeatures:
+    return SliceFeatures(values, (values.shape[-2] * stride, values.shape[-1] * stride))
 
 
 def plain_scores(
@@ -193,39 +173,6 @@ def test_margins_equal_the_two_channel_softmax() -> None:
     torch.testing.assert_close(margin, two)
 
 
-def episode(b: int = 2, s: int = 2, n: int = 3, size: int = 64) -> dict[str, Tensor]:
-    torch.manual_seed(3)
-    discs = [disc(size, (20 + 9 * i, 20 + 7 * i), 18) for i in range(n)]
-    masks = torch.stack(discs)
-    return {
-        "image": torch.randn(b, 1, size, size),
-        "support_image": torch.randn(b, s, 1, size, size),
-        "support_label": masks.expand(b, s, n, size, size).clone(),
-        "label": masks.expand(b, n, size, size).clone(),
-    }
-
-
-def test_shapes() -> None:
-    item = episode()
-    net = network()
-    label = item.pop("label")
-    assert net(**item).shape == (2, 4, 64, 64)
-    out = net.train()(**item, label=label)
-    assert out["logits"].shape == (2, 4, 64, 64)
-    assert all(out[k].shape == (2,) for k in ("query_loss", "alignment_loss"))
-
-
-def test_batch_of_two_equals_two_batches_of_one() -> None:
-    item = episode()
-    net = network()
-    item.pop("label")
-    both = net(**item)
-    for b in range(2):
-        torch.testing.assert_close(
-            both[b : b + 1], net(**{k: v[b : b + 1] for k, v in item.items()})
-        )
-
-
 def test_losses_of_a_batch_equal_those_of_single_episodes() -> None:
     item = episode()
     net = network().train()
@@ -235,56 +182,6 @@ def test_losses_of_a_batch_equal_those_of_single_episodes() -> None:
         one = net(**{k: v[b : b + 1] for k, v in item.items()})
         for name in ("query_loss", "alignment_loss"):
             torch.testing.assert_close(both[name][b : b + 1], one[name])
-
-
-def test_structures_of_one_call_equal_separate_calls() -> None:
-    item = episode()
-    net = network()
-    item.pop("label")
-    together = net(**item)
-    for n in range(3):
-        alone = net(**(item | {"support_label": item["support_label"][:, :, n : n + 1]}))
-        torch.testing.assert_close(together[:, n + 1], alone[:, 1])
-
-
-def test_shots_are_pooled_together() -> None:
-    """The same support slice twice is the same prototypes twice: cells and means keep balance."""
-    item = episode(b=1, s=1)
-    net = network()
-    item.pop("label")
-    once = net(**item)
-    twice = net(
-        **(item | {k: item[k].repeat_interleave(2, 1) for k in ("support_image", "support_label")})
-    )
-    torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
-
-
-def test_unlabelled_sections_and_section_weights_are_left_out() -> None:
-    item = episode(b=1, s=2)
-    net = network()
-    support = net.encode(item["support_image"][0])
-    query = net.encode(item["image"])
-    valid = torch.ones(1, 2, 3, dtype=torch.bool)
-    valid[0, 1, 0] = False
-    partial = net.segment(query, net.build_support(support, item["support_label"], valid))
-    weights = torch.tensor([[[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]])
-    state = net.build_support(support, item["support_label"], torch.ones_like(valid))
-    weighted = net.segment(query, state, weights)
-    torch.testing.assert_close(partial[:, 1:3], weighted[:, 1:3])
-    assert bool((weighted[:, 3] == -40).all())  # no section answers: the structure is absent
-
-
-def test_query_batch_shares_one_support() -> None:
-    item = episode(b=2)
-    net = network()
-    state = net.build_support(
-        net.encode(item["support_image"][0]),
-        item["support_label"][:1],
-        torch.ones(1, 2, 3, dtype=torch.bool),
-    )
-    both = net.segment(net.encode(item["image"]), state)
-    one = net.segment(net.encode(item["image"][1:]), state)
-    torch.testing.assert_close(both[1:], one)
 
 
 def test_any_image_size_is_padded_and_cropped() -> None:
@@ -310,37 +207,3 @@ def test_alignment_loss_reaches_query_features_but_not_through_the_prediction() 
     assert support.grad is not None and bool(support.grad.abs().sum() > 0)
     assert query.grad is not None and bool(query.grad.abs().sum() > 0)
     assert margins.grad is None
-
-
-def test_label_is_refused_in_evaluation() -> None:
-    with pytest.raises(ValueError, match="never read"):
-        network()(**episode())
-
-
-def test_missing_support_is_named() -> None:
-    with pytest.raises(ValueError, match="set_support"):
-        network()(torch.randn(1, 1, 64, 64))
-    with pytest.raises(ValueError, match="in training mode"):
-        network().train()(torch.randn(1, 1, 64, 64))
-
-
-def test_stored_support_makes_a_single_input_network_that_scripts() -> None:
-    item = episode(b=1)
-    net = network()
-    masks, valid = item["support_label"], torch.ones(1, 2, 3, dtype=torch.bool)
-    expected = net(item["image"], item["support_image"], item["support_label"])
-    names = set(net.state_dict())
-    net.set_support(net.build_support(net.encode(item["support_image"][0]), masks, valid))
-    assert set(net.state_dict()) == names  # model.pt stays a plain state dict
-    torch.testing.assert_close(net(item["image"]), expected)
-    torch.testing.assert_close(torch.jit.script(net)(item["image"]), expected)
-
-
-def test_bfloat16_autocast_stays_close() -> None:
-    item = episode()
-    item.pop("label")
-    net = network()
-    with torch.autocast("cpu", torch.bfloat16):
-        half = net(**item)
-    assert half.dtype == torch.float32
-    assert (half - net(**item)).abs().mean().item() < 0.5  # of a range of +-40

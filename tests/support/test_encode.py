@@ -63,3 +63,29 @@ def test_rejects_a_structure_below_one_pixel(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, label, image)
     with pytest.raises(DataError, match="structure_1 .* smaller than one pixel at spatial_size 12"):
         build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=12)
+
+
+def test_seeds_follow_the_labelled_slice_alone(tmp_path: Path) -> None:
+    """Neither the order of structures nor a second, larger scan changes a slice's seed."""
+
+    def seeds(folder: Path, structures: list[int] | None = None) -> torch.Tensor:
+        network = IntensityNetwork()
+        support = load_support_set(folder, structures=structures)
+        build_support_pack(network, support, spatial_size=24)
+        assert network.seeds is not None and network.seeds.dtype == torch.int64
+        return network.seeds
+
+    write_scan(tmp_path / "one", 1, block_label(), block_image(seed=1))
+    alone = seeds(tmp_path / "one")
+    assert alone.shape == (1, 5, 2)
+    assert int(alone.min()) >= 0 and len(alone.unique()) == 10
+    assert torch.equal(seeds(tmp_path / "one", [2, 1]), alone.flip(2))
+
+    larger = (SHAPE[0] + 6, SHAPE[1] + 3, SHAPE[2])
+    write_scan(
+        tmp_path / "two", 7, block_label(), block_image(seed=1)
+    )  # the same scan under another name
+    write_scan(tmp_path / "two", 8, block_label({1: 1}, larger), block_image(larger))
+    together = seeds(tmp_path / "two")
+    assert together.shape == (1, 5 + 3, 2)
+    assert torch.equal(together[:, :5], alone)

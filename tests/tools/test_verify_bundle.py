@@ -222,6 +222,14 @@ def test_each_fault_is_found(toy: Path, check: str, config: str, change: Any, sa
     assert said in " ".join(getattr(bundle_files, check)(_edit(toy, config, change)))
 
 
+def test_a_plan_of_trainings_has_no_knobs(toy: Path):
+    plan = {"reference": "full", "variants": {"full": {}}}
+    (toy / "configs" / "ablation.json").write_text(json.dumps(plan))
+    assert not bundle_files.check_knobs(Bundle(toy))
+    (toy / "configs" / "overlay.json").write_text(json.dumps(plan))
+    assert "nothing uses reference" in " ".join(bundle_files.check_knobs(Bundle(toy)))
+
+
 def test_versions_follow_requirements(toy: Path):
     (toy.parent.parent / "requirements.txt").write_text("monai==1.6.1\ntorch==2.13.0\n")
     said = " ".join(bundle_files.check_version(Bundle(toy)))

@@ -1,0 +1,90 @@
+"""SSP: a slice is segmented by its own mean prototype, to see which pixels that one gets wrong."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfPrediction(nn.Module):
+    """Decoder of support self-prediction (CoW, Jiang & Zhang, IJCAI 2025, support decoder).
+
+    It sees the features and, twice, the prototype spread over the slice: a slot that comes from
+    SCL (CVPR 2021), where the two prototypes differ. A spread prototype is constant, so its part
+    of the first convolution is a matrix product; the features' part is shared by all structures.
+    No batch norm; every convolution has a bias.
+
+    Args:
+        channels: C of the features; 512 in the paper.
+        width: channels inside; 512 in the paper.
+        dropout: of whole channels; 0.5 in the paper.
+    """
+
+    def __init__(self, channels: int, width: int = 512, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.channels = channels
+        self.reach = 2  # dilation of the first convolution
+        self.join = nn.Conv2d(3 * channels, width, 3, padding=2, dilation=2)
+        self.drop = nn.Dropout2d(dropout)
+        self.residuals = nn.ModuleList([_Residual(width) for _ in range(3)])
+        self.pooled = nn.Conv2d(width, width, 1)
+        self.branches = nn.ModuleList(
+            [
+                nn.Conv2d(width, width, 1),
+                *(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in (6, 12, 18)),
+            ]
+        )
+        self.merge = nn.Conv2d(5 * width, width, 1)
+        self.last = nn.Conv2d(width, 1, 1)
+
+    def forward(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """Return S before any activation, (B, N, h, w).
+
+        Args:
+            features: (B, C, h, w).
+            prototypes: the mean feature of each structure, (B, N, C).
+        """
+        b, n = prototypes.shape[0], prototypes.shape[1]
+        x = self.drop(F.relu(self._join(features, prototypes)))
+        for residual in self.residuals:
+            x = residual(x)
+        pooled = self.drop(F.relu(self.pooled(x.mean((2, 3), keepdim=True))))
+        parts = [pooled.expand(-1, -1, x.shape[2], x.shape[3])]
+        for branch in self.branches:
+            parts.append(self.drop(F.relu(branch(x))))
+        x = self.drop(F.relu(self.merge(torch.cat(parts, 1))))
+        return self.last(x).reshape(b, n, features.shape[2], features.shape[3])
+
+    def _join(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """Convolve [features, prototype, prototype] of every structure, (B * N, width, h, w)."""
+        b, n = prototypes.shape[0], prototypes.shape[1]
+        h, w = features.shape[2], features.shape[3]
+        weight = self.join.weight
+        own = F.conv2d(
+            features,
+            weight[:, : self.channels],
+            self.join.bias,
+            padding=self.reach,
+            dilation=self.reach,
+        )
+        both = weight[:, self.channels : 2 * self.channels] + weight[:, 2 * self.channels :]
+        # where a tap reaches over the border it sees zeros, not the prototype
+        taps = 9
+        tap = torch.eye(taps, device=features.device, dtype=features.dtype)
+        ones = torch.ones([1, 1, h, w], device=features.device, dtype=features.dtype)
+        reached = F.conv2d(
+            ones, tap.reshape(taps, 1, 3, 3), padding=self.reach, dilation=self.reach
+        ).reshape(taps, h * w)
+        per_tap = torch.matmul(prototypes, both.permute(1, 0, 2, 3).flatten(1).to(prototypes))
+        spread = torch.matmul(per_tap.reshape(b * n, -1, taps), reached.to(per_tap))
+        joined = own.unsqueeze(1) + spread.reshape(b, n, -1, h, w).to(own)
+        return joined.flatten(0, 1)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))

@@ -1,0 +1,307 @@
+"""CoW: slices are segmented by prototypes of what is hard (Jiang & Zhang, IJCAI 2025)."""
+
+from typing import Dict, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsmis_components.layers.map_fusion import MapFusion, MeanFusion, unit_vectors
+from fsmis_components.layers.prototype_sets import PrototypeMiner, PrototypeSets
+from fsmis_components.layers.resize import upsample_corners
+from fsmis_components.layers.support_state import SupportState
+from fsmis_components.losses import auxiliary_loss, margin_cross_entropy, self_prediction_loss
+from fsmis_components.networks.few_shot_network import (
+    FewShotNetwork,
+    SliceFeatures,
+    all_labelled,
+    with_background,
+)
+
+FUSIONS = ("decoder", "mean")
+
+
+class CoW(FewShotNetwork):
+    """Concentrate-on-weakness network, several structures and shots in one call.
+
+    A support slice is segmented by its own mean prototype (SSP). What that gets wrong yields hard
+    prototypes, the rest normal ones (HPG). A query is compared with all of them, and two decoders
+    fuse the similarity maps into one foreground and one background map (MSMF). All that depends on
+    the support alone is in the support state, as mixed vectors (see :class:`MapFusion`).
+
+    Defaults are the paper's, made for ``resnet101_layer3`` and images of 256 x 256.
+
+    Args:
+        encoder: see :func:`build_encoder`.
+        num_prototypes: of foreground and background; 100 and 600 in the paper. The mean and an
+            edge prototype are appended to each.
+        num_hard: hard ones among them; 50 and 100 in the paper.
+        prototype_grid: side of the square on which prototypes are mined; 256 in the paper.
+        predictor_width: channels of the self-prediction decoder; 512 in the paper.
+        fusion_widths: channels of the two fusion decoders; 100 and 600 in the paper.
+        self_prediction: False: no self-prediction, no hard prototypes (ablation).
+        hpg: ``code``, ``figure`` or ``none``, see :class:`PrototypeMiner`.
+        fusion: ``decoder`` or ``mean``, the scaled mean of the maps (ablation).
+        ssp_activation: ``sigmoid``, or ``none`` as in the released code.
+        freeze_bn: the encoder's batch norm stays in evaluation mode in training.
+        guided_init: begin as a comparison with local means, so that training from scratch is short;
+            False: at random, as in the released code.
+        background_weight: weight of background pixels in the query loss; 0.1 in the paper.
+        support_pack: state of a support that ``net(image)`` uses; not part of the weights.
+
+    Raises:
+        ValueError: an unknown option, a switch that is no bool, or not two numbers where two
+            are due.
+    """
+
+    def __init__(
+        self,
+        encoder: Union[str, nn.Module] = "resnet101_layer3",
+        num_prototypes: Sequence[int] = (100, 600),
+        num_hard: Sequence[int] = (50, 100),
+        prototype_grid: int = 256,
+        predictor_width: int = 512,
+        fusion_widths: Sequence[int] = (100, 600),
+        self_prediction: bool = True,
+        hpg: str = "code",
+        fusion: str = "decoder",
+        ssp_activation: str = "sigmoid",
+        freeze_bn: bool = False,
+        guided_init: bool = False,
+        background_weight: float = 0.1,
+        support_pack: Optional[SupportState] = None,
+    ) -> None:
+        super().__init__(encoder, support_pack)
+        switches = {
+            "self_prediction": self_prediction,
+            "freeze_bn": freeze_bn,
+            "guided_init": guided_init,
+        }
+        for name, value in switches.items():
+            if not isinstance(value, bool):  # the text "false" would count as true
+                raise ValueError(f"CoW: expected {name} True or False, got {value!r}")
+        if fusion not in FUSIONS:
+            raise ValueError(f"CoW: expected fusion in {FUSIONS}, got {fusion!r}")
+        widths = _pair(fusion_widths, "fusion_widths")
+        self.miner = PrototypeMiner(
+            int(self.encoder.out_channels),  # type: ignore[arg-type]
+            _pair(num_prototypes, "num_prototypes"),
+            _pair(num_hard, "num_hard"),
+            prototype_grid,
+            predictor_width,
+            self_prediction,
+            hpg,
+            ssp_activation,
+            guided_init,
+        )
+        self.foreground_fusion, self.background_fusion = (
+            MapFusion(number, width, guided_init=guided_init)
+            if fusion == "decoder"
+            else MeanFusion()
+            for number, width in zip(self.miner.set_sizes, widths, strict=True)
+        )
+        self.fusion = fusion
+        self.freeze_bn = freeze_bn
+        self.background_weight = background_weight
+        # Of a labelled slice without a pixel of the structure: the released code then decides as
+        # ADNet does, by half of the scaled cosine less a threshold, which is 10 at first; the
+        # cosine to a zero prototype is 0.
+        self.empty_margin = -5.0
+        self.absent_margin = -40.0
+
+    @torch.jit.export
+    def build_support(
+        self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
+    ) -> SupportState:
+        """Mine and mix the prototypes of labelled support slices.
+
+        Args:
+            features: of the B*S support slices, (B*S, C, h, w).
+            masks: (B, S, N, H, W) in [0, 1].
+            valid: whether structure n is labelled in slice s, (B, S, N) bool.
+            seeds: of the random draws, int64 (B, S, N); None: the same draws each time.
+
+        Returns:
+            A state whose tensors start with (B, N, S).
+        """
+        if seeds is None:
+            seeds = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
+        return self._state(self._mine(features, masks.flatten(0, 1), seeds.flatten(0, 1)), valid)
+
+    @torch.jit.export
+    def segment(
+        self,
+        query_features: SliceFeatures,
+        state: SupportState,
+        section_weights: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Return logits (B, 1 + N, H, W) of query slices; channel 0 is zero.
+
+        Args:
+            query_features: of B query slices, (B, C, h, w).
+            state: of one support for all slices, or of one for each.
+            section_weights: (B or 1, N, S) >= 0: the margins of sections are averaged with these
+                weights; sections of weight 0 cost nothing. Where all are zero the structure is
+                absent and its logit is -40. None uses every labelled section alike.
+        """
+        margins = self._margins(query_features.high, state, section_weights)
+        return with_background(self._to_image(margins, query_features.image_size))
+
+    @torch.jit.unused
+    def support_settings(self) -> Dict[str, Union[int, str]]:
+        """Return what shapes a support state beside the weights; a stored pack must agree."""
+        return {
+            "grid": self.miner.grid,
+            "hpg": self.miner.hpg,
+            "activation": self.miner.activation,
+            "fusion": self.fusion,
+        }
+
+    def train(self, mode: bool = True) -> "CoW":
+        """Set training or evaluation mode; frozen batch norm stays in evaluation."""
+        super().train(mode)
+        if self.freeze_bn:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def _train_step(
+        self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
+    ) -> Dict[str, Tensor]:
+        b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
+        # one batch, as in the released code: batch norm sees support and query together
+        joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
+        size = joined.image_size
+        support = SliceFeatures(joined.high[: b * s], size)
+        query = SliceFeatures(joined.high[b * s :], size)
+
+        sets = self._mine(support, support_label.flatten(0, 1), _new_seeds(b * s, n, image))
+        state = self._state(sets, all_labelled(support_label))
+        logits = self._to_image(self._margins(query.high, state, None), size)
+
+        # roles swapped: the predicted mask, if it has a pixel, stands for the query's label
+        predicted = (logits.detach() > 0).to(image)
+        found = predicted.flatten(2).any(2)  # (B, N)
+        swapped = self._mine(query, predicted, _new_seeds(b, n, image))
+        back = self._state(swapped, found.unsqueeze(1))
+        repeated = {name: tensor.repeat_interleave(s, 0) for name, tensor in back.items()}
+        returned = self._to_image(self._margins(support.high, repeated, None), size)
+        skipped = torch.logical_not(found).repeat_interleave(s, 0)[:, :, None, None]
+        truth = support_label.flatten(0, 1)
+        ignored = 255.0
+        alignment = margin_cross_entropy(returned, truth.masked_fill(skipped, ignored))
+        auxiliary = auxiliary_loss(
+            _join_slices(sets.foreground, b),
+            _join_slices(sets.background, b),
+            swapped.foreground,
+            swapped.background,
+        )
+        own = sets.predicted[:, :, : size[0], : size[1]]
+        if self.miner.predictor is None:
+            self_prediction = torch.zeros_like(auxiliary)
+        else:
+            self_prediction = self_prediction_loss(own, truth).reshape(b, s, n).mean(1)
+        return {
+            "logits": with_background(logits),
+            "query_loss": margin_cross_entropy(logits, label, self.background_weight),
+            "alignment_loss": alignment.reshape(b, s).mean(1),
+            "auxiliary_loss": (auxiliary * found).mean(1),
+            "self_prediction_loss": self_prediction.mean(1),
+        }
+
+    def _mine(self, features: SliceFeatures, masks: Tensor, seeds: Tensor) -> PrototypeSets:
+        """Mine the slices (B, ...) of masks (B, N, H, W); the encoder's padding belongs nowhere."""
+        bottom = features.high.shape[-2] * self.stride - masks.shape[-2]
+        right = features.high.shape[-1] * self.stride - masks.shape[-1]
+        masks = masks.to(torch.float32)
+        inside = F.pad(torch.ones_like(masks[:, :1]), [0, right, 0, bottom])
+        return self.miner(features.high, F.pad(masks, [0, right, 0, bottom]), inside, seeds)
+
+    def _state(self, sets: PrototypeSets, valid: Tensor) -> SupportState:
+        b, s = valid.shape[0], valid.shape[1]
+        # the mean prototype is zero for an empty mask only
+        empty = torch.logical_not(sets.foreground[:, :, -2].any(-1))
+        state: Dict[str, Tensor] = {
+            "valid": valid.transpose(1, 2),
+            "empty": empty.unflatten(0, [b, s]).transpose(1, 2),
+            "foreground": self._mix(sets.foreground, True).unflatten(0, [b, s]).transpose(1, 2),
+            "background": self._mix(sets.background, False).unflatten(0, [b, s]).transpose(1, 2),
+        }
+        return state
+
+    def _margins(
+        self, query: Tensor, state: SupportState, section_weights: Optional[Tensor]
+    ) -> Tensor:
+        """Return the margins at the features' size, averaged over sections, (B, N, h, w)."""
+        unit = unit_vectors(query, 1).flatten(2)  # (B, C, h * w)
+        b, size = query.shape[0], (query.shape[2], query.shape[3])
+        weights = state["valid"].to(unit)  # (B or 1, N, S)
+        if section_weights is None:
+            margins = self._compare(unit, state["foreground"], state["background"], size)
+            margins = torch.where(state["empty"][..., None, None], self.empty_margin, margins)
+        else:
+            weights = (weights * section_weights).expand(b, -1, -1)
+            margins = self._compare_used(unit, state, weights, size)
+        total = weights.sum(-1)[..., None, None]
+        averaged = (margins * weights[..., None, None]).sum(2) / total.clamp_min(1e-12)
+        return torch.where(total > 0, averaged, self.absent_margin)
+
+    def _compare(
+        self, unit: Tensor, foreground: Tensor, background: Tensor, size: Tuple[int, int]
+    ) -> Tensor:
+        """Return the margin of each section, (B, N, S, h, w), of unit features (B, C, h * w)."""
+        front = self._fused(unit, foreground, size, True)
+        return front - self._fused(unit, background, size, False)
+
+    def _compare_used(
+        self, unit: Tensor, state: SupportState, weights: Tensor, size: Tuple[int, int]
+    ) -> Tensor:
+        """Return as :func:`_compare`, slice by slice, 0 for sections of weight 0."""
+        shape = weights.shape + size
+        margins = torch.zeros(shape, device=unit.device)
+        empty = state["empty"]
+        for i in range(shape[0]):
+            own = min(i, empty.shape[0] - 1)  # one support for all slices, or one for each
+            n, s = torch.where(weights[i] > 0)
+            front = state["foreground"][own][n, s][None, :, None]  # (1, K, 1, J, C)
+            back = state["background"][own][n, s][None, :, None]
+            found = self._compare(unit[i : i + 1], front, back, size)[0, :, 0]
+            found = torch.where(empty[own][n, s][:, None, None], self.empty_margin, found.float())
+            margins[i, n, s] = found
+        return margins
+
+    def _fused(
+        self, unit: Tensor, vectors: Tensor, size: Tuple[int, int], is_foreground: bool
+    ) -> Tensor:
+        """Compare with mixed vectors (B or 1, N, S, J, C) and fuse the maps: (B, N, S, h, w)."""
+        b, n, s, j = unit.shape[0], vectors.shape[1], vectors.shape[2], vectors.shape[3]
+        maps = torch.matmul(vectors.flatten(1, 3), unit).reshape(b * n * s, j, size[0], size[1])
+        fused = self.foreground_fusion(maps) if is_foreground else self.background_fusion(maps)
+        return fused.reshape(b, n, s, size[0], size[1])
+
+    def _mix(self, prototypes: Tensor, is_foreground: bool) -> Tensor:
+        if is_foreground:
+            return self.foreground_fusion.mix(prototypes)
+        return self.background_fusion.mix(prototypes)
+
+    def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
+        h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
+        return upsample_corners(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
+
+
+def _new_seeds(slices: int, structures: int, image: Tensor) -> Tensor:
+    return torch.randint(1 << 62, [slices, structures], device=image.device)
+
+
+def _join_slices(prototypes: Tensor, b: int) -> Tensor:
+    """Join the sets (B * S, N, P, C) of an episode's support slices: (B, N, S * P, C)."""
+    return prototypes.unflatten(0, [b, -1]).transpose(1, 2).flatten(2, 3)
+
+
+def _pair(numbers: Sequence[int], name: str) -> Tuple[int, int]:
+    if len(numbers) != 2:
+        raise ValueError(
+            f"CoW: expected {name} for foreground and background, two numbers, got {list(numbers)}"
+        )
+    return int(numbers[0]), int(numbers[1])

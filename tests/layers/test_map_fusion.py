@@ -1,0 +1,60 @@
+"""MSMF: mixing prototypes on the support's side equals a convolution over explicit maps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from fsmis_components.layers.map_fusion import MapFusion, MeanFusion, unit_vectors
+
+
+def explicit_maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    query, prototypes = torch.randn(1, 5, 6, 7), torch.randn(12, 5)
+    maps = F.cosine_similarity(query, prototypes[:, :, None, None], dim=1, eps=1e-8)  # (12, 6, 7)
+    return query, prototypes, maps[None]
+
+
+def test_mixed_prototypes_give_the_maps_of_the_first_convolution() -> None:
+    query, prototypes, maps = explicit_maps()
+    net = MapFusion(12, 4)
+    mixed = torch.einsum("jc,bchw->bjhw", net.mix(prototypes), unit_vectors(query, 1))
+    torch.testing.assert_close(mixed, net.mixing(maps))
+
+
+def test_decoder_is_the_papers() -> None:
+    """The released layers written out: 1x1 N+2 -> N, residual pair, 3x3, dropout, 1x1 -> 1."""
+    _, _, maps = explicit_maps()
+    net = MapFusion(12, 4).eval()
+    x = F.relu(net.mixing(maps))
+    x = x + F.relu(net.residual2(F.relu(net.residual1(x))))
+    expected = net.last(F.relu(net.body(x)))[:, 0]
+    torch.testing.assert_close(net(net.mixing(maps)), expected)
+    assert all(module.bias is None for module in net.modules() if hasattr(module, "bias"))
+
+
+def test_parameters_of_the_paper() -> None:
+    """Specification, section 9: 0.28 and 10.08 million."""
+    sizes = [sum(p.numel() for p in MapFusion(n + 2, n).parameters()) for n in (100, 600)]
+    assert [round(size / 1e6, 2) for size in sizes] == [0.28, 10.08]
+
+
+def test_guided_init_is_the_scaled_mean() -> None:
+    query, prototypes, maps = explicit_maps()
+    net = MapFusion(12, 8, guided_init=True).eval()
+    torch.nn.init.zeros_(net.residual2.weight)
+    net.body.weight.data = net.body.weight.data.round()  # the identity without its noise
+    found = net(torch.einsum("jc,bchw->bjhw", net.mix(prototypes), unit_vectors(query, 1)))
+    torch.testing.assert_close(found, 20 * maps.mean(1), atol=1e-4, rtol=1e-4)
+    mean = MeanFusion()
+    plain = mean(torch.einsum("jc,bchw->bjhw", mean.mix(prototypes), unit_vectors(query, 1)))
+    torch.testing.assert_close(plain, 20 * maps.mean(1))
+
+
+def test_zero_prototype_has_similarity_zero() -> None:
+    """A9: an empty edge gives a zero vector; safe normalisation, also backward."""
+    prototypes = torch.zeros(2, 5, requires_grad=True)
+    mixed = MapFusion(2, 3).mix(prototypes)
+    assert not mixed.any()
+    mixed.sum().backward()
+    assert prototypes.grad is not None and bool(prototypes.grad.isfinite().all())

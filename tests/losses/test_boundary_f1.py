@@ -1,0 +1,127 @@
+"""CoW's boundary loss: acceptance check 4 of its specification, and its definition in loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fsmis_components.losses import boundary_f1_loss
+
+SIZE = 24
+
+
+def square(left: int, top: int = 8, side: int = 6) -> Tensor:
+    label = torch.zeros(1, 1, SIZE, SIZE)
+    label[..., top : top + side, left : left + side] = 1
+    return label
+
+
+def certain(label: Tensor) -> Tensor:
+    """Margins so large that the two-class map is the one-hot truth."""
+    return (2 * label - 1) * 60
+
+
+def by_definition(margins: np.ndarray, label: np.ndarray) -> float:
+    """Return the loss of one structure, pixel by pixel as the paper writes it."""
+
+    def pooled(values: np.ndarray, k: int) -> np.ndarray:
+        r = k // 2
+        return np.array(
+            [
+                [
+                    values[max(0, y - r) : y + r + 1, max(0, x - r) : x + r + 1].max()
+                    for x in range(values.shape[1])
+                ]
+                for y in range(values.shape[0])
+            ]
+        )
+
+    foreground = 1 / (1 + np.exp(-margins))
+    losses = []
+    for p, g in ((1 - foreground, 1 - label), (foreground, label)):
+        bp, bg = pooled(1 - p, 3) - (1 - p), pooled(1 - g, 3) - (1 - g)
+        precision = (bp * pooled(bg, 5)).sum() / (bp.sum() + 1e-7)
+        recall = (pooled(bp, 5) * bg).sum() / (bg.sum() + 1e-7)
+        losses.append(1 - 2 * precision * recall / (precision + recall + 1e-7))
+    return float(np.mean(losses))
+
+
+def test_follows_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    margins = rng.normal(size=(2, 3, 9, 7)) * 2
+    label = (rng.random((2, 3, 9, 7)) > 0.6).astype(float)
+    expected = [
+        np.mean([by_definition(margins[b, n], label[b, n]) for n in range(3)]) for b in range(2)
+    ]
+    loss = boundary_f1_loss(torch.tensor(margins), torch.tensor(label))
+    torch.testing.assert_close(loss, torch.tensor(expected), rtol=0, atol=1e-9)
+    in_single = boundary_f1_loss(torch.tensor(margins).float(), torch.tensor(label))
+    assert in_single.dtype == torch.float32
+    torch.testing.assert_close(in_single.double(), torch.tensor(expected), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "label", [square(3), square(0, 0), square(2, 3, 1)], ids=["inside", "corner", "pixel"]
+)
+def test_is_zero_at_the_truth(label: Tensor) -> None:
+    loss = boundary_f1_loss(certain(label), label)
+    torch.testing.assert_close(loss, torch.zeros(1), atol=1e-4, rtol=0)
+
+
+def test_forgives_two_pixels() -> None:
+    assert boundary_f1_loss(certain(square(5)), square(3)).item() < 1e-4
+    assert boundary_f1_loss(certain(square(6)), square(3)).item() > 0.1
+
+
+def test_is_one_where_the_boundaries_of_both_classes_are_apart() -> None:
+    """The rim of the background lies outside a square, so that it is nearer than the inner one."""
+    apart, near = square(3 + 6 + 4), square(3 + 6 + 3)  # outer rims 3 and 2 pixels apart
+    assert boundary_f1_loss(certain(apart), square(3)).item() == pytest.approx(1, abs=1e-6)
+    # the foreground's rims, 4 apart, still miss each other; one side of the outer rims is met
+    assert 0.5 < boundary_f1_loss(certain(near), square(3)).item() < 1 - 1e-2
+
+
+def test_averages_over_structures() -> None:
+    label = torch.cat([square(3), square(3)], 1)
+    margins = torch.cat([certain(square(3)), certain(square(13))], 1)
+    assert boundary_f1_loss(margins, label).item() == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("truth", [0.0, 1.0])
+@pytest.mark.parametrize("margin", [-60.0, 0.0, 60.0])
+def test_is_finite_without_a_boundary(truth: float, margin: float) -> None:
+    margins = torch.full((2, 1, 8, 8), margin, requires_grad=True)
+    loss = boundary_f1_loss(margins, torch.full((2, 1, 8, 8), truth))
+    assert loss.tolist() == [1.0, 1.0]
+    loss.sum().backward()
+    assert bool(margins.grad.isfinite().all())
+
+
+def test_gradients() -> None:
+    torch.manual_seed(0)
+    margins = torch.randn(2, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    label = torch.rand(2, 2, 5, 6) > 0.5
+    assert torch.autograd.gradcheck(lambda m: boundary_f1_loss(m, label), (margins,))
+    wrong = (certain(square(6)) / 6).requires_grad_()
+    boundary_f1_loss(wrong, square(3)).sum().backward()
+    assert bool(wrong.grad.isfinite().all()) and bool(wrong.grad.any())
+
+
+def test_computes_in_float32() -> None:
+    torch.manual_seed(0)
+    margins = torch.randn(1, 2, SIZE, SIZE).bfloat16()
+    label = torch.cat([square(3), square(9)], 1)
+    expected = boundary_f1_loss(margins.float(), label)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = boundary_f1_loss(margins, label.bfloat16())
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)
+
+
+def test_scripts() -> None:
+    torch.manual_seed(0)
+    margins, label = torch.randn(2, 1, 9, 7), (torch.rand(2, 1, 9, 7) > 0.5).float()
+    scripted = torch.jit.script(boundary_f1_loss)
+    torch.testing.assert_close(scripted(margins, label), boundary_f1_loss(margins, label))

@@ -1,0 +1,92 @@
+"""The sum of loss terms: weights, boundary losses by name, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fsmis_components.losses import EpisodeLoss, boundary_f1_loss, boundary_loss
+
+WEIGHTS = {"query_loss": 1.0, "alignment_loss": 0.5}
+
+
+@pytest.fixture
+def label() -> Tensor:
+    label = torch.zeros(2, 1, 8, 8)
+    label[..., 2:6] = 1
+    return label
+
+
+@pytest.fixture
+def pred() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {
+        "logits": torch.cat([torch.zeros(2, 1, 8, 8), torch.randn(2, 1, 8, 8)], 1),
+        "query_loss": torch.tensor([1.0, 3.0]),
+        "alignment_loss": torch.tensor([2.0, 4.0]),
+    }
+
+
+def test_weighs_its_terms(pred: dict[str, Tensor], label: Tensor) -> None:
+    assert EpisodeLoss(WEIGHTS)(pred, label).item() == 2 + 0.5 * 3
+    pred["auxiliary_loss"] = torch.tensor([6.0, 0.0])
+    assert EpisodeLoss({**WEIGHTS, "auxiliary_loss": 0.25})(pred, label).item() == 4.25
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("laplacian", boundary_loss), ("f1", boundary_f1_loss)]
+)
+def test_adds_the_boundary_loss_of_its_name(
+    pred: dict[str, Tensor], label: Tensor, name: str, function
+) -> None:
+    total = EpisodeLoss(WEIGHTS, 0.1, name)(pred, label)
+    expected = 3.5 + 0.1 * function(pred["logits"][:, 1:], label).mean()
+    torch.testing.assert_close(total, expected)
+    assert total.item() > 3.51
+
+
+def test_passes_the_weights_to_the_gradients(pred: dict[str, Tensor], label: Tensor) -> None:
+    pred = {name: tensor.requires_grad_() for name, tensor in pred.items()}
+    EpisodeLoss(WEIGHTS, 1.0, "f1")(pred, label).backward()
+    assert pred["query_loss"].grad.tolist() == [0.5, 0.5]
+    assert pred["alignment_loss"].grad.tolist() == [0.25, 0.25]
+    assert bool(pred["logits"].grad[:, 1:].any()) and not bool(pred["logits"].grad[:, :1].any())
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"query_loss": 1.0}, "got alignment_loss without a weight$"),
+        (
+            {**WEIGHTS, "self_prediction_loss": 0.3},
+            "got self_prediction_loss with a weight but not reported$",
+        ),
+        (
+            {"query_loss": 1.0, "b": 1.0, "a": 1.0},
+            "got alignment_loss without a weight; a, b with a weight but not reported$",
+        ),
+    ],
+)
+def test_rejects_other_terms(
+    pred: dict[str, Tensor], label: Tensor, weights: dict[str, float], said: str
+) -> None:
+    with pytest.raises(ValueError, match="EpisodeLoss: expected a weight for each term.*" + said):
+        EpisodeLoss(weights)(pred, label)
+
+
+def test_rejects_an_unknown_boundary_loss() -> None:
+    with pytest.raises(ValueError, match="expected boundary 'laplacian' or 'f1', got 'dice'"):
+        EpisodeLoss(WEIGHTS, 0.5, "dice")
+
+
+def test_stops_at_a_total_that_is_not_finite(pred: dict[str, Tensor], label: Tensor) -> None:
+    pred["alignment_loss"] = torch.tensor([math.nan, 1.0])
+    with pytest.raises(ValueError, match="got query_loss 2, alignment_loss nan$"):
+        EpisodeLoss(WEIGHTS)(pred, label)
+    pred["logits"] = pred["logits"] * math.nan
+    message = "got query_loss 2, alignment_loss nan, boundary_loss nan$"
+    with pytest.raises(ValueError, match=message):
+        EpisodeLoss(WEIGHTS, 0.5, "f1")(pred, label)
