@@ -15,6 +15,7 @@ from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.exclusion import RULES
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.folds import FoldSplit, fold_split
 from fsmis_components.evaluation.excluded_slices import excluded_slices, write_excluded_slices
 from fsmis_components.evaluation.subjects.base import Group
@@ -194,7 +195,12 @@ class _FoldTraining:
             return True
         if self._is_late():
             return False
-        facts = {} if job.group is None else {"dropped_slices": self._list_dropped(job, job.group)}
+        facts: dict[str, Any] = {}
+        if job.group is not None:
+            facts["dropped_slices"] = self._list_dropped(job, job.group)
+        start = Path(self._knobs(job, 0).get("initial_weights", ""))
+        if start.is_file():
+            facts["initial_weights"] = file_hash(start)
         for stage in range(self.plan.num_stages):
             title = f"{job.name} stage {stage + 1} of {self.plan.num_stages}"
             before = job.record.progress(stage)

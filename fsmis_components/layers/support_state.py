@@ -63,6 +63,27 @@ def select_sections(state: Dict[str, Tensor], index: Tensor) -> Dict[str, Tensor
     return {name: tensor.index_select(2, index) for name, tensor in state.items()}
 
 
+def select_pairs(state: Dict[str, Tensor], batch: int, pairs: Tensor) -> Dict[str, Tensor]:
+    """Return the state of some pairs of a structure and a support slice.
+
+    Args:
+        state: tensors (B or 1, N or 1, S, ...).
+        batch: position along B; where B is 1, any.
+        pairs: positions along N * S, int64 (Q,).
+
+    Returns:
+        Tensors (1, 1, Q, ...).
+    """
+    n = state["valid"].shape[1]
+    chosen: Dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        own = tensor[min(batch, tensor.shape[0] - 1)]
+        if own.shape[0] < n:
+            own = own.repeat_interleave(n, 0)
+        chosen[name] = own.flatten(0, 1)[pairs].unsqueeze(0).unsqueeze(0)
+    return chosen
+
+
 def move_state(state: Dict[str, Tensor], device: torch.device) -> Dict[str, Tensor]:
     """Return the state on a device; tensors that lie there already are not copied."""
     return {name: tensor.to(device) for name, tensor in state.items()}

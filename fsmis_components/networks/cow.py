@@ -15,6 +15,7 @@ from fsmis_components.networks.few_shot_network import (
     FewShotNetwork,
     SliceFeatures,
     all_labelled,
+    check_switches,
     with_background,
 )
 
@@ -72,14 +73,9 @@ class CoW(FewShotNetwork):
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
-        switches = {
-            "self_prediction": self_prediction,
-            "freeze_bn": freeze_bn,
-            "guided_init": guided_init,
-        }
-        for name, value in switches.items():
-            if not isinstance(value, bool):  # the text "false" would count as true
-                raise ValueError(f"CoW: expected {name} True or False, got {value!r}")
+        check_switches(
+            "CoW", self_prediction=self_prediction, freeze_bn=freeze_bn, guided_init=guided_init
+        )
         if fusion not in FUSIONS:
             raise ValueError(f"CoW: expected fusion in {FUSIONS}, got {fusion!r}")
         widths = _pair(fusion_widths, "fusion_widths")

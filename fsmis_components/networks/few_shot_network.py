@@ -152,6 +152,17 @@ def all_labelled(support_label: Tensor) -> Tensor:
     return torch.ones([b, s, n], dtype=torch.bool, device=support_label.device)
 
 
+def check_switches(network: str, **switches: object) -> None:
+    """Refuse what is not a bool, as the text "false" of a command line, which counts as true.
+
+    Raises:
+        ValueError: it names the network and the switch.
+    """
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{network}: expected {name} True or False, got {value!r}")
+
+
 def with_background(margins: Tensor) -> Tensor:
     """Put channel 0, which is zero, before margins (B, N, H, W)."""
     return torch.cat([torch.zeros_like(margins[:, :1]), margins], 1)

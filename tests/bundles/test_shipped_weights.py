@@ -51,7 +51,7 @@ def test_the_default_pack_fits_the_weights(
 
 
 def test_one_labelled_scan_segments_another(network: nn.Module, fsmis_data_dir: Path) -> None:
-    """No image of CHAOS was labelled in training; far above the mask copy's 35 (fold 0)."""
+    """No label of CHAOS was seen in training, and yet: far above laying the mask on the scan."""
     cases = find_cases(fsmis_data_dir / "chaos_t2", labels="required")
     support = support_set_of_cases(select_cases(cases, [5]))
     grid = choose_slice_grid(support.scans[0].image)
@@ -62,7 +62,7 @@ def test_one_labelled_scan_segments_another(network: nn.Module, fsmis_data_dir: 
         both = (found.predicted & found.truth).sum((0, 2, 3))
         total = found.predicted.sum((0, 2, 3)) + found.truth.sum((0, 2, 3))
         means.append(np.mean(200 * both / total))
-    assert means[0] > 60 and means[1] < 50
+    assert means[0] > means[1] + 10
 
 
 def test_the_default_pack_segments_without_any_support(

@@ -67,6 +67,39 @@ class Evil:
         return print, ("unpickled",)
 
 
+class Method(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(2, 3)
+        self.head = nn.Linear(3, width)
+
+
+def test_another_method_gives_its_encoder_where_that_is_allowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    source, target = Method(4), Method(5)
+    head = target.head.weight.clone()
+    torch.save(source.state_dict(), tmp_path / "other.pt")
+    with pytest.raises(SystemExit, match="another network"):
+        load_initial_weights(target, str(tmp_path / "other.pt"), tmp_path)
+    load_initial_weights(target, str(tmp_path / "other.pt"), tmp_path, True)
+    assert torch.equal(target.encoder.weight, source.encoder.weight)
+    assert torch.equal(target.head.weight, head)
+    assert "2 other entries begin anew" in caplog.text
+
+
+def test_another_encoder_is_refused(tmp_path: Path) -> None:
+    other = Method(4)
+    other.encoder = nn.Linear(2, 6)
+    torch.save(other.state_dict(), tmp_path / "other.pt")
+    with pytest.raises(SystemExit, match="another network"):
+        load_initial_weights(Method(4), str(tmp_path / "other.pt"), tmp_path, True)
+    torch.save({"something": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(SystemExit, match="another network"):
+        load_initial_weights(Method(4), str(tmp_path / "other.pt"), tmp_path, True)
+
+
 def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in (("evil.pt", pickle.dumps(Evil())), ("text.pt", b"hello")):
         (tmp_path / name).write_bytes(content)

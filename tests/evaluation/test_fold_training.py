@@ -118,6 +118,37 @@ def test_a_finished_fold_has_the_last_weights_and_what_they_come_from(
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_each_fold_can_begin_with_its_own_weights(
+    fake: FakeTraining, dataset: Path, tmp_path: Path
+):
+    """Only the first stage, and the note of the fold says which weights those were."""
+    for name in ("fold0", "fold1"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        (tmp_path / "other" / name / "model.pt").write_text(name)
+    begin = str(tmp_path / "other" / "{fold}" / "model.pt")
+    output = tmp_path / "trained"
+    assert (
+        train_folds(
+            BUNDLE, dataset, output, [0, 1], plan=PLAN, overrides={"initial_weights": begin}
+        )
+        == []
+    )
+    used = [Path(c["initial_weights"]).relative_to(tmp_path).as_posix() for c in fake.calls]
+    assert used == [
+        "other/fold0/model.pt",
+        "trained/fold0/stage1/models/model.pt",
+        "other/fold1/model.pt",
+        "trained/fold1/stage1/models/model.pt",
+    ]
+    facts = json.loads((output / "fold1" / "finished.json").read_text())
+    assert facts["initial_weights"] == file_hash(tmp_path / "other/fold1/model.pt")
+
+
+def test_trainings_can_share_pseudo_labels(fake: FakeTraining, dataset: Path, tmp_path: Path):
+    train_folds(BUNDLE, dataset, tmp_path / "a", [0], plan=PLAN, cache_dir=tmp_path / "shared")
+    assert {c["cache_dir"] for c in fake.calls} == {str(tmp_path / "shared")}
+
+
 def test_setting_2_trains_groups_within_folds_and_lists_slices(
     fake: FakeTraining, dataset: Path, tmp_path: Path
 ):

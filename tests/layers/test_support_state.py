@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fsmis_components.layers import check_state, move_state, select_sections
+from fsmis_components.layers.support_state import select_pairs
 
 B, S, N, C = 2, 4, 3, 19
 
@@ -69,3 +70,15 @@ def test_scripts():
     torch.jit.script(check_state)(state)
     selected = torch.jit.script(select_sections)(state, index)
     torch.testing.assert_close(selected, select_sections(state, index))
+
+
+def test_pairs_are_taken_in_order_and_shared_tensors_are_spread() -> None:
+    state = {
+        "valid": torch.ones(2, 3, 2, dtype=torch.bool),
+        "own": torch.arange(12.0).reshape(2, 3, 2),
+        "shared": torch.tensor([[[7.0, 8.0]]]),  # one for the batch and all structures
+    }
+    chosen = select_pairs(state, 1, torch.tensor([5, 0]))  # (structure 2, slice 1), (0, 0)
+    assert chosen["own"].tolist() == [[[11.0, 6.0]]]
+    assert chosen["shared"].tolist() == [[[8.0, 7.0]]]
+    check_state(chosen)

@@ -14,15 +14,18 @@ class StubEncoder(nn.Module):
     stride = 8
     pad_multiple = 8
 
-    def __init__(self, channels: int = 5) -> None:
+    strides = (8, 8, 8, 8)
+
+    def __init__(self, channels: int = 8) -> None:
         super().__init__()
         self.out_channels = channels
+        self.channels = (channels,) * 4
         self.project = nn.Conv2d(1, channels, 8, 8)
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, image: Tensor) -> EncoderLevels:
         features = self.norm(self.project(image))
-        return EncoderLevels(features, features, features)
+        return EncoderLevels(features, features, features, features)
 
 
 def disc(size: int, centre: tuple[float, float], radius: float) -> Tensor:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from block_scans import block_label, write_scan
@@ -11,7 +12,8 @@ from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import fit_normaliser
-from fsmis_components.evaluation.cow_pictures import choose_pairs
+from fsmis_components.evaluation.decision_pictures import choose_pairs
+from fsmis_components.evaluation.decision_pictures.slice_pair import dice
 from fsmis_components.support import load_support_set
 
 
@@ -74,3 +76,14 @@ def test_rejects(tmp_path: Path, label: object, number: int | None, sentence: st
     support = load_support_set(tmp_path, support_ids=[1])
     with pytest.raises(DataError, match=sentence):
         choose_pairs(support, find_cases(tmp_path)[1], GRID, RULE, number)
+
+
+def test_dice_by_hand(tmp_path: Path) -> None:
+    one, both = np.array([[True, False]]), np.array([[True, True]])
+    assert dice(one, both) == pytest.approx(200 / 3)
+    assert dice(~both, ~both) == 100
+    pair = block_pairs(tmp_path)[0]
+    margin = torch.full((1, 1, 24, 20), -1.0)
+    assert pair.dice(margin) == 0
+    margin[..., 4:8, 4:10] = 1.0  # half of the block, and nothing else
+    assert pair.dice(margin) == pytest.approx(200 / 3)

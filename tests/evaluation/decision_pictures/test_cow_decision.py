@@ -9,8 +9,12 @@ import torch
 from made_pairs import GRID, block_pairs, tiny_cow
 
 from fsmis_components.data.cases import find_cases
-from fsmis_components.evaluation.cow_pictures import Decision, decide
-from fsmis_components.evaluation.cow_pictures.decision import _hard_positions, dice
+from fsmis_components.evaluation.decision_pictures.cow_decision import (
+    CowDecision,
+    _hard_positions,
+    decide_cow,
+)
+from fsmis_components.evaluation.decision_pictures.slice_pair import dice
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.scoring import answer, load_query
 from fsmis_components.evaluation.subjects.network import NetworkSubject
@@ -20,13 +24,13 @@ from fsmis_components.support import load_support_set
 MAPS = ("similarity", "foreground", "background", "margin")
 
 
-def maps(decision: Decision) -> list[np.ndarray]:
+def maps(decision: CowDecision) -> list[np.ndarray]:
     return [getattr(decision, name) for name in MAPS]
 
 
 @pytest.mark.parametrize("settings", [{}, {"fusion": "mean"}, {"hpg": "figure"}, {"hpg": "none"}])
 def test_the_fused_maps_give_the_margin(tmp_path: Path, settings: dict[str, str]) -> None:
-    decision = decide(tiny_cow(**settings), block_pairs(tmp_path)[0])
+    decision = decide_cow(tiny_cow(**settings), block_pairs(tmp_path)[0])
     assert all(found.shape == (24, 20) for found in maps(decision))
     difference = decision.foreground - decision.background
     assert np.ptp(decision.margin) > 0
@@ -43,13 +47,13 @@ def test_the_dice_is_that_of_the_benchmark(tmp_path: Path) -> None:
     told = answer(subject, "ep1-alp", support, query, RULES["ep1-alp"])
     for index, pair in enumerate(pairs):
         masks = (found[pair.query.number, index] for found in (told.predicted, told.truth))
-        decision = decide(network, pair)
+        decision = decide_cow(network, pair)
         assert decision.dice == pytest.approx(dice(*masks)) and 0 < decision.dice < 100
 
 
 def test_weak_pixels_are_where_self_prediction_and_label_differ(tmp_path: Path) -> None:
     pair = block_pairs(tmp_path)[0]
-    decision = decide(tiny_cow(), pair)
+    decision = decide_cow(tiny_cow(), pair)
     label = pair.support.mask[0, 0].numpy() > 0
     assert decision.self_predicted is not None
     assert decision.missed.any() or decision.false.any()
@@ -58,7 +62,7 @@ def test_weak_pixels_are_where_self_prediction_and_label_differ(tmp_path: Path) 
 
 
 def test_hard_prototypes_come_from_weak_pixels(tmp_path: Path) -> None:
-    decision = decide(tiny_cow(), block_pairs(tmp_path)[0])
+    decision = decide_cow(tiny_cow(), block_pairs(tmp_path)[0])
     for positions, weak, quota in (
         (decision.hard_foreground, decision.missed, 4),
         (decision.hard_background, decision.false, 6),
@@ -81,7 +85,7 @@ def test_hard_prototypes_are_found_again_by_their_features() -> None:
 
 
 def test_without_self_prediction_nothing_is_weak(tmp_path: Path) -> None:
-    decision = decide(tiny_cow(self_prediction=False), block_pairs(tmp_path)[0])
+    decision = decide_cow(tiny_cow(self_prediction=False), block_pairs(tmp_path)[0])
     assert decision.self_predicted is None
     assert not decision.missed.any() and not decision.false.any()
     assert not len(decision.hard_foreground) and not len(decision.hard_background)
@@ -91,13 +95,7 @@ def test_the_label_of_the_query_does_not_reach_the_network(tmp_path: Path) -> No
     network = tiny_cow().train()
     pair = block_pairs(tmp_path)[0]
     hidden = replace(pair.query, mask=torch.zeros_like(pair.query.mask))
-    blind = decide(network, replace(pair, query=hidden, truth=np.zeros_like(pair.truth)))
-    for own, other in zip(maps(decide(network, pair)), maps(blind), strict=True):
+    blind = decide_cow(network, replace(pair, query=hidden, truth=np.zeros_like(pair.truth)))
+    for own, other in zip(maps(decide_cow(network, pair)), maps(blind), strict=True):
         assert np.array_equal(own, other)
     assert network.training and blind.dice == 0
-
-
-def test_dice_by_hand() -> None:
-    one, both = np.array([[True, False]]), np.array([[True, True]])
-    assert dice(one, both) == pytest.approx(200 / 3)
-    assert dice(~both, ~both) == 100

@@ -1,4 +1,4 @@
-"""A small CoW network and pairs of block scans."""
+"""Small networks of each method and pairs of block scans."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
-from fsmis_components.evaluation.cow_pictures import SlicePair, choose_pairs
-from fsmis_components.networks import CoW
+from fsmis_components.evaluation.decision_pictures import SlicePair, choose_pairs
+from fsmis_components.networks import CoW, EncoderLevels, IPSNet
 from fsmis_components.support import load_support_set
 
 GRID = SliceGrid(2, 1.0, 24)  # slices of 24 x 20, which the encoder pads to 24 x 24
@@ -42,6 +42,28 @@ def tiny_cow(**settings: object) -> CoW:
     sizes = {"num_prototypes": (8, 12), "num_hard": (4, 6), "prototype_grid": 24}
     widths = {"predictor_width": 4, "fusion_widths": (4, 6)}
     return CoW(TinyEncoder(), **{**sizes, **widths, **settings})  # type: ignore[arg-type]
+
+
+class TinyLevels(nn.Module):
+    """Four levels at the strides of the compact U-Net."""
+
+    stride, pad_multiple = 4, 8
+    channels, strides = (3, 4, 8, 8), (2, 4, 8, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(1, c, s, s) for c, s in zip(self.channels, self.strides, strict=True)
+        )
+
+    def forward(self, image: Tensor) -> EncoderLevels:
+        return EncoderLevels(*(conv(image) for conv in self.convs))
+
+
+def tiny_ips(**settings: object) -> IPSNet:
+    torch.manual_seed(0)
+    sizes = {"deep_width": 8, "split_width": 4, "decoder_widths": (8, 8, 4), "background_grid": 3}
+    return IPSNet(TinyLevels(), **{**sizes, **settings})  # type: ignore[arg-type]
 
 
 def column_label(first: int, last: int, value: int = 1) -> np.ndarray:

@@ -1,0 +1,126 @@
+"""Prototypes of the query's own: one of foreground, and a background one for each cell."""
+
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsmis_components.ops.masked_average_pool import masked_average_pool
+from fsmis_components.ops.similarity import prototype_similarity
+
+
+class SelfSupport(nn.Module):
+    """Compare a query with prototypes that are partly its own (SSP; Fan et al., ECCV 2022).
+
+    IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025), which
+    names a "query-features-guided self-learning": the support's foreground prototype is averaged
+    with the mean of the query's sure foreground; background is the mean of its sure background,
+    mixed for each cell with the sure background that resembles this cell.
+
+    SSP compares each cell with all sure background cells. Here these are averaged in the fields of
+    a grid first, so that nothing need be drawn at random to keep the number of them small.
+
+    Args:
+        support_share: weight of the support's foreground prototype; 0.5 in SSP.
+        global_share: weight of the one background prototype beside the adaptive one; 0.3 in SSP.
+        adaptive: False: the one background prototype alone.
+        grid: fields per side, at most.
+        sharpness: factor of the cosine in the adaptive weights; 2 in SSP.
+        scale: factor of the cosines in the answer; 10 in SSP.
+    """
+
+    def __init__(
+        self,
+        support_share: float = 0.5,
+        global_share: float = 0.3,
+        adaptive: bool = True,
+        grid: int = 32,
+        sharpness: float = 2.0,
+        scale: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.support_share = support_share
+        self.global_share = global_share
+        self.adaptive = adaptive
+        self.grid = grid
+        self.sharpness = sharpness
+        self.scale = scale
+
+    def forward(
+        self,
+        features: Tensor,
+        prototypes: Tensor,
+        foreground: Tensor,
+        background: Tensor,
+        trusted: Tensor,
+    ) -> Tensor:
+        """Return the scaled cosines to background and foreground, (B, Q, 2, h, w).
+
+        Args:
+            features: of B query slices, (B, C, h, w).
+            prototypes: of background and foreground, after interaction, Q for each slice,
+                (B, Q, 2, C).
+            foreground: sure cells, bool (B, Q, h, w).
+            background: likewise.
+            trusted: bool (B, Q); False: the given prototypes alone.
+        """
+        b, q, size = foreground.shape[0], foreground.shape[1], foreground.shape[2:]
+        sure = torch.stack([background, foreground], 2).flatten(1, 2).to(features.dtype)
+        own = masked_average_pool(features, sure).unflatten(1, [q, 2]).to(prototypes.dtype)
+        mixed = self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * own[:, :, 1]
+        pair = torch.stack([own[:, :, 0], mixed], 2)
+        pair = torch.where(trusted[..., None, None], pair, prototypes)  # (B, Q, 2, C)
+        scores = prototype_similarity(
+            features,
+            pair.flatten(1, 2).unsqueeze(2).to(features.dtype),
+            reduction="max",
+            scale=self.scale,
+        )
+        scores = scores.reshape([b, q, 2, size[0], size[1]])
+        if not self.adaptive:
+            return scores
+        adapted = self.scale * self._adapted(features, own[:, :, 0], background)
+        back = torch.where(trusted[..., None, None], adapted.to(scores.dtype), scores[:, :, 0])
+        return torch.stack([back, scores[:, :, 1]], 2)
+
+    def _adapted(self, features: Tensor, own: Tensor, background: Tensor) -> Tensor:
+        """Return the cosine of each cell to the background made for it, (B, Q, h, w).
+
+        With w the weights of a cell and u_k the vector of field k, mixed with the one background
+        prototype: the cosine to ``f = sum(w_k * u_k)`` needs ``sum(w_k * <q, u_k>)`` and
+        ``|f|^2 = w' U U' w``, never the map of f itself.
+        """
+        vectors, filled = self._fields(features, background)  # (B, Q, K, C), (B, Q, K)
+        mixed = self.global_share * own.unsqueeze(2) + (1 - self.global_share) * vectors
+        unit = F.normalize(features.float(), dim=1).flatten(2)  # (B, C, h * w)
+        q, k = vectors.shape[1], vectors.shape[2]
+        alike = torch.matmul(F.normalize(vectors, dim=-1).flatten(1, 2), unit)
+        alike = alike.unflatten(1, [q, k])  # (B, Q, K, h * w)
+        weights = torch.softmax(
+            self.sharpness * alike.float() + torch.where(filled > 0, 0.0, -1e4).unsqueeze(-1), 2
+        )
+        dot = torch.matmul(mixed.flatten(1, 2), unit).unflatten(1, [q, k])
+        dot = (weights * dot).sum(2)
+        products = torch.matmul(mixed, mixed.transpose(2, 3))  # (B, Q, K, K)
+        square = (weights * torch.matmul(products, weights)).sum(2)
+        cosine = dot / square.clamp_min(1e-12).sqrt()
+        return cosine.unflatten(-1, [features.shape[2], features.shape[3]])
+
+    def _fields(self, features: Tensor, background: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return the mean vectors of the fields' sure cells, and how many there are."""
+        h, w = features.shape[2], features.shape[3]
+        high, wide = -(-h // self.grid), -(-w // self.grid)
+        margin = [0, -w % wide, 0, -h % high]
+        cells = _cut(F.pad(features.float(), margin), high, wide)  # (B, K, cells, C)
+        sure = _cut(F.pad(background.float(), margin), high, wide)  # (B, K, cells, Q)
+        filled = sure.sum(2).transpose(1, 2)  # (B, Q, K)
+        total = torch.matmul(sure.transpose(2, 3), cells).transpose(1, 2)  # (B, Q, K, C)
+        return total / filled.clamp_min(1.0).unsqueeze(-1), filled
+
+
+def _cut(maps: Tensor, high: int, wide: int) -> Tensor:
+    """Cut maps (B, C, h, w) into fields of high x wide cells, (B, K, high * wide, C)."""
+    rows, columns = maps.shape[2] // high, maps.shape[3] // wide
+    cut = maps.reshape([maps.shape[0], maps.shape[1], rows, high, columns, wide])
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)

@@ -1,0 +1,186 @@
+"""Self-support: the background of every cell made explicitly, SSP's formula, trust."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsmis_components.layers.self_support import SelfSupport
+
+BACKGROUND, FOREGROUND = 0, 1
+
+
+class Query(NamedTuple):
+    features: Tensor
+    prototypes: Tensor
+    foreground: Tensor
+    background: Tensor
+    trusted: Tensor
+
+
+def query(b: int = 2, q: int = 3, h: int = 9, w: int = 7, channels: int = 5) -> Query:
+    torch.manual_seed(0)
+    drawn = torch.rand(b, q, h, w)
+    return Query(
+        torch.randn(b, channels, h, w),
+        torch.randn(b, q, 2, channels),
+        drawn > 0.8,
+        drawn < 0.4,
+        torch.ones(b, q, dtype=torch.bool),
+    )
+
+
+def field_means(features: Tensor, background: Tensor, high: int, wide: int) -> Tensor:
+    """Means (K, C) of the sure cells of one slice, of those fields that have any."""
+    means = []
+    for y in range(0, features.shape[1], high):
+        for x in range(0, features.shape[2], wide):
+            sure = background[y : y + high, x : x + wide]
+            if sure.any():
+                means.append(features[:, y : y + high, x : x + wide][:, sure].mean(1))
+    return torch.stack(means)
+
+
+def slowly(given: Query, fields: tuple[int, int], global_share: float = 0.3) -> Tensor:
+    """The answer by section 6.1 of the specification, with a map of background vectors."""
+    b, q, h, w = given.foreground.shape
+    answer = torch.zeros(b, q, 2, h, w)
+    for i in range(b):
+        for j in range(q):
+            features = given.features[i]
+            front = features[:, given.foreground[i, j]].mean(1)
+            front = (front + given.prototypes[i, j, FOREGROUND]) / 2
+            own = features[:, given.background[i, j]].mean(1)
+            vectors = field_means(features, given.background[i, j], *fields)
+            for y in range(h):
+                for x in range(w):
+                    cell = features[:, y, x]
+                    weights = (2 * F.cosine_similarity(vectors, cell[None])).softmax(0)
+                    back = global_share * own + (1 - global_share) * weights @ vectors
+                    answer[i, j, 0, y, x] = 10 * F.cosine_similarity(cell, back, dim=0)
+                    answer[i, j, 1, y, x] = 10 * F.cosine_similarity(cell, front, dim=0)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("grid", "fields"),
+    [(9, (1, 1)), (32, (1, 1)), (3, (3, 3)), (4, (3, 2)), (1, (9, 7))],
+)
+def test_the_background_of_every_cell(grid: int, fields: tuple[int, int]) -> None:
+    """With a field for each cell this is SSP's formula; the last fields may be cut off."""
+    given = query()
+    found = SelfSupport(grid=grid)(*given)
+    # pooling adds 1e-5 to the number of cells
+    torch.testing.assert_close(found, slowly(given, fields), atol=1e-4, rtol=1e-4)
+
+
+def test_by_hand() -> None:
+    """Two directions: background along x, foreground along y, and a cell between."""
+    features = torch.tensor([[[[2.0, 0.0, 3.0]], [[0.0, 2.0, 4.0]]]])  # (1, 2, 1, 3)
+    cells = torch.eye(3, dtype=torch.bool)
+    prototypes = torch.tensor([[[[9.0, 9.0], [0.0, 4.0]]]])
+    trusted = torch.ones(1, 1, dtype=torch.bool)
+    front, back = cells[1].reshape(1, 1, 1, 3), cells[0].reshape(1, 1, 1, 3)
+    found = SelfSupport()(features, prototypes, front, back, trusted)
+    expected = torch.tensor([[[[[10.0, 0.0, 6.0]], [[0.0, 10.0, 8.0]]]]])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_without_adaption_background_is_the_mean() -> None:
+    given = query()
+    found = SelfSupport(adaptive=False)(*given)
+    same = SelfSupport(global_share=1.0)(*given)
+    torch.testing.assert_close(found, same, atol=1e-4, rtol=1e-4)
+    adapted = SelfSupport()(*given)
+    assert torch.equal(found[:, :, FOREGROUND], adapted[:, :, FOREGROUND])
+    assert not torch.allclose(found[:, :, BACKGROUND], adapted[:, :, BACKGROUND], atol=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_support_share(share: float) -> None:
+    given = query(1, 1)
+    found = SelfSupport(support_share=share, scale=20.0)(*given)[0, 0, FOREGROUND]
+    own = given.features[0][:, given.foreground[0, 0]].mean(1)
+    one = share * given.prototypes[0, 0, FOREGROUND] + (1 - share) * own
+    expected = 20 * F.cosine_similarity(given.features[0], one[:, None, None], dim=0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_where_not_trusted_the_given_prototypes_answer(adaptive: bool) -> None:
+    given = query()
+    trusted = torch.tensor([[True, False, True], [False, True, False]])
+    net = SelfSupport(adaptive=adaptive)
+    mixed, whole = net(*given._replace(trusted=trusted)), net(*given)
+    torch.testing.assert_close(mixed[trusted], whole[trusted])
+    plain = 10 * F.cosine_similarity(
+        given.features[:, None, None], given.prototypes[..., None, None], dim=3
+    )
+    torch.testing.assert_close(mixed[~trusted], plain[~trusted])
+
+
+@pytest.mark.parametrize("side", [33, 65])
+def test_odd_sizes(side: int) -> None:
+    """33 cells in at most 16 fields per side are 11 fields of three."""
+    given = query(1, 1, side, side + 2)
+    found = SelfSupport(grid=16)(*given)
+    wide = -(-(side + 2) // 16)
+    y, x = side - 1, side + 1  # in the last field, which is cut off
+    vectors = field_means(given.features[0], given.background[0, 0], -(-side // 16), wide)
+    cell = given.features[0, :, y, x]
+    weights = (2 * F.cosine_similarity(vectors, cell[None])).softmax(0)
+    own = given.features[0][:, given.background[0, 0]].mean(1)
+    back = 0.3 * own + 0.7 * weights @ vectors
+    expected = 10 * F.cosine_similarity(cell, back, dim=0)
+    assert found.shape == (1, 1, 2, side, side + 2)
+    torch.testing.assert_close(found[0, 0, 0, y, x], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_pairs_and_slices_do_not_see_each_other() -> None:
+    given = query()
+    both = SelfSupport(grid=4)(*given)
+    for i in range(2):
+        for j in range(3):
+            alone = Query(*(entry[i : i + 1, j : j + 1] for entry in given))
+            alone = alone._replace(features=given.features[i : i + 1])
+            found = SelfSupport(grid=4)(*alone)[0, 0]
+            torch.testing.assert_close(both[i, j], found, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_sure_stays_finite() -> None:
+    given = query()
+    features = given.features.clone().requires_grad_()
+    empty = torch.zeros_like(given.background)
+    found = SelfSupport()(features, given.prototypes, empty, empty, given.trusted)
+    assert not found[:, :, BACKGROUND].any()  # like no background at all
+    found.sum().backward()
+    assert bool(features.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_length_of_vectors_does_not_matter(scale: float) -> None:
+    given = query()
+    scaled = given._replace(features=scale * given.features, prototypes=scale * given.prototypes)
+    torch.testing.assert_close(SelfSupport()(*scaled), SelfSupport()(*given), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_scripts(adaptive: bool) -> None:
+    given, net = query(h=33), SelfSupport(adaptive=adaptive, grid=8)
+    torch.testing.assert_close(torch.jit.script(net)(*given), net(*given))
+
+
+def test_gradients_are_those_of_the_explicit_map() -> None:
+    given, direction = query(1, 2), torch.randn(1, 2, 2, 9, 7)
+    gradients = []
+    for answer in (lambda item: SelfSupport(grid=3)(*item), lambda item: slowly(item, (3, 3))):
+        features = given.features.clone().requires_grad_()
+        prototypes = given.prototypes.clone().requires_grad_()
+        item = given._replace(features=features, prototypes=prototypes)
+        (answer(item) * direction).sum().backward()
+        gradients.append((features.grad, prototypes.grad))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-3, rtol=1e-3)

@@ -1,0 +1,379 @@
+"""IPSNet: the acceptance checks of our specification, and its corner cases.
+
+Check 5, suppression alone, is in test_prototype_interaction. What all networks promise is in
+test_contract, what the options do in test_ipsnet_options.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from ipsnet_samples import (
+    WEIGHTS,
+    LevelsEncoder,
+    network,
+    support_of,
+    with_trained_decoder,
+    without_suppression,
+)
+from network_samples import disc, episode
+from torch import Tensor, nn
+
+from fsmis_components.data.weights import load_initial_weights
+from fsmis_components.losses import EpisodeLoss
+from fsmis_components.networks import ALPNet, EncoderLevels, IPSNet, ResUNet
+
+
+@pytest.mark.parametrize(("size", "cells"), [(256, 64), (257, 66)])
+def test_sizes_of_the_specification(size: int, cells: int) -> None:
+    """Check 1 at full size; 257 pixels are padded to 264, so they give 66 cells and not 65."""
+    with torch.device("meta"):  # shapes alone, nothing is computed
+        net = IPSNet().eval()
+        found = net.encode(torch.empty(1, 1, size, size))
+    assert found.edge.shape == (1, 64, 2 * cells, 2 * cells)
+    assert found.low.shape == (1, 256, cells, cells)
+    assert found.mid.shape == (1, 512, cells, cells)
+    assert found.high.shape == (1, 256, cells, cells)
+    # section 11: near 55 million parameters
+    assert 54e6 < sum(p.numel() for p in net.parameters()) < 57e6
+
+
+@pytest.mark.parametrize("size", [64, 65, 33])
+@pytest.mark.parametrize("encoder", ["resunet", None])
+def test_shapes(size: int, encoder: str | None) -> None:
+    """Check 1 for all that a small network makes on its way, odd sizes too."""
+    net = network(encoder=encoder or LevelsEncoder())
+    item = episode(b=2, s=2, n=3, size=size)
+    item.pop("label")
+    multiple = net.pad_multiple
+    cells = -(-size // multiple) * multiple // 4
+    query = net.encode(item["image"])
+    assert query.mid.shape[2:] == query.high.shape[2:] == (cells, cells)
+    state = support_of(net, item)
+    channels = query.mid.shape[1]
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
+        "valid": (2, 3, 2),
+        "area": (2, 3, 2),
+        "mean": (2, 3, 2, 2, channels),
+        "peak": (2, 3, 2, 2, 8),
+    }
+    maps = net.decide(query, state)
+    for name in ("guidance", "mean_map", "peak_map", "intermediate", "own"):
+        assert getattr(maps, name).shape == (2, 3, 2, cells, cells)
+    for name in ("confident_foreground", "confident_background"):
+        assert getattr(maps, name).shape == (2, 3, 2, cells, cells)
+        assert getattr(maps, name).dtype == torch.bool
+    assert maps.trusted.shape == (2, 3, 2) and maps.trusted.dtype == torch.bool
+    assert maps.decided.shape == (2, 3, 2, size, size)
+    logits = net(**item)
+    torch.testing.assert_close(logits[:, 1:], maps.decided.mean(2))
+
+
+def mean_of(features: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.float()
+    return (features * weights).sum((1, 2)) / (weights.sum() + 1e-5)
+
+
+def strongest(features: Tensor, cells: Tensor, share: float) -> Tensor:
+    values = features[:, cells].sort(1, descending=True)[0]
+    return values[:, : max(4, round(share * values.shape[1]))].mean(1)
+
+
+def sure_cells(probability: Tensor, threshold: float) -> Tensor:
+    sure = probability > threshold
+    if not sure.any():
+        count = max(4, math.ceil(0.002 * probability.numel()))
+        sure = probability >= probability.flatten().sort(descending=True)[0][count - 1]
+    return sure
+
+
+def margin_to(features: Tensor, back: Tensor, front: Tensor) -> Tensor:
+    """Ten times the difference of cosines; prototypes (C,) or one for each cell, (C, h, w)."""
+    back, front = (p if p.dim() == 3 else p[:, None, None] for p in (back, front))
+    return 10 * (F.cosine_similarity(features, front, 0) - F.cosine_similarity(features, back, 0))
+
+
+def answer_by_the_specification(net: IPSNet, item: dict[str, Tensor]) -> Tensor:
+    """The margin (H, W) of sections 4 to 6.1, without interaction and without a decoder."""
+    support, query = net.encode(item["support_image"][0]), net.encode(item["image"])
+    mask = item["support_label"][0, 0, 0]
+    h, w = (4 * side for side in support.mid.shape[2:])
+    padded = F.pad(mask, [0, w - mask.shape[1], 0, h - mask.shape[0]])
+    share = F.avg_pool2d(padded[None, None], 4)[0, 0]
+    front = share > 0.5
+    m_s, h_s, m_q, h_q = support.mid[0], support.high[0], query.mid[0], query.high[0]
+
+    mean = [mean_of(m_s, 1 - share), mean_of(m_s, share)]
+    peak = [strongest(h_s, ~front, 0.05), h_s[:, front].amax(1)]
+    guided = margin_to(h_q, *peak).sigmoid()
+    sure = [sure_cells(1 - guided, 0.6), sure_cells(guided, 0.7)]
+    # half of the support's and half of the query's
+    mean = [(mean[k] + mean_of(m_q, sure[k])) / 2 for k in (0, 1)]
+    own = [strongest(h_q, sure[0], 0.05), h_q[:, sure[1]].amax(1)]
+    peak = [(peak[k] + own[k]) / 2 for k in (0, 1)]
+    first = ((margin_to(m_q, *mean) + margin_to(h_q, *peak)) / 2).sigmoid()
+
+    sure = [sure_cells(1 - first, 0.6), sure_cells(first, 0.7)]
+    foreground = (mean[1] + mean_of(m_q, sure[1])) / 2
+    vectors = m_q[:, sure[0]]  # (C, K)
+    alike = F.normalize(vectors, dim=0).T @ F.normalize(m_q, dim=0).flatten(1)
+    adapted = (vectors @ (2 * alike).softmax(0)).reshape(m_q.shape)
+    background = 0.3 * mean_of(m_q, sure[0])[:, None, None] + 0.7 * adapted
+    margin = margin_to(m_q, background, foreground)
+    whole = F.interpolate(margin[None, None], (h, w), mode="bilinear", align_corners=False)
+    return whole[0, 0, : mask.shape[0], : mask.shape[1]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_untrained_the_plain_prototypes_answer(seed: int) -> None:
+    """Check 2; on so small a map each cell is a field of the background."""
+    net = without_suppression(network(seed, background_grid=16, area_ratio=1e6))
+    item = episode(b=1, s=1, n=1, size=64)  # 16 cells per side, none of them padding
+    item.pop("label")
+    found = net(**item)[0, 1]
+    expected = answer_by_the_specification(net, item)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found.sigmoid(), expected.sigmoid(), atol=1e-5, rtol=0)
+
+
+def test_peaks_of_constant_maps_and_of_nothing() -> None:
+    """Check 3, in the state of a support."""
+    net, item = network(), episode(b=1, s=1, n=1)
+    item["support_label"].zero_()
+    item["support_label"][..., 16:32, 16:40] = 1
+    features = net.encode(item["support_image"][0])
+    direction = torch.rand(8)
+    constant = features._replace(high=direction[None, :, None, None].repeat(1, 1, 16, 16))
+    valid = torch.ones(1, 1, 1, dtype=torch.bool)
+    state = net.build_support(constant, item["support_label"], valid)
+    torch.testing.assert_close(state["peak"][0, 0, 0], direction.expand(2, -1))
+    constant.high[0, :, 5, 5] = 0  # one cell of the foreground sees nothing
+    lower = net.build_support(constant, item["support_label"], valid)
+    assert torch.equal(lower["peak"][0, 0, 0, 1], state["peak"][0, 0, 0, 1])
+    for label in (torch.zeros(1, 1, 1, 64, 64), torch.ones(1, 1, 1, 64, 64)):
+        state = net.build_support(features, label, valid)
+        assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+
+
+class BrightnessEncoder(LevelsEncoder):
+    """Stands for COCO weights, which a test has not: features that tell bright from dark."""
+
+    def forward(self, image: Tensor) -> EncoderLevels:
+        levels = []
+        for channels, stride in zip(self.channels, self.strides, strict=True):
+            mean = F.avg_pool2d(image, stride)
+            levels.append(torch.cat([mean, 1 - mean], 1).repeat(1, channels // 2, 1, 1))
+        return EncoderLevels(*levels)
+
+
+def test_a_slice_segments_itself() -> None:
+    """Check 4, with features made by hand in place of COCO weights; an untrained network."""
+    net = without_suppression(network(encoder=BrightnessEncoder(), deep="linear"))
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 20:44, 24:52] = 1  # whole cells, so that shares and chosen cells are the same
+    image = mask + 0.1 * torch.randn(1, 1, 64, 64)
+    state = support_of(net, {"support_image": image[None], "support_label": mask[None]})
+    known = F.avg_pool2d(mask, 4) == 1
+    found = net._answer(net.encode(image), state, known, torch.tensor([True]))
+    for tokens in (found.mean_tokens, found.peak_tokens):
+        alike = F.cosine_similarity(tokens[..., 0, :], tokens[..., 1, :], dim=-1)
+        torch.testing.assert_close(alike, torch.ones(1, 1, 2), atol=1e-5, rtol=0)
+    predicted = net.decision.to_image(found.intermediate, (64, 64)) > 0
+    dice = 2 * (predicted * mask).sum() / (predicted.sum() + mask.sum())
+    assert dice > 0.95
+
+
+def test_one_episode_can_be_learned() -> None:
+    """Check 6: Dice over 0.95, also in evaluation, where nothing is told."""
+    mask = disc(64, (30, 34), 14)
+    net = network(encoder=ResUNet((8, 16, 16, 32), 16), warmup_steps=20).train()
+    image = mask + 0.3 * torch.randn(2, 1, 64, 64)
+    item = {"image": image[:1], "support_image": image[1:, None]}
+    item["support_label"] = mask[None, None, None]
+    label = mask[None, None]
+    optimizer, loss = torch.optim.AdamW(net.parameters(), 3e-3), EpisodeLoss(WEIGHTS)
+    dice = []
+    for _ in range(80):
+        out = net(**item, label=label)
+        predicted = out["logits"][0, 1] > 0
+        dice.append((2 * (predicted * mask).sum() / (predicted.sum() + mask.sum())).item())
+        optimizer.zero_grad()
+        loss(out, label).backward()
+        optimizer.step()
+    assert dice[0] < 0.9 and dice[-1] > 0.95
+    predicted = net.eval()(**item)[0, 1] > 0
+    assert 2 * (predicted * mask).sum() / (predicted.sum() + mask.sum()) > 0.95
+
+
+def test_gradients_reach_the_low_levels_through_the_decoder() -> None:
+    """Check 7; layer1 is the low level of ``resnet101_levels``."""
+    net, item = with_trained_decoder(network()), episode(b=1, s=1, n=1)
+    query = net.encode(item["image"])
+    leaves = [query.edge.detach().requires_grad_(), query.low.detach().requires_grad_()]
+    query = query._replace(edge=leaves[0], low=leaves[1])
+    net.segment(query, support_of(net, item)).sum().backward()
+    assert all(bool(leaf.grad.any()) for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", ["guidance", "peak_map"])
+def test_gradients_reach_the_deep_module(name: str) -> None:
+    """Check 7: through the guidance and through the map of peak prototypes, each alone."""
+    net, item = network(), episode(b=1, s=1, n=1)
+    maps = net.decide(net.encode(item["image"]), support_of(net, item))
+    getattr(maps, name).square().sum().backward()
+    weights = list(net.deep.parameters())
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in weights)
+    assert sum(bool(p.grad.any()) for p in weights) > 0.8 * len(weights)
+    assert bool(net.encoder.levels[3].weight.grad.any())
+
+
+def test_gradients_reach_all_levels_of_resnet101() -> None:
+    """Check 7 on the encoder of the specification: its first and its last stage learn."""
+    net = with_trained_decoder(network(encoder="resnet101_levels"))
+    item = episode(b=1, s=1, n=1, size=32)
+    net(item["image"], item["support_image"], item["support_label"]).sum().backward()
+    backbone = net.encoder.backbone
+    for stage in (backbone.conv1, backbone.layer1, backbone.layer4, net.encoder.reduction):
+        assert any(bool(p.grad.any()) for p in stage.parameters())
+
+
+def test_support_slice_without_a_pixel() -> None:
+    """Background everywhere, by a whole cosine, in evaluation; finite losses in training."""
+    item = episode(b=1, s=1, n=2)
+    item["support_label"][:, :, 1] = 0
+    label = item.pop("label")
+    net = network()
+    logits = net(**item)
+    assert torch.equal(logits[:, 2], torch.full((1, 64, 64), -10.0))
+    assert bool(logits.isfinite().all()) and logits[:, 1].std() > 0
+    EpisodeLoss(WEIGHTS)(net.train()(**item, label=label), label).backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 64 * 64])
+@pytest.mark.parametrize("where", ["support_label", "label"])
+def test_masks_of_no_pixel_one_pixel_and_all_train(pixels: int, where: str) -> None:
+    item, net = episode(b=1, s=2, n=1), network(warmup_steps=1).train()
+    item[where].fill_(1.0 if pixels > 1 else 0.0)
+    if pixels == 1:
+        item[where][..., 40, 40] = 1
+    for _ in range(2):  # told the label, and not
+        EpisodeLoss(WEIGHTS, 0.5, "f1")(net(**item), item["label"]).backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+def test_one_pixel_keeps_its_prototype() -> None:
+    """No cell is more than half filled, so the cell that is touched stands for the structure."""
+    item, net = episode(b=1, s=1, n=1), network()
+    item["support_label"].zero_()
+    item["support_label"][..., 40, 40] = 1
+    features, state = net.encode(item["support_image"][0]), support_of(net, item)
+    # 1e-5 beside an area of one sixteenth
+    torch.testing.assert_close(
+        state["mean"][0, 0, 0, 1], features.mid[0, :, 10, 10], atol=0, rtol=1e-3
+    )
+    torch.testing.assert_close(state["peak"][0, 0, 0, 1], features.high[0, :, 10, 10])
+
+
+def test_padding_gives_the_support_no_prototypes() -> None:
+    """57 pixels are padded to 64; their fifteenth cell holds one of them, the sixteenth none."""
+    net, item = network(), episode(b=1, s=1, n=2, size=57)
+    features, valid = net.encode(item["support_image"][0]), torch.ones(1, 1, 2, dtype=torch.bool)
+    state = net.build_support(features, item["support_label"], valid)
+    for maps in (features.mid, features.high):
+        for padding in (maps[:, :, 15], maps[..., 15]):
+            padding.detach().fill_(1e3)
+    again = net.build_support(features, item["support_label"], valid)
+    assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
+
+
+def test_own_prototypes_are_left_out_where_the_areas_differ() -> None:
+    """B10 triggers: the query's sure foreground and a support structure of one cell."""
+    net, item = network(), episode(b=1, s=1, n=2)
+    query = net.encode(item["image"])
+    sure = net.decide(query, support_of(net, item)).confident_foreground[0, :, 0]
+    state = support_of(net, item)
+    state["area"] = torch.tensor([[[1.0], [0.1]]]) * sure.flatten(1).sum(1)[None, :, None]
+    maps = net.decide(query, state)
+    assert maps.trusted.tolist() == [[[True], [False]]]
+    plain = net.decision.prototypes.margins(query.mid, state["mean"].flatten(1, 2))
+    assert not torch.allclose(maps.own[0, 0, 0], plain[0, 0])
+    wide = network(area_ratio=10.5)
+    assert wide.decide(query, state).trusted.tolist() == [[[True], [True]]]
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+def test_sections_that_do_not_answer_are_not_computed(exchange: bool) -> None:
+    """One pair for each weight above zero, whatever the number of sections."""
+    item, net = episode(b=2, s=4, n=3), network(feature_exchange=exchange)
+    state = support_of(net, {k: v[:1] for k, v in item.items()})
+    query = net.encode(item["image"])
+    seen: list[tuple[int, int]] = []
+    net.decision.register_forward_pre_hook(lambda part, given: seen.append(given[3].shape))
+    weights = torch.zeros(2, 3, 4)
+    weights[0, 0, 2] = 1
+    weights[0, 2, 1:3] = 0.5
+    weights[1, 1, 0] = 2
+    margins = net.segment(query, state, weights)[:, 1:]
+    assert seen == [(1, 3), (1, 1)]
+    assert torch.equal(margins[0, 1], torch.full((64, 64), -40.0))
+    every = net.decide(query, state).decided
+    torch.testing.assert_close(margins[0, 0], every[0, 0, 2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(margins[0, 2], every[0, 2, 1:3].mean(0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(margins[1, 1], every[1, 1, 0], atol=1e-4, rtol=1e-4)
+    seen.clear()
+    assert bool((net.segment(query, state, torch.zeros(1, 3, 4))[:, 1:] == -40).all())
+    assert not seen
+
+
+def test_every_query_slice_can_have_its_own_support() -> None:
+    item, net = episode(b=2, s=2, n=2), network()
+    state, query = support_of(net, item), net.encode(item["image"])
+    weights = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 1.0]]])
+    both = net.segment(query, state, weights)
+    for i in range(2):
+        own = {name: tensor[i : i + 1] for name, tensor in state.items()}
+        alone = net.segment(net.encode(item["image"][i : i + 1]), own, weights[i : i + 1])
+        torch.testing.assert_close(both[i : i + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"feature_exchange": True}, {"interaction": "none"}])
+def test_state_does_not_grow_with_the_image(changes: dict[str, object]) -> None:
+    net = network(**changes)
+    small, large = (
+        {name: tensor.shape for name, tensor in support_of(net, episode(1, 2, 3, size)).items()}
+        for size in (40, 104)
+    )
+    assert small == large
+
+
+def test_the_encoder_alone_can_be_loaded(tmp_path: Path) -> None:
+    """From another method's weights: all that is ours begins anew."""
+    torch.manual_seed(1)
+    source = ALPNet("resunet")
+    torch.save(source.state_dict(), tmp_path / "alpnet.pt")
+    net = network(encoder="resunet")
+    before = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("encoder.")}
+    load_initial_weights(net, str(tmp_path / "alpnet.pt"), tmp_path, encoder_is_enough=True)
+    for name, weight in source.encoder.state_dict().items():
+        assert torch.equal(net.encoder.state_dict()[name], weight)
+    assert all(torch.equal(net.state_dict()[name], weight) for name, weight in before.items())
+
+
+def test_slices_of_a_batch_norm_encoder_meet_in_one_batch() -> None:
+    """Training encodes supports and queries together, once."""
+    item, net = episode(b=2, s=2, n=1), network().train()
+    seen: list[int] = []
+
+    class Counting(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            seen.append(image.shape[0])
+            return image
+
+    net.encoder.levels[0] = nn.Sequential(Counting(), net.encoder.levels[0])
+    net(**item)
+    assert seen == [6]

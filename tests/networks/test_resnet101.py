@@ -1,0 +1,222 @@
+"""ResNet-101: names and shapes of torchvision's checkpoint, dilations, levels of each method."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsmis_components.networks import ResNet101, ResNet101Levels, build_encoder
+from fsmis_components.networks.resnet101 import ResNet101Backbone
+
+
+def torchvision_layout() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of deeplabv3_resnet101's backbone, written down from its architecture."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"] = shape
+
+    def norm(name: str, channels: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (channels,)
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    conv("conv1", 64, 3, 7, 7)
+    norm("bn1", 64)
+    channels = 64
+    for layer, (blocks, planes) in enumerate(((3, 64), (4, 128), (23, 256), (3, 512)), start=1):
+        for block in range(blocks):
+            name = f"layer{layer}.{block}"
+            conv(f"{name}.conv1", planes, channels, 1, 1)
+            conv(f"{name}.conv2", planes, planes, 3, 3)
+            conv(f"{name}.conv3", 4 * planes, planes, 1, 1)
+            norm(f"{name}.bn1", planes)
+            norm(f"{name}.bn2", planes)
+            norm(f"{name}.bn3", 4 * planes)
+            if block == 0:
+                conv(f"{name}.downsample.0", 4 * planes, channels, 1, 1)
+                norm(f"{name}.downsample.1", 4 * planes)
+            channels = 4 * planes
+    return {f"backbone.{name}": shape for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def resnet() -> ResNet101:
+    """The encoder of SSL-ALPNet."""
+    return ResNet101().eval()
+
+
+@pytest.fixture(scope="module")
+def layer3() -> ResNet101:
+    """The encoder of CoW."""
+    torch.manual_seed(0)
+    return build_encoder("resnet101_layer3").eval()
+
+
+@pytest.fixture(scope="module")
+def levels() -> ResNet101Levels:
+    """The encoder of IPSNet."""
+    torch.manual_seed(0)
+    return build_encoder("resnet101_levels").eval()
+
+
+def test_resnet101_levels(resnet: ResNet101) -> None:
+    found = resnet(torch.randn(1, 1, 64, 72))
+    assert found.edge.shape == (1, 64, 32, 36)
+    assert found.low.shape == (1, 256, 16, 18)
+    assert found.mid.shape == (1, 512, 8, 9)
+    assert found.high.shape == (1, 256, 8, 9)
+
+
+def test_layer3_levels(layer3: ResNet101) -> None:
+    """The specification's 64 x 64 features of 512 channels are those of 256 x 256 pixels."""
+    assert (layer3.stride, layer3.pad_multiple, layer3.out_channels) == (4, 4, 512)
+    found = layer3(torch.randn(1, 1, 36, 44))
+    assert found.edge.shape == (1, 64, 18, 22)
+    assert found.low.shape == (1, 256, 9, 11)
+    assert found.mid.shape == (1, 512, 9, 11)
+    assert found.high.shape == (1, 512, 9, 11)
+    scripted = torch.jit.script(layer3)
+    image = torch.randn(1, 1, 16, 16)
+    torch.testing.assert_close(scripted(image).high, layer3(image).high)
+
+
+def test_ipsnets_levels(levels: ResNet101Levels) -> None:
+    """The middle level fine, the last one coarse."""
+    assert (levels.stride, levels.pad_multiple, levels.out_channels) == (4, 8, 2048)
+    found = levels(torch.randn(1, 1, 40, 24))
+    assert found.edge.shape == (1, 64, 20, 12)
+    assert found.low.shape == (1, 256, 10, 6)
+    assert found.mid.shape == (1, 512, 10, 6)
+    assert found.high.shape == (1, 2048, 5, 3)
+    scripted, image = torch.jit.script(levels), torch.randn(1, 1, 16, 16)
+    for one, other in zip(scripted(image), levels(image), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_ipsnets_levels_stage_by_stage(levels: ResNet101Levels) -> None:
+    """Layer1 is the low level, layer2 and layer3 are reduced together, layer4 is the last."""
+    net, image = levels.backbone, torch.randn(1, 1, 16, 24)
+    with torch.no_grad():
+        stem = net.bn1(net.conv1(image.repeat(1, 3, 1, 1))).relu()
+        one = net.layer1(F.max_pool2d(stem, 3, 2, 1))
+        two = net.layer2(one)
+        three = net.layer3(two)
+        weight = levels.reduction.weight
+        mid = F.conv2d(two, weight[:, :512]) + F.conv2d(three, weight[:, 512:])
+        found = levels(image)
+    for entry, expected in zip(found, (stem, one, mid, net.layer4(three)), strict=True):
+        torch.testing.assert_close(entry, expected, atol=1e-4, rtol=1e-4)
+    assert levels.reduction.bias is None
+
+
+def test_ipsnets_sizes_of_the_specification() -> None:
+    """Section 3: 256 pixels; 257 are padded to 264."""
+    with torch.device("meta"):
+        net = ResNet101Levels().eval()
+        shapes = [level.shape[1:] for level in net(torch.empty(1, 1, 256, 264))]
+    assert shapes == [(64, 128, 132), (256, 64, 66), (512, 64, 66), (2048, 32, 33)]
+
+
+@pytest.mark.parametrize("make", [ResNet101, ResNet101Levels])
+def test_names_and_shapes_are_torchvisions(make: type[nn.Module]) -> None:
+    with torch.device("meta"):
+        net = make()
+    own = {k: tuple(v.shape) for k, v in net.state_dict().items() if k.startswith("backbone.")}
+    assert own == torchvision_layout()
+    assert sum(p.numel() for p in net.backbone.parameters()) == 42_500_160
+
+
+def test_layer3_has_no_layer4(layer3: ResNet101) -> None:
+    expected = {k: v for k, v in torchvision_layout().items() if "layer4" not in k}
+    expected["reduction.weight"] = (512, 1024, 1, 1)
+    assert {k: tuple(v.shape) for k, v in layer3.state_dict().items()} == expected
+    # 42,500,160 less the 14,964,736 of layer4
+    assert sum(p.numel() for p in layer3.backbone.parameters()) == 27_535_424
+    assert sum(p.numel() for p in layer3.parameters()) == 27_535_424 + 512 * 1024
+
+
+def test_layer3_begins_with_kaimings_reduction(layer3: ResNet101) -> None:
+    """Normal with variance 2 / fan_out; 524,288 draws tell it from other rules."""
+    weight = layer3.reduction.weight.detach()
+    assert weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.01)
+    assert (weight / weight.std()).pow(4).mean().item() == pytest.approx(3, rel=0.03)
+
+
+def dilations(net: nn.Module) -> dict[str, list[tuple[int, int]]]:
+    """Stride and dilation of a stage's first block, and of its others."""
+    found = {}
+    for name, stage in net.backbone.named_children():
+        if name.startswith("layer") and isinstance(stage, nn.Sequential):
+            steps = [(block.conv2.stride[0], block.conv2.dilation[0]) for block in stage]
+            assert len(set(steps[1:])) == 1
+            assert all(block.conv2.padding == block.conv2.dilation for block in stage)
+            assert stage[0].downsample[0].stride == stage[0].conv2.stride
+            found[name] = steps[:2]
+    return found
+
+
+def test_stages_dilate_as_torchvisions(
+    resnet: ResNet101, layer3: ResNet101, levels: ResNet101Levels
+) -> None:
+    assert dilations(resnet) == {
+        "layer1": [(1, 1), (1, 1)],
+        "layer2": [(2, 1), (1, 1)],
+        "layer3": [(1, 1), (1, 2)],
+        "layer4": [(1, 2), (1, 4)],
+    }
+    fine = {"layer1": [(1, 1), (1, 1)], "layer2": [(1, 1), (1, 2)], "layer3": [(1, 2), (1, 4)]}
+    assert dilations(layer3) == fine
+    # a stage with a stride of its own goes on with the dilation of the stage before
+    assert dilations(levels) == fine | {"layer4": [(2, 4), (1, 4)]}
+
+
+def checkpoint() -> dict[str, Tensor]:
+    """A checkpoint with a head, whose weights are all different."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.rand(shape, generator=generator) for name, shape in torchvision_layout().items()
+    } | {"classifier.4.bias": torch.zeros(21)}
+
+
+@pytest.mark.parametrize("name", ["resnet101", "resnet101_layer3", "resnet101_levels"])
+def test_loads_a_checkpoint_and_leaves_the_heads_out(name: str) -> None:
+    whole, net = checkpoint(), build_encoder(name)
+    reduction = net.reduction.weight.clone()
+    left_out = net.load_torchvision(whole)
+    unused = ("layer4", "classifier") if name == "resnet101_layer3" else ("classifier",)
+    assert left_out == [entry for entry in whole if any(part in entry for part in unused)]
+    assert len(left_out) == (3 * 3 * 6 + 6 + 1 if name == "resnet101_layer3" else 1)
+    for entry, own in net.backbone.state_dict().items():
+        assert torch.equal(own, whole[f"backbone.{entry}"].to(own.dtype))
+    assert torch.equal(net.reduction.weight, reduction)
+
+
+def test_a_checkpoint_without_layer4_serves_layer3_alone(
+    resnet: ResNet101, levels: ResNet101Levels
+) -> None:
+    short = {name: weight for name, weight in checkpoint().items() if "layer4" not in name}
+    layer3 = build_encoder("resnet101_layer3")
+    assert layer3.load_torchvision(short) == ["classifier.4.bias"]
+    for net in (resnet, levels):
+        with pytest.raises(ValueError, match=r"'backbone\.layer4\.0\.conv1\.weight'"):
+            net.load_torchvision(short)
+
+
+def test_rejects_another_checkpoint(resnet: ResNet101, levels: ResNet101Levels) -> None:
+    broken = checkpoint()
+    broken["backbone.layer3.22.conv3.weight"] = torch.zeros(1)
+    for net in (resnet, levels):
+        with pytest.raises(ValueError, match=r"backbone\.layer3\.22\.conv3\.weight"):
+            net.load_torchvision(broken)
+
+
+def test_rejects_another_layout() -> None:
+    with pytest.raises(ValueError, match="expected stride 4 or 8, .* got 16, 4 and 1"):
+        ResNet101(stride=16)
+    with pytest.raises(ValueError, match="got 8, 2 and 1"):
+        ResNet101(last_stage=2)
+    with pytest.raises(ValueError, match="got 4, 4 and 4"):
+        ResNet101Backbone(4, last_stride=4)
