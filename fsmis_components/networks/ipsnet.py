@@ -1,6 +1,6 @@
 """IPSNet: prototypes of support and query interact; reconstructed from an abstract."""
 
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from fsmis_components.layers.cell_masks import (
 from fsmis_components.layers.deep_module import DeepModule
 from fsmis_components.layers.feature_exchange import FeatureExchange
 from fsmis_components.layers.interactive_prototypes import InteractivePrototypes
+from fsmis_components.layers.ips_features import IPSFeatures, take_slices
 from fsmis_components.layers.pair_decision import PairDecision, PairMaps
 from fsmis_components.layers.self_learning import SelfLearningDecoder
 from fsmis_components.layers.self_support import SelfSupport
@@ -27,16 +28,6 @@ from fsmis_components.networks.few_shot_network import (
     pad_slices,
     with_background,
 )
-
-
-class IPSFeatures(NamedTuple):
-    """Features of a batch of slices at four levels, and the size of the images before padding."""
-
-    edge: Tensor
-    low: Tensor
-    mid: Tensor
-    high: Tensor
-    image_size: Tuple[int, int]
 
 
 class IPSNet(FewShotNetwork):
@@ -67,7 +58,8 @@ class IPSNet(FewShotNetwork):
         adaptive_background: see :class:`SelfSupport`.
         background_grid: fields per side, at most, in which background is averaged first.
         confidence: thresholds of foreground and background, see :class:`ConfidentCells`.
-        support_share: weight of the support's prototypes beside the query's own.
+        support_share: weight of the support's foreground prototypes beside the query's own.
+        background_share: likewise of background, in self-learning.
         area_ratio: the query's own prototypes are not used where its sure foreground is so many
             times larger or smaller than the support's structure.
         scale: factor of the cosines.
@@ -104,6 +96,7 @@ class IPSNet(FewShotNetwork):
         background_grid: int = 32,
         confidence: Sequence[float] = (0.7, 0.6),
         support_share: float = 0.5,
+        background_share: float = 0.0,
         area_ratio: float = 4.0,
         scale: float = 10.0,
         true_query_prototypes: bool = True,
@@ -142,7 +135,11 @@ class IPSNet(FewShotNetwork):
         self_support = decoder = None
         if self_learning:
             self_support = SelfSupport(
-                support_share, adaptive=adaptive_background, grid=background_grid, scale=scale
+                support_share,
+                background_share,
+                adaptive=adaptive_background,
+                grid=background_grid,
+                scale=scale,
             )
             decoder = SelfLearningDecoder(
                 (edge, low, mid, high),
@@ -249,7 +246,7 @@ class IPSNet(FewShotNetwork):
             for i in range(b):
                 used = torch.where(weights[i].flatten() > 0)[0]
                 if used.shape[0] > 0:
-                    slices = _split(query_features, i, i + 1)
+                    slices = take_slices(query_features, i, i + 1)
                     found = self._answer(slices, select_pairs(state, i, used), None, None).decided
                     # (N, Q): a product is the same sum each time, adding by index is not on a GPU
                     share = F.one_hot(used // s, n).transpose(0, 1) * weights[i].flatten()[used]
@@ -268,23 +265,20 @@ class IPSNet(FewShotNetwork):
     @torch.jit.unused
     def support_settings(self) -> Dict[str, Union[int, str]]:
         """Return what shapes a support state beside the weights; a stored pack must agree."""
-        settings: Dict[str, Union[int, str]] = {"peak": self.peak}
-        if self.decision.exchange is not None:
-            settings["cells"] = self.background_grid
-        return settings
+        cells = 0 if self.decision.exchange is None else self.background_grid
+        return {"peak": self.peak, "cells": cells}
 
     def _train_step(
         self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
     ) -> Dict[str, Tensor]:
         b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
-        # batch norm sees support and query together
         joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
-        support = _split(joined, 0, b * s)
-        query = _split(joined, b * s, b * s + b)
+        support = take_slices(joined, 0, b * s)
+        query = take_slices(joined, b * s, b * s + b)
         state = self.build_support(support, support_label, all_labelled(support_label), None)
 
-        warm = (self.warmup_steps - self.steps) / max(1, self.warmup_steps)
-        told = torch.rand([b], device=image.device) < warm
+        share = (self.warmup_steps - self.steps) / max(1, self.warmup_steps)
+        told = torch.rand([b], device=image.device) < share
         self.steps += 1
         # Q = N * S pairs of each query slice
         known = chosen_cells(self._cells(label == 1, query)).repeat_interleave(s, 1)
@@ -296,15 +290,15 @@ class IPSNet(FewShotNetwork):
             "dice_loss": soft_dice_loss(margins, label),
             "intermediate_loss": self._map_loss(answer.intermediate, label),
             "guidance_loss": self._map_loss(answer.guidance, label),
+            "self_loss": self._map_loss(answer.own, label),
             "prototype_loss": self._prototype_loss(answer, query, state, known),
             "alignment_loss": self._alignment(support, query, margins, support_label),
         }
         nothing = torch.zeros_like(terms["query_loss"])
-        terms["self_loss"] = nothing
-        if self.decision.self_support is not None:
-            terms["self_loss"] = self._map_loss(answer.own, label)
         if self.deep is None:
             terms["guidance_loss"] = nothing
+        if self.decision.self_support is None:  # the intermediate map is the decision
+            terms["intermediate_loss"] = terms["self_loss"] = nothing
         return terms
 
     def _answer(
@@ -375,7 +369,9 @@ class IPSNet(FewShotNetwork):
         """Compare the pairs' margins (B, N * S, h, w), averaged over S, with the label, (B,)."""
         margins = maps.unflatten(1, [label.shape[1], -1]).mean(2)
         enlarged = self.decision.to_image(margins, (label.shape[-2], label.shape[-1]))
-        return margin_cross_entropy(enlarged, label, self.background_weight)
+        # the weighted cross-entropy alone finds too much
+        loss = margin_cross_entropy(enlarged, label, self.background_weight)
+        return loss + soft_dice_loss(enlarged, label)
 
     def _cells(self, masks: Tensor, features: IPSFeatures) -> Tensor:
         """Return the share of each middle-level cell that masks (B, N, H, W) fill."""
@@ -387,14 +383,3 @@ class IPSNet(FewShotNetwork):
         mid = features.mid
         grid = (mid.shape[-2], mid.shape[-1])
         return cells_inside(features.image_size, grid, self.stride, mid.device)
-
-
-def _split(features: IPSFeatures, first: int, end: int) -> IPSFeatures:
-    """Return the features of the slices from first to end - 1."""
-    return IPSFeatures(
-        features.edge[first:end],
-        features.low[first:end],
-        features.mid[first:end],
-        features.high[first:end],
-        features.image_size,
-    )

@@ -9,7 +9,12 @@ from ipsnet_samples import WEIGHTS, LevelsEncoder, network, support_of, with_tra
 from network_samples import episode
 from torch import Tensor
 
-from fsmis_components.losses import EpisodeLoss, margin_cross_entropy, prototype_loss
+from fsmis_components.losses import (
+    EpisodeLoss,
+    margin_cross_entropy,
+    prototype_loss,
+    soft_dice_loss,
+)
 from fsmis_components.networks import IPSNet
 
 OPTIONS: list[dict[str, object]] = [
@@ -218,7 +223,7 @@ def test_prototype_loss_pools_the_query_by_its_label(true_query: bool) -> None:
         ({"interaction": "none"}, ["prototype_loss"]),
         ({"deep": "none", "interaction": "none"}, ["guidance_loss", "prototype_loss"]),
         ({"deep": "none", "interaction": "mean"}, ["guidance_loss"]),
-        ({"self_learning": False}, ["self_loss"]),
+        ({"self_learning": False}, ["intermediate_loss", "self_loss"]),
     ],
     ids=str,
 )
@@ -247,7 +252,7 @@ def test_prototype_loss_of_the_levels_that_interact(interaction: str, levels: li
 
 
 def test_losses_of_the_maps() -> None:
-    """Cross-entropy of each map, averaged over shots and enlarged, background counting 0.1."""
+    """Cross-entropy, background counting 0.1, and Dice of each map: averaged, then enlarged."""
     item, net = episode(b=2, s=2, n=2), with_trained_decoder(network()).train()
     seen = []
     net.decision.register_forward_hook(lambda part, given, found: seen.append(found))
@@ -259,7 +264,9 @@ def test_losses_of_the_maps() -> None:
     ):
         margins = getattr(seen[0], name).reshape(2, 2, 2, 16, 16).mean(2)
         margins = F.interpolate(margins, (64, 64), mode="bilinear", align_corners=False)
-        torch.testing.assert_close(out[term], margin_cross_entropy(margins, item["label"], 0.1))
+        expected = margin_cross_entropy(margins, item["label"], 0.1)
+        expected = expected + soft_dice_loss(margins, item["label"])
+        torch.testing.assert_close(out[term], expected)
     margins = seen[0].decided.reshape(2, 2, 2, 64, 64).mean(2)
     torch.testing.assert_close(out["logits"][:, 1:], margins)
     expected = margin_cross_entropy(margins, item["label"], 0.1)
@@ -308,7 +315,7 @@ def test_alignment_of_several_episodes() -> None:
 
 
 def test_settings_that_a_stored_support_must_share() -> None:
-    assert network(peak="topk_mean").support_settings() == {"peak": "topk_mean"}
+    assert network(peak="topk_mean").support_settings() == {"peak": "topk_mean", "cells": 0}
     exchanging = network(feature_exchange=True)
     assert exchanging.support_settings() == {"peak": "channel_max", "cells": 4}
     cells = support_of(exchanging, episode(b=1, s=2, n=3))["cells"]

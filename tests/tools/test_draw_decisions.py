@@ -25,7 +25,7 @@ def command(
     ]
 
 
-@pytest.mark.parametrize("bundle", ["cow", "ipsnet"])
+@pytest.mark.parametrize("bundle", [name for name in SMALL if (BUNDLES / name).is_dir()])
 def test_from_command_to_picture(
     bundle: str, phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
