@@ -23,7 +23,6 @@ class SelfSupport(nn.Module):
 
     Args:
         support_share: weight of the support's foreground prototype; 0.5 in SSP.
-        background_share: weight of its background prototype; 0 in SSP.
         global_share: weight of the one background prototype beside the adaptive one; 0.3 in SSP.
         adaptive: False: the one background prototype alone.
         grid: fields per side, at most.
@@ -34,7 +33,6 @@ class SelfSupport(nn.Module):
     def __init__(
         self,
         support_share: float = 0.5,
-        background_share: float = 0.0,
         global_share: float = 0.3,
         adaptive: bool = True,
         grid: int = 32,
@@ -43,7 +41,6 @@ class SelfSupport(nn.Module):
     ) -> None:
         super().__init__()
         self.support_share = support_share
-        self.background_share = background_share
         self.global_share = global_share
         self.adaptive = adaptive
         self.grid = grid
@@ -71,9 +68,8 @@ class SelfSupport(nn.Module):
         b, q, size = foreground.shape[0], foreground.shape[1], foreground.shape[2:]
         sure = torch.stack([background, foreground], 2).flatten(1, 2).to(features.dtype)
         own = masked_average_pool(features, sure).unflatten(1, [q, 2]).to(prototypes.dtype)
-        front = self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * own[:, :, 1]
-        kept = self.background_share * prototypes[:, :, 0]
-        pair = torch.stack([kept + (1 - self.background_share) * own[:, :, 0], front], 2)
+        mixed = self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * own[:, :, 1]
+        pair = torch.stack([own[:, :, 0], mixed], 2)
         pair = torch.where(trusted[..., None, None], pair, prototypes)  # (B, Q, 2, C)
         scores = prototype_similarity(
             features,
@@ -84,11 +80,11 @@ class SelfSupport(nn.Module):
         scores = scores.reshape([b, q, 2, size[0], size[1]])
         if not self.adaptive:
             return scores
-        adapted = self.scale * self._adapted(features, kept, own[:, :, 0], background)
+        adapted = self.scale * self._adapted(features, own[:, :, 0], background)
         back = torch.where(trusted[..., None, None], adapted.to(scores.dtype), scores[:, :, 0])
         return torch.stack([back, scores[:, :, 1]], 2)
 
-    def _adapted(self, features: Tensor, kept: Tensor, own: Tensor, background: Tensor) -> Tensor:
+    def _adapted(self, features: Tensor, own: Tensor, background: Tensor) -> Tensor:
         """Return the cosine of each cell to the background made for it, (B, Q, h, w).
 
         With w the weights of a cell and u_k the vector of field k, mixed with the one background
@@ -97,7 +93,6 @@ class SelfSupport(nn.Module):
         """
         vectors, filled = self._fields(features, background)  # (B, Q, K, C), (B, Q, K)
         mixed = self.global_share * own.unsqueeze(2) + (1 - self.global_share) * vectors
-        mixed = kept.unsqueeze(2) + (1 - self.background_share) * mixed
         unit = F.normalize(features.float(), dim=1).flatten(2)  # (B, C, h * w)
         q, k = vectors.shape[1], vectors.shape[2]
         alike = torch.matmul(F.normalize(vectors, dim=-1).flatten(1, 2), unit)

@@ -58,8 +58,7 @@ class IPSNet(FewShotNetwork):
         adaptive_background: see :class:`SelfSupport`.
         background_grid: fields per side, at most, in which background is averaged first.
         confidence: thresholds of foreground and background, see :class:`ConfidentCells`.
-        support_share: weight of the support's foreground prototypes beside the query's own.
-        background_share: likewise of background, in self-learning.
+        support_share: weight of the support's prototypes beside the query's own.
         area_ratio: the query's own prototypes are not used where its sure foreground is so many
             times larger or smaller than the support's structure.
         scale: factor of the cosines.
@@ -96,7 +95,6 @@ class IPSNet(FewShotNetwork):
         background_grid: int = 32,
         confidence: Sequence[float] = (0.7, 0.6),
         support_share: float = 0.5,
-        background_share: float = 0.0,
         area_ratio: float = 4.0,
         scale: float = 10.0,
         true_query_prototypes: bool = True,
@@ -136,7 +134,6 @@ class IPSNet(FewShotNetwork):
         if self_learning:
             self_support = SelfSupport(
                 support_share,
-                background_share,
                 adaptive=adaptive_background,
                 grid=background_grid,
                 scale=scale,

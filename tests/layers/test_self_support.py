@@ -111,18 +111,6 @@ def test_support_share(share: float) -> None:
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_background_share(adaptive: bool) -> None:
-    """In one field the adaptive background is the mean of the sure cells, as the global one."""
-    given = query(1, 1)
-    net = SelfSupport(background_share=0.25, adaptive=adaptive, grid=1)
-    found = net(*given)[0, 0, BACKGROUND]
-    own = given.features[0][:, given.background[0, 0]].mean(1)
-    one = 0.25 * given.prototypes[0, 0, BACKGROUND] + 0.75 * own
-    expected = 10 * F.cosine_similarity(given.features[0], one[:, None, None], dim=0)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("adaptive", [True, False])
 def test_where_not_trusted_the_given_prototypes_answer(adaptive: bool) -> None:
     given = query()
     trusted = torch.tensor([[True, False, True], [False, True, False]])
