@@ -18,7 +18,7 @@ from torch import nn
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.part_costs import PartCost, network_cost
+from fsmis_components.evaluation.part_costs import REST, PartCost, network_cost
 
 PAPER = "paper"
 NOTE = """\
@@ -110,7 +110,8 @@ def cost_table(sizes: dict[str, list[PartCost]]) -> str:
     Args:
         sizes: name of a size and its parts.
     """
-    titles = list(dict.fromkeys(part.title for parts in sizes.values() for part in parts))
+    titles = dict.fromkeys(part.title for parts in sizes.values() for part in parts)
+    titles = sorted(titles, key=REST.__eq__)  # stable: the rest comes last
     head = ["part"]
     for size in sizes:
         head += [f"{size}: parameters (M)", "support slice (G)", "query slice (G)"]

@@ -20,6 +20,10 @@ PARTS = {
     "prototype mining, background": "miner.background",
     "fusion, foreground": "foreground_fusion",
     "fusion, background": "background_fusion",
+    "deep module": "deep",
+    "prototypes, their interaction": "decision.prototypes",
+    "query's own prototypes": "decision.self_support",
+    "self-learning decoder": "decision.decoder",
 }
 _METHODS = ("forward", "mix")  # by which the network calls its parts
 
