@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -214,6 +215,27 @@ def test_words(low: float, high: float, words: str) -> None:
     assert verdict(low, high) == words
 
 
+def test_a_step_of_the_ladder_is_compared_with_the_one_before() -> None:
+    """70, then 74, then 71: the first part adds 4, the second costs 3."""
+    names = ("without A", "full", "without B")
+    plan = replace(PLAN, ladder=names)
+    records = [
+        record(name, 1, 0, "1", {"liver": dice})
+        for name, dice in zip(names, (70.0, 74.0, 71.0), strict=True)
+    ]
+    folds = [finished(name, 1, 0, ["1"]) for name in names]
+    numbers = compare(plan, collect(records, folds), folds)
+    steps = [one for one in numbers["steps"] if one["measure"] == "wv_dice"]
+    assert [(one["variant"], one["reference"], one["mean_difference"]) for one in steps] == [
+        ("without A", "full", 4.0),
+        ("full", "without B", -3.0),
+    ]
+    page = ablation_page(plan, numbers, {})
+    assert "## What a step adds: Dice, whole volume, in points of percent" in page
+    assert "| step | with it | the step before | difference [95 %] |" in page
+    assert "| without B | 71.0 | 74.0 | -3.0 [-3.0, -3.0] |" in page
+
+
 def test_the_page_says_all_of_it() -> None:
     """The part is worth 5 in both cases: +12 with one seed, -2 with the other."""
     records, folds = [], []
@@ -234,6 +256,7 @@ def test_the_page_says_all_of_it() -> None:
     ) in page
     assert "reference minus variant" in page and "diagonal of the volume" in page
     assert "without penalised structures" not in page  # nothing is penalised
+    assert "What a step adds" not in page  # the plan has no ladder
     assert (
         '- `{"epochs": 2}`' in page and "- code: `one`; `two`" in page and "- dataset" not in page
     )

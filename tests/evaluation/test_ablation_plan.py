@@ -38,7 +38,7 @@ def test_a_file_and_its_content_are_one_plan(tmp_path: Path) -> None:
     plan = read_ablation_plan(path)
     assert plan == read_ablation_plan(PLAN)
     assert plan.structures is None
-    assert plan.to_dict() == {**PLAN, "structures": None}
+    assert plan.to_dict() == {**PLAN, "structures": None, "ladder": []}
     assert read_ablation_plan(plan.to_dict()) == plan
 
 
@@ -77,6 +77,10 @@ def test_only_knobs_that_inference_has_are_given_to_it() -> None:
         ({"variants": ["full"]}, "variants: expected {name: {knob: value}}"),
         ({"variants": {"full": None}}, "variants: expected {knob: value}"),
         ({"common": 3}, "common: expected {knob: value}"),
+        ({"ladder": "full"}, "ladder: expected at least two different variants"),
+        ({"ladder": ["full"]}, "ladder: expected at least two different variants"),
+        ({"ladder": ["full", "full"]}, "ladder: expected at least two different variants"),
+        ({"ladder": ["full", "A"]}, "got ['full', 'A']; name some of full, without L_align"),
         ({"common": {"seed": 3}}, "the ablation sets the knob seed"),
         ({"variants": {"full": {"seed": 3}}}, "the ablation sets the knob seed"),
         ({"stages": [{"seed": 3}]}, "the ablation sets the knob seed"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,8 @@ def compare(plan: AblationPlan, table: Table, finished: Sequence[FinishedFold]) 
         structures were scored, penalised and undefined.
         "differences": per measure and variant the difference to the reference, positive where the
         part helps, with interval, p, its means per seed and per fold, whether all seeds have its
-        sign, and the verdict.
+        sign, and the verdict. "steps": the same for each step of the plan's ladder ("reference")
+        against the one before it ("variant").
     """
     done = {(fold.variant, fold.seed, fold.fold) for fold in finished}
     missing = [
@@ -93,6 +95,12 @@ def compare(plan: AblationPlan, table: Table, finished: Sequence[FinishedFold]) 
             for name in plan.variants
             if name != plan.reference
             and (entry := _difference(measure, name, plan.reference, table)) is not None
+        ],
+        "steps": [
+            entry
+            for measure in MEASURES
+            for before, step in pairwise(plan.ladder)
+            if (entry := _difference(measure, before, step, table)) is not None
         ],
     }
 
@@ -156,6 +164,7 @@ def _difference(
     return {
         "measure": measure.name,
         "variant": variant,
+        "reference": reference,
         **compared,
         "structures": len(full),
         "reference_mean": float(np.mean(list(_unit_means(full).values()))),

@@ -15,7 +15,7 @@ from fsmis_components.evaluation.subjects.bundle import BundleSubject
 from fsmis_components.evaluation.training_plan import read_json, read_plan
 
 _REQUIRED = ("folds", "seeds", "reference", "stages", "variants")
-_OPTIONAL = ("structures", "common")
+_OPTIONAL = ("structures", "common", "ladder")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class AblationPlan:
         variants: by name the knobs in which a variant differs.
         structures: label values that are segmented, as in `load_support_set`; None: all.
         common: knobs of all variants.
+        ladder: names of variants each of which has one part more than the one before it.
     """
 
     folds: Sequence[int]
@@ -62,6 +63,7 @@ class AblationPlan:
     variants: Mapping[str, Mapping[str, Any]]
     structures: Any = None
     common: Mapping[str, Any] = field(default_factory=dict)
+    ladder: Sequence[str] = field(default_factory=list)
 
     def knobs(self, variant: str) -> dict[str, Any]:
         """All knobs that a variant sets, but for the seed."""
@@ -101,7 +103,7 @@ def read_ablation_plan(plan: str | Path | Mapping[str, Any]) -> AblationPlan:
 
     Args:
         plan: the JSON object or a file of it. Its keys are the attributes of `AblationPlan`;
-            "structures" and "common" may be left out.
+            "structures", "common" and "ladder" may be left out.
 
     Raises:
         DataError: no such file, or a part of the plan is missing or unusable.
@@ -128,6 +130,7 @@ def read_ablation_plan(plan: str | Path | Mapping[str, Any]) -> AblationPlan:
             f"{source}: the reference {content['reference']} is no variant of the plan; name one "
             f"of {', '.join(variants)}."
         )
+    _check_ladder(content.get("ladder", ()), list(variants), source)
     if any("seed" in knobs for knobs in (common, *variants.values(), *content["stages"])):
         raise DataError(f"{source}: the ablation sets the knob seed; list it under seeds instead.")
     return AblationPlan(**content)
@@ -198,6 +201,16 @@ def _check_objects(objects: Any, title: str) -> None:
         or not all(isinstance(one, Mapping) for one in objects)
     ):
         raise DataError(f"{title}: expected {{knob: value}} for each, got {objects}.")
+
+
+def _check_ladder(ladder: Any, known: Sequence[str], source: str) -> None:
+    """Refuse steps that are no variants, or come twice."""
+    usable = isinstance(ladder, list | tuple) and all(step in known for step in ladder)
+    if not usable or len(set(ladder)) < len(ladder) or len(ladder) == 1:
+        raise DataError(
+            f"{source}: ladder: expected at least two different variants in their order, got "
+            f"{ladder}; name some of {', '.join(known)}."
+        )
 
 
 def _check_names(names: Sequence[str], source: str) -> None:

@@ -20,9 +20,16 @@ _TITLES = {
     "ep1_hd95_mm_both_found": "HD95, EP1 (`ep1-alp`), in mm, without penalised structures",
     "wv_hd95_mm_both_found": "HD95, whole volume, in mm, without penalised structures",
 }
+# key of the numbers, title of the tables, and which side names a row, with the titles of both
+_COMPARISONS = (
+    ("differences", "What a part is worth", lambda plan: ("variant", plan.reference, "variant")),
+    ("steps", "What a step adds", lambda plan: ("reference", "with it", "the step before")),
+)
+_ROWS = {"variant": "variant", "reference": "step"}
 _NOTES = (
-    "Difference: reference minus variant, that is what the part is worth; for HD95 the sign is "
-    "turned. Positive always means that the part helps.",
+    "Difference: reference minus variant, or a step of the ladder minus the step before it, that "
+    "is what the part is worth; for HD95 the sign is turned. Positive always means that the part "
+    "helps.",
     "A case is the unit: its structures are averaged within each seed, then its seeds, and the two "
     "variants are compared on the seeds, folds, cases and structures that both have. Brackets: "
     "95 % percentile-bootstrap interval of the mean difference over cases. p: two-sided Wilcoxon "
@@ -59,10 +66,12 @@ def ablation_page(plan: AblationPlan, numbers: Mapping[str, Any], about: Mapping
         listed = "\n".join(f"- {title}" for title in numbers["missing"])
         parts += ["## Not finished yet", "These are in no table.", listed]
     parts += ["## Variants, mean over cases", _overview(plan, numbers)]
-    for measure in MEASURES:
-        rows = [one for one in numbers["differences"] if one["measure"] == measure.name]
-        if rows and not (measure.both_found and _nothing_penalised(numbers, measure.protocol)):
-            parts += [f"## What a part is worth: {_TITLES[measure.name]}", _differences(plan, rows)]
+    for key, title, heads in _COMPARISONS:
+        for measure in MEASURES:
+            rows = [one for one in numbers[key] if one["measure"] == measure.name]
+            if rows and not (measure.both_found and _nothing_penalised(numbers, measure.protocol)):
+                table = _differences(plan, rows, *heads(plan))
+                parts += [f"## {title}: {_TITLES[measure.name]}", table]
     schedule = "\n".join(f"- `{json.dumps(stage)}`" for stage in plan.stages)
     parts += ["## Notes", "\n".join(f"- {note}" for note in _NOTES)]
     parts += ["## Schedule of all variants", schedule]
@@ -106,9 +115,11 @@ def _overview(plan: AblationPlan, numbers: Mapping[str, Any]) -> str:
     return _table(heads, titles, rows)
 
 
-def _differences(plan: AblationPlan, entries: Sequence[Mapping[str, Any]]) -> str:
+def _differences(
+    plan: AblationPlan, entries: Sequence[Mapping[str, Any]], label: str, full: str, without: str
+) -> str:
     titles = [
-        *(plan.reference, "variant", "difference [95 %]", "p", "cases"),
+        *(full, without, "difference [95 %]", "p", "cases"),
         *(f"seed {seed}" for seed in plan.seeds),
         *(f"fold {fold}" for fold in plan.folds),
     ]
@@ -119,7 +130,7 @@ def _differences(plan: AblationPlan, entries: Sequence[Mapping[str, Any]]) -> st
         p_value = entry["p_value"]
         rows.append(
             [
-                entry["variant"],
+                entry[label],
                 f"{entry['reference_mean']:.1f}",
                 f"{entry['variant_mean']:.1f}",
                 f"{entry['mean_difference']:+z.1f} [{entry['low']:z.1f}, {entry['high']:z.1f}]",
@@ -129,7 +140,7 @@ def _differences(plan: AblationPlan, entries: Sequence[Mapping[str, Any]]) -> st
                 _words(entry),
             ]
         )
-    return _table(["variant"], titles, rows, ["in words"])
+    return _table([_ROWS[label]], titles, rows, ["in words"])
 
 
 def _words(entry: Mapping[str, Any]) -> str:
