@@ -22,6 +22,7 @@ from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.volumes import load_image
 from fsmis_components.inferers.case_files import CaseFiles, volumes_ml
+from fsmis_components.inferers.report import write_folder_report
 from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow, RunRecord
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.support.support_pack import content_hash
@@ -51,8 +52,9 @@ class FolderEvaluator(SupervisedEvaluator):
 
     For a scan `image_7.nii.gz` it writes `image_7_seg.nii.gz` on the scan's own grid,
     `overlays/image_7.png`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
-    `cases.csv`. A scan that cannot be used becomes a line with the reason and the others go on.
-    Finished scans are kept when the same command is given again.
+    `cases.csv`; `report.html` shows them all at the end. A scan that cannot be used becomes a line
+    with the reason and the others go on. Finished scans are kept when the same command is given
+    again.
 
     Args:
         device: where the network lies.
@@ -121,6 +123,8 @@ class FolderEvaluator(SupervisedEvaluator):
             self._bar = bar
             super().run(global_epoch)
         self._record.write()
+        record_rows = list(self._record.rows.values())
+        write_folder_report(self.output_dir, record_rows, pack, self._record.settings)
         rows = [self._record.rows[case.stem] for case in cases]
         failed = [row for row in rows if row.status == FAILED]
         if failed:

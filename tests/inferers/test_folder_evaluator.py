@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from block_scans import block_image, block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
+from html_pages import checked_page
 from monai.data import Dataset
 
+import fsmis_components
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportSource
+from fsmis_components.support import SupportSource, weights_hash
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def test_writes_masks_pictures_and_table(
         "image_3_uncertainty.nii.gz",
         "overlays/image_2.png",
         "overlays/image_3.png",
+        "report.html",
         "run.json",
     ]
     mask = nibabel.load(output / "image_2_seg.nii.gz")
@@ -147,6 +150,24 @@ def test_foreign_files_are_never_overwritten(
         evaluator(network, folders).run()
     assert str(foreign) in str(raised.value.code)
     assert foreign.read_bytes() == b"a manual mask"
+
+
+def test_the_report_covers_earlier_runs_and_failures(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    evaluator(network, folders).run()
+    page = folders[2] / "report.html"
+    first = page.read_text(encoding="utf-8")
+    (folders[1] / "image_4.nii.gz").write_bytes(b"no NIfTI")
+    with pytest.raises(SystemExit):
+        evaluator(network, folders).run()
+    text = page.read_text(encoding="utf-8")
+    assert checked_page(text).addresses == ["overlays/image_2.png", "overlays/image_3.png"]
+    assert "image_4.nii.gz: not a NIfTI" in text and "image_4" not in first
+    weights = weights_hash(network)
+    for fact in ("IntensityNetwork", str(folders[0]), weights[:12], "spread_thirds", "#e6550d"):
+        assert fact in text, fact
+    assert weights not in text and fsmis_components.__version__ in text
 
 
 def test_postprocessing_reaches_the_file(

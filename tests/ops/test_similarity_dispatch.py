@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import torch
 from similarity_samples import REDUCTIONS, B, C, H, N, P, V, W, inputs, with_gradients
 
 from fsmis_components.ops import prototype_similarity
-from fsmis_components.ops.similarity import dispatch, reference, streamed
+from fsmis_components.ops.similarity import dispatch, explain_backends, reference, streamed
 from fsmis_components.ops.similarity.problem import SimilarityProblem
 
 
@@ -86,6 +88,63 @@ def test_streamed_says_why_it_cannot_run():
         )
 
 
+def explained(*, space=(H, W), num_prototypes=900, **settings) -> dict[str, str]:
+    """Return what is said of each backend, by name."""
+    query, prototypes = torch.rand(B, C, *space), torch.rand(1, N, num_prototypes, C)
+    first, *lines = explain_backends(query, prototypes, **settings).splitlines()
+    assert first.startswith(f"query (2, 19, {space[0]}, {space[1]}) torch.float32 on cpu")
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def test_the_explanation_names_every_backend_in_order():
+    assert list(explained()) == [name for name, _ in dispatch._BACKENDS]
+    assert list(explained())[-2:] == ["streamed", "reference"]
+
+
+def test_the_explanation_of_a_large_map():
+    said = explained()
+    assert said["streamed"] == "taken"
+    assert said["reference"] == "not taken: another comes before it"
+
+
+def test_the_explanation_of_a_small_map():
+    said = explained(num_prototypes=1)
+    small = "a map of at most 131072 scores is as fast in the plain form"
+    assert said["streamed"] == f"not taken: {small}"
+    assert said["reference"] == "taken"
+
+
+def test_the_explanation_of_a_bare_map():
+    said = explained(reduction="none")
+    assert said["streamed"].startswith("not taken: reduction none asks for the whole map")
+    assert said["reference"] == "taken"
+
+
+def test_the_explanation_follows_the_order(monkeypatch):
+    monkeypatch.setattr(streamed, "unsupported_reasons", lambda problem: ["first", "second"])
+    assert explained()["streamed"] == "not taken: first; second"
+    assert explained()["reference"] == "taken"
+
+
+def test_no_explanation_of_what_is_no_problem():
+    with pytest.raises(ValueError, match="at least one prototype"):
+        explained(num_prototypes=0)
+
+
+def test_importing_loads_neither_triton_nor_the_compiler():
+    code = """
+import sys, warnings, torch
+warnings.simplefilter("error")
+before = set(sys.modules)
+import fsmis_components.ops.similarity
+costly = ("triton", "torch._dynamo", "torch._inductor")
+new = [name for name in set(sys.modules) - before if name.startswith(costly)]
+assert not new, new
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_an_error_inside_a_backend_is_not_hidden(monkeypatch):
     def fail(problem):
         raise RuntimeError("broken backend")
@@ -127,7 +186,11 @@ def test_an_error_inside_a_backend_is_not_hidden(monkeypatch):
         ({"scale": 0.0}, ValueError, "scale > 0, got 0.0"),
         ({"scale": float("nan")}, ValueError, "scale > 0, got nan"),
         ({"eps": 0.0}, ValueError, "eps > 0, got 0.0"),
-        ({"backend": "triton3"}, ValueError, "backend auto, streamed or reference, got 'triton3'"),
+        (
+            {"backend": "triton3"},
+            ValueError,
+            r"backend auto, .*streamed or reference, got 'triton3'",
+        ),
     ],
 )
 def test_rejects(changes, error, message):
@@ -157,6 +220,13 @@ class Segmenter(torch.nn.Module):
         )
 
 
+def uses_an_operator_of_ours(graph_module: torch.fx.GraphModule) -> bool:
+    graphs = [part.graph for part in graph_module.modules() if hasattr(part, "graph")]
+    targets = [str(node.target) for graph in graphs for node in graph.nodes]
+    assert any("matmul" in target or "bmm" in target for target in targets)
+    return any("fsmis_components" in target for target in targets)
+
+
 @pytest.mark.parametrize(
     ("reduction", "backend"),
     [
@@ -175,11 +245,15 @@ def test_scripts_traces_and_exports(reduction, backend):
     expected = Segmenter(reduction, "reference")(*tensors)
     segmenter = Segmenter(reduction, backend)
     torch.testing.assert_close(torch.jit.script(segmenter)(*tensors), expected)
-    torch.testing.assert_close(torch.export.export(segmenter, tensors).module()(*tensors), expected)
+    for strict in (False, True):
+        exported = torch.export.export(segmenter, tensors, strict=strict)
+        torch.testing.assert_close(exported.module()(*tensors), expected)
+        assert not uses_an_operator_of_ours(exported.graph_module)
     with warnings.catch_warnings():
         warnings.simplefilter("error", torch.jit.TracerWarning)
         traced = torch.jit.trace(segmenter, tensors)
     torch.testing.assert_close(traced(*tensors), expected)
+    assert "fsmis_components::" not in str(traced.inlined_graph)
     # the trace is no trace of one size
     more = inputs(torch.device("cpu"), space=(H + 2, W + 3), valid="own").values()
     more = [tensor.float() if tensor.is_floating_point() else tensor for tensor in more]

@@ -10,7 +10,6 @@ from typing import Any
 from fsmis_components.evaluation.records import ABSENT, WHOLE_VOLUME, CaseRecord
 from fsmis_components.evaluation.report.boxes import box_panels
 from fsmis_components.evaluation.report.case_pictures import case_pictures
-from fsmis_components.evaluation.report.facts import facts_table
 from fsmis_components.evaluation.report.headline import (
     Headline,
     cards,
@@ -20,9 +19,12 @@ from fsmis_components.evaluation.report.headline import (
 )
 from fsmis_components.evaluation.report.markdown import to_html
 from fsmis_components.evaluation.report.scatter import scatter_panels
-from fsmis_components.evaluation.report.series import Results, counted
+from fsmis_components.evaluation.report.series import Results
 from fsmis_components.evaluation.report.style import STYLE
 from fsmis_components.evaluation.report.z_panels import z_panels, z_panels_of_structures
+from fsmis_components.inferers.report.facts import facts_table
+from fsmis_components.inferers.report.page_frame import page_frame
+from fsmis_components.inferers.report.wording import counted, listing
 
 TITLE = "Few-shot segmentation benchmark"
 
@@ -68,14 +70,7 @@ def render(
         "<h2>Provenance</h2>\n<details><summary>All facts of the run</summary>"
         f"{facts_table(facts)}</details>"
     )
-    parts.append("<footer>Research software, not a medical device.</footer>")
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{TITLE}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"
-        "</main>\n</body>\n</html>\n"
-    )
+    return page_frame(TITLE, parts, STYLE)
 
 
 def _lead(results: Results) -> str:
@@ -86,7 +81,7 @@ def _lead(results: Results) -> str:
     who += ["the mask copy"] if any(series.is_floor for series in results.series) else []
     shots = sorted({series.shots for series in results.series})
     text = (
-        f"{' and '.join(who)} outlined {_listing(results.structures)} in "
+        f"{' and '.join(who)} outlined {listing(results.structures)} in "
         f"{counted(len(results.cases), 'scan')}, given "
         f"{' or '.join(str(number) for number in shots)} labelled "
         f"{'scan' if shots == [1] else 'scans'} as example."
@@ -212,7 +207,3 @@ def _failures(failures: Sequence[str]) -> str:
 
 def _grid(panels: Sequence[str]) -> str:
     return f'<div class="panels">{"".join(panels)}</div>'
-
-
-def _listing(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

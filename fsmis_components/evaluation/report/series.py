@@ -22,6 +22,7 @@ from fsmis_components.evaluation.summary import (
     FLOOR,
     UNTRAINED,
 )
+from fsmis_components.inferers.report.wording import counted
 from fsmis_components.support.support_set import PALETTE
 
 Unit = tuple[int, str]  # fold and case: what is counted, as in the summary
@@ -179,11 +180,6 @@ def setting_name(setting: str) -> str:
 def labelled_name(labelled: str) -> str:
     """A kind of labelled slices in words."""
     return {"sections": "3 labelled slices", "all": "all slices"}.get(labelled, labelled)
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun in the right form."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _series(row: Row) -> Series:

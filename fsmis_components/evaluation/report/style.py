@@ -1,24 +1,9 @@
-"""How the report looks: plain CSS for screen, telephone and paper."""
+"""How the benchmark's own parts look, beside what all reports share: cards, bars, pictures."""
 
 STYLE = """
-:root { color-scheme: light; --ink: #22303c; --soft: #5c6872; --line: #dfe4e8; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1280px; margin: 0 auto; padding: 28px 20px 48px; }
-h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; }
-h2 { font-size: 22px; line-height: 1.25; margin: 52px 0 4px; padding-top: 18px;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 17px; margin: 26px 0 6px; }
-h4 { font-size: 15px; margin: 20px 0 4px; }
-p { margin: 6px 0 12px; max-width: 76ch; }
-p.lead { font-size: 18px; }
-p.soft, figcaption, small { color: var(--soft); }
-.warning { background: #fdf1df; border-left: 4px solid #e69f00; padding: 8px 12px;
-  overflow-wrap: anywhere; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 14px;
   margin: 14px 0 26px; }
-.card { border: 1px solid var(--line); border-top: 5px solid #c3cad0; border-radius: 6px;
+.card { border: 1px solid var(--line); border-top: 5px solid var(--rule); border-radius: 6px;
   padding: 10px 16px 14px; }
 .card[style] { border-left-color: var(--line) !important; border-right-color: var(--line)
   !important; border-bottom-color: var(--line) !important; }
@@ -27,10 +12,6 @@ p.soft, figcaption, small { color: var(--soft); }
 .card span { display: block; font-weight: 600; }
 .card span::first-letter { text-transform: uppercase; }
 .card small { display: block; font-size: 14px; line-height: 1.35; }
-.chips { display: flex; flex-wrap: wrap; gap: 4px 18px; max-width: none; }
-.chip { white-space: nowrap; }
-.chip i { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
-  margin-right: 6px; }
 .chip i.dot { border-radius: 50%; }
 .chip i.dashed { width: 26px; height: 14px; background: #444; vertical-align: -2px;
   background-image: linear-gradient(90deg, #fff 60%, transparent 0); background-size: 8px 2px;
@@ -47,7 +28,7 @@ p.soft, figcaption, small { color: var(--soft); }
 .track, .scale { position: relative; height: 24px; margin: 0 10px; }
 .track { background: linear-gradient(var(--line), var(--line)) center / 100% 1px no-repeat; }
 .track b, .track u, .track i { position: absolute; top: 50%; transform: translateY(-50%); }
-.track b { height: 4px; background: #c3cad0; }
+.track b { height: 4px; background: var(--rule); }
 .track u { height: 12px; opacity: .22; border-radius: 2px; }
 .track i { width: 15px; height: 15px; border-radius: 50%; border: 2px solid #fff;
   transform: translate(-50%, -50%); }
@@ -68,43 +49,19 @@ p.soft, figcaption, small { color: var(--soft); }
 .slice .prediction path { fill-opacity: .25; fill-rule: evenodd; }
 .slice path.label { fill: none; stroke: #fff; stroke-width: 1.3; stroke-dasharray: 4 2.5; }
 .slice:hover g { opacity: 0; }
-.wide { overflow-x: auto; margin: 8px 0 18px; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 12px; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
-thead th { border-bottom: 2px solid #c3cad0; }
-th.right, td.right { text-align: right; }
-td.right { white-space: nowrap; }
-thead th { vertical-align: bottom; }
 .tables li { max-width: 100ch; }
 th.centre, td.centre { text-align: center; }
-table.facts { table-layout: auto; width: 100%; }
-table.facts th { font-weight: 600; white-space: nowrap; width: 1%; }
-table.facts td, code, pre { overflow-wrap: anywhere; }
-table.facts table { width: 100%; }
-code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
-pre { white-space: pre-wrap; background: #f5f7f8; padding: 10px 12px; border-radius: 4px; }
-ul.plain { padding-left: 20px; }
-footer { margin-top: 40px; color: var(--soft); font-size: 14px; }
 @media (max-width: 1000px) { .slices { grid-template-columns: repeat(3, 1fr); } }
 @media (max-width: 640px) {
-  main { padding: 18px 14px 36px; }
-  h1 { font-size: 25px; } p.lead { font-size: 17px; }
   .cards { grid-template-columns: 1fr 1fr; gap: 10px; }
   .card { padding: 8px 12px 10px; } .card strong { font-size: 36px; }
   .standing { grid-template-columns: 1fr; margin-bottom: 6px; }
   .slices { grid-template-columns: 1fr 1fr; } .panels { grid-template-columns: 1fr; }
-  th, td { padding: 4px 8px; }
-  table.facts > tbody > tr > th, table.facts > tbody > tr > td { display: block; width: auto;
-    white-space: normal; border-bottom: 0; padding: 3px 0; }
 }
 @media print {
-  body { font-size: 11pt; } main { max-width: none; padding: 0; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  h2, h3 { break-after: avoid; } figure, .card, tr, .standing { break-inside: avoid; }
+  .card, .standing { break-inside: avoid; }
   .panels { grid-template-columns: repeat(3, 1fr); }
   .cards { grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); }
-  .wide { overflow: visible; } table { font-size: 9pt; }
   .slices { grid-template-columns: repeat(6, 1fr); }
 }
 """

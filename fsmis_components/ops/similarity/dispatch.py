@@ -1,19 +1,21 @@
 """The public function of prototype similarity, which chooses a backend."""
 
+import math
 from types import ModuleType
-from typing import Optional
+from typing import List, Optional
 
 import torch
 from torch import Tensor
 
-from fsmis_components.ops.similarity import reference, streamed
+from fsmis_components.ops.similarity import reference, streamed, triton_backend
 from fsmis_components.ops.similarity.problem import SimilarityProblem, check_inputs
 from fsmis_components.ops.similarity.reference import similarity_by_definition
 
 # in order of preference
-_BACKENDS = (("streamed", streamed), ("reference", reference))
+_BACKENDS = (("triton", triton_backend), ("streamed", streamed), ("reference", reference))
 # scores that fit a core's cache; measured on a CPU
 _SMALL_MAP = 2**17
+_SMALL_MAP_REASON = f"a map of at most {_SMALL_MAP} scores is as fast in the plain form"
 
 
 def prototype_similarity(
@@ -49,9 +51,10 @@ def prototype_similarity(
         reduction: ``softmax``, ``max``, ``logsumexp`` or ``none``.
         scale: factor of the cosine, > 0; 20 in ALPNet.
         eps: smallest norm to divide by, > 0; 1e-4 in ALPNet.
-        backend: ``auto``, ``streamed`` (memory independent of P) or ``reference``. TorchScript,
-            tracing and export always take ``reference``; a scripted call under autocast keeps
-            autocast's precision.
+        backend: ``auto``, ``triton`` (fused, NVIDIA GPUs), ``streamed`` (memory independent of P)
+            or ``reference``, which alone has a second derivative. TorchScript, tracing and export
+            always take ``reference``; a scripted call under autocast keeps autocast's precision.
+            :func:`explain_backends` says what ``auto`` takes.
 
     Returns:
         ``none`` (B, N, P, *space), with values (B, N, V, *space), otherwise (B, N, *space), in
@@ -86,20 +89,66 @@ def prototype_similarity(
             return _choose(problem, backend).run(problem).to(dtype)
 
 
+def explain_backends(
+    query: Tensor,
+    prototypes: Tensor,
+    valid: Optional[Tensor] = None,
+    values: Optional[Tensor] = None,
+    reduction: str = "softmax",
+    scale: float = 20.0,
+    eps: float = 1e-4,
+) -> str:
+    """Return which backend ``auto`` takes for these inputs, and why it passes over the others.
+
+    Args:
+        query: as in :func:`prototype_similarity`, like all others.
+        prototypes: see query.
+        valid: see query.
+        values: see query.
+        reduction: see query.
+        scale: see query.
+        eps: see query.
+
+    Returns:
+        a line on the inputs and one for each backend, in order of preference.
+
+    Raises:
+        ValueError: shapes that do not fit, or an unknown reduction.
+        TypeError: tensors of the wrong kind.
+
+    Example:
+        >>> query, prototypes = torch.ones(1, 2, 9), torch.ones(1, 1, 3, 2)
+        >>> explain_backends(query, prototypes).splitlines()[-1]
+        'reference: taken'
+    """
+    check_inputs(query, prototypes, valid, values, reduction, scale, eps)
+    problem = SimilarityProblem(query, prototypes, valid, values, reduction, scale, eps)
+    taken = _choose(problem, "auto")
+    lines = [problem.describe()]
+    for name, module in _BACKENDS:
+        reasons = _reasons_against(module, problem)
+        if module is taken:
+            verdict = "taken"
+        elif reasons:
+            verdict = "not taken: " + "; ".join(reasons)
+        else:
+            verdict = "not taken: another comes before it"
+        lines.append(f"{name}: {verdict}")
+    return "\n".join(lines)
+
+
 def _choose(problem: SimilarityProblem, backend: str) -> ModuleType:
     """Return the module that is to run the problem."""
     names = [name for name, _ in _BACKENDS]
     if backend != "auto" and backend not in names:
         raise ValueError(
-            f"prototype_similarity: expected backend auto, {' or '.join(names)}, got {backend!r}"
+            f"prototype_similarity: expected backend auto, {', '.join(names[:-1])} or {names[-1]}, "
+            f"got {backend!r}"
         )
-    # loops over tiles would be unrolled into a graph of one size
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if _graph_is_for_elsewhere():
         return reference
     if backend == "auto":
-        if _is_small(problem):
-            return reference
-        return next(module for _, module in _BACKENDS if not module.unsupported_reasons(problem))
+        return next(module for _, module in _BACKENDS if not _reasons_against(module, problem))
     module = dict(_BACKENDS)[backend]
     reasons = module.unsupported_reasons(problem)
     if reasons:
@@ -110,7 +159,25 @@ def _choose(problem: SimilarityProblem, backend: str) -> ModuleType:
     return module
 
 
+def _graph_is_for_elsewhere() -> bool:
+    """Is a graph recorded that must run without this package, of plain operations only?"""
+    if torch.jit.is_tracing():
+        return True
+    if hasattr(torch.compiler, "is_exporting"):
+        return torch.compiler.is_exporting()
+    return torch.compiler.is_compiling()  # PyTorch 2.6 cannot tell export from torch.compile
+
+
+def _reasons_against(module: ModuleType, problem: SimilarityProblem) -> List[str]:
+    """Return why auto passes over a backend; empty: it does not."""
+    reasons: List[str] = module.unsupported_reasons(problem)
+    if module is not reference and _is_small(problem):
+        return [*reasons, _SMALL_MAP_REASON]
+    return reasons
+
+
 def _is_small(problem: SimilarityProblem) -> bool:
     """Is the whole map so small that tiles would only cost time?"""
-    b, n = problem.query.shape[0], problem.num_structures
-    return b * n * problem.num_prototypes * problem.query[0, 0].numel() <= _SMALL_MAP
+    query = problem.query
+    scores_per_position = query.shape[0] * problem.num_structures * problem.num_prototypes
+    return scores_per_position * math.prod(query.shape[2:]) <= _SMALL_MAP

@@ -7,15 +7,12 @@ differs. A part of `streamed`, taken where it applies.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from fsmis_components.ops.precision import to_compute_dtype
 from fsmis_components.ops.similarity.problem import SimilarityProblem
+from fsmis_components.ops.similarity.unit_vectors import to_unit, to_unit_backward
 
 # exponentials are taken of score - scale, which lies in [-2 * scale, 0]: no maximum is needed
 # while the smallest of them, here exp(-80), is a normal float32
@@ -35,58 +32,72 @@ def applies(problem: SimilarityProblem) -> bool:
     )
 
 
-def run(problem: SimilarityProblem) -> Tensor:
-    """Solve the problem; the products do not grow with N, temporary memory not with P."""
-    assert problem.valid is not None
-    query = F.normalize(to_compute_dtype(problem.query), dim=1, eps=problem.eps).flatten(2)
-    prototypes = F.normalize(problem.prototypes[:, 0].to(query.dtype), dim=2, eps=problem.eps)
-    reduced = _SharedSoftmax.apply(query, prototypes, problem.valid, problem.scale)
-    return reduced.unflatten(-1, problem.query.shape[2:])
+def forward(
+    query: Tensor, prototypes: Tensor, valid: Tensor, scale: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Reduce scores over prototypes; the products do not grow with N, temporary memory not with P.
+
+    Args:
+        query: (B, C, L).
+        prototypes: (B or 1, 1, P, C).
+        valid: (B or 1, N, P) bool.
+        scale: factor of the cosine, at most _LARGEST_SCALE.
+        eps: smallest norm to divide by.
+
+    Returns:
+        the weighted scores and the logarithm of the sum of exponentials, both (B, N, L).
+    """
+    query, _ = to_unit(query, 1, eps)
+    prototypes, _ = to_unit(prototypes[:, 0].to(query.dtype), 2, eps)
+    batch, _, length = query.shape
+    total = query.new_zeros(batch, valid.shape[1], length)
+    weighted = torch.zeros_like(total)
+    for index, chosen, counts, unit in _slices(query, prototypes, valid):
+        for part, positions in _tiles(len(chosen), length, query.device):
+            scores = torch.mm(unit[part], query[index, :, positions]).mul_(scale)  # (p, l)
+            weights = (scores - scale).exp_()
+            total[index, :, positions] += torch.mm(counts[:, part], weights)
+            weighted[index, :, positions] += torch.mm(counts[:, part], weights.mul_(scores))
+    some = valid.any(2, keepdim=True)
+    # without a valid prototype the sum is 0; any finite logarithm will do
+    kept = torch.where(some, total, 1.0).log_().add_(scale)
+    return torch.where(some, weighted / total, 0.0), kept
 
 
-class _SharedSoftmax(torch.autograd.Function):
-    """Reduce scores over prototypes (B or 1, P, C); save operands and sums, never the scores."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, prototypes: Tensor, valid: Tensor, scale: float) -> Tensor:
-        """Return (B, N, L)."""
-        batch, _, length = query.shape
-        total = query.new_zeros(batch, valid.shape[1], length)
-        weighted = torch.zeros_like(total)
-        for index, chosen, counts, unit in _slices(query, prototypes, valid):
-            for part, positions in _tiles(len(chosen), length, query.device):
-                scores = torch.mm(unit[part], query[index, :, positions]).mul_(scale)  # (p, l)
-                weights = (scores - scale).exp_()
-                total[index, :, positions] += torch.mm(counts[:, part], weights)
-                weighted[index, :, positions] += torch.mm(counts[:, part], weights.mul_(scores))
-        reduced = torch.where(total > 0, weighted / total, 0.0)
-        ctx.save_for_backward(query, prototypes, valid, reduced, total)
-        ctx.scale = scale
-        return reduced
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return gradients of query and prototypes; the scores are made again."""
-        query, prototypes, valid, reduced, total = ctx.saved_tensors
-        grad_query, grad_prototypes = torch.zeros_like(query), torch.zeros_like(prototypes)
-        share = torch.where(total > 0, grad / total, 0.0)  # (B, N, L)
-        offset = share * reduced
-        with torch.autocast(query.device.type, enabled=False):
-            for index, chosen, counts, unit in _slices(query, prototypes, valid):
-                own = 0 if len(prototypes) == 1 else index
-                for part, positions in _tiles(len(chosen), query.shape[2], query.device):
-                    place = query[index, :, positions]
-                    scores = torch.mm(unit[part], place).mul_(ctx.scale)
-                    weights = (scores - ctx.scale).exp_()
-                    # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k), summed over N
-                    slope = torch.mm(counts[:, part].T, share[index, :, positions])
-                    slope.mul_(scores.add_(1.0))
-                    slope -= torch.mm(counts[:, part].T, offset[index, :, positions])
-                    slope.mul_(weights).mul_(ctx.scale)
-                    grad_query[index, :, positions] += torch.mm(unit[part].T, slope)
-                    grad_prototypes[own].index_add_(0, chosen[part], torch.mm(slope, place.T))
-        return grad_query, grad_prototypes, None, None
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    prototypes: Tensor,
+    valid: Tensor,
+    reduced: Tensor,
+    kept: Tensor,
+    scale: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Return gradients of query and prototypes; the scores are made again."""
+    query, query_length = to_unit(query, 1, eps)
+    prototypes, prototypes_length = to_unit(prototypes[:, 0].to(query.dtype), 2, eps)
+    grad_query, grad_prototypes = torch.zeros_like(query), torch.zeros_like(prototypes)
+    some = valid.any(2, keepdim=True)
+    share = torch.where(some, grad * (scale - kept).exp_(), 0.0)  # (B, N, L)
+    offset = share * reduced
+    for index, chosen, counts, unit in _slices(query, prototypes, valid):
+        own = 0 if len(prototypes) == 1 else index
+        for part, positions in _tiles(len(chosen), query.shape[2], query.device):
+            place = query[index, :, positions]
+            scores = torch.mm(unit[part], place).mul_(scale)
+            weights = (scores - scale).exp_()
+            # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k), summed over N
+            slope = torch.mm(counts[:, part].T, share[index, :, positions])
+            slope.mul_(scores.add_(1.0))
+            slope -= torch.mm(counts[:, part].T, offset[index, :, positions])
+            slope.mul_(weights).mul_(scale)
+            grad_query[index, :, positions] += torch.mm(unit[part].T, slope)
+            grad_prototypes[own].index_add_(0, chosen[part], torch.mm(slope, place.T))
+    return (
+        to_unit_backward(grad_query, query, query_length, 1, eps),
+        to_unit_backward(grad_prototypes, prototypes, prototypes_length, 2, eps).unsqueeze(1),
+    )
 
 
 def _slices(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from fsmis_components.ops.precision import to_compute_dtype
-from fsmis_components.ops.similarity import shared
+from fsmis_components.ops.similarity import operator, shared
 from fsmis_components.ops.similarity.problem import SimilarityProblem
+from fsmis_components.ops.similarity.unit_vectors import to_unit, to_unit_backward
+from fsmis_components.ops.similarity.used_prototypes import put_back, take, used_numbers
 
 # added to the scores of invalid prototypes: finite, so that no inf - inf arises, and so large
 # that one valid prototype erases all invalid ones
@@ -39,47 +37,109 @@ def run(problem: SimilarityProblem) -> Tensor:
     Scores are made tile by tile (prototypes by positions) and reduced at once by an online
     softmax (Milakov and Gimelshein, 2018); the backward pass makes them again.
     """
+    return operator.solve(problem, "streamed")
+
+
+def forward(
+    query: Tensor,
+    prototypes: Tensor,
+    valid: Tensor | None,
+    values: Tensor | None,
+    reduction: str,
+    scale: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the result and what the backward pass needs, as `operator.reduced_similarity`."""
+    problem = SimilarityProblem(query, prototypes, valid, values, reduction, scale, eps)
     if shared.applies(problem):
-        return shared.run(problem)
-    if problem.shares_prototypes:
-        prototypes = problem.prototypes.expand(-1, problem.num_structures, -1, -1)
-        problem = replace(problem, prototypes=prototypes)
-    problem = _without_unused(problem)
-    query = F.normalize(to_compute_dtype(problem.query), dim=1, eps=problem.eps).flatten(2)
-    prototypes = F.normalize(problem.prototypes.to(query.dtype), dim=3, eps=problem.eps)
-    values = None if problem.values is None else problem.values.to(query.dtype)
-    reduced = _Streamed.apply(
-        query, prototypes, values, problem.valid, problem.reduction, problem.scale
+        assert valid is not None
+        return shared.forward(query, prototypes, valid, scale, eps)
+    operands = _prepare(problem)
+    b, _, length = query.shape
+    n = problem.num_structures
+    width = (b, n, length) if values is None else (b, n, values.shape[3], length)
+    reduced = operands.query.new_empty(width)
+    if reduction == "max":
+        kept = torch.empty((b, n, length), dtype=torch.int64, device=query.device)
+    else:
+        kept = operands.query.new_empty((b, n, length))
+    for batch, positions in operands.tiles():
+        if reduction == "max":
+            tile, tile_kept = _forward_max(operands, batch, positions)
+        else:
+            tile, tile_kept = _forward_softmax(operands, batch, positions, reduction)
+        reduced[batch, ..., positions] = tile
+        kept[batch, :, positions] = tile_kept
+    some = operands.some()
+    if some is not None:
+        empty = 0.0 if reduction == "softmax" or values is not None else -scale
+        some = some if values is None else some.unsqueeze(-1)
+        reduced = torch.where(some, reduced, empty)
+    return reduced, kept
+
+
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    prototypes: Tensor,
+    valid: Tensor | None,
+    values: Tensor | None,
+    reduced: Tensor,
+    kept: Tensor,
+    reduction: str,
+    scale: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the gradients of query, prototypes and values, in the precision of the sums."""
+    problem = SimilarityProblem(query, prototypes, valid, values, reduction, scale, eps)
+    if shared.applies(problem):
+        assert valid is not None
+        return (
+            *shared.backward(grad, query, prototypes, valid, reduced, kept, scale, eps),
+            None,
+        )
+    operands = _prepare(problem)
+    some = operands.some()
+    if some is not None:
+        grad = torch.where(some if values is None else some.unsqueeze(-1), grad, 0.0)
+    grads = _Gradients(
+        torch.zeros_like(operands.query),
+        torch.zeros_like(operands.prototypes),
+        None if operands.values is None else torch.zeros_like(operands.values),
     )
-    return reduced.unflatten(-1, problem.query.shape[2:])
+    for batch, positions in operands.tiles():
+        tile = _TileGradient(
+            grad[batch, ..., positions],
+            reduced[batch, ..., positions],
+            kept[batch, :, positions].unsqueeze(2),
+        )
+        for chunk in operands.chunks():
+            _backward_chunk(operands, grads, tile, reduction, batch, positions, chunk)
+    grad_query = to_unit_backward(grads.query, operands.query, operands.query_length, 1, eps)
+    grad_prototypes = to_unit_backward(
+        grads.prototypes, operands.prototypes, operands.prototypes_length, 3, eps
+    )
+    grad_values = None
+    if values is not None and grads.values is not None:
+        grad_values = put_back(grads.values, operands.numbers, values.shape)
+    return grad_query, put_back(grad_prototypes, operands.numbers, prototypes.shape), grad_values
 
 
-def _without_unused(problem: SimilarityProblem) -> SimilarityProblem:
-    """Drop prototypes that no query slice may use; most cells lie outside a structure.
-
-    Only on a CPU: elsewhere the number that remains would have to be waited for.
-    """
-    if problem.valid is None or problem.valid.device.type != "cpu":
-        return problem
-    one_support = problem.prototypes.shape[0] == 1
-    kept = problem.valid.any(0, keepdim=True) if one_support else problem.valid
-    most = max(1, int(kept.sum(2).max())) if kept.numel() else 1
-    if most > 0.8 * problem.num_prototypes:
-        return problem
-    # the sort is stable: prototypes keep their order, and ties of max their winner
-    order = kept.to(torch.uint8).argsort(dim=2, descending=True, stable=True)[..., :most]
-    values = None if problem.values is None else _take(problem.values, order)
-    valid = problem.valid
-    batch = max(valid.shape[0], order.shape[0])
-    valid = valid.expand(batch, -1, -1).gather(2, order.expand(batch, -1, -1))
-    return replace(problem, prototypes=_take(problem.prototypes, order), valid=valid, values=values)
-
-
-def _take(tensor: Tensor, order: Tensor) -> Tensor:
-    """Return the prototypes (B or 1, N, K, C) of (B or 1, N, P, C) at order (B or 1, N, K)."""
-    batch = max(tensor.shape[0], order.shape[0])
-    index = order.unsqueeze(-1).expand(batch, -1, -1, tensor.shape[3])
-    return tensor.expand(batch, -1, -1, -1).gather(2, index)
+def _prepare(problem: SimilarityProblem) -> _Operands:
+    """Return unit vectors of the query and of the prototypes that any query slice may use."""
+    prototypes = problem.prototypes.expand(-1, problem.num_structures, -1, -1)
+    valid, values = problem.valid, problem.values
+    numbers = used_numbers(valid, one_support=prototypes.shape[0] == 1)
+    if valid is not None and numbers is not None:
+        valid = take(valid.unsqueeze(-1), numbers).squeeze(-1)
+        prototypes = take(prototypes, numbers)
+        values = None if values is None else take(values, numbers)
+    query, query_length = to_unit(problem.query, 1, problem.eps)
+    prototypes, prototypes_length = to_unit(prototypes.to(query.dtype), 3, problem.eps)
+    values = None if values is None else values.to(query.dtype)
+    return _Operands(
+        query, query_length, prototypes, prototypes_length, values, valid, numbers, problem.scale
+    )
 
 
 @dataclass(frozen=True)
@@ -87,9 +147,12 @@ class _Operands:
     """Unit vectors, query (B, C, L) and prototypes (B or 1, N, P, C), and how to tile them."""
 
     query: Tensor
+    query_length: Tensor  # what the query was divided by, (B, 1, L)
     prototypes: Tensor
+    prototypes_length: Tensor  # (B or 1, N, P, 1)
     values: Tensor | None  # (B or 1, N, P, V)
     valid: Tensor | None  # (B or 1, N, P)
+    numbers: Tensor | None  # which of the caller's prototypes these are, (B or 1, N, P); None: all
     scale: float
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
@@ -135,6 +198,13 @@ class _Operands:
         assert self.values is not None
         return _part(self.values, batch)[:, :, chunk]
 
+    def chunk_numbers(self, batch: slice, chunk: slice) -> Tensor:
+        """Return which of the caller's prototypes a chunk holds, (b or 1, N or 1, p, 1)."""
+        if self.numbers is None:
+            numbers = torch.arange(chunk.start, chunk.stop, device=self.query.device)
+            return numbers.reshape(1, 1, -1, 1)
+        return _part(self.numbers, batch)[:, :, chunk].unsqueeze(-1)
+
     def some(self) -> Tensor | None:
         """Return where any prototype is valid, (B or 1, N, 1); None: everywhere."""
         return None if self.valid is None else self.valid.any(2, keepdim=True)
@@ -145,71 +215,6 @@ class _Operands:
     def _prototypes_at_once(self) -> int:
         n = max(1, self.prototypes.shape[1])
         return max(_PROTOTYPES, self._budget() // (n * _POSITIONS))
-
-
-class _Streamed(torch.autograd.Function):
-    """Reduce scores over prototypes; save operands and the result, never the scores."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        prototypes: Tensor,
-        values: Tensor | None,
-        valid: Tensor | None,
-        reduction: str,
-        scale: float,
-    ) -> Tensor:
-        """Return (B, N, L), with values (B, N, V, L)."""
-        operands = _Operands(query, prototypes, values, valid, scale)
-        n = prototypes.shape[1]
-        b, _, length = query.shape
-        width = (b, n, length) if values is None else (b, n, values.shape[3], length)
-        reduced = query.new_empty(width)
-        if reduction == "max":
-            kept = torch.empty((b, n, length), dtype=torch.int64, device=query.device)
-        else:
-            kept = query.new_empty((b, n, length))
-        for batch, positions in operands.tiles():
-            if reduction == "max":
-                tile, tile_kept = _forward_max(operands, batch, positions)
-            else:
-                tile, tile_kept = _forward_softmax(operands, batch, positions, reduction)
-            reduced[batch, ..., positions] = tile
-            kept[batch, :, positions] = tile_kept
-        some = operands.some()
-        if some is not None:
-            empty = 0.0 if reduction == "softmax" or values is not None else -scale
-            some = some if values is None else some.unsqueeze(-1)
-            reduced = torch.where(some, reduced, empty)
-        ctx.save_for_backward(query, prototypes, values, valid, reduced, kept)
-        ctx.reduction, ctx.scale = reduction, scale
-        return reduced
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return gradients of query, prototypes and values."""
-        query, prototypes, values, valid, reduced, kept = ctx.saved_tensors
-        operands = _Operands(query, prototypes, values, valid, ctx.scale)
-        some = operands.some()
-        if some is not None:
-            grad = torch.where(some if values is None else some.unsqueeze(-1), grad, 0.0)
-        grads = _Gradients(
-            torch.zeros_like(query),
-            torch.zeros_like(prototypes),
-            None if values is None else torch.zeros_like(values),
-        )
-        with torch.autocast(query.device.type, enabled=False):
-            for batch, positions in operands.tiles():
-                tile = _TileGradient(
-                    grad[batch, ..., positions],
-                    reduced[batch, ..., positions],
-                    kept[batch, :, positions].unsqueeze(2),
-                )
-                for chunk in operands.chunks():
-                    _backward_chunk(operands, grads, tile, ctx.reduction, batch, positions, chunk)
-        return grads.query, grads.prototypes, grads.values, None, None, None
 
 
 @dataclass(frozen=True)
@@ -227,7 +232,7 @@ class _TileGradient:
 
     grad: Tensor  # (b, N, l), with values (b, N, V, l)
     reduced: Tensor  # as grad
-    kept: Tensor  # log of the sum, or index of the largest, (b, N, 1, l)
+    kept: Tensor  # log of the sum, or number of the winner, (b, N, 1, l)
 
 
 def _forward_softmax(
@@ -258,7 +263,7 @@ def _forward_softmax(
 
 
 def _forward_max(operands: _Operands, batch: slice, positions: slice) -> tuple[Tensor, Tensor]:
-    """Return the reduced tile and the index of the largest score."""
+    """Return the reduced tile and the number of the winning prototype."""
     largest, index = None, None
     for chunk in operands.chunks():
         chunk_largest, chunk_index = operands.scores(batch, positions, chunk).max(2)
@@ -270,11 +275,14 @@ def _forward_max(operands: _Operands, batch: slice, positions: slice) -> tuple[T
         largest = torch.where(better, chunk_largest, largest)
         index = torch.where(better, chunk_index, index)
     assert largest is not None and index is not None
-    if operands.values is None:
-        return largest, index
-    values = operands.chunk_values(batch, slice(None)).transpose(2, 3)  # (b or 1, N, V, P)
-    values = values.expand(index.shape[0], -1, -1, -1)
-    return values.gather(3, index.unsqueeze(2).expand(-1, -1, values.shape[2], -1)), index
+    if operands.values is not None:
+        values = operands.chunk_values(batch, slice(None)).transpose(2, 3)  # (b or 1, N, V, P)
+        values = values.expand(index.shape[0], -1, -1, -1)
+        largest = values.gather(3, index.unsqueeze(2).expand(-1, -1, values.shape[2], -1))
+    if operands.numbers is not None:
+        numbers = _part(operands.numbers, batch).expand(index.shape[0], -1, -1)
+        index = numbers.gather(2, index)
+    return largest, index
 
 
 def _backward_chunk(
@@ -289,8 +297,7 @@ def _backward_chunk(
     """Add what one chunk of prototypes gives to the gradients of a tile."""
     scores = operands.scores(batch, positions, chunk)
     if reduction == "max":
-        numbers = torch.arange(chunk.start, chunk.stop, device=scores.device)
-        weights = (tile.kept == numbers[:, None]).to(scores.dtype)  # (b, N, p, l)
+        weights = (tile.kept == operands.chunk_numbers(batch, chunk)).to(scores.dtype)
     else:
         weights = (scores - tile.kept).exp_()
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib
 import pytest
+from html_pages import checked_page
 from made_records import make_record, make_row, write_case
 
 from fsmis_components.evaluation.records import ABSENT, UNDEFINED, CaseRecord, Row, SliceCounts
@@ -15,34 +15,6 @@ from fsmis_components.evaluation.summary import summarise
 
 TABLE = "# Table\n\n| method | EP1 |\n|:--|--:|\n| alpha | 70.0 |\n"
 PANEL = 'class="panel"'
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Checker(HTMLParser):
-    """Opened tags are closed in order, and nothing is fetched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.fetched: list[str] = []
-        self.scripts = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-        self.scripts += tag == "script"
-        for name, value in attrs:
-            inside = (value or "").startswith(("data:", "#"))
-            if name in ("src", "href", "srcset") and not inside:
-                self.fetched.append(str(value))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 def write(tmp_path: Path, records: Sequence[CaseRecord], **run: object) -> str:
@@ -50,10 +22,7 @@ def write(tmp_path: Path, records: Sequence[CaseRecord], **run: object) -> str:
     path = write_report(tmp_path / "report.html", records, summarise(rows), run, TABLE)
     assert [entry.name for entry in tmp_path.glob("*.html")] == ["report.html"]
     text = path.read_text(encoding="utf-8")
-    checker = Checker()
-    checker.feed(text)
-    assert not checker.open and not checker.fetched and not checker.scripts
-    assert "@import" not in text and "url(" not in text
+    assert not checked_page(text).addresses
     return text
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fsmis_components.evaluation.report.facts import facts_table
+from fsmis_components.inferers.report.facts import facts_table
 
 
 def test_nested_facts() -> None:

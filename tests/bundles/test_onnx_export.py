@@ -1,0 +1,53 @@
+"""MONAI's ONNX export of a bundle with its shipped weights and default support."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from bundle_folders import build_network
+from monai.bundle import onnx_export
+
+from fsmis_components.data.weights import load_weights
+from fsmis_components.support import stored_state
+
+pytest.importorskip("onnx", reason="onnx is not installed (pip install -e .[dev])")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+SIDE = 64
+# as in the bundles' pages
+CONVERTER = {
+    "dynamo": False,
+    "input_names": ["image"],
+    "output_names": ["pred"],
+    "dynamic_axes": {"image": {0: "batch"}, "pred": {0: "batch"}},
+}
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_equals_the_network(bundle: Path, tmp_path: Path) -> None:
+    weights = bundle / "models" / "model.pt"
+    if not weights.is_file():
+        pytest.skip(f"bundles/{bundle.name} has no weights yet")
+    path = tmp_path / "model.onnx"
+    onnx_export(
+        net_id="network_def",
+        filepath=str(path),
+        ckpt_file=str(weights),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(bundle / "configs" / "inference.json"),
+        bundle_root=str(bundle),
+        use_trace=True,
+        input_shape=[1, 1, SIDE, SIDE],
+        converter_kwargs=CONVERTER,
+    )
+    support = stored_state(bundle / "models" / "support_pack.safetensors")
+    network = build_network(bundle, stored_support=support).eval()
+    load_weights(network, weights)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    image = torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    expected = network(image)
+    (found,) = session.run(None, {"image": image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-3)

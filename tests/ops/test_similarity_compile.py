@@ -1,0 +1,107 @@
+import pytest
+import torch
+from similarity_samples import REDUCTIONS, draw
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from fsmis_components.ops import prototype_similarity
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.compiler, "is_exporting"),
+    reason="PyTorch 2.6 cannot tell torch.compile from export: it compiles the plain form",
+)
+OPERATOR = torch.ops.fsmis_components.reduced_similarity.default
+
+
+@pytest.fixture(autouse=True)
+def forget_earlier_graphs():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def sample(device, *, space=(30, 33), num_prototypes=50, with_values=False):
+    """Draw arguments whose map is not small."""
+    batch, n, channels = 2, 2, 6
+    arguments = {
+        "query": draw((batch, channels, *space), seed=0, device=device),
+        "prototypes": draw((1, n, num_prototypes, channels), seed=1, device=device),
+        "valid": draw((1, n, num_prototypes), seed=2, device=device) > -0.5,
+    }
+    if with_values:
+        arguments["values"] = draw((1, n, num_prototypes, 3), seed=3, device=device)
+    return {
+        name: tensor.requires_grad_(tensor.is_floating_point())
+        for name, tensor in arguments.items()
+    }
+
+
+def solve(arguments, reduction="softmax", backend="auto"):
+    # what surrounds the operator is part of the graph
+    arguments = {**arguments, "query": arguments["query"] * 2}
+    return prototype_similarity(**arguments, reduction=reduction, backend=backend).sin()
+
+
+def solve_with_gradients(function, arguments, *settings):
+    result = function(arguments, *settings)
+    floating = [tensor for tensor in arguments.values() if tensor.requires_grad]
+    return result, torch.autograd.grad(result.square().sum(), floating, allow_unused=True)
+
+
+def targets(counter) -> list:
+    return [node.target for graph in counter.graphs for node in graph.graph.nodes]
+
+
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_one_graph_holds_the_operator_whatever_the_sizes(reduction, with_values, device):
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(solve, fullgraph=True, backend=counter)
+    for space, num_prototypes in (((30, 33), 50), ((28, 37), 61), ((35, 31), 77)):
+        arguments = sample(
+            device, space=space, num_prototypes=num_prototypes, with_values=with_values
+        )
+        for axis in (2, 3):
+            torch._dynamo.mark_dynamic(arguments["query"], axis)
+        for name in arguments.keys() - {"query"}:
+            torch._dynamo.mark_dynamic(arguments[name], 2)
+        result = solve_with_gradients(compiled, arguments, reduction)
+        torch.testing.assert_close(result, solve_with_gradients(solve, arguments, reduction))
+    assert counter.frame_count == 1
+    assert targets(counter).count(OPERATOR) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "space"),
+    [(("softmax", "auto"), (4, 5)), (("none", "auto"), (30, 33)), (("max", "reference"), (30, 33))],
+)
+def test_the_plain_form_is_compiled_where_it_is_taken(settings, space, device):
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(solve, fullgraph=True, backend=counter)
+    arguments = sample(device, space=space)
+    torch.testing.assert_close(compiled(arguments, *settings), solve(arguments, *settings))
+    assert counter.frame_count == 1
+    assert OPERATOR not in targets(counter)
+
+
+def test_autocast_changes_nothing_in_a_graph(device):
+    compiled = torch.compile(solve, fullgraph=True, backend="aot_eager")
+    arguments = {
+        name: (x.detach().float().requires_grad_() if x.is_floating_point() else x)
+        for name, x in sample(device).items()
+    }
+    expected = solve_with_gradients(solve, arguments)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        result = solve_with_gradients(compiled, arguments)
+        half = compiled({**arguments, "query": arguments["query"].bfloat16()})
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_inductor_compiles_forward_and_backward(device):
+    arguments = sample(device, with_values=True)
+    # strides of a network that keeps channels last
+    query = arguments["query"].detach().contiguous(memory_format=torch.channels_last)
+    arguments["query"] = query.requires_grad_()
+    compiled = torch.compile(solve, fullgraph=True)
+    result = solve_with_gradients(compiled, arguments)
+    torch.testing.assert_close(result, solve_with_gradients(solve, arguments))

@@ -1,0 +1,229 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from similarity_samples import REDUCTIONS, B, C, N, V, draw, inputs
+from tolerances import TOLERANCES
+from torch.nn.parallel import DistributedDataParallel
+
+from fsmis_components.episodes.process_group import leave_process_group
+from fsmis_components.ops import prototype_similarity
+from fsmis_components.ops.similarity.operator import (
+    reduced_similarity,
+    reduced_similarity_backward,
+)
+
+CPU = torch.device("cpu")
+SETTINGS = (3.0, 1e-4, "streamed")  # scale, eps, backend
+
+
+def operands(reduction, with_values, *, form="own", valid="own", dtype=torch.float64, device=CPU):
+    """Return the operator's arguments; form says what shares the prototypes."""
+    arguments = inputs(
+        device,
+        space=(10,),
+        num_prototypes=7,
+        shared=form != "own",
+        valid=valid,
+        with_values=with_values,
+        dtype=dtype,
+    )
+    prototypes = arguments["prototypes"]
+    if form == "structures":
+        prototypes = prototypes[:, :1].clone()
+    tensors = [arguments["query"], prototypes, arguments.get("valid"), arguments.get("values")]
+    return *tensors, reduction, *SETTINGS
+
+
+def with_grad(arguments):
+    return tuple(
+        argument.detach().requires_grad_()
+        if isinstance(argument, torch.Tensor) and argument.is_floating_point()
+        else argument
+        for argument in arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "valid"),
+    [("own", None), ("own", "own"), ("support", "rare"), ("structures", "own")],
+)
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_registration(reduction, with_values, form, valid, device, small_tiles):
+    arguments = operands(reduction, with_values, form=form, valid=valid, device=device)
+    torch.library.opcheck(reduced_similarity, with_grad(arguments))
+    reduced, kept = reduced_similarity(*arguments)
+    for_backward = (draw(reduced.shape, seed=5, device=device), *arguments[:4], reduced, kept)
+    torch.library.opcheck(reduced_similarity_backward, (*for_backward, *arguments[4:]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_registration_by_precision(reduction, with_values, dtype, device, small_tiles):
+    arguments = operands(reduction, with_values, dtype=dtype, device=device)
+    torch.library.opcheck(reduced_similarity, with_grad(arguments))
+
+
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_strided_operands_are_registered_too(reduction, with_values, device):
+    query, *others = operands(reduction, with_values, device=device)
+    query = query.transpose(1, 2).contiguous().transpose(1, 2)
+    torch.library.opcheck(reduced_similarity, with_grad((query, *others)))
+
+
+def test_what_is_kept_for_the_backward_pass():
+    # both positions have scores (log 3, 0) or (0, log 3); prototypes 0, 2 and 3 do not exist
+    query = torch.tensor([[[5.0, 0.0], [0.0, 0.1]]])
+    prototypes = torch.tensor([[[[-1.0, 0.0], [2.0, 0.0], [3.0, 3.0], [1.0, 9.0], [0.0, 7.0]]]])
+    valid = torch.tensor([[[False, True, False, False, True]]])
+    settings = (math.log(3), 1e-4, "streamed")
+    for reduction in ("softmax", "logsumexp"):
+        _, kept = reduced_similarity(query, prototypes, valid, None, reduction, *settings)
+        torch.testing.assert_close(kept, torch.full((1, 1, 2), math.log(4)))
+    _, kept = reduced_similarity(query, prototypes, valid, None, "max", *settings)
+    assert kept.tolist() == [[[1, 4]]]
+
+
+def test_several_structures_keep_the_logarithm_of_their_own_sum():
+    query, prototypes = torch.tensor([[[1.0], [0.0]]]), torch.eye(2).reshape(1, 1, 2, 2)
+    valid = torch.tensor([[[True, True], [False, True], [False, False]]])
+    settings = (math.log(3), 1e-4, "streamed")
+    reduced, kept = reduced_similarity(query, prototypes, valid, None, "softmax", *settings)
+    torch.testing.assert_close(reduced[0, :, 0], torch.tensor([0.75 * math.log(3), 0.0, 0.0]))
+    torch.testing.assert_close(kept[0, :2, 0], torch.tensor([math.log(4), 0.0]))
+    assert kept.isfinite().all()
+
+
+@pytest.mark.parametrize("form", ["own", "structures"])
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_half_operands_are_summed_in_float32(reduction, with_values, form, device):
+    arguments = with_grad(
+        operands(reduction, with_values, form=form, dtype=torch.bfloat16, device=device)
+    )
+    exact = with_grad(
+        x.double() if isinstance(x, torch.Tensor) and x.requires_grad else x for x in arguments
+    )
+    (reduced, kept), (expected, _) = reduced_similarity(*arguments), reduced_similarity(*exact)
+    assert reduced.dtype == torch.float32
+    assert kept.dtype == (torch.int64 if reduction == "max" else torch.float32)
+    torch.testing.assert_close(reduced.double(), expected, **TOLERANCES[torch.float32])
+    weights = draw(reduced.shape, seed=5, device=device)
+    for result in (reduced, expected):
+        (result * weights).sum().backward()
+    for half, double in zip(arguments[:4], exact[:4], strict=True):
+        if half is not None and half.requires_grad:
+            assert half.grad.dtype == torch.bfloat16
+            torch.testing.assert_close(
+                half.grad.double(), double.grad, **TOLERANCES[torch.bfloat16]
+            )
+
+
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_no_map_is_saved_for_the_backward_pass(reduction, with_values):
+    length, num_prototypes = 300, 400
+    arguments = with_grad(
+        [
+            torch.rand(1, C, length),
+            torch.rand(1, N, num_prototypes, C),
+            torch.rand(1, N, num_prototypes) < 0.9,
+            torch.rand(1, N, num_prototypes, V) if with_values else None,
+        ]
+    )
+    saved = []
+
+    def note(tensor):
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        reduced, kept = reduced_similarity(*arguments, reduction, *SETTINGS)
+    operands_and_results = [*(x for x in arguments if x is not None), reduced, kept]
+    assert {tensor.data_ptr() for tensor in saved} == {x.data_ptr() for x in operands_and_results}
+    assert max(tensor.numel() for tensor in saved) < length * num_prototypes
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 3], ids=["query", "prototypes", "values"])
+def test_one_operand_alone_may_need_a_gradient(wanted, device):
+    arguments = list(operands("softmax", True, device=device))
+    every = with_grad(arguments)
+    reduced_similarity(*every)[0].sum().backward()
+    arguments[wanted].requires_grad_()
+    reduced_similarity(*arguments)[0].sum().backward()
+    torch.testing.assert_close(arguments[wanted].grad, every[wanted].grad, rtol=0, atol=0)
+
+
+def test_no_gradient_comes_in_none_goes_out():
+    class Cut(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, tensor):
+            return tensor.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return None
+
+    arguments = with_grad(operands("softmax", False))
+    Cut.apply(reduced_similarity(*arguments)[0]).sum().backward()
+    assert arguments[0].grad is None
+
+
+@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+def test_a_second_derivative_is_refused(reduction, with_values):
+    arguments = with_grad(operands(reduction, with_values))
+    wanted = arguments[3] if with_values else arguments[0]
+    reduced = reduced_similarity(*arguments)[0].square().sum()
+    (grad,) = torch.autograd.grad(reduced, wanted, create_graph=True)
+    with pytest.raises(RuntimeError, match="got a second derivative; backend 'reference' has one"):
+        grad.square().sum().backward()
+
+
+def test_the_operator_itself_is_free_of_autocast():
+    arguments = with_grad(operands("softmax", True, dtype=torch.float32))
+    expected, _ = reduced_similarity(*arguments)
+    expected_grad = torch.autograd.grad(expected.square().sum(), arguments[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result, _ = reduced_similarity(*arguments)
+        grad = torch.autograd.grad(result.square().sum(), arguments[0])
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+    torch.testing.assert_close(grad, expected_grad, rtol=0, atol=0)
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="reduced_similarity: expected backend .*, got 'cuda'"):
+        reduced_similarity(*operands("softmax", False)[:-1], "cuda")
+
+
+class Head(torch.nn.Module):
+    """Prototypes that are learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prototypes = torch.nn.Parameter(draw((1, N, 7, C), seed=1, device=CPU))
+
+    def forward(self, query: torch.Tensor) -> torch.Tensor:
+        return prototype_similarity(query, self.prototypes, backend="streamed")
+
+
+def gradient_of_rank(network, rank: int) -> torch.Tensor:
+    network(draw((B, C, 5, 4), seed=rank, device=CPU)).square().sum().backward()
+    (parameter,) = network.parameters()
+    return parameter.grad
+
+
+def train_in_group(rank: int, folder: str) -> None:
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    network = DistributedDataParallel(Head())
+    torch.save(gradient_of_rank(network, rank), f"{folder}/{rank}.pt")
+    leave_process_group(network)
+
+
+@pytest.mark.slow
+def test_processes_average_the_gradients(tmp_path: Path):
+    torch.multiprocessing.spawn(train_in_group, (str(tmp_path),), nprocs=2)
+    expected = torch.stack([gradient_of_rank(Head(), rank) for rank in range(2)]).mean(0)
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected)
