@@ -122,7 +122,8 @@ def test_weights_of_the_loss_are_the_knobs(planned: Path) -> None:
     batch = episode()
     weights = read_config(planned, "train")["loss"]["weights"]
     terms_of = {str(weight)[1:]: term for term, weight in weights.items() if term != "query_loss"}
-    nothing = dict.fromkeys([*terms_of, "boundary_weight"], 0.0)
+    parts = read_ablation_plan(planned / "configs" / "ablation.json").common
+    nothing = {**parts, **dict.fromkeys([*terms_of, "boundary_weight"], 0.0)}
     plain = parsed(planned, **nothing)
     network = plain.get_parsed_content("network_def").train()
     terms = network(**batch)

@@ -28,9 +28,9 @@ CONVERTER = {
 @pytest.mark.slow
 @torch.no_grad()
 def test_equals_the_network(bundle: Path, tmp_path: Path) -> None:
+    if bundle.name == "ipsnet":
+        pytest.skip("bundles/ipsnet cannot be exported to ONNX yet, see its page")
     weights = bundle / "models" / "model.pt"
-    if not weights.is_file():
-        pytest.skip(f"bundles/{bundle.name} has no weights yet")
     path = tmp_path / "model.onnx"
     onnx_export(
         net_id="network_def",

@@ -11,7 +11,7 @@ import draw_decisions
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL = {
     "cow": ["spatial_size=64", "prototype_grid=16"],
-    "ipsnet": ["spatial_size=64", "deep_width=16"],
+    "ipsnet": ["spatial_size=64", "deep_width=16", "self_learning=true"],
 }
 
 
