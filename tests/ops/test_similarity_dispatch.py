@@ -109,7 +109,7 @@ def test_the_explanation_of_a_large_map():
 
 def test_the_explanation_of_a_small_map():
     said = explained(num_prototypes=1)
-    small = "a map of at most 131072 scores is as fast in the plain form"
+    small = "a map of at most 32768 scores is as fast in the plain form"
     assert said["streamed"] == f"not taken: {small}"
     assert said["reference"] == "taken"
 

@@ -14,7 +14,7 @@ from fsmis_components.ops.similarity.reference import similarity_by_definition
 # in order of preference
 _BACKENDS = (("triton", triton_backend), ("streamed", streamed), ("reference", reference))
 # scores that fit a core's cache; measured on a CPU
-_SMALL_MAP = 2**17
+_SMALL_MAP = 2**15
 _SMALL_MAP_REASON = f"a map of at most {_SMALL_MAP} scores is as fast in the plain form"
 
 
