@@ -115,7 +115,7 @@ def test_sums_are_split_where_programs_are_few(monkeypatch):
 def test_the_first_tile_that_fits_is_kept(monkeypatch):
     errors = pytest.importorskip("triton.runtime.errors", reason="Triton is not installed")
     monkeypatch.setattr(triton_launch, "_CHOSEN", {})
-    large, small = gradient_tiles(8, 8, torch.float32)
+    large, small = gradient_tiles(8, 0, 8, torch.float32)
     started = []
 
     class Kernel:
@@ -145,17 +145,18 @@ def compile_cases():
         for channels in (256, 320):  # on the chip as a whole, and in blocks
             for tile in reduction_tiles(channels, 0, dtype):
                 yield "reduce_scores", tile, dtype, {"C": channels}
-            for tile in gradient_tiles(channels, channels, dtype):
+            for tile in gradient_tiles(channels, 0, channels, dtype):
                 yield "query_gradient", tile, dtype, {"C": channels}
                 yield "prototype_gradient", tile, dtype, {"C": channels}
         yield "reduce_scores", reduction_tiles(C, V, dtype)[0], dtype, {"C": C, "V": V}
-        tile = gradient_tiles(C, C, dtype)[0]
+        tile = gradient_tiles(C, 0, C, dtype)[0]
         for reduction in ("softmax", "max", "logsumexp"):
             for kernel in ("query_gradient", "prototype_gradient"):
                 yield kernel, tile, dtype, {"C": C, "REDUCTION": reduction, "SHARERS": N}
+        tile = gradient_tiles(C, V, C, dtype)[0]
         for kernel in ("query_gradient", "prototype_gradient"):
             yield kernel, tile, dtype, {"C": C, "V": V}
-        tile = gradient_tiles(C, V, dtype)[0]
+        tile = gradient_tiles(C, V, V, dtype)[0]
         yield "prototype_gradient", tile, dtype, {"C": C, "V": V, "OF_VALUES": True}
         for reduction in ("max", "logsumexp"):
             tile = reduction_tiles(C, 0, dtype)[0]

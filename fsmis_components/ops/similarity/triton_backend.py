@@ -235,7 +235,7 @@ def _query_gradient(arguments: dict[str, Any], task: _Task) -> Tensor:
         "SHARERS": task.structures // task.sets,
         "BLOCK_V": min(64, block(task.vectors)),
     }
-    tiles = gradient_tiles(channels, channels, task.dtype)
+    tiles = gradient_tiles(channels, task.vectors, channels, task.dtype)
     launch(query_gradient, ("query", *task.kind), tiles, programs, arguments, task.device)
     return result[0] if parts.parts == 1 else result.sum(0)
 
@@ -268,7 +268,7 @@ def _prototype_gradient(arguments: dict[str, Any], task: _Task, values: Tensor |
         "OF_VALUES": values is not None,
         "BLOCK_V": min(64, block(task.vectors)),
     }
-    tiles = gradient_tiles(task.channels, width, task.dtype)
+    tiles = gradient_tiles(task.channels, task.vectors, width, task.dtype)
     key = ("prototypes", values is not None, *task.kind)
     launch(prototype_gradient, key, tiles, programs, arguments, task.device)
     return result[0] if parts.parts == 1 else result.sum(0)

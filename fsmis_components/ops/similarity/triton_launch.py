@@ -83,7 +83,7 @@ def reduction_tiles(channels: int, vectors: int, dtype: torch.dtype) -> list[Til
     return tiles
 
 
-def gradient_tiles(channels: int, columns: int, dtype: torch.dtype) -> list[Tile]:
+def gradient_tiles(channels: int, vectors: int, columns: int, dtype: torch.dtype) -> list[Tile]:
     """Return candidates for a backward kernel that writes so many columns."""
     if dtype == torch.float32:
         columns = min(64, block(columns))
@@ -91,7 +91,7 @@ def gradient_tiles(channels: int, columns: int, dtype: torch.dtype) -> list[Tile
             Tile(64, 64, 32, columns, num_warps=8, num_stages=2),
             Tile(32, 32, 32, columns, num_warps=4, num_stages=2),
         ]
-    if channels <= 256 and columns == channels:
+    if channels <= 256 and not vectors:
         whole = block(channels)
         return [
             Tile(64, 64, whole, whole, num_warps=8, num_stages=2),
