@@ -215,7 +215,7 @@ def compiled(kernel, tile, dtype, capability, constants):
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
-@pytest.mark.parametrize("case", compile_cases(), ids=lambda case: case[0])
+@pytest.mark.parametrize("case", list(compile_cases()), ids=lambda case: case[0])
 def test_compiles(case, capability, tmp_path, monkeypatch):
     from fsmis_components.ops.similarity import (
         triton_kernels,
