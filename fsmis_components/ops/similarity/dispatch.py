@@ -45,7 +45,7 @@ def prototype_similarity(
     Args:
         query: (B, C, *space), space of any rank from one.
         prototypes: (B or 1, N or 1, P, C); 1 shares them among the batch, or among the structures
-            of valid: then the products are made once for all structures.
+            of valid: ``streamed`` then makes the products of a softmax once for all structures.
         valid: which prototypes exist, (B or 1, N, P) bool; None: all.
         values: what each prototype stands for, (B or 1, N, P, V).
         reduction: ``softmax``, ``max``, ``logsumexp`` or ``none``.
