@@ -19,6 +19,7 @@ from torch import nn
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.part_costs import REST, PartCost, network_cost
+from fsmis_components.evaluation.pipe_table import pipe_table
 
 PAPER = "paper"
 NOTE = """\
@@ -203,8 +204,8 @@ def _once(part: PartCost) -> int:
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    rule = ["---" if title in ("part", "difference") else "---:" for title in head]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])
+    text = {column for column, title in enumerate(head) if title in ("part", "difference")}
+    return pipe_table(head, rows, text) + "\n"
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

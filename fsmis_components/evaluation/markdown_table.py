@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.records import ORACLE, WHOLE_VOLUME
 from fsmis_components.evaluation.summary import EP1_RULES, UNTRAINED
 
@@ -331,10 +332,7 @@ def _table(
     heads: Sequence[str] = ("method", "labelled slices"),
 ) -> str:
     """A table whose first columns are text and whose others are numbers."""
-    dashes = [*("---" for _ in heads), *("---:" for _ in titles)]
-    lines = [[*heads, *titles], dashes, *rows]
-    escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+    return pipe_table([*heads, *titles], rows, range(len(heads)))
 
 
 def _listed(sentences: Iterable[str]) -> str:

@@ -39,11 +39,15 @@ def joined_hash(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def surroundings() -> dict[str, object]:
-    """Versions, processor and threads: a table is bit-equal where these are."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+def surroundings(device: torch.device | None = None) -> dict[str, object]:
+    """Versions, processor and threads: a table is bit-equal where these are.
+
+    Args:
+        device: where the work was done; None: on the GPU, if there is one.
+    """
+    on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
     return {
-        "machine": device,
+        "machine": torch.cuda.get_device_name(device) if on_gpu else _processor(),
         "threads": torch.get_num_threads(),
         "versions": {
             "fsmis_components": fsmis_components.__version__,

@@ -25,7 +25,7 @@ class PairMaps(NamedTuple):
     intermediate: Tensor  # both, blended
     own: Tensor  # by prototypes that are partly the query's own
     decided: Tensor  # (B, Q, H, W), at the image's size
-    confident_foreground: Tensor  # bool: the cells that gave the query's own prototypes
+    confident_foreground: Tensor  # bool: cells that gave the query's own prototypes, if any
     confident_background: Tensor
     trusted: Tensor  # bool (B, Q): were these used
     mean_tokens: Tensor  # (B, Q, 2, 2, C), see `InteractiveAnswer`
@@ -139,13 +139,15 @@ class PairDecision(nn.Module):
         grid = (mid.shape[-2], mid.shape[-1])
         inside = cells_inside(image_size, grid, self.stride, mid.device)
         found = self.prototypes(mid, high, mean, peak, inside, known, use_known)
-        probability = torch.sigmoid(found.intermediate)
-        front, back = self.prototypes.sure(probability, inside)
-        share = front.flatten(2).sum(2) / area.clamp_min(1e-6)
-        trusted = (share <= self.area_ratio) & (share * self.area_ratio >= 1)
         margin = found.intermediate
         decided = self.to_image(margin, image_size)
+        front = torch.zeros_like(margin, dtype=torch.bool)
+        back, trusted = front, front.flatten(2).any(2)
         if self.self_support is not None and self.decoder is not None:
+            probability = torch.sigmoid(margin)
+            front, back = self.prototypes.sure(probability, inside)
+            share = front.flatten(2).sum(2) / area.clamp_min(1e-6)
+            trusted = (share <= self.area_ratio) & (share * self.area_ratio >= 1)
             scores = self.self_support(mid, found.prototypes, front, back, trusted)
             margin = scores[:, :, 1] - scores[:, :, 0]
             hints = torch.stack([probability, torch.sigmoid(found.guidance)], 2)

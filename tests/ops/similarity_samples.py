@@ -51,6 +51,18 @@ def inputs(
     return arguments
 
 
+def twisted(arguments):
+    """Return the inputs with values, each with strides of another order of its axes."""
+    result = {
+        "query": arguments["query"].movedim(1, 3).contiguous().movedim(3, 1),
+        "prototypes": arguments["prototypes"].transpose(0, 3).contiguous().transpose(0, 3),
+        "valid": arguments["valid"].transpose(0, 2).contiguous().transpose(0, 2),
+        "values": arguments["values"].transpose(1, 2).contiguous().transpose(1, 2),
+    }
+    assert not any(tensor.is_contiguous() for tensor in result.values())
+    return result
+
+
 def with_gradients(arguments, forward_under=nullcontext(), **settings):  # noqa: B008
     """Return the result and gradients by name, for a fixed weighting of the result."""
     arguments = {

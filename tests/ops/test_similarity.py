@@ -14,6 +14,7 @@ from similarity_samples import (
     W,
     draw,
     inputs,
+    twisted,
     with_gradients,
 )
 from tolerances import GRADIENT_TOLERANCES, TOLERANCES
@@ -250,15 +251,9 @@ def test_autocast_does_not_reach_the_streamed_backward(device):
 def test_non_contiguous_inputs(backend, device, small_tiles):
     arguments = inputs(device, valid="own", with_values=True)
     expected, expected_gradients = with_gradients(arguments, backend=backend)
-    twisted = {
-        "query": arguments["query"].movedim(1, 3).contiguous().movedim(3, 1),
-        "prototypes": arguments["prototypes"].transpose(0, 3).contiguous().transpose(0, 3),
-        "valid": arguments["valid"].transpose(0, 2).contiguous().transpose(0, 2),
-        "values": arguments["values"].transpose(1, 2).contiguous().transpose(1, 2),
-    }
-    assert not any(tensor.is_contiguous() for tensor in twisted.values())
-    torch.testing.assert_close(prototype_similarity(**twisted, backend=backend), expected)
-    torch.testing.assert_close(with_gradients(twisted, backend=backend)[1], expected_gradients)
+    strided = twisted(arguments)
+    torch.testing.assert_close(prototype_similarity(**strided, backend=backend), expected)
+    torch.testing.assert_close(with_gradients(strided, backend=backend)[1], expected_gradients)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from similarity_samples import REDUCTIONS, B, C, N, P, V, draw, inputs
+from similarity_samples import REDUCTIONS, B, C, N, P, V, draw, inputs, twisted
 from tolerances import GRADIENT_TOLERANCES, TOLERANCES
 from triton.runtime import interpreter
 
@@ -178,15 +178,7 @@ def test_without_a_valid_prototype(reduction, with_values, device):
 
 
 def test_strided_operands(device):
-    arguments = sample(device, True)
-    twisted = {
-        "query": arguments["query"].movedim(1, 3).contiguous().movedim(3, 1),
-        "prototypes": arguments["prototypes"].transpose(0, 3).contiguous().transpose(0, 3),
-        "valid": arguments["valid"].transpose(0, 2).contiguous().transpose(0, 2),
-        "values": arguments["values"].transpose(1, 2).contiguous().transpose(1, 2),
-    }
-    assert not any(tensor.is_contiguous() for tensor in twisted.values())
-    check(twisted, "softmax")
+    check(twisted(sample(device, True)), "softmax")
 
 
 def test_short_vectors_are_divided_by_eps(device):

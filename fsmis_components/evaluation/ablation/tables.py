@@ -9,6 +9,7 @@ from typing import Any
 from fsmis_components.evaluation.ablation.comparison import MEASURES, NEITHER
 from fsmis_components.evaluation.ablation.figures import EP1, PROTOCOLS
 from fsmis_components.evaluation.ablation.plan import AblationPlan
+from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.records import WHOLE_VOLUME
 
 _NONE = "–"
@@ -168,7 +169,6 @@ def _table(
     tails: Sequence[str] = (),
 ) -> str:
     """A table whose first and last columns are text and whose others are numbers."""
-    dashes = [*("---" for _ in heads), *("---:" for _ in titles), *("---" for _ in tails)]
-    lines = [[*heads, *titles, *tails], dashes, *rows]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+    width = len(heads) + len(titles) + len(tails)
+    text = {*range(len(heads)), *range(width - len(tails), width)}
+    return pipe_table([*heads, *titles, *tails], rows, text)

@@ -91,7 +91,8 @@ def _measure(root: Path, cases: int, knobs: Mapping[str, Any]) -> BundleCost:
         evaluator.run()
     pack = parser.get_parsed_content("inferer").resolve(network)
     names = [structure.name for structure in pack.structures]
-    facts = {"structures": names, "working size": pack.grid.spatial_size, **surroundings()}
+    made_on = surroundings(clock.device)
+    facts = {"structures": names, "working size": pack.grid.spatial_size, **made_on}
     return BundleCost(root.resolve().name, before, scans, facts)
 
 

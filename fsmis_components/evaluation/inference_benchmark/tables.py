@@ -12,6 +12,7 @@ from functools import reduce
 from fsmis_components.evaluation.inference_benchmark.hooks import STAGES
 from fsmis_components.evaluation.inference_benchmark.measure import BundleCost, Stages
 from fsmis_components.evaluation.inference_benchmark.stage_clock import StageCost
+from fsmis_components.evaluation.pipe_table import pipe_table
 
 BEFORE = "before the first scan"
 _NONE = "-"
@@ -66,7 +67,7 @@ def _section(cost: BundleCost) -> str:
         f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in cost.facts.items()
     )
-    return f"## {cost.bundle}\n\n{_table(head, rows)}\n{facts}\n"
+    return f"## {cost.bundle}\n\n{pipe_table(head, rows)}\n\n{facts}\n"
 
 
 def _seconds(volumes: Sequence[Stages], stages: Collection[str], clock: str = "seconds") -> str:
@@ -82,8 +83,3 @@ def _peaks(volumes: Sequence[Stages], stages: Collection[str], on_gpu: bool) -> 
     peak = reduce(StageCost.joined, found, StageCost())
     shown = [peak.resident_mib, peak.gpu_mib] if on_gpu else [peak.resident_mib]
     return [_NONE if math.isnan(mib) else f"{mib:.0f}" for mib in shown]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +14,16 @@ import torch
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
+from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.provenance import surroundings
 from fsmis_components.evaluation.similarity_benchmark.measure import Measured
 from fsmis_components.evaluation.similarity_benchmark.work import Ceilings
 
 NAME = "similarity"
+_TITLES = (
+    *("side", "P", "C", "contender", "time (ms)", "speed (quartiles)", "temporary (MiB)"),
+    *("error", "Gop", "MiB", "ceiling"),
+)
 _NOTES = """\
 *Time*: median of a call over the rounds, in which all contenders take turns. *Speed*: how many
 times faster than matmul + softmax in the same round, median and quartiles. *Temporary*: peak of
@@ -61,8 +65,7 @@ def run_facts(
         settings: of the run, as JSON values.
     """
     return {
-        **surroundings(),
-        "machine": _machine(device),
+        **surroundings(device),
         "device": device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -88,14 +91,8 @@ def markdown(facts: Mapping[str, Any], rows: Sequence[Measured]) -> str:
     for row in rows:
         groups.setdefault((row.case.reduction, row.case.dtype, row.direction), []).append(row)
     for (reduction, dtype, direction), own in groups.items():
-        lines += [f"## {reduction}, {dtype}, {direction}", ""]
-        lines += [
-            "| side | P | C | contender | time (ms) | speed (quartiles) | temporary (MiB) "
-            "| error | Gop | MiB | ceiling |",
-            "| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        lines += [f"| {' | '.join(_cells(row))} |" for row in own]
-        lines.append("")
+        table = pipe_table(_TITLES, map(_cells, own), {_TITLES.index("contender")})
+        lines += [f"## {reduction}, {dtype}, {direction}", "", table, ""]
     skipped: dict[str, list[str]] = {}
     for row in rows:
         if row.skipped:
@@ -163,11 +160,3 @@ def _csv(rows: Sequence[Measured]) -> str:
 def _json(facts: Mapping[str, Any], rows: Sequence[Measured]) -> str:
     content = {**facts, "rows": [_flat(row) for row in rows]}
     return json.dumps(content, indent=1) + "\n"
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if torch.cuda.is_available():  # the machine of `surroundings` is then the GPU
-        return platform.processor() or platform.machine()
-    return str(surroundings()["machine"])

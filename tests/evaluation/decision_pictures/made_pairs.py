@@ -14,6 +14,10 @@ from fsmis_components.data.cases import find_cases
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.evaluation.decision_pictures import SlicePair, choose_pairs
+from fsmis_components.evaluation.decision_pictures.slice_pair import dice
+from fsmis_components.evaluation.rules import RULES
+from fsmis_components.evaluation.scoring import answer, load_query
+from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.networks import CoW, EncoderLevels, IPSNet
 from fsmis_components.support import load_support_set
 
@@ -81,3 +85,15 @@ def block_pairs(folder: Path, number: int | None = None) -> list[SlicePair]:
         write_scan(folder, name, block_label())
     support = load_support_set(folder, support_ids=[1])
     return choose_pairs(support, find_cases(folder)[1], GRID, RULE, number)
+
+
+def benchmark_dice(folder: Path, network: nn.Module, pairs: list[SlicePair]) -> list[float]:
+    """The Dice of the pairs' query slices, of `block_pairs`, as the benchmark finds it."""
+    support = load_support_set(folder, support_ids=[1])
+    query = load_query(find_cases(folder)[1], [1, 2], GRID)
+    subject = NetworkSubject(network, geometry={"spatial_size": 24})
+    told = answer(subject, "ep1-alp", support, query, RULES["ep1-alp"])
+    return [
+        dice(*(found[pair.query.number, index] for found in (told.predicted, told.truth)))
+        for index, pair in enumerate(pairs)
+    ]

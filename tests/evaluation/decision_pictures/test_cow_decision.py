@@ -6,20 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_pairs import GRID, block_pairs, tiny_cow
+from made_pairs import benchmark_dice, block_pairs, tiny_cow
 
-from fsmis_components.data.cases import find_cases
 from fsmis_components.evaluation.decision_pictures.cow_decision import (
     CowDecision,
     _hard_positions,
     decide_cow,
 )
-from fsmis_components.evaluation.decision_pictures.slice_pair import dice
-from fsmis_components.evaluation.rules import RULES
-from fsmis_components.evaluation.scoring import answer, load_query
-from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.layers.hard_prototypes import HardPrototypes
-from fsmis_components.support import load_support_set
 
 MAPS = ("similarity", "foreground", "background", "margin")
 
@@ -41,14 +35,9 @@ def test_the_fused_maps_give_the_margin(tmp_path: Path, settings: dict[str, str]
 def test_the_dice_is_that_of_the_benchmark(tmp_path: Path) -> None:
     pairs = block_pairs(tmp_path)
     network = tiny_cow()
-    support = load_support_set(tmp_path, support_ids=[1])
-    query = load_query(find_cases(tmp_path)[1], [1, 2], GRID)
-    subject = NetworkSubject(network, geometry={"spatial_size": 24})
-    told = answer(subject, "ep1-alp", support, query, RULES["ep1-alp"])
-    for index, pair in enumerate(pairs):
-        masks = (found[pair.query.number, index] for found in (told.predicted, told.truth))
+    for pair, expected in zip(pairs, benchmark_dice(tmp_path, network, pairs), strict=True):
         decision = decide_cow(network, pair)
-        assert decision.dice == pytest.approx(dice(*masks)) and 0 < decision.dice < 100
+        assert decision.dice == pytest.approx(expected) and 0 < decision.dice < 100
 
 
 def test_weak_pixels_are_where_self_prediction_and_label_differ(tmp_path: Path) -> None:

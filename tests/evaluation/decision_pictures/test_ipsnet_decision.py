@@ -6,15 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_pairs import GRID, block_pairs, tiny_ips
+from made_pairs import benchmark_dice, block_pairs, tiny_ips
 
-from fsmis_components.data.cases import find_cases
 from fsmis_components.evaluation.decision_pictures.ipsnet_decision import IpsDecision, decide_ips
-from fsmis_components.evaluation.decision_pictures.slice_pair import dice
-from fsmis_components.evaluation.rules import RULES
-from fsmis_components.evaluation.scoring import answer, load_query
-from fsmis_components.evaluation.subjects.network import NetworkSubject
-from fsmis_components.support import load_support_set
 
 
 def maps(decision: IpsDecision) -> list[np.ndarray]:
@@ -41,14 +35,9 @@ def test_the_dice_is_that_of_the_benchmark(tmp_path: Path) -> None:
     pairs = block_pairs(tmp_path)
     network = tiny_ips()
     torch.nn.init.normal_(network.decision.decoder.paths[0].last.weight)
-    support = load_support_set(tmp_path, support_ids=[1])
-    query = load_query(find_cases(tmp_path)[1], [1, 2], GRID)
-    subject = NetworkSubject(network, geometry={"spatial_size": 24})
-    told = answer(subject, "ep1-alp", support, query, RULES["ep1-alp"])
-    for index, pair in enumerate(pairs):
-        masks = (found[pair.query.number, index] for found in (told.predicted, told.truth))
+    for pair, expected in zip(pairs, benchmark_dice(tmp_path, network, pairs), strict=True):
         decision = decide_ips(network, pair)
-        assert decision.dice == pytest.approx(dice(*masks)) and 0 < decision.dice < 100
+        assert decision.dice == pytest.approx(expected) and 0 < decision.dice < 100
 
 
 def test_confident_cells_are_those_of_the_first_mask(tmp_path: Path) -> None:
