@@ -56,6 +56,6 @@ class IntensityNetwork(nn.Module):
             mean = (state[name][..., 0] * weights).sum(-1) / total.clamp_min(1e-5)
             return (query_features.high - mean[..., None, None]).abs()
 
-        margin = distance("background") - distance("foreground")
-        margin = torch.where(total[..., None, None] > 0, margin, -10.0)
+        margin = 20 * (distance("background") - distance("foreground"))
+        margin = torch.where(total[..., None, None] > 0, margin, -40.0)
         return torch.cat([torch.zeros_like(margin[:, :1]), margin], 1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
@@ -32,6 +35,23 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
         # also after an interruption; nothing is left of it once it has its name
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what a killed process left of files that it was writing by `atomic_write`.
+
+    Args:
+        paths: the files, there or not; nothing else is touched. No other process may be writing
+            them.
+    """
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name.lower())
+    for folder, own in names.items():
+        for entry in list(folder.iterdir()) if folder.is_dir() else ():
+            unfinished = _UNFINISHED.fullmatch(entry.name)
+            if unfinished and unfinished["name"] in own:
+                entry.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: Path, text: str) -> Path:

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fsmis_components.data.dicom_slice import (
+    CONVERT,
+    SliceHeader,
+    damaged,
+    read_header,
+    read_plane,
+)
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import is_nifti_name
 
 _UNEVEN = 0.05  # share of the spacing by which slices may be off: rounded headers, not gaps
 _SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
-_CONVERT = "convert the series to NIfTI, for example by dcm2niix"
 
 
 def is_dicom_series(folder: Path) -> bool:
-    """Whether a folder directly holds DICOM files; looks at one file, without pydicom."""
-    for path in folder.iterdir():
-        # by name first: a NIfTI label must not be opened to find scans
-        if is_nifti_name(path.name) or not _may_be_slice(path):
-            continue
-        return path.suffix.lower() == ".dcm" or _has_dicom_mark(path)
-    return False
+    """Whether a folder directly holds a DICOM file, be it among notes or damaged ones.
+
+    Looks at names and at the mark in the first bytes, without pydicom.
+    """
+    # by name first: a NIfTI label must not be opened to find scans
+    candidates = [
+        path
+        for path in sorted(folder.iterdir())
+        if not is_nifti_name(path.name) and _may_be_slice(path)
+    ]
+    named = any(path.suffix.lower() == ".dcm" for path in candidates)
+    return named or any(_has_dicom_mark(path) for path in candidates)
 
 
 def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -37,20 +47,24 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         index to millimetres right, anterior, superior.
 
     Raises:
-        DataError: pydicom is missing, no or several series, unequal slices, uneven spacing, a
-            compression that pydicom cannot read.
+        DataError: pydicom is missing, no or several series, a damaged file, unequal slices, uneven
+            spacing, a compression that pydicom cannot read.
     """
-    paths, headers = _read_headers(folder)
-    positions = np.array([_numbers(h, "ImagePositionPatient", 3, folder) for h in headers])
-    directions = np.array([_numbers(h, "ImageOrientationPatient", 6, folder) for h in headers])
+    headers = _read_headers(folder)
+    positions = np.array(
+        [_given(header.position, "ImagePositionPatient", folder) for header in headers]
+    )
+    directions = np.array(
+        [_given(header.direction, "ImageOrientationPatient", folder) for header in headers]
+    )
     if np.abs(directions - directions[0]).max() > _SAME_DIRECTION:
         raise DataError(f"{folder}: slices point in different directions; keep one stack of them.")
     along_row, along_column = directions[0, :3], directions[0, 3:]
     normal = np.cross(along_row, along_column)
     order = np.argsort(positions @ normal, kind="stable")
     positions = positions[order]
-    step = _slice_step(positions, normal, headers[0], folder)
-    row_spacing, column_spacing = _numbers(headers[0], "PixelSpacing", 2, folder)
+    step = _slice_step(positions, normal, headers[0].thickness, folder)
+    row_spacing, column_spacing = _given(headers[0].spacing, "PixelSpacing", folder)
     affine = np.eye(4)
     # PixelSpacing is (between rows, between columns); the first index runs along a row
     affine[:3, 0] = along_row * column_spacing
@@ -58,51 +72,39 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
     affine[:2] *= -1.0  # DICOM counts towards left and posterior
-    return _read_slices([paths[index] for index in order], headers[0], folder), affine
+    return _read_slices([headers[index] for index in order]), affine
 
 
-def _pydicom(folder: Path) -> Any:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise DataError(
-            f"{folder}: reading DICOM needs pydicom; install it by 'pip install pydicom', or "
-            f"{_CONVERT}."
-        ) from error
-    return pydicom
-
-
-def _read_headers(folder: Path) -> tuple[list[Path], list[Any]]:
-    """Files and headers, without pixels, of the images of the one series in a folder."""
-    pydicom = _pydicom(folder)
-    paths, headers = [], []
-    for path in sorted(folder.iterdir()):
-        if not _may_be_slice(path):
-            continue
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-        except (pydicom.errors.InvalidDicomError, EOFError):
-            continue  # notes and previews lie beside the slices
-        if "Rows" in header:
-            paths.append(path)
-            headers.append(header)
+def _read_headers(folder: Path) -> list[SliceHeader]:
+    """The headers of the images of the one series in a folder."""
+    files = {path: read_header(path) for path in sorted(folder.iterdir()) if _may_be_slice(path)}
+    headers = [header for header in files.values() if header is not None and header.size]
     if not headers:
         raise DataError(f"{folder}: no DICOM image in this folder; name the folder of a series.")
-    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
+    series = {header.series for header in headers}
     if len(series) > 1:
         raise DataError(f"{folder}: holds {len(series)} DICOM series; put each in its own folder.")
+    # notes, previews and reports may lie beside the slices; but a damaged first or last slice
+    # leaves no gap, so that the scan would be shorter in silence
+    endings = {header.path.suffix.lower() for header in headers}
+    for path, header in files.items():
+        if header is None and path.suffix.lower() in endings:
+            raise damaged(path)
+        if header is not None and header.size is None and header.series in ("", *series):
+            raise damaged(path)
     for header in headers:
-        if int(header.get("NumberOfFrames") or 1) > 1 or header.get("SamplesPerPixel", 1) != 1:
-            raise DataError(f"{folder}: expected one grey slice per DICOM file; {_CONVERT}.")
-        if (header.Rows, header.Columns) != (headers[0].Rows, headers[0].Columns):
+        if not header.grey:
+            raise DataError(f"{folder}: expected one grey slice per DICOM file; {CONVERT}.")
+        if header.size != headers[0].size:
             raise DataError(f"{folder}: slices differ in size; keep one stack of equal slices.")
-    return paths, headers
+    return headers
 
 
-def _slice_step(positions: np.ndarray, normal: np.ndarray, header: Any, folder: Path) -> np.ndarray:
+def _slice_step(
+    positions: np.ndarray, normal: np.ndarray, thickness: float, folder: Path
+) -> np.ndarray:
     """Millimetres (3,) from one slice to the next; keeps the shear of a tilted gantry."""
     if len(positions) == 1:
-        thickness = float(header.get("SliceThickness", 0) or 0)
         return normal * (thickness if thickness > 0 else 1.0)
     gaps = np.diff(positions @ normal)
     usual = float(np.median(gaps))
@@ -116,35 +118,34 @@ def _slice_step(positions: np.ndarray, normal: np.ndarray, header: Any, folder: 
     return step
 
 
-def _read_slices(paths: list[Path], first: Any, folder: Path) -> np.ndarray:
-    """Voxels (columns, rows, slices) of files in this order, as int16, int32 or float32."""
-    pydicom = _pydicom(folder)
-    voxels = np.empty((first.Columns, first.Rows, len(paths)), np.float32, order="F")
-    whole = True
-    for index, path in enumerate(paths):
-        try:
-            image = pydicom.dcmread(path)
-            pixels = image.pixel_array  # (rows, columns)
-        except Exception as error:  # pydicom's decoders raise whatever their libraries raise
-            raise DataError(
-                f"{path}: this slice cannot be decoded ({error}); {_CONVERT}."
-            ) from error
-        slope = float(image.get("RescaleSlope") or 1)
-        intercept = float(image.get("RescaleIntercept") or 0)
-        whole = whole and slope.is_integer() and intercept.is_integer()
-        voxels[..., index] = pixels.T * slope + intercept
-    # float32 holds whole numbers exactly up to 2 ** 24, far above any scanner's 16 bits
-    limits = np.iinfo(np.int16)
-    if whole and limits.min <= voxels.min() and voxels.max() <= limits.max:
-        return voxels.astype(np.int16)
+def _read_slices(headers: list[SliceHeader]) -> np.ndarray:
+    """Voxels (columns, rows, slices) of files in this order, as int16 or float32.
+
+    The volume becomes float only at the first slice that needs it: the 1,000 slices of a CT stay
+    at two bytes per voxel.
+    """
+    rows, columns = headers[0].size or (0, 0)
+    voxels = np.empty((columns, rows, len(headers)), np.int16, order="F")
+    for index, header in enumerate(headers):
+        plane = read_plane(header.path)
+        if plane.shape != voxels.shape[:2] or not np.isfinite(plane).all():
+            raise damaged(header.path)
+        if voxels.dtype == np.int16 and not _fits_int16(plane):
+            voxels = voxels.astype(np.float32)
+        voxels[..., index] = plane
     return voxels
 
 
-def _numbers(header: Any, name: str, count: int, folder: Path) -> np.ndarray:
-    values = header.get(name)
-    if values is None or len(values) != count:
-        raise DataError(f"{folder}: a slice has no {name}, so its place is unknown; {_CONVERT}.")
-    return np.array([float(value) for value in values])
+def _fits_int16(plane: np.ndarray) -> bool:
+    limits = np.iinfo(np.int16)
+    inside = limits.min <= plane.min() and plane.max() <= limits.max
+    return bool(inside and (plane == np.rint(plane)).all())
+
+
+def _given(numbers: np.ndarray | None, name: str, folder: Path) -> np.ndarray:
+    if numbers is None:
+        raise DataError(f"{folder}: a slice has no {name}, so its place is unknown; {CONVERT}.")
+    return numbers
 
 
 def _may_be_slice(path: Path) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.volumes import Volume, save_mask, save_scalar
+from fsmis_components.data.stored_array import slabs
+from fsmis_components.data.volumes import Volume, save_mask, save_shares
 from fsmis_components.inferers.overlays import save_overlay
 from fsmis_components.inferers.volume_inferer import Segmentation, smallest_label_dtype
 from fsmis_components.support.support_set import Structure
@@ -44,6 +45,11 @@ class CaseFiles:
         """All files, the mask last to be written and so the sign that a case is complete."""
         return [path for path in (self.overlay, self.uncertainty, self.mask) if path is not None]
 
+    def remove(self) -> None:
+        """Remove what is there of them."""
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
     def write(self, image: Volume, label: np.ndarray, result: Segmentation) -> None:
         """Write everything.
 
@@ -53,10 +59,11 @@ class CaseFiles:
             result: gives the uncertainty, the structures and the working geometry.
         """
         pack = result.pack
-        label = label.astype(smallest_label_dtype(int(label.max(initial=0))))
+        smallest = smallest_label_dtype(int(label.max(initial=0)))
+        label = label.astype(smallest, copy=False)
         save_overlay(self.overlay, image, label, pack.structures, pack.grid, self.overlay.stem)
         if self.uncertainty is not None and result.uncertainty is not None:
-            save_scalar(self.uncertainty, result.uncertainty, like=image)
+            save_shares(self.uncertainty, result.uncertainty, like=image)
         save_mask(self.mask, label, like=image)
 
 
@@ -66,6 +73,7 @@ def volumes_ml(
     """Millilitres per structure column of a label map whose affine is in millimetres."""
     voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
     return {
-        structure.column: voxel * int(np.count_nonzero(label == structure.value))
+        structure.column: voxel
+        * sum(int(np.count_nonzero(slab == structure.value)) for slab in slabs(label))
         for structure in structures
     }

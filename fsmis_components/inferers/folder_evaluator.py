@@ -54,7 +54,7 @@ class FolderEvaluator(SupervisedEvaluator):
     `overlays/image_7.png`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
     `cases.csv`; `report.html` shows them all at the end. A scan that cannot be used becomes a line
     with the reason and the others go on. Finished scans are kept when the same command is given
-    again.
+    again, also after an interruption.
 
     Args:
         device: where the network lies.
@@ -103,7 +103,8 @@ class FolderEvaluator(SupervisedEvaluator):
         """Segment all scans.
 
         Raises:
-            SystemExit: no support, an output folder of another run, or scans that failed.
+            SystemExit: no support, an output folder of another run, an interruption from the
+                keyboard, or scans that failed.
         """
         pack = self.volume_inferer.resolve(self.network)
         cases = [item["case"] for item in self.data_loader]
@@ -117,16 +118,30 @@ class FolderEvaluator(SupervisedEvaluator):
             },
         )
         self._record.open([path for case in cases for path in self.files(case).paths])
+        # scans of an earlier run cost nothing, so they must not shorten the time that is left
+        kept = sum(self._record.finished(case, self.files(case).paths) for case in cases)
+        interrupted = False
         with tqdm(
-            total=len(cases), desc="segmenting", unit="scan", disable=not self.progress
-        ) as bar:
-            self._bar = bar
-            super().run(global_epoch)
+            total=len(cases),
+            initial=kept,
+            desc="segmenting",
+            unit="scan",
+            disable=not self.progress,
+        ) as self._bar:
+            try:
+                super().run(global_epoch)
+            except KeyboardInterrupt:
+                interrupted = True  # the report still shows what is finished
         self._record.write()
         record_rows = list(self._record.rows.values())
         write_folder_report(self.output_dir, record_rows, pack, self._record.settings)
-        rows = [self._record.rows[case.stem] for case in cases]
+        rows = [self._record.rows[case.stem] for case in cases if case.stem in self._record.rows]
         failed = [row for row in rows if row.status == FAILED]
+        if interrupted:
+            raise DataError(
+                f"interrupted with {len(rows) - len(failed)} of {len(cases)} scans done; give the "
+                "same command again to go on."
+            )
         if failed:
             table = self.output_dir / "cases.csv"
             raise DataError(_failure_sentence(failed, len(cases), table))
@@ -154,16 +169,20 @@ class FolderEvaluator(SupervisedEvaluator):
                 # a full disk or memory ends one case, not the whole run
                 message = f"{case.image}: {type(error).__name__}: {error}"
             seconds = time.perf_counter() - start
+            if message and self._record.outdated(case):
+                self.files(case).remove()  # they show another scan of this name
             status = FAILED if message else DONE
             self._record.add(case, CaseRow(case.stem, status, seconds, volumes, message))
-        self._bar.update()
+            self._bar.update()
         return engine.state.output
 
     def _segment(self, engine: Any, case: Case) -> dict[str, float]:
         """Segment, post-process and write one scan; returns millilitres per structure."""
         image = load_image(case.image)
         result = self.volume_inferer.segment_volume(image, self.network)
-        label = torch.from_numpy(result.label.astype(np.int32))[None]
+        # bytes stay bytes: as int32 the labels of 1,000 slices would take a gigabyte
+        kind = np.uint8 if result.label.dtype == np.uint8 else np.int32
+        label = torch.from_numpy(result.label.astype(kind))[None]
         engine.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing

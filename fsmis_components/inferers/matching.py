@@ -1,29 +1,113 @@
-"""Which support slices answer for which query slice."""
+"""Which support slices answer for which query slice, and which slices are looked at at all."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from fsmis_components.inferers.z_alignment import Alignment, align
+from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.sections import NUM_SECTIONS
+from fsmis_components.support.slice_descriptors import descriptor_similarity
+from fsmis_components.support.support_pack import SupportPack
+
+NEIGHBOURS = 2.0  # support slices around the match that answer beside the nearest
+_SHARPNESS = 0.05  # of the similarity by which support scans are weighted
+_LEAST_SHARE = 0.1  # a support scan of less weight is not asked
 
 
-class SectionMatching(Protocol):
-    """A label-blind rule that gives each query slice its support slices."""
+@dataclass(frozen=True)
+class VolumeMatch:
+    """Where a query lies in the support.
 
-    def __call__(self, depth: int, sections: torch.Tensor) -> torch.Tensor:
-        """Return section weights (D, N, S) >= 0 of a query volume of D slices.
+    Attributes:
+        alignments: one per support scan.
+        shares: (K,) weights of the support scans, they add up to 1; 0: not asked.
+        section_weights: (D, N, S) >= 0; all zero where a structure is not looked for.
+    """
 
-        Args:
-            depth: number of query slices D.
-            sections: bool (N, S, 3) of the support pack.
-        """
-        ...
+    alignments: tuple[Alignment, ...]
+    shares: np.ndarray
+    section_weights: Tensor
 
 
-def spread_thirds(depth: int, sections: torch.Tensor) -> torch.Tensor:
-    """Spread the three support sections over the whole query volume.
+def match_volume(
+    descriptors: Tensor, slice_spacing: float, pack: SupportPack, reach: float, slack: float = 0.0
+) -> VolumeMatch:
+    """Match a query with every support scan.
+
+    Args:
+        descriptors: (D, F) of the query's slices.
+        slice_spacing: millimetres between them.
+        pack: the support.
+        reach: share of a support scan's depth by which a structure may lie beyond its extent there
+            and is still looked for.
+        slack: slices of a support scan that come on top.
+    """
+    alignments = []
+    for profile in pack.profiles:
+        similarity = descriptor_similarity(descriptors, profile.descriptors.float())
+        own = profile.slice_spacing
+        ratio = slice_spacing / own if own else 1.0
+        alignments.append(align(similarity.numpy(), ratio))
+    shares = scan_shares(np.array([alignment.similarity for alignment in alignments]))
+    weights = torch.zeros(len(descriptors), *pack.sections.shape[:2])
+    valid = pack.sections.any(-1)  # (N, S)
+    for scan, (profile, alignment) in enumerate(zip(pack.profiles, alignments, strict=True)):
+        own_slices = torch.nonzero(pack.origins[:, 0] == scan).flatten()
+        if not shares[scan] or not len(own_slices):
+            continue
+        places = pack.origins[own_slices, 1].numpy()
+        answering = neighbours(alignment.positions, places, valid[:, own_slices].numpy())
+        answering &= looked_for(alignment.positions, profile, reach * profile.depth + slack)[
+            ..., None
+        ]
+        weights[:, :, own_slices] = torch.from_numpy(answering).float() * float(shares[scan])
+    return VolumeMatch(tuple(alignments), shares, weights)
+
+
+def scan_shares(similarity: np.ndarray) -> np.ndarray:
+    """Weights of the support scans by their similarity to the query, (K,); they add up to 1."""
+    shares = np.exp((similarity - similarity.max()) / _SHARPNESS)
+    shares[shares < _LEAST_SHARE] = 0.0  # the most similar has 1
+    return shares / shares.sum()
+
+
+def neighbours(positions: np.ndarray, places: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The labelled slice of each structure that is nearest to each query slice, and those around.
+
+    Args:
+        positions: (D,) place of each query slice in the support scan.
+        places: (S,) slices of the support scan that serve.
+        valid: bool (N, S), in which of them a structure is labelled.
+
+    Returns:
+        bool (D, N, S); before and after a structure its end slices answer.
+    """
+    result = np.zeros((len(positions), *valid.shape), bool)
+    for index, own in enumerate(valid):
+        if not own.any():
+            continue
+        labelled = places[own]
+        inside = np.clip(positions, labelled.min(), labelled.max())
+        distance = np.abs(inside[:, None] - labelled)
+        near = distance <= np.maximum(distance.min(1, keepdims=True), NEIGHBOURS)
+        result[:, index, own] = near
+    return result
+
+
+def looked_for(positions: np.ndarray, profile: ScanProfile, around: float) -> np.ndarray:
+    """Where each structure is looked for, bool (D, N): its extent and some slices around it."""
+    first, last = profile.extents.numpy().T  # NaN compares as False: not labelled in this scan
+    places = positions[:, None]
+    return (places >= first - around) & (places <= last + around)
+
+
+def spread_thirds(depth: int, sections: Tensor) -> Tensor:
+    """Spread the three support sections over the whole query volume; the plain rule.
 
     Query slice z takes section floor(3 z / depth) for every structure, so it is right only where a
     structure fills the scan as it fills the support; nothing is ever called absent.
@@ -39,7 +123,7 @@ def spread_thirds(depth: int, sections: torch.Tensor) -> torch.Tensor:
     return section_weights(thirds[:, None].expand(-1, sections.shape[0]), sections)
 
 
-def section_weights(chosen: torch.Tensor, sections: torch.Tensor) -> torch.Tensor:
+def section_weights(chosen: Tensor, sections: Tensor) -> Tensor:
     """Weights that let the chosen section of each structure answer.
 
     Args:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from contourpy import contour_generator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,6 +22,9 @@ from fsmis_components.support.support_set import Structure
 
 MAX_SLICES = 12
 COLUMNS = 4
+TILE = 300  # pixels of a slice's width, about: small slices are enlarged by a whole factor
+DPI = 100
+_SLAB = 16  # slices of the label map that are compared at once
 
 
 def save_overlay(
@@ -46,44 +51,56 @@ def save_overlay(
     view = SliceView(image, grid)
     values = [structure.value for structure in structures]
     mask_view = SliceView(Volume(label, image.affine, image.source), grid)
-    chosen = chosen_slices(mask_view.native_labels(), values)
+    held = held_values(mask_view, values)
+    chosen = chosen_slices(np.asarray(held.any(axis=1)))
     slices = torch.cat([view.slices(index, index + 1)[0] for index in chosen]).numpy()
     masks = torch.cat([mask_view.labels(index, index + 1, values) for index in chosen]).numpy()
-    # one mosaic in one axes: a subplot per slice would take seconds
     mosaic, corners = _mosaic(slices)
-    width = 3.0 * min(COLUMNS, len(chosen))
-    height = width * mosaic.shape[0] / mosaic.shape[1]
+    # pixels as they are and one axes for all: resampling, or a subplot per slice, takes far longer
+    scale = max(1, round(TILE / slices.shape[-2]))
+    height, width = (scale * length / DPI for length in mosaic.shape)
     margin = 0.45  # inches for the title above and for the legend below
     figure = Figure(figsize=(width, height + 2 * margin), facecolor="white")
     FigureCanvasAgg(figure)
+    limits = np.quantile(slices, (0.005, 0.995))
+    picture = _grey(mosaic, limits, scale)
+    # below the axes, whose outlines would be hidden otherwise
+    figure.figimage(picture, xo=0, yo=round(margin * DPI), zorder=-1, origin="upper")
     axes = figure.add_axes((0, margin / (height + 2 * margin), 1, height / (height + 2 * margin)))
     axes.set_axis_off()
-    lower, upper = np.quantile(slices, (0.005, 0.995))
-    axes.imshow(mosaic, cmap="gray", vmin=lower, vmax=max(upper, lower + 1e-6), aspect="auto")
+    axes.set(xlim=(-0.5, mosaic.shape[1] - 0.5), ylim=(mosaic.shape[0] - 0.5, -0.5))
     for structure, own in zip(structures, masks.transpose(1, 0, 2, 3), strict=True):
-        if own.any():
-            outlined = _mosaic(own)[0]
-            axes.contour(outlined, [0.5], colors=[structure.colour], linewidths=1.3)
+        lines = _outlines(own, corners)
+        axes.add_collection(LineCollection(lines, colors=[structure.colour], linewidths=1.3))
     for index, (top, left) in zip(chosen, corners, strict=True):
         text = f"{index + 1} of {view.depth}"
         axes.text(left + 3, top + 3, text, color="white", fontsize=7, va="top")
-    present = set(np.unique(label).tolist())
     handles = [
-        Line2D([], [], color=structure.colour, linewidth=3, label=_legend(structure, present))
-        for structure in structures
+        _legend(structure, bool(slices_of_it.any()))
+        for structure, slices_of_it in zip(structures, held.T, strict=True)
     ]
     columns = min(len(structures), 2 * COLUMNS)
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
-    options: dict[str, Any] = {"format": "png", "dpi": 100, "pil_kwargs": {"compress_level": 3}}
+    options: dict[str, Any] = {"format": "png", "dpi": DPI, "pil_kwargs": {"compress_level": 3}}
     return atomic_write(Path(path), lambda unfinished: figure.savefig(unfinished, **options))
 
 
-def chosen_slices(labels: np.ndarray, values: Sequence[int]) -> list[int]:
-    """Up to twelve slices spread over those of (D, h, w) labels that hold one of the values."""
-    candidates = np.flatnonzero(np.isin(labels, values).any(axis=(1, 2)))
+def held_values(view: SliceView, values: Sequence[int]) -> np.ndarray:
+    """Which slices of a label volume hold which value, bool (D, N); looks at a few at a time."""
+    held = np.zeros((view.depth, len(values)), bool)
+    for start in range(0, view.depth, _SLAB):
+        stop = min(start + _SLAB, view.depth)
+        slab = view.native(start, stop)
+        held[start:stop] = np.stack([(slab == value).any((1, 2)) for value in values], axis=1)
+    return held
+
+
+def chosen_slices(held: np.ndarray) -> list[int]:
+    """Up to twelve slices spread over those marked in bool (D,), or over all where none is."""
+    candidates = np.flatnonzero(held)
     if not len(candidates):
-        candidates = np.arange(len(labels))
+        candidates = np.arange(len(held))
     positions = np.linspace(0, len(candidates) - 1, min(MAX_SLICES, len(candidates)))
     return [int(candidates[round(position)]) for position in positions]
 
@@ -103,5 +120,29 @@ def _mosaic(slices: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
     return mosaic, corners
 
 
-def _legend(structure: Structure, present: set[int]) -> str:
-    return structure.name if structure.value in present else f"{structure.name} (not found)"
+def _grey(mosaic: np.ndarray, limits: np.ndarray, scale: int) -> np.ndarray:
+    """Intensities (h, w) between two limits as bytes (scale h, scale w, 3)."""
+    lower, upper = limits
+    share = np.clip((mosaic - lower) / max(upper - lower, 1e-6), 0.0, 1.0)
+    grey = np.rint(share * 255.0).astype(np.uint8)
+    return np.repeat(grey.repeat(scale, 0).repeat(scale, 1)[..., None], 3, axis=2)
+
+
+def _outlines(masks: np.ndarray, corners: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Lines (n, 2), across and down in the mosaic, half way between mask and background."""
+    lines = []
+    for mask, (top, left) in zip(masks, corners, strict=True):
+        picture = np.pad(display_plane(mask), 1)  # closed also at the border of the slice
+        rows, columns = np.nonzero(picture)
+        if not len(rows):
+            continue
+        y, x = rows.min() - 1, columns.min() - 1
+        part = picture[y : rows.max() + 2, x : columns.max() + 2]
+        offset = np.array([left + x - 1, top + y - 1])
+        lines += [line + offset for line in contour_generator(z=part).lines(0.5)]
+    return lines
+
+
+def _legend(structure: Structure, found: bool) -> Line2D:
+    label = structure.name if found else f"{structure.name} (not found)"
+    return Line2D([], [], color=structure.colour, linewidth=3, label=label)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
 
@@ -62,7 +62,7 @@ class RunRecord:
         self._fingerprints: dict[str, list[int]] = {}
 
     def open(self, outputs: Sequence[Path]) -> None:
-        """Take up an earlier run of the same settings.
+        """Take up an earlier run of the same settings, without what it left half-written.
 
         Args:
             outputs: the files that this run would write.
@@ -81,13 +81,13 @@ class RunRecord:
         if earlier.get("run_hash") == self.run_hash:
             self._fingerprints = earlier["cases"]
             self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
-            return
-        taken = next((path for path in outputs if path.exists()), None)
-        if taken is not None:
+        elif taken := next((path for path in outputs if path.exists()), None):
             raise DataError(
                 f"{taken}: already holds the result of a run with another support or other "
                 "settings; choose another --output_dir (nothing was overwritten)."
             )
+        own = (self.output_dir / name for name in ("cases.csv", "run.json", "report.html"))
+        remove_unfinished([*outputs, *own])
 
     def finished(self, case: Case, outputs: Sequence[Path]) -> bool:
         """Whether the case was done by this run's settings and its scan has not changed since."""
@@ -95,19 +95,31 @@ class RunRecord:
         return (
             row is not None
             and row.status == DONE
-            and self._fingerprints.get(case.stem) == fingerprint(case.image)
+            and case.image.exists()
+            and not self.outdated(case)
             and all(path.exists() for path in outputs)
         )
+
+    def outdated(self, case: Case) -> bool:
+        """Whether the case was done for a scan of this name that has been replaced since."""
+        known = self._fingerprints.get(case.stem)
+        return known is not None and case.image.exists() and known != fingerprint(case.image)
 
     def add(self, case: Case, row: CaseRow) -> None:
         """Record a case and rewrite both files."""
         self.rows[case.stem] = row
-        if row.status == DONE:
+        if row.status == DONE and case.image.exists():
             self._fingerprints[case.stem] = fingerprint(case.image)
+        else:
+            self._fingerprints.pop(case.stem, None)
         self.write()
 
     def write(self) -> None:
-        """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files."""
+        """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files.
+
+        Raises:
+            DataError: they cannot be written.
+        """
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         volume_columns = [f"{column}_ml" for column in self.columns]
@@ -124,8 +136,14 @@ class RunRecord:
             "cases": self._fingerprints,
             "rows": {name: vars(row) for name, row in self.rows.items()},
         }
-        atomic_write_text(self.output_dir / "cases.csv", lines.getvalue())
-        atomic_write_text(self.output_dir / "run.json", json.dumps(record, indent=2) + "\n")
+        try:
+            atomic_write_text(self.output_dir / "cases.csv", lines.getvalue())
+            atomic_write_text(self.output_dir / "run.json", json.dumps(record, indent=2) + "\n")
+        except OSError as error:
+            raise DataError(
+                f"{self.output_dir}: cases.csv and run.json could not be written "
+                f"({error.strerror or error}); free some space and give the same command again."
+            ) from error
 
     def _read(self) -> dict[str, Any]:
         try:

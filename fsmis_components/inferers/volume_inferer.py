@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,31 @@ from torch import nn
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume
-from fsmis_components.inferers.matching import SectionMatching, spread_thirds
+from fsmis_components.inferers.clean_up import cleaned
+from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes
+from fsmis_components.inferers.matching import match_volume, spread_thirds
+from fsmis_components.inferers.shape_prior import (
+    PriorRule,
+    log_odds,
+    present_slices,
+    to_cells,
+    to_pixels,
+)
+from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
 from fsmis_components.support.encode import frozen
+from fsmis_components.support.scan_profile import shape_cell
+from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
+
+ABSENT = -40.0  # margin of a structure that is not there, twice the scale of cosines
+
+
+class SlabMargins(NamedTuple):
+    """Margins (n, N, H, W) of a slab's structures."""
+
+    margins: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -28,7 +48,8 @@ class Segmentation:
 
     Args:
         label: (X, Y, Z), the support's label values, 0 elsewhere.
-        uncertainty: float32 (X, Y, Z), 1 minus the largest probability; None unless asked.
+        uncertainty: uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None
+            unless asked.
         pack: the support pack that was used.
     """
 
@@ -37,18 +58,45 @@ class Segmentation:
     pack: SupportPack
 
 
+@dataclass(frozen=True)
+class VolumeSteps:
+    """Steps of the inference of a volume; each can be left out to see what it is worth.
+
+    Attributes:
+        z_matching: slices are matched with the support by what they look like; False spreads the
+            support's thirds over the whole scan, and the other steps that need a match are left
+            out too.
+        shape_prior: the support's shapes say where a structure is to be expected.
+        shape_moves: these shapes are moved to where the network sees the structure.
+        clean_up: as many parts as in the support, without holes.
+    """
+
+    z_matching: bool = True
+    shape_prior: bool = True
+    shape_moves: bool = True
+    clean_up: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, bool):  # the text "false" of a command line counts as true
+                raise DataError(f"{name}: expected True or False, got {value!r}.")
+
+
 class VolumeInferer(Inferer):
     """Segment whole volumes by a support; a query label has no place in its interface.
 
-    Slices go through the network in batches, each once for all structures; margins go back to the
-    scan's grid batch by batch, so no float copy of the volume per structure exists.
+    Each slice is encoded once. Its features say where it lies in the support, which labelled slices
+    answer for it, and, all structures at once, what it shows. Features and margins that exceed a
+    fixed amount wait on disk, and margins go back to the scan's grid batch by batch, so memory does
+    not grow with a float copy of the volume.
 
     Args:
         support: a pack, or the source that resolves one for the network.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         uncertainty: also make the uncertainty map (see `segment_volume`).
-        matching: rule that says which support slices answer for which query slice.
+        steps: what is done besides segmenting slices.
+        prior: how the support's shapes count.
     """
 
     def __init__(
@@ -57,14 +105,17 @@ class VolumeInferer(Inferer):
         batch_size: int = 8,
         amp: bool = False,
         uncertainty: bool = False,
-        matching: SectionMatching = spread_thirds,
+        steps: VolumeSteps | Mapping[str, bool] | None = None,
+        prior: PriorRule | None = None,
     ) -> None:
         super().__init__()
         self.support = support
         self.batch_size = batch_size
         self.amp = amp
         self.uncertainty = uncertainty
-        self.matching = matching
+        self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
+        self.prior = prior or PriorRule()
+        self._shapes: ExpectedShapes | None = None
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -111,8 +162,12 @@ class VolumeInferer(Inferer):
 
     def settings(self) -> dict[str, Any]:
         """What changes a result besides support and network, as JSON values."""
-        matching = getattr(self.matching, "__name__", type(self.matching).__name__)
-        return {"amp": self.amp, "uncertainty": self.uncertainty, "matching": matching}
+        return {
+            "amp": self.amp,
+            "uncertainty": self.uncertainty,
+            "steps": asdict(self.steps),
+            "prior": asdict(self.prior),
+        }
 
     def segment_volume(self, volume: Volume, network: nn.Module) -> Segmentation:
         """Segment one scan.
@@ -130,10 +185,16 @@ class VolumeInferer(Inferer):
         pack = self.resolve(network)
         view = SliceView(volume, pack.grid)
         with frozen(network), torch.inference_mode():
-            slabs = encode_slabs(
+            encoded = encode_slabs(
                 network, volume, view, pack, batch_size=self.batch_size, amp=self.amp
             )
-            return self.segment_slabs(slabs, view, pack, network)
+            with SlabStore() as kept:
+                with SlabStore() as slabs:
+                    for slab in encoded:
+                        slabs.add(slab)
+                    expected = self._look(slabs, view, pack, network, kept)
+                label, doubt = self._assemble(kept, expected, view, pack)
+            return self._finish(label, doubt, view, pack)
 
     def segment_slabs(
         self, slabs: Iterable[Slab], view: SliceView, pack: SupportPack, network: nn.Module
@@ -141,23 +202,100 @@ class VolumeInferer(Inferer):
         """Segment a scan whose slices are encoded already.
 
         Args:
-            slabs: all slices of the scan in order.
+            slabs: all slices of the scan in order; gone through twice.
             view: the scan on the grid of the pack.
             pack: the support.
             network: in evaluation mode, the one that encoded the slices.
         """
-        weights = self.matching(view.depth, pack.sections)
+        with SlabStore() as kept:
+            expected = self._look(slabs, view, pack, network, kept)
+            label, doubt = self._assemble(kept, expected, view, pack)
+        return self._finish(label, doubt, view, pack)
+
+    def _look(
+        self,
+        slabs: Iterable[Slab],
+        view: SliceView,
+        pack: SupportPack,
+        network: nn.Module,
+        kept: SlabStore,
+    ) -> Expected | None:
+        """Keep the margins of all slabs and say where structures are to be expected."""
+        steps, rule = self.steps, self.prior
+        if not steps.z_matching:
+            self._keep_margins(slabs, spread_thirds(view.depth, pack.sections), pack, network, kept)
+            return None
+        descriptors = torch.cat([slice_descriptors(slab.features.high).cpu() for slab in slabs])
+        match = match_volume(
+            descriptors,
+            view.native_spacing[0],
+            pack,
+            # a shape is moved only where the network has looked; a blurred one has faint ends
+            reach=rule.reach_slices if steps.shape_prior and steps.shape_moves else 0.0,
+            slack=1.0 if steps.shape_prior else 0.0,
+        )
+        self._keep_margins(slabs, match.section_weights, pack, network, kept)
+        if not steps.shape_prior:
+            return None
+        evidence, cell = None, shape_cell(pack.grid)
+        if steps.shape_moves:
+            evidence = torch.cat([to_cells(slab.features.margins, cell) for slab in kept])
+        height, width = (-(-length // cell) for length in view.working_size)
+        return self._expected(pack).of(match, evidence, (height, width))
+
+    def _keep_margins(
+        self,
+        slabs: Iterable[Slab],
+        weights: torch.Tensor,
+        pack: SupportPack,
+        network: nn.Module,
+        kept: SlabStore,
+    ) -> None:
+        for slab in slabs:
+            logits = segment_slab(network, slab, pack.state, weights, amp=self.amp)
+            kept.add(Slab(slab.start, slab.stop, SlabMargins(logits[:, 1:].cpu())))
+
+    def _expected(self, pack: SupportPack) -> ExpectedShapes:
+        shapes = self._shapes
+        if shapes is None or shapes.pack is not pack:
+            # one assignment: workers that share this object may make it twice, never half
+            self._shapes = shapes = ExpectedShapes(pack, self.prior)
+        return shapes
+
+    def _assemble(
+        self,
+        margins: Iterable[Slab],
+        expected: Expected | None,
+        view: SliceView,
+        pack: SupportPack,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels and uncertainty (D, h, w) on the scan's grid of margins and expected shapes."""
         values = np.array([0, *(structure.value for structure in pack.structures)])
         values = values.astype(smallest_label_dtype(int(values.max())))
         label = np.zeros((view.depth, *view.native_size), values.dtype)
-        doubt = np.zeros(label.shape, np.float32) if self.uncertainty else None
-        for slab in slabs:
-            logits = segment_slab(network, slab, pack.state, weights, amp=self.amp)
-            logits = view.to_native_logits(logits)
-            label[slab.start : slab.stop] = values[logits.argmax(1).cpu().numpy()]
+        doubt = np.zeros(label.shape, np.uint8) if self.uncertainty else None
+        for slab in margins:
+            own = slab.features.margins
+            if expected is not None:
+                shape = expected.likely[slab.start : slab.stop]
+                own = own + self.prior.weight * to_pixels(
+                    log_odds(shape), shape_cell(pack.grid), view.working_size
+                )
+                own = own.masked_fill(~present_slices(shape)[..., None, None], ABSENT)
+            # channel 0 is the background, whose margin is zero
+            logits = view.to_native_logits(torch.cat([torch.zeros_like(own[:, :1]), own], 1))
+            label[slab.start : slab.stop] = values[logits.argmax(1).numpy()]
             if doubt is not None:
                 largest = logits.softmax(1).amax(1)
-                doubt[slab.start : slab.stop] = (1.0 - largest).cpu().numpy()
+                doubt[slab.start : slab.stop] = (255 * (1.0 - largest)).round().numpy()
+        return label, doubt
+
+    def _finish(
+        self, label: np.ndarray, doubt: np.ndarray | None, view: SliceView, pack: SupportPack
+    ) -> Segmentation:
+        if self.steps.clean_up and self.steps.z_matching:
+            values = [structure.value for structure in pack.structures]
+            label = cleaned(label, values, self._expected(pack).builds())
         uncertainty = None if doubt is None else view.restack(doubt)
         return Segmentation(view.restack(label), uncertainty, pack)
 

@@ -56,5 +56,7 @@ class ConfidentCells(nn.Module):
         count = min(max(self.fewest, math.ceil(self.share * known.shape[-1])), known.shape[-1])
         least = known.topk(count, dim=-1).values[..., -1:].clamp_min(0)
         sure = known > threshold
-        sure = torch.where(sure.any(-1, keepdim=True), sure, known >= least)
+        # as torch.where(some, sure, known >= least), which onnxruntime has not for bools
+        some = sure.any(-1, keepdim=True)
+        sure = sure | (torch.logical_not(some) & (known >= least))
         return sure.reshape(probability.shape)

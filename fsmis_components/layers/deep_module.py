@@ -84,7 +84,8 @@ class _Unet(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         tokens = self.norm(x.flatten(2).transpose(1, 2))  # (B, h * w, C)
-        answer = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        # a view, that PyTorch not take its fused self-attention, which ONNX has not
+        answer = self.attention(tokens.view_as(tokens), tokens, tokens, need_weights=False)[0]
         return answer.transpose(1, 2).reshape(x.shape)
 
 

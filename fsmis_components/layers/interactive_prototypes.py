@@ -181,11 +181,13 @@ class InteractivePrototypes(nn.Module):
         pairs = high.repeat_interleave(q, 0)
         front = self.foreground_peak(pairs, foreground.flatten(0, 1))
         back = self.background_peak(pairs, background.flatten(0, 1))
-        return torch.stack([back, front], 1).unflatten(0, [b, q])
+        return torch.stack([back, front], 1).reshape([b, q, 2, high.shape[1]])
 
     def margins(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """Return the margins (B, Q, h, w) of features (B, C, h, w) by prototypes (B, Q, 2, C)."""
         flat = prototypes.to(features.dtype).flatten(1, 2).unsqueeze(2)
         scores = prototype_similarity(features, flat, reduction="max", scale=self.scale)
-        scores = scores.unflatten(1, [prototypes.shape[1], 2])
+        b, h, w = features.shape[0], features.shape[2], features.shape[3]
+        # by the features' shape: for the exporter to ONNX the batch of the scores is a constant
+        scores = scores.reshape([b, prototypes.shape[1], 2, h, w])
         return scores[:, :, 1] - scores[:, :, 0]

@@ -89,7 +89,7 @@ class PeakPrototypes(nn.Module):
 
     def _mean_of_highest(self, values: Tensor, inside: Tensor) -> Tensor:
         """Return (P, C) of cells inside (P, 1, L); pairs differ in how many are averaged."""
-        length = values.shape[2]
+        length = int(values.shape[2])  # tracing gives a tensor, which cannot be rounded
         # enough for the largest set there can be: to read the sets' sizes would halt a GPU
         number = min(max(int(round(self.share * length)), self.fewest), length)
         highest = values.gather(2, _hidden(values.detach(), inside).topk(number, 2)[1])  # falling

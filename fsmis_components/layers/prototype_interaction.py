@@ -130,7 +130,8 @@ class _InteractionLayer(nn.Module):
     def forward(self, tokens: Tensor, types: Tensor) -> Tensor:
         # a class is an element of the batch, so that it sees its own two tokens only
         x = (self.attention_norm(tokens) + types).flatten(0, 1)  # (P * 2, 2, C)
-        exchanged = self.attention(x, x, x, need_weights=False)[0]
+        # a view, that PyTorch not take its fused self-attention, which ONNX has not
+        exchanged = self.attention(x.view_as(x), x, x, need_weights=False)[0]
         tokens = tokens + exchanged.reshape(tokens.shape)
         tokens = suppress(tokens, torch.sigmoid(self.gamma_logit))
         x = self.forward_norm(tokens) + types

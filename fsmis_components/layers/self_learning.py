@@ -100,7 +100,7 @@ class SelfLearningDecoder(nn.Module):
         for i, path in enumerate(self.paths):
             decoded = path(torch.cat([given[i], answer, hints], 1), slices[3], low, edge)
             margins = margins + decoded if i == 0 else margins - decoded
-        return margins.unflatten(0, [b, q])
+        return margins.reshape([b, q, margins.shape[-2], margins.shape[-1]])
 
 
 class _Path(nn.Module):
@@ -139,7 +139,8 @@ class _Path(nn.Module):
         x = self.own(own)
         if self.reduce is not None and self.shared is not None:
             shared = self.shared(self.reduce(high))
-            x = x + shared.repeat_interleave(x.shape[0] // shared.shape[0], 0)
+            # each slice's map is added to those of its Q pairs
+            x = (x.unflatten(0, [shared.shape[0], -1]) + shared.unsqueeze(1)).flatten(0, 1)
         x = F.relu(self.norm(x))
         if low is not None:
             x = torch.cat([resize_logits(x, (low.shape[-2], low.shape[-1])), low], 1)

@@ -1,6 +1,6 @@
 """SSL-ALPNet: slices are segmented by adaptive local prototypes (Ouyang et al., TMI 2022)."""
 
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -206,6 +206,11 @@ class ALPNet(FewShotNetwork):
         return self._similarity(query, mean.unsqueeze(2), valid)
 
     def _similarity(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
+        one_support = prototypes.shape[0] == 1 and valid.shape[0] == 1
+        exported = torch.jit.is_scripting() or torch.jit.is_tracing()
+        if one_support and exported and self.similarity_backend == "auto":
+            # export takes the plain form, which makes the scores of all prototypes at once
+            return self._similarity_of_used(query, prototypes, valid)
         return prototype_similarity(
             query,
             prototypes,
@@ -214,6 +219,19 @@ class ALPNet(FewShotNetwork):
             scale=self.scale,
             backend=self.similarity_backend,
         )
+
+    def _similarity_of_used(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
+        """Return as :func:`_similarity`, structure by structure, of its valid prototypes alone."""
+        maps: List[Tensor] = []
+        for n in range(valid.shape[1]):
+            used = torch.where(valid[0, n])[0]
+            own = prototypes[:, min(n, prototypes.shape[1] - 1)]  # (1, P, C)
+            if used.shape[0] == 0:
+                maps.append(torch.zeros_like(query[:, :1]))
+            else:
+                own = own.index_select(1, used).unsqueeze(1)
+                maps.append(prototype_similarity(query, own, reduction="softmax", scale=self.scale))
+        return torch.cat(maps, 1)
 
     def _to_features(self, masks: Tensor, features: SliceFeatures) -> Tensor:
         """Resize masks (B, N, H, W) to the features; the encoder's padding belongs to nothing."""

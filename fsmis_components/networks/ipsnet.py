@@ -234,21 +234,17 @@ class IPSNet(FewShotNetwork):
         weights = weights.expand(b, -1, -1)  # (B, N, S)
         n, s = weights.shape[1], weights.shape[2]
         total = weights.sum(-1)[..., None, None]
-        if section_weights is None:
+        if section_weights is None and state["valid"].shape[0] == 1:
+            margins = self._summed(query_features, state, 0, weights[0])
+        elif section_weights is None:
             decided = self._answer(query_features, state, None, None).decided.unflatten(1, [n, s])
             margins = (decided * weights[..., None, None]).sum(2)
         else:
             margins = torch.zeros([b, n, size[0], size[1]], device=weights.device)
             # slice by slice, so that features of pairs never exist for the whole batch
             for i in range(b):
-                used = torch.where(weights[i].flatten() > 0)[0]
-                if used.shape[0] > 0:
-                    slices = take_slices(query_features, i, i + 1)
-                    found = self._answer(slices, select_pairs(state, i, used), None, None).decided
-                    # (N, Q): a product is the same sum each time, adding by index is not on a GPU
-                    share = F.one_hot(used // s, n).transpose(0, 1) * weights[i].flatten()[used]
-                    summed = torch.matmul(share, found[0].float().flatten(1))
-                    margins[i] = summed.reshape(margins[i].shape)
+                slices = take_slices(query_features, i, i + 1)
+                margins[i] = self._summed(slices, state, i, weights[i])[0]
         averaged = torch.where(total > 0, margins / total.clamp_min(1e-12), self.absent_margin)
         return with_background(averaged)
 
@@ -321,6 +317,24 @@ class IPSNet(FewShotNetwork):
             known,
             told,
         )
+
+    def _summed(
+        self, query: IPSFeatures, state: SupportState, batch: int, weights: Tensor
+    ) -> Tensor:
+        """Return margins (B, N, H, W), summed over the sections by their weights (N, S).
+
+        Pairs of weight 0 cost nothing. The state of the batch's position answers for all B slices.
+        """
+        b, size = query.mid.shape[0], query.image_size
+        n, s = weights.shape[0], weights.shape[1]
+        used = torch.where(weights.flatten() > 0)[0]  # Q of the N * S pairs
+        if used.shape[0] == 0:
+            return torch.zeros([b, n, size[0], size[1]], device=weights.device)
+        found = self._answer(query, select_pairs(state, batch, used), None, None).decided
+        # (N, Q): a product is the same sum each time, adding by index is not on a GPU
+        share = F.one_hot(used // s, n).transpose(0, 1) * weights.flatten()[used]
+        summed = torch.matmul(share, found.float().flatten(2))
+        return summed.reshape([b, n, size[0], size[1]])
 
     def _prototype_loss(
         self, answer: PairMaps, query: IPSFeatures, state: SupportState, known: Tensor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
+from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.support.draw_seeds import draw_seeds
+from fsmis_components.support.scan_profile import profile_scan, shape_cell
 from fsmis_components.support.sections import plan_sections
+from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import (
     SupportPack,
     network_method,
@@ -36,7 +39,7 @@ def build_support_pack(
     batch_size: int = 8,
     amp: bool = False,
 ) -> SupportPack:
-    """Encode the labelled slices of every support scan: three sections per structure, or all.
+    """Encode the support scans: labelled slices become the state, all slices the profile along z.
 
     Args:
         network: any network of the contract; left in the mode in which it came.
@@ -62,41 +65,51 @@ def build_support_pack(
     if normalisation is None:
         normalisation = Normalisation(modality=resolve_modality(first, modality))
     values = [structure.value for structure in support_set.structures]
-    images, masks, seeds, tables = [], [], [], []
-    for scan in support_set.scans:
-        image, mask, table = _scan_sections(
-            scan, grid, normalisation, values, support_set.slices == "all"
-        )
-        tables.append(table)
-        if table.shape[1]:  # a scan may hold none of the wanted structures
-            images.append(image)
-            masks.append(mask)
-            seeds.append(draw_seeds(image, mask))
-    sections = torch.cat(tables, dim=1)  # (N, S, 3)
+    views = [SliceView(scan.image, grid) for scan in support_set.scans]
+    size = tuple(max(view.working_size[axis] for view in views) for axis in (0, 1))
+    parts: list[_EncodedScan] = []
+    with frozen(network), torch.no_grad():
+        for scan, view in zip(support_set.scans, views, strict=True):
+            plan = _plan_scan(scan, view, values, support_set.slices == "all")
+            normalise = fit_normaliser(scan.image, normalisation)
+            parts.append(_encode_scan(network, view, plan, normalise, size, batch_size, amp))
+    sections = torch.cat([part.plan.sections for part in parts], dim=1)  # (N, S, 3)
     for structure, used in zip(support_set.structures, sections.flatten(1).any(1), strict=True):
         if not used:
             raise DataError(
                 f"{support_set.source}: structure {structure.name} (label value {structure.value}) "
                 f"is smaller than one pixel at spatial_size {spatial_size}; raise --spatial_size."
             )
-    size = tuple(max(image.shape[axis] for image in images) for axis in (-2, -1))
-    image = torch.cat([_pad_to(part, size, float(part.min())) for part in images])
-    mask = torch.cat([_pad_to(part, size, 0.0) for part in masks])
+    features = join_features([part.features for part in parts if part.plan.chosen])
+    device = network_device(network)
     with frozen(network), torch.no_grad():
-        features = encode_slices(network, image, batch_size=batch_size, amp=amp)
-        device = network_device(network)
         state = network.build_support(  # type: ignore[operator]
             features,
-            mask[None].to(device),
+            torch.cat([part.masks for part in parts])[None].to(device),
             sections.any(-1).T[None].to(device),
-            torch.cat(seeds)[None].to(device),
+            torch.cat([part.seeds for part in parts])[None].to(device),
         )
+    trusted = grid.spacing is not None
     return SupportPack(
         state={
             key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
             for key, value in state.items()
         },
         sections=sections,
+        origins=torch.tensor(
+            [(scan, place) for scan, part in enumerate(parts) for place in part.plan.chosen]
+        ),
+        profiles=tuple(
+            profile_scan(
+                scan.name,
+                view.native_spacing[0] if trusted else None,
+                part.descriptors,
+                part.plan.masks,
+                part.plan.labelled,
+                shape_cell(grid),
+            )
+            for scan, view, part in zip(support_set.scans, views, parts, strict=True)
+        ),
         structures=support_set.structures,
         grid=grid,
         normalisation=normalisation,
@@ -129,6 +142,12 @@ def join_features(parts: Sequence[Any]) -> Any:
             for index, entry in enumerate(first)
         )
     )
+
+
+def chosen_features(features: Any, index: Sequence[int]) -> Any:
+    """The features of some slices; what is no tensor is kept."""
+    rows = list(index)
+    return type(features)(*(entry[rows] if torch.is_tensor(entry) else entry for entry in features))
 
 
 @contextmanager
@@ -170,23 +189,77 @@ def structure_slices(
     return [torch.nonzero(column).flatten().tolist() for column in present.T], masks
 
 
-def _scan_sections(
-    scan: SupportScan,
-    grid: SliceGrid,
-    normalisation: Normalisation,
-    values: Sequence[int],
-    every_slice: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images (S, 1, H, W), masks (S, N, H, W) and section table (N, S, 3) of one scan."""
-    view = SliceView(scan.image, grid)
-    slices, masks = structure_slices(SliceView(scan.label, grid), values)
-    chosen, table = plan_sections(slices, every_slice)
-    normalise = fit_normaliser(scan.image, normalisation)
-    if not chosen:
-        height, width = view.working_size
-        return torch.zeros(0, 1, height, width), torch.zeros(0, len(values), height, width), table
-    image = torch.cat([normalise(view.slices(index, index + 1)) for index in chosen])
-    return image, masks[chosen].float(), table
+@dataclass(frozen=True)
+class _ScanPlan:
+    """What of a support scan is to be encoded.
+
+    Attributes:
+        masks: bool (Z, N, H, W), the structures at the working resolution.
+        chosen: slices that serve, ascending (S of them).
+        sections: bool (N, S, 3).
+    """
+
+    masks: torch.Tensor
+    chosen: list[int]
+    sections: torch.Tensor
+
+    @property
+    def labelled(self) -> torch.Tensor:
+        """Slices in which each structure is labelled, bool (Z, N)."""
+        return self.masks.flatten(2).any(-1)
+
+
+@dataclass(frozen=True)
+class _EncodedScan:
+    """A support scan after the encoder; features, masks and seeds are of the chosen slices."""
+
+    plan: _ScanPlan
+    features: Any
+    masks: torch.Tensor
+    seeds: torch.Tensor
+    descriptors: torch.Tensor
+
+
+def _plan_scan(
+    scan: SupportScan, view: SliceView, values: Sequence[int], every_slice: bool
+) -> _ScanPlan:
+    slices, masks = structure_slices(SliceView(scan.label, view.grid), values)
+    chosen, sections = plan_sections(slices, every_slice)
+    return _ScanPlan(masks, chosen, sections)
+
+
+def _encode_scan(
+    network: nn.Module,
+    view: SliceView,
+    plan: _ScanPlan,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
+    size: tuple[int, ...],
+    batch_size: int,
+    amp: bool,
+) -> _EncodedScan:
+    """Encode all slices of a scan, once; the features of those without a label are not kept."""
+    kept: list[Any] = []
+    seeds: list[torch.Tensor] = []
+    descriptors: list[torch.Tensor] = []
+    masks = plan.masks[plan.chosen].float()
+    for start in range(0, view.depth, batch_size):
+        stop = min(start + batch_size, view.depth)
+        image = normalise(view.slices(start, stop))
+        padded = _pad_to(image, size, float(image.min()))
+        features = encode_slices(network, padded, batch_size=batch_size, amp=amp)
+        descriptors.append(slice_descriptors(features.high).cpu())
+        own = [place - start for place in plan.chosen if start <= place < stop]
+        if own:
+            done = sum(part.shape[0] for part in seeds)
+            seeds.append(draw_seeds(image[own], masks[done : done + len(own)]))
+            kept.append(chosen_features(features, own))
+    return _EncodedScan(
+        plan,
+        join_features(kept) if kept else None,
+        _pad_to(masks, size, 0.0),
+        torch.cat(seeds) if seeds else torch.zeros(0, len(plan.sections), dtype=torch.int64),
+        torch.cat(descriptors),
+    )
 
 
 def _pad_to(tensor: torch.Tensor, size: tuple[int, ...], value: float) -> torch.Tensor:

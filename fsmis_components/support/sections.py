@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 NUM_SECTIONS = 3
+# labelled slices of a structure that serve: thin slices are alike, and each costs time and memory
+MOST_SLICES = 48
 
 
 def section_slices(slices: Sequence[int]) -> tuple[int, int, int]:
@@ -38,8 +40,8 @@ def plan_sections(
 
     Args:
         slices: per structure the slices that contain it, ascending; empty where it is absent.
-        every_slice: each slice that contains a structure serves, for the third in which it lies;
-            otherwise one slice per third.
+        every_slice: each slice that contains a structure serves, for the third in which it lies
+            (at most `MOST_SLICES`, evenly spread); otherwise one slice per third.
 
     Returns:
         The slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
@@ -59,7 +61,10 @@ def _sections_of(slices: Sequence[int], every_slice: bool) -> set[tuple[int, int
     """Pairs of a slice and a section that it stands for; each section has at least one slice."""
     pairs = {(index, section) for section, index in enumerate(section_slices(slices))}
     if every_slice:
-        pairs |= {(index, section_of_slice(index, slices[0], slices[-1])) for index in slices}
+        count = min(len(slices), MOST_SLICES)
+        spread = np.linspace(0, len(slices) - 1, count).round().astype(int)
+        served = [slices[place] for place in spread]
+        pairs |= {(index, section_of_slice(index, slices[0], slices[-1])) for index in served}
     return pairs
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from torch import nn
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.support_pack import SupportPack, weights_hash
-from fsmis_components.support.support_set import Wanted, load_support_set
+from fsmis_components.support.support_set import LabelledSlices, Wanted, load_support_set
 
 
 class SupportSource:
@@ -28,6 +30,8 @@ class SupportSource:
         support_ids: which scans of `support_dir` to use; one id, several, or text "1,2".
         structures: label values or names, see `load_support_set`.
         num_shots: use only the first so many scans.
+        labelled_slices: "all", or "sections": three of each structure and scan, which makes a small
+            pack.
         spatial_size: see `build_support_pack`.
         modality: see `build_support_pack`.
         slice_axis: see `build_support_pack`.
@@ -46,6 +50,7 @@ class SupportSource:
         support_ids: Sequence[str | int] | str | int | None = None,
         structures: Wanted = None,
         num_shots: int | None = None,
+        labelled_slices: LabelledSlices = "all",
         spatial_size: int = 256,
         modality: str = "auto",
         slice_axis: str | int = "auto",
@@ -60,6 +65,9 @@ class SupportSource:
         self.support_ids = support_ids
         self.structures = structures
         self.num_shots = num_shots
+        if labelled_slices not in get_args(LabelledSlices):
+            raise DataError(f"labelled_slices: expected all or sections, got {labelled_slices!r}.")
+        self.labelled_slices = labelled_slices
         self.spatial_size = spatial_size
         self.modality = modality
         self.slice_axis = slice_axis
@@ -97,7 +105,7 @@ class SupportSource:
             )
             pack = build_support_pack(
                 network,
-                support_set,
+                replace(support_set, slices=self.labelled_slices),
                 spatial_size=self.spatial_size,
                 modality=self.modality,
                 slice_axis=self.slice_axis,

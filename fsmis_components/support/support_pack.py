@@ -20,12 +20,15 @@ from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.layers.support_state import SupportState, check_state
+from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.support_set import Structure, Wanted, choose_structures
 
-FORMAT = 1
+FORMAT = 2
 _METADATA_KEY = "fsmis_support_pack"
 _STATE_PREFIX = "state."
 _SECTIONS_KEY = "sections"
+_ORIGINS_KEY = "origins"
+_SCAN_PREFIX = "scan."
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class SupportPack:
         state: the network's support state, tensors (1, N, S, ...) on the CPU.
         sections: bool (N, S, 3): support slice s is section k (lower, middle, upper third) of
             structure n.
+        origins: int64 (S, 2): support slice s is slice `origins[s, 1]` of scan `origins[s, 0]`.
+        profiles: what is known of each support scan along z.
         structures: names, label values and colours, in the order of the network's channels.
         grid: working geometry; queries are brought to it.
         normalisation: intensity rule; queries are normalised by it.
@@ -48,6 +53,8 @@ class SupportPack:
 
     state: SupportState
     sections: torch.Tensor
+    origins: torch.Tensor
+    profiles: tuple[ScanProfile, ...]
     structures: tuple[Structure, ...]
     grid: SliceGrid
     normalisation: Normalisation
@@ -62,9 +69,14 @@ class SupportPack:
         path = Path(path)
         tensors = {_STATE_PREFIX + key: value.contiguous() for key, value in self.state.items()}
         tensors[_SECTIONS_KEY] = self.sections.contiguous()
+        tensors[_ORIGINS_KEY] = self.origins.contiguous()
+        for index, profile in enumerate(self.profiles):
+            for key, value in profile.tensors().items():
+                tensors[f"{_SCAN_PREFIX}{index}.{key}"] = value.contiguous()
         content = {
             "format": FORMAT,
             "structures": [asdict(structure) for structure in self.structures],
+            "scans": [profile.facts() for profile in self.profiles],
             "grid": self.grid.to_dict(),
             "normalisation": self.normalisation.to_dict(),
             "method": self.method,
@@ -110,6 +122,17 @@ class SupportPack:
                     if key.startswith(_STATE_PREFIX)
                 },
                 sections=tensors[_SECTIONS_KEY],
+                origins=tensors[_ORIGINS_KEY],
+                profiles=tuple(
+                    ScanProfile(
+                        **facts,
+                        **{
+                            name: tensors[f"{_SCAN_PREFIX}{index}.{name}"]
+                            for name in ScanProfile.TENSORS
+                        },
+                    )
+                    for index, facts in enumerate(content["scans"])
+                ),
                 structures=tuple(Structure(**entry) for entry in content["structures"]),
                 grid=SliceGrid.from_dict(content["grid"]),
                 normalisation=Normalisation.from_dict(content["normalisation"]),
@@ -167,6 +190,7 @@ class SupportPack:
                 for key, value in self.state.items()
             },
             sections=self.sections[index],
+            profiles=tuple(profile.selected(index) for profile in self.profiles),
             structures=tuple(
                 replace(structure, colour=colour)
                 for structure, colour in zip(chosen, colours, strict=True)
@@ -179,7 +203,7 @@ class SupportPack:
 
 
 @exit_on_data_error
-def stored_state(path: str | Path) -> SupportState | None:
+def stored_state(path: str | Path | None) -> SupportState | None:
     """The state of a stored pack, for a network that is to be exported with it.
 
     Returns:
@@ -188,7 +212,7 @@ def stored_state(path: str | Path) -> SupportState | None:
     Raises:
         SystemExit: the file is no support pack.
     """
-    return SupportPack.load(path).state if Path(path).is_file() else None
+    return SupportPack.load(path).state if path and Path(path).is_file() else None
 
 
 def content_hash(pack: SupportPack) -> str:
@@ -202,11 +226,16 @@ def content_hash(pack: SupportPack) -> str:
                 "method": pack.method,
                 "weights_hash": pack.weights_hash,
                 "settings": pack.settings,
+                "scans": [profile.slice_spacing for profile in pack.profiles],
             },
             sort_keys=True,
         ).encode()
     )
-    _digest_tensors(digest, {**pack.state, _SECTIONS_KEY: pack.sections})
+    _digest_tensors(
+        digest, {**pack.state, _SECTIONS_KEY: pack.sections, _ORIGINS_KEY: pack.origins}
+    )
+    for profile in pack.profiles:
+        _digest_tensors(digest, profile.tensors())
     return digest.hexdigest()
 
 

@@ -69,13 +69,13 @@ class SupportSet:
         scans: one to a few labelled scans (shots).
         structures: what to segment, in the order of the network's channels.
         source: the folder, for messages.
-        slices: which labelled slices serve: "sections", three per structure and scan, or "all".
+        slices: which labelled slices serve: "all", or "sections", three per structure and scan.
     """
 
     scans: tuple[SupportScan, ...]
     structures: tuple[Structure, ...]
     source: str = "support"
-    slices: LabelledSlices = "sections"
+    slices: LabelledSlices = "all"
 
 
 def load_support_set(

@@ -240,7 +240,11 @@ def test_a_mistake_ends_the_real_command(
             {"support_dir": None, "default_pack": "none.safetensors"},
             "no support: give a folder of labelled scans with --support_dir",
         ),
-        (_nothing, {"default_pack": __file__}, "not a readable support pack"),
+        (
+            _nothing,
+            {"support_dir": None, "default_pack": __file__},
+            "not a readable support pack",
+        ),
         (_nothing, {"weights": "none.pt"}, "none.pt: no such weights file"),
     ],
 )

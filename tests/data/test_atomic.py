@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmis_components.data.atomic import atomic_write, atomic_write_text
+from fsmis_components.data.atomic import atomic_write, atomic_write_text, remove_unfinished
 
 
 def test_writes_text_into_a_new_folder(tmp_path: Path):
@@ -48,3 +48,18 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         atomic_write_text(tmp_path / "file" / "a.txt", "text")
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):
+    names = []
+
+    def write(unfinished: Path) -> None:
+        names.append(unfinished.name)
+        unfinished.write_bytes(b"half")
+
+    atomic_write(tmp_path / "Scan_seg.nii.gz", write)
+    kept = ["Scan_seg.nii.gz", ".hidden", ".0123456789ab.other.nii.gz", "0123456789ab.scan.nii.gz"]
+    for name in [*kept[1:], names[0]]:  # the last as if the process had been killed
+        (tmp_path / name).write_bytes(b"")
+    remove_unfinished([tmp_path / "Scan_seg.nii.gz", tmp_path / "no folder" / "a.png"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_series import write_dicom
 from volume_samples import stored_as
 
 from fsmis_components.data.dicom import is_dicom_series, load_dicom_series
@@ -11,52 +12,13 @@ from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask
 
 ROWS, COLUMNS = 6, 5
-AXIAL = (1, 0, 0, 0, 1, 0)
 
 
-def write_series(
-    folder: Path,
-    positions=(0.0, 4.0, 8.0, 12.0),
-    *,
-    orientation=AXIAL,
-    tilt=0.0,
-    slope=1,
-    intercept=-1024,
-    **changes,
-) -> np.ndarray:
-    """A series whose file names run against the positions; returns the stored (z, rows, columns).
-
-    `changes` are set on the second file only; None removes the element.
-    """
-    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
-    folder.mkdir(exist_ok=True)
-    normal = np.cross(orientation[:3], orientation[3:])
+def write_series(folder: Path, positions=(0.0, 4.0, 8.0, 12.0), **settings) -> np.ndarray:
+    """Write slices of noise and return what is stored (z, rows, columns)."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 3000, (len(positions), ROWS, COLUMNS)).astype(np.int16)
-    for index, position in enumerate(positions):
-        data = pydicom.Dataset()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-        uid = f"1.2.3.{index + 1}"
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
-        data.SeriesInstanceUID = "1.2.3"
-        data.Rows, data.Columns, data.SamplesPerPixel = ROWS, COLUMNS, 1
-        data.PhotometricInterpretation = "MONOCHROME2"
-        data.BitsAllocated = data.BitsStored = 16
-        data.HighBit, data.PixelRepresentation = 15, 1
-        data.PixelSpacing = [2.0, 0.5]  # between rows, between columns
-        data.ImageOrientationPatient = [float(value) for value in orientation]
-        shifted = np.array([10.0, 20.0, 30.0]) + normal * position + [0, tilt * position, 0]
-        data.ImagePositionPatient = [float(value) for value in shifted]
-        data.RescaleSlope, data.RescaleIntercept = slope, intercept
-        data.PixelData = pixels[index].tobytes()
-        for name, value in changes.items() if index == 1 else ():
-            if value is None:
-                delattr(data, name)
-            else:
-                setattr(data, name, value)
-        data.save_as(folder / f"slice_{len(positions) - index}", enforce_file_format=True)
+    write_dicom(folder, pixels, positions, **settings)
     return pixels
 
 
@@ -136,6 +98,56 @@ def test_rejects(tmp_path, positions, changes, message):
     assert str(caught.value).startswith(f"{folder}: {message}")
 
 
+def cut(content: bytes) -> bytes:
+    return content[: content.index(b"\x28\x00\x10\x00US")]  # before Rows
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "not readable as a slice, as the files beside it are; copy or exp"),
+        (lambda content: bytes(len(content)), "not readable as a slice, as the files beside it"),
+        (cut, "not readable as a slice, as the files beside it are; copy or export the series"),
+        (lambda content: content[:-9], "this slice cannot be decoded"),
+        (
+            lambda content: content.replace(b"10.0\\20.0\\30.0", b"10.0\\20x0\\30.0"),
+            "this DICOM file is damaged (could not convert string to float: '20x0'); copy or exp",
+        ),
+    ],
+    ids=["empty", "zeros", "cut", "short", "letters"],
+)
+def test_a_damaged_end_is_not_left_out(tmp_path, damage, message):
+    """Without its first slice the series would still be even."""
+    write_series(tmp_path / "series")
+    first = tmp_path / "series" / "slice_4"
+    content = first.read_bytes()
+    assert damage(content) != content
+    first.write_bytes(damage(content))
+    assert is_dicom_series(tmp_path / "series")
+    with pytest.raises(DataError) as caught:
+        load_image(tmp_path / "series")
+    assert str(caught.value).startswith(f"{first}: {message}")
+
+
+def test_a_report_beside_the_slices_is_no_slice(tmp_path):
+    pixels = write_series(tmp_path / "series")
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    report = pydicom.dcmread(tmp_path / "series" / "slice_1")
+    for name in ("Rows", "Columns", "PixelData"):
+        delattr(report, name)
+    report.SeriesInstanceUID = "1.2.9"
+    report.save_as(tmp_path / "series" / "slice_0", enforce_file_format=True)
+    assert load_image(tmp_path / "series").shape == pixels.T.shape
+
+
+def test_one_slice_out_of_the_range_of_int16_makes_it_float(tmp_path):
+    pixels = write_series(tmp_path / "series", RescaleSlope=100)
+    voxels, _ = load_dicom_series(tmp_path / "series")
+    slopes = np.array([1, 100, 1, 1])[:, None, None]
+    assert voxels.dtype == np.float32
+    np.testing.assert_array_equal(voxels, (pixels * slopes - 1024.0).transpose(2, 1, 0))
+
+
 def test_rejects_what_cannot_be_decoded(tmp_path):
     write_series(tmp_path / "series", PixelData=b"xx")
     with pytest.raises(DataError, match=r"slice_3: this slice cannot be decoded .* by dcm2niix\."):
@@ -151,6 +163,7 @@ def test_rejects_other_folders(tmp_path):
 
 
 def test_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "1.dcm").write_bytes(b"any")
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(DataError, match=r"reading DICOM needs pydicom; install it by 'pip install"):
         load_image(tmp_path)

@@ -11,7 +11,7 @@ from volume_samples import ORIENTATIONS, organ_label, ras_affine, save_nifti, st
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.stored_array import StoredArray
-from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask, save_scalar
+from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask, save_shares
 
 SHAPE = (5, 4, 3)
 
@@ -265,12 +265,13 @@ def test_mask_takes_the_smallest_type(tmp_path, largest, dtype):
     np.testing.assert_array_equal(load_label(saved).data, label)
 
 
-def test_scalar_map(tmp_path):
+def test_shares_come_back_from_a_byte_each(tmp_path):
     source = template(tmp_path / "a.nii.gz")
-    values = np.random.default_rng(0).random(SHAPE)
-    saved = load_image(save_scalar(tmp_path / "b.nii.gz", values, source))
-    assert saved.data.dtype == np.float32
-    np.testing.assert_array_equal(saved.data, values.astype(np.float32))
+    steps = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
+    saved = nibabel.load(save_shares(tmp_path / "b.nii.gz", steps, source))
+    assert saved.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(saved.get_fdata(), steps / 255, atol=1e-7)
+    np.testing.assert_array_equal(saved.dataobj.get_unscaled(), steps)
 
 
 def test_same_mask_gives_the_same_bytes(tmp_path):

@@ -1,8 +1,17 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from fsmis_components.inferers.matching import section_weights, spread_thirds
+from fsmis_components.inferers.matching import (
+    looked_for,
+    neighbours,
+    scan_shares,
+    section_weights,
+    spread_thirds,
+)
+from fsmis_components.support.scan_profile import ScanProfile
 
 # structure 0: slices 0, 1, 2 are its sections; structure 1: slice 3 answers for all three
 SECTIONS = torch.zeros(2, 4, 3, dtype=torch.bool)
@@ -32,3 +41,35 @@ def test_an_absent_structure_has_no_weight() -> None:
     chosen = torch.tensor([[2, -1], [-1, 0]])
     weights = section_weights(chosen, SECTIONS)
     assert weights.tolist() == [[[0, 0, 1, 0], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 1]]]
+
+
+def test_the_nearest_labelled_slices_answer() -> None:
+    places = np.array([3, 4, 5, 6, 9])
+    valid = np.array([[True, True, True, True, False], [False, False, False, True, True]])
+    near = neighbours(np.array([-5.0, 4.2, 8.0]), places, valid)
+    assert near[0, 0].tolist() == [True, True, True, False, False]  # before its first slice
+    assert near[1, 0].tolist() == [True, True, True, True, False]
+    assert near[0, 1].tolist() == [False, False, False, True, False]
+    assert near[2, 1].tolist() == [False, False, False, True, True]
+    assert not neighbours(np.zeros(1), places, np.zeros((1, 5), bool)).any()
+
+
+def test_a_structure_is_looked_for_in_its_extent() -> None:
+    profile = ScanProfile(
+        "scan",
+        None,
+        torch.zeros(10, 1),
+        torch.zeros(2, 10, 1, 1, dtype=torch.uint8),
+        torch.tensor([[2.5, 6.5], [float("nan")] * 2]),
+    )
+    places = np.array([1.0, 2.0, 3.0, 7.0, 8.0])
+    assert looked_for(places, profile, 0.0)[:, 0].tolist() == [False, False, True, False, False]
+    assert looked_for(places, profile, 1.0)[:, 0].tolist() == [False, True, True, True, False]
+    assert not looked_for(places, profile, 9.0)[:, 1].any()  # not labelled in this scan
+
+
+def test_scans_count_by_similarity() -> None:
+    shares = scan_shares(np.array([0.5, 0.5, 0.1]))
+    assert shares.tolist() == [0.5, 0.5, 0.0]  # one that is unlike is not asked
+    close = scan_shares(np.array([0.5, 0.48]))
+    assert close[0] > close[1] > 0 and close.sum() == pytest.approx(1.0)

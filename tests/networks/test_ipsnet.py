@@ -330,6 +330,22 @@ def test_sections_that_do_not_answer_are_not_computed(exchange: bool) -> None:
     assert not seen
 
 
+def test_unlabelled_sections_are_not_computed() -> None:
+    """A stored support of few structures in many slices; ``net(image)`` weighs none of them."""
+    item, net = episode(b=2, s=4, n=3), network()
+    state = support_of(net, {k: v[:1] for k, v in item.items()})
+    query = net.encode(item["image"])
+    every = net.decide(query, state).decided
+    state["valid"] = torch.tensor([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]]).bool()
+    seen: list[tuple[int, int]] = []
+    net.decision.register_forward_pre_hook(lambda part, given: seen.append(given[3].shape))
+    margins = net.segment(query, state)[:, 1:]
+    assert seen == [(2, 3)]
+    expected = torch.stack([every[:, 0, [0, 3]].mean(1), every[:, 1, 1]], 1)
+    torch.testing.assert_close(margins[:, :2], expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(margins[:, 2], torch.full((2, 64, 64), -40.0))
+
+
 def test_every_query_slice_can_have_its_own_support() -> None:
     item, net = episode(b=2, s=2, n=2), network()
     state, query = support_of(net, item), net.encode(item["image"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,32 @@ from block_scans import SHAPE, block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support import build_support_pack, load_support_set
+from fsmis_components.support import SupportSet, build_support_pack, load_support_set
 
 
-def test_each_section_slice_is_encoded_once(tmp_path: Path) -> None:
+def three_sections(folder: Path, structures: list[int] | None = None) -> SupportSet:
+    return replace(load_support_set(folder, structures=structures), slices="sections")
+
+
+def test_every_slice_is_encoded_once(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label())
     network = IntensityNetwork().train()
-    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=24)
+    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=24, batch_size=5)
+    assert network.encoded == [5, 5, 2]
+    # slices 2..10 of 12 show a structure
+    assert pack.origins.tolist() == [[0, z] for z in range(2, 11)]
+    assert pack.state["valid"][0].sum(-1).tolist() == [9, 6]
+    assert pack.profiles[0].depth == 12 and pack.profiles[0].slice_spacing == 4.0
+    assert pack.profiles[0].extents.tolist() == [[1.5, 10.5], [2.5, 8.5]]
+
+
+def test_three_sections_of_each_structure_serve(tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label())
+    network = IntensityNetwork().train()
+    pack = build_support_pack(network, three_sections(tmp_path), spatial_size=24)
     # block 1: slices 2..10 -> 3, 6, 9; block 2: slices 3..8 -> 4, 6, 8; slice 6 serves both
     assert pack.sections.shape == (2, 5, 3)
-    assert sum(network.encoded) == 5
+    assert pack.origins.tolist() == [[0, z] for z in (3, 4, 6, 8, 9)]
     section, structure = pack.sections.permute(2, 0, 1).int().argmax(-1), [0, 1]
     assert section[:, structure].tolist() == [[0, 1], [2, 2], [4, 3]]
     assert torch.equal(pack.state["valid"], pack.sections.any(-1)[None])
@@ -39,8 +56,9 @@ def test_scans_of_unlike_extent_share_a_batch(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label())
     larger = (SHAPE[0] + 6, SHAPE[1] + 3, SHAPE[2])
     write_scan(tmp_path, 2, block_label({1: 1}, larger), block_image(larger))
-    pack = build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=24)
+    pack = build_support_pack(IntensityNetwork(), three_sections(tmp_path), spatial_size=24)
     assert pack.sections.shape == (2, 5 + 3, 3)
+    assert pack.origins[:, 0].tolist() == [0] * 5 + [1] * 3
     assert pack.sections[0].any(0).sum() == 3  # both scans answer for structure 1
     assert pack.sections[0].sum() == 6 and pack.sections[1].sum() == 3
     mean = pack.state["foreground"][0, 0, :, 0][pack.sections[0].any(-1)]
@@ -50,9 +68,10 @@ def test_scans_of_unlike_extent_share_a_batch(tmp_path: Path) -> None:
 def test_a_scan_without_the_wanted_structure_is_passed_over(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label({1: 1}))
     write_scan(tmp_path, 2, block_label({2: 2}))
-    support = load_support_set(tmp_path, structures=[2])
+    support = three_sections(tmp_path, [2])
     pack = build_support_pack(IntensityNetwork(), support, spatial_size=24)
     assert pack.sections.shape == (1, 3, 3)
+    assert pack.profiles[0].extents.isnan().all() and not pack.profiles[0].shapes.any()
 
 
 def test_rejects_a_structure_below_one_pixel(tmp_path: Path) -> None:
@@ -70,7 +89,7 @@ def test_seeds_follow_the_labelled_slice_alone(tmp_path: Path) -> None:
 
     def seeds(folder: Path, structures: list[int] | None = None) -> torch.Tensor:
         network = IntensityNetwork()
-        support = load_support_set(folder, structures=structures)
+        support = three_sections(folder, structures)
         build_support_pack(network, support, spatial_size=24)
         assert network.seeds is not None and network.seeds.dtype == torch.int64
         return network.seeds

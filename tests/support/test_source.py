@@ -22,7 +22,7 @@ def test_a_folder_is_encoded_once_per_network_and_weights(folder: Path) -> None:
     source = SupportSource(folder, spatial_size=24)
     assert network.encoded == []  # nothing happens before it is asked
     pack = source.resolve(network)
-    assert source.resolve(network) is pack and sum(network.encoded) == 5
+    assert source.resolve(network) is pack and sum(network.encoded) == 12
     with torch.no_grad():
         network.gain *= 2
     assert source.resolve(network) is not pack

@@ -37,6 +37,10 @@ def test_save_and_load(tmp_path: Path, pack: SupportPack) -> None:
     for key, value in pack.state.items():
         assert torch.equal(loaded.state[key], value) and loaded.state[key].dtype == value.dtype
     assert torch.equal(loaded.sections, pack.sections)
+    assert torch.equal(loaded.origins, pack.origins)
+    assert loaded.profiles[0].facts() == {"name": "1", "slice_spacing": 4.0}
+    for key, value in pack.profiles[0].tensors().items():
+        assert torch.equal(loaded.profiles[0].tensors()[key], value)
     assert loaded.structures == pack.structures
     assert loaded.grid == pack.grid
     assert loaded.normalisation == pack.normalisation
@@ -46,7 +50,12 @@ def test_save_and_load(tmp_path: Path, pack: SupportPack) -> None:
 
 def test_holds_no_image(tmp_path: Path, pack: SupportPack) -> None:
     tensors = load_file(pack.save(tmp_path / "pack.safetensors"))
-    assert max(max(tensor.shape) for tensor in tensors.values()) < 48
+    # descriptors: 8 x 8 cells of one channel; shapes hold masks, not intensities
+    assert tensors["scan.0.descriptors"].shape == (12, 64)
+    others = [tensor for name, tensor in tensors.items() if name != "scan.0.descriptors"]
+    assert max(max(tensor.shape) for tensor in others) <= 48
+    assert tensors["scan.0.shapes"].dtype == torch.uint8
+    assert tensors["scan.0.shapes"].unique().tolist() == [0, 255]
 
 
 def test_fits_the_network_that_made_it(pack: SupportPack, network: IntensityNetwork) -> None:
@@ -106,6 +115,8 @@ def test_selected_structures(pack: SupportPack) -> None:
     assert one.structures[0].colour == pack.structures[1].colour
     assert torch.equal(one.state["foreground"], pack.state["foreground"][:, 1:])
     assert torch.equal(one.sections, pack.sections[1:])
+    assert torch.equal(one.profiles[0].shapes, pack.profiles[0].shapes[1:])
+    assert one.profiles[0].extents.tolist() == [[2.5, 8.5]]
     with pytest.raises(DataError, match="label value 3"):
         pack.selected([3])
 

@@ -16,8 +16,10 @@ from torch import nn
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.evaluation.inference_benchmark.stage_clock import REST, StageClock
-from fsmis_components.inferers import folder_evaluator, slabs
+from fsmis_components.inferers import folder_evaluator, slab_store, slabs, volume_inferer
 from fsmis_components.inferers.case_files import CaseFiles
+from fsmis_components.inferers.expected_shapes import ExpectedShapes
+from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.support import support_set
 from fsmis_components.support.source import SupportSource
 
@@ -26,8 +28,12 @@ SUPPORT = "encode support"
 READ = "read"
 PREPARE = "prepare slices"
 ENCODE = "encode query"
+KEEP = "keep slabs"
+MATCH = "match along z"
 SEGMENT = "segment"
+SHAPES = "expected shapes"
 BACK = "resample back"
+CLEAN_UP = "clean up"
 WRITE = "write"
 # in the order in which tables show them
 STAGES = {
@@ -36,8 +42,12 @@ STAGES = {
     READ: "open and check the scan",
     PREPARE: "fit the normalisation, cut slices and resample them",
     ENCODE: "the network's `encode`",
+    KEEP: "features and margins, what exceeds a fixed amount to disk and back",
+    MATCH: "where each slice lies in the support",
     SEGMENT: "the network's `segment`, all structures",
+    SHAPES: "where the support lets a structure be expected",
     BACK: "logits on the scan's own grid",
+    CLEAN_UP: "parts and holes in 3D",
     WRITE: "masks and overlay picture",
     REST: "all else: normalise, arg max, table, report",
 }
@@ -67,6 +77,12 @@ HOOKS = (
     Hook(READ, folder_evaluator, "load_image"),
     Hook(PREPARE, slabs, "fit_normaliser"),
     Hook(PREPARE, SliceView, "slices"),
+    Hook(KEEP, SlabStore, "add"),
+    Hook(KEEP, slab_store, "read_slab"),
+    Hook(MATCH, volume_inferer, "slice_descriptors"),
+    Hook(MATCH, volume_inferer, "match_volume"),
+    Hook(SHAPES, ExpectedShapes, "of"),
+    Hook(CLEAN_UP, volume_inferer, "cleaned"),
     Hook(BACK, SliceView, "to_native_logits"),
     Hook(WRITE, CaseFiles, "write"),
 )

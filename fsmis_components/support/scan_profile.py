@@ -1,0 +1,160 @@
+"""What a pack knows of a support scan along its slice axis: looks, labelled slices, shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from fsmis_components.data.geometry import SliceGrid
+
+# cells along the larger side of a slice: structures are placed by shapes, not outlined
+SHAPE_CELLS = 64
+_LARGEST = 255
+
+
+@dataclass(frozen=True)
+class ScanProfile:
+    """One support scan along z; it holds no image.
+
+    Attributes:
+        name: of the scan, for messages.
+        slice_spacing: millimetres between slices; None where headers are not trusted.
+        descriptors: float16 (Z, F), `slice_descriptors` of all slices, labelled or not.
+        shapes: uint8 (N, Z, h, w), share of each cell (`shape_cell`) that a structure fills, 255
+            for all of it; between labelled slices interpolated.
+        extents: float32 (N, 2), where each structure begins and ends, in slices; NaN where it is
+            not labelled in this scan.
+    """
+
+    name: str
+    slice_spacing: float | None
+    descriptors: Tensor
+    shapes: Tensor
+    extents: Tensor
+
+    TENSORS: ClassVar[tuple[str, ...]] = ("descriptors", "shapes", "extents")
+
+    @property
+    def depth(self) -> int:
+        """Number of slices Z."""
+        return self.descriptors.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return {name: getattr(self, name) for name in self.TENSORS}
+
+    def facts(self) -> dict[str, Any]:
+        """What is no tensor, as JSON values."""
+        return {"name": self.name, "slice_spacing": self.slice_spacing}
+
+    def selected(self, index: Tensor) -> ScanProfile:
+        """The profile for some structures, int64 (N',)."""
+        return replace(self, shapes=self.shapes[index], extents=self.extents[index])
+
+
+def shape_cell(grid: SliceGrid) -> int:
+    """Working pixels along the side of a cell of the shapes."""
+    return max(1, round(grid.spatial_size / SHAPE_CELLS))
+
+
+def profile_scan(
+    name: str,
+    slice_spacing: float | None,
+    descriptors: Tensor,
+    masks: Tensor,
+    labelled: Tensor,
+    cell: int,
+) -> ScanProfile:
+    """Make the profile of a scan.
+
+    Args:
+        name: of the scan.
+        slice_spacing: millimetres between slices, or None.
+        descriptors: (Z, F).
+        masks: bool (Z, N, H, W) at the working resolution.
+        labelled: bool (Z, N), slices in which a structure is labelled.
+        cell: `shape_cell` of the working grid.
+    """
+    shapes, extents = [], []
+    for index in range(masks.shape[1]):
+        slices = torch.nonzero(labelled[:, index]).flatten().tolist()
+        extents.append(extent_of(slices))
+        shapes.append(_interpolated(_cells(masks[:, index], cell), slices, extents[-1]))
+    return ScanProfile(
+        name,
+        slice_spacing,
+        descriptors.half(),
+        torch.from_numpy(np.stack(shapes)),
+        torch.tensor(extents, dtype=torch.float32),
+    )
+
+
+def extent_of(slices: list[int]) -> tuple[float, float]:
+    """Where a structure begins and ends, as far as its labelled slices tell.
+
+    It goes on for half the distance to the neighbouring labelled slice: half a slice where all are
+    labelled; where only the sections at 1/6, 1/2 and 5/6 are, the whole structure.
+
+    Args:
+        slices: labelled slices, ascending.
+
+    Returns:
+        First and last place, in slices; NaN where nothing is labelled.
+    """
+    if not slices:
+        return float("nan"), float("nan")
+    before, after = 0.5, 0.5
+    if len(slices) > 1:
+        before, after = (slices[1] - slices[0]) / 2, (slices[-1] - slices[-2]) / 2
+    return slices[0] - before, slices[-1] + after
+
+
+def _cells(masks: Tensor, cell: int) -> np.ndarray:
+    """Share of each cell that masks (Z, H, W) fill; cells at the border count as if padded."""
+    padding = (0, -masks.shape[-1] % cell, 0, -masks.shape[-2] % cell)
+    padded = F.pad(masks[:, None].float(), padding)
+    return F.avg_pool2d(padded, cell)[:, 0].numpy()
+
+
+def _interpolated(shares: np.ndarray, slices: list[int], extent: tuple[float, float]) -> np.ndarray:
+    """Shapes (Z, h, w) as uint8, also in slices that are not labelled.
+
+    Between two labelled slices the signed distance to the outline is interpolated, and beyond the
+    last one it falls until the shape vanishes at the end of the extent (shape-based interpolation;
+    Raya and Udupa, IEEE TMI 1990).
+    """
+    result = np.zeros_like(shares)
+    distances = {index: _signed_distance(shares[index]) for index in slices}
+    for place in range(len(shares)) if slices else ():
+        if place in distances:
+            result[place] = shares[place]
+            continue
+        below = max((index for index in slices if index < place), default=None)
+        above = min((index for index in slices if index > place), default=None)
+        if below is not None and above is not None:
+            share = (place - below) / (above - below)
+            distance = distances[below] * (1 - share) + distances[above] * share
+        else:
+            nearest = slices[0] if below is None else slices[-1]
+            reach = extent[0] if below is None else extent[1]
+            fall = abs(place - nearest) / max(abs(reach - nearest), 1e-6)
+            distance = distances[nearest] - fall * max(float(distances[nearest].max()), 0.5)
+        result[place] = np.clip(distance + 0.5, 0, 1)
+    return np.round(result * _LARGEST).astype(np.uint8)
+
+
+def _signed_distance(share: np.ndarray) -> np.ndarray:
+    """Distance to the outline in cells, positive inside."""
+    inside = share >= 0.5
+    if not inside.any():  # smaller than half a cell: its fullest cell
+        inside = share >= share.max()
+    if inside.all():
+        return np.full(share.shape, float(max(share.shape)), np.float32)
+    outward = distance_transform_edt(~inside)
+    return (distance_transform_edt(inside) - outward - np.where(inside, 0.5, -0.5)).astype("f4")

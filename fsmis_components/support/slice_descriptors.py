@@ -1,0 +1,41 @@
+"""What a slice looks like as a whole, so that slices of two scans can be compared."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+CELLS = 8
+
+
+def slice_descriptors(features: Tensor) -> Tensor:
+    """Describe slices by their top features, averaged over a coarse grid.
+
+    Each position's feature is brought to unit length first, because prototypes compare directions;
+    a grid keeps where in the slice something lies.
+
+    Args:
+        features: (D, C, h, w).
+
+    Returns:
+        float32 (D, C * 8 * 8), not of unit length.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    return F.adaptive_avg_pool2d(unit, CELLS).flatten(1)
+
+
+def descriptor_similarity(query: Tensor, support: Tensor) -> Tensor:
+    """Cosine of all pairs of slices of two scans.
+
+    What all slices of a scan share says nothing about the place along z and differs between
+    scanners, so each scan's mean is taken off first.
+
+    Args:
+        query: descriptors (D, F).
+        support: descriptors (Z, F) of one scan.
+
+    Returns:
+        float32 (D, Z) in [-1, 1].
+    """
+    left, right = (F.normalize(each - each.mean(0), dim=1) for each in (query, support))
+    return left @ right.T

@@ -1,0 +1,93 @@
+"""The inference command on a folder of DICOM series, and under Ctrl+C; an untrained network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from block_scans import SHAPE, block_image, block_label, write_scan
+from bundle_folders import REFERENCE
+from dicom_series import write_dicom
+
+pytestmark = pytest.mark.slow
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
+    line += ["--config_file", "configs/inference.json", "--bundle_root", "."]
+    line += ["--weights", "none", "--spatial_size", "32", "--device", "cpu"]
+    line += ["--support_dir", str(folder / "s"), "--dataset_dir", str(folder / "q")]
+    line += ["--output_dir", str(folder / "o"), *more]
+    return subprocess.Popen(
+        line,
+        cwd=REFERENCE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and last line."""
+    text = process.communicate(timeout=300)[0]
+    return process.returncode, text.rstrip().splitlines()[-1]
+
+
+def statuses(folder: Path) -> list[str]:
+    lines = (folder / "o" / "cases.csv").read_text().splitlines()[1:]
+    return [",".join(line.split(",")[:2]) for line in lines]
+
+
+def write_series(folder: Path, voxels: np.ndarray, names: Sequence[str]) -> None:
+    positions = tuple(4.0 * index for index in range(voxels.shape[2]))
+    for name in names:
+        write_dicom(folder / name, voxels.transpose(2, 1, 0), positions, spacing=(1, 1))
+
+
+def test_dicom_series_one_of_them_damaged(tmp_path: Path) -> None:
+    write_scan(tmp_path / "s", 1, block_label())
+    write_series(tmp_path / "q", np.rint(block_image()), ["a", "b", "c"])
+    (tmp_path / "q" / "b" / "slice_1").write_bytes(b"")
+    code, last_line = ended(start(tmp_path))
+    assert code == 1
+    assert last_line.startswith("1 of 3 scans failed, see ") and "b/slice_1: not read" in last_line
+    assert statuses(tmp_path) == ["a,done", "b,failed", "c,done"]
+    for name in ("a", "c"):
+        mask = nibabel.load(tmp_path / "o" / f"{name}_seg.nii.gz")
+        assert mask.shape == SHAPE
+        expected = [[-1, 0, 0, -10], [0, -1, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]]
+        np.testing.assert_allclose(mask.affine, expected, atol=1e-6)
+    assert not (tmp_path / "o" / "b_seg.nii.gz").exists()
+    assert "b/slice_1" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+
+
+def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
+    write_scan(tmp_path / "s", 1, block_label())
+    names = [f"image_{number}" for number in range(2, 12)]
+    for number in range(2, 12):
+        write_scan(tmp_path / "q", number)
+    process = start(tmp_path)
+    table = tmp_path / "o" / "cases.csv"
+    while process.poll() is None and not table.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    code, last_line = ended(process)
+    assert code == 1
+    assert last_line.startswith("interrupted with ") and "of 10 scans done" in last_line
+    done = statuses(tmp_path)
+    assert 0 < len(done) < 10 and done == [f"{name},done" for name in names[: len(done)]]
+    masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "o").glob("*_seg.nii.gz")}
+    assert ended(start(tmp_path))[0] == 0
+    assert statuses(tmp_path) == [f"{name},done" for name in names]
+    kept = [tmp_path / "o" / f"{name}_seg.nii.gz" for name in names[: len(done)]]
+    assert all(path.stat().st_mtime_ns == masks[path] for path in kept)
+    assert not list((tmp_path / "o").rglob(".*"))

@@ -1,0 +1,71 @@
+"""How much memory a folder run takes for each voxel of a scan."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from block_scans import AFFINE, block_image, block_label, write_nifti
+from fake_network import IntensityNetwork
+from monai.data import Dataset
+
+from fsmis_components.evaluation.inference_benchmark.peak_memory import (
+    reset_resident_peak,
+    resident_peak,
+)
+from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
+from fsmis_components.support import SupportSource
+
+SHAPE = (256, 256, 600)
+# 4 GiB for 512 x 512 x 1000 voxels, less 0.5 GiB for the libraries and 0.5 GiB for kept features
+ALLOWED = 3 * 2**30 / (512 * 512 * 1000)
+
+
+def bytes_per_voxel(folder: Path) -> float:
+    """Segment a small scan, then a large one; return what the large one took at its peak."""
+    _run(folder, "small")  # imports and fonts are loaded now
+    reset_resident_peak()
+    before = resident_peak()
+    _run(folder, "large")
+    return (resident_peak() - before) * 2**20 / math.prod(SHAPE)
+
+
+def _run(folder: Path, name: str) -> None:
+    support = SupportSource(folder / "support", spatial_size=24)
+    FolderEvaluator(
+        device="cpu",
+        dataset=Dataset(query_items(folder / name)),
+        network=IntensityNetwork(),
+        inferer=VolumeInferer(support, uncertainty=True),
+        output_dir=folder / f"{name}_masks",
+        progress=False,
+    ).run()
+
+
+def enlarged(values: np.ndarray) -> np.ndarray:
+    """The same picture on more voxels: (24, 20, 12) fills (256, 256, 600)."""
+    places = [np.arange(new) * old // new for old, new in zip(values.shape, SHAPE, strict=True)]
+    return values[np.ix_(*places)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak to be reset here")
+def test_no_float_copies_of_the_volume(tmp_path: Path) -> None:
+    image = np.rint(block_image()).astype(np.int16)
+    write_nifti(tmp_path / "support" / "image_1.nii.gz", image)
+    write_nifti(tmp_path / "support" / "label_1.nii.gz", block_label())
+    write_nifti(tmp_path / "small" / "image_2.nii.gz", image)
+    spacing = np.diag(AFFINE)[:3] * image.shape / SHAPE
+    write_nifti(tmp_path / "large" / "image_3.nii.gz", enlarged(image), np.diag([*spacing, 1.0]))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        taken = process.submit(bytes_per_voxel, tmp_path).result()
+    # the int16 scan, its labels and their doubt as float32 are 2 + 1 + 4: less were no measurement
+    assert 7 < taken < ALLOWED
+    output = tmp_path / "large_masks"
+    assert nibabel.load(output / "image_3_seg.nii.gz").shape == SHAPE
+    assert (output / "overlays" / "image_3.png").exists()

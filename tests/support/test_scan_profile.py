@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fsmis_components.support.scan_profile import extent_of, profile_scan
+
+
+def ball(slices: dict[int, int], depth: int = 9, size: int = 32) -> torch.Tensor:
+    """Masks (D, 1, H, W) with a centred disc of the given radius in each named slice."""
+    axis = torch.arange(size) - (size - 1) / 2
+    radius = (axis[:, None] ** 2 + axis**2).sqrt()
+    masks = torch.zeros(depth, 1, size, size, dtype=torch.bool)
+    for place, wanted in slices.items():
+        masks[place, 0] = radius < wanted
+    return masks
+
+
+def profile(masks: torch.Tensor, cell: int = 1):
+    labelled = masks.flatten(2).any(-1)
+    return profile_scan("scan", 2.0, torch.zeros(len(masks), 3), masks, labelled, cell)
+
+
+def test_extent_goes_on_for_half_the_distance() -> None:
+    assert extent_of([4, 5, 6]) == (3.5, 6.5)
+    # sections at 1/6, 1/2, 5/6 of slices 3..14, whose ends are 2.5 and 14.5
+    assert extent_of([5, 9, 13]) == (3.0, 15.0)
+    assert extent_of([7]) == (6.5, 7.5)
+    assert all(math.isnan(end) for end in extent_of([]))
+
+
+def test_labelled_slices_are_kept_as_they_are() -> None:
+    masks = ball({3: 6, 4: 8, 5: 5})
+    shapes = profile(masks).shapes[0]
+    assert torch.equal(shapes[3:6] == 255, masks[3:6, 0])
+    assert not shapes[:3].any() and not shapes[6:].any()
+
+
+def test_between_sections_the_outline_is_interpolated() -> None:
+    shapes = profile(ball({2: 4, 6: 12})).shapes[0].float() / 255
+    radii = (shapes.sum((1, 2)) / math.pi).sqrt()
+    for place, wanted in zip(range(2, 7), (4, 6, 8, 10, 12), strict=True):
+        assert abs(float(radii[place]) - wanted) < 0.6
+    # it shrinks towards its ends at 0 and 8
+    assert 0 < radii[1] < radii[2] and 0 < radii[7] < radii[6]
+
+
+def test_cells_are_shares_and_border_cells_count_as_padded() -> None:
+    masks = torch.zeros(1, 1, 5, 6, dtype=torch.bool)
+    masks[0, 0, :2, :1] = True  # half of the first cell of 2 x 2
+    masks[0, 0, 4, 4] = True  # a quarter of a cell that the padding completes
+    shapes = profile(masks, cell=2).shapes
+    assert shapes.shape == (1, 1, 3, 3)
+    assert shapes[0, 0].tolist() == [[128, 0, 0], [0, 0, 0], [0, 0, 64]]

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import torch
+
+from fsmis_components.support.slice_descriptors import descriptor_similarity, slice_descriptors
+
+
+def test_descriptors_keep_directions_and_places() -> None:
+    features = torch.zeros(1, 2, 16, 16)
+    features[:, 0] = 5.0  # length does not count
+    features[:, :, :2, :2] = torch.tensor([0.0, 0.1])[:, None, None]
+    described = slice_descriptors(features).reshape(2, 8, 8)
+    assert described[:, 0, 0].tolist() == [0.0, 1.0]
+    assert described[:, 0, 1].tolist() == [1.0, 0.0]
+
+
+def test_what_all_slices_share_does_not_count() -> None:
+    own = torch.eye(3)
+    common = torch.tensor([10.0, -4.0, 7.0])
+    expected = descriptor_similarity(own, own)
+    torch.testing.assert_close(descriptor_similarity(own + common, own - common), expected)
+    assert expected.argmax(1).tolist() == [0, 1, 2]
+    torch.testing.assert_close(expected.diag(), torch.ones(3))

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+import suggest_support
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
+
+
+def command(dataset: Path, output: Path, *words: str) -> list[str]:
+    return [
+        *("--bundle", str(BUNDLE), "--weights", "untrained", "--knobs", "spatial_size=64"),
+        *("--dataset_dir", str(dataset), "--output_dir", str(output), *words),
+    ]
+
+
+def test_from_command_to_picture(
+    phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert suggest_support.main(command(phantom_dataset, tmp_path)) == 0
+    said = capsys.readouterr().out
+    found = json.loads((tmp_path / "suggestion.json").read_text())
+    best = found["scans"][0]
+    assert sorted(scan["name"] for scan in found["scans"]) == ["1", "2", "3", "4"]
+    assert [scan["chosen"] for scan in found["scans"]] == [1, 0, 0, 0]
+    gains = [scan["gain"] for scan in found["scans"]]
+    assert gains == sorted(gains, reverse=True) and gains[0] > gains[-1]
+    assert best["slices"][0]["what"] == "all structures"
+    assert len(best["slices"][0]["slices"]) == 6
+    assert f"label {best['image']}" in said
+    rows = list(csv.DictReader((tmp_path / "suggestion.csv").read_text().splitlines()))
+    assert [row["scan"] for row in rows] == [scan["name"] for scan in found["scans"]]
+    assert imread(tmp_path / "suggestion.png").shape[1] > 1000
+    files = sorted((tmp_path / "looks").iterdir())
+    times = [file.stat().st_mtime_ns for file in files]
+    assert suggest_support.main(command(phantom_dataset, tmp_path)) == 0
+    assert len(files) == 4 and [file.stat().st_mtime_ns for file in files] == times
+
+
+def test_beside_a_support(
+    phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    support = tmp_path / "support"
+    support.mkdir()
+    for kind in ("image", "label"):
+        shutil.copy(phantom_dataset / f"{kind}_2.nii.gz", support)
+    words = ("--support_dir", str(support), "--num", "2", "--slices", "1")
+    assert suggest_support.main(command(phantom_dataset, tmp_path / "out", *words)) == 0
+    found = json.loads((tmp_path / "out" / "suggestion.json").read_text())
+    # scan 2 is labelled already
+    assert sorted(scan["name"] for scan in found["scans"]) == ["1", "3", "4"]
+    assert [scan["chosen"] for scan in found["scans"]] == [1, 2, 0]
+    asked = {choice["what"] for choice in found["scans"][0]["slices"]}
+    assert asked == {f"structure_{value}" for value in (1, 2, 3, 4)}
+    assert found["facts"]["support"] == ["2"]
+    assert "structure_1" in capsys.readouterr().out
+
+
+def test_nothing_left_to_label(
+    phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--support_dir", str(phantom_dataset))
+    assert suggest_support.main(command(phantom_dataset, tmp_path / "out", *words)) == 1
+    assert "no scan is left to propose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--dataset_dir", "nowhere"], "there is no such file or folder"),
+        (["--bundle", "nowhere"], "no bundle there"),
+        (["--knobs", "spatial_size"], "--knobs: expected KNOB=VALUE"),
+        (["--support_pack", "nowhere"], "no such support pack"),
+    ],
+)
+def test_rejects(
+    words: list[str], sentence: str, phantom_dataset: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert suggest_support.main(command(phantom_dataset, tmp_path / "out", *words)) == 1
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
