@@ -35,7 +35,7 @@ class PriorRule:
         certain: margin at which evidence counts in full.
     """
 
-    weight: float = 0.75
+    weight: float = 0.9
     blur: float = 3.0
     blur_slices: float = 1.0
     reach: int = 10

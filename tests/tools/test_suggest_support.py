@@ -67,7 +67,7 @@ def test_nothing_left_to_label(
 ) -> None:
     words = ("--support_dir", str(phantom_dataset))
     assert suggest_support.main(command(phantom_dataset, tmp_path / "out", *words)) == 1
-    assert "no scan is left to propose" in capsys.readouterr().err
+    assert "all scans are in the support already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
