@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_each_structure_keeps_its_own_three_slices(tmp_path: Path) -> None:
     whole = np.asarray(support.scans[0].label.data)
     assert np.array_equal(label[..., 6], whole[..., 6])
     assert hidden.scans[0].image is support.scans[0].image
-    assert (hidden.slices, support.slices) == ("sections", "sections")
+    assert (hidden.slices, support.slices) == ("sections", "all")
 
 
 def test_hiding_changes_nothing_for_a_network_that_takes_three_sections(tmp_path: Path) -> None:
@@ -33,7 +34,10 @@ def test_hiding_changes_nothing_for_a_network_that_takes_three_sections(tmp_path
     network = IntensityNetwork()
     packs = [
         build_support_pack(network, each, spatial_size=24)
-        for each in (support, with_labelled_slices(support, GRID, "sections"))
+        for each in (
+            replace(support, slices="sections"),
+            with_labelled_slices(support, GRID, "sections"),
+        )
     ]
     assert packs[0].sections.equal(packs[1].sections)
     for key, value in packs[0].state.items():

@@ -70,7 +70,12 @@ class NetworkSubject(Subject):
     ) -> np.ndarray:
         """See `Subject.predict_told`: the sections say which support slices answer."""
         pack = self.pack(support)
-        view = SliceView(query_image, grid)
+        view = SliceView(query_image, pack.grid)
+        if pack.grid.slice_axis != grid.slice_axis:
+            raise ValueError(
+                f"NetworkSubject: expected slices along axis {pack.grid.slice_axis}, got "
+                f"{grid.slice_axis}"
+            )
         weights = section_weights(sections, pack.sections)
         parts = []
         with frozen(self.network), torch.inference_mode():

@@ -15,6 +15,7 @@ from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.evaluation.decision_pictures import SlicePair, choose_pairs
 from fsmis_components.evaluation.decision_pictures.slice_pair import dice
+from fsmis_components.evaluation.labelled_slices import with_labelled_slices
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.scoring import answer, load_query
 from fsmis_components.evaluation.subjects.network import NetworkSubject
@@ -89,7 +90,7 @@ def block_pairs(folder: Path, number: int | None = None) -> list[SlicePair]:
 
 def benchmark_dice(folder: Path, network: nn.Module, pairs: list[SlicePair]) -> list[float]:
     """The Dice of the pairs' query slices, of `block_pairs`, as the benchmark finds it."""
-    support = load_support_set(folder, support_ids=[1])
+    support = with_labelled_slices(load_support_set(folder, support_ids=[1]), GRID, "sections")
     query = load_query(find_cases(folder)[1], [1, 2], GRID)
     subject = NetworkSubject(network, geometry={"spatial_size": 24})
     told = answer(subject, "ep1-alp", support, query, RULES["ep1-alp"])

@@ -77,7 +77,7 @@ def test_structures_may_overlap_except_in_a_label_map(tmp_path: Path) -> None:
     label[0:8, :, 0:6] = 1
     label[4:12, :, 6:12] = 2
     write_scan(tmp_path, 1, label)
-    support = load_support_set(tmp_path)
+    support = with_labelled_slices(load_support_set(tmp_path), GRID, "sections")
     query = load_image(tmp_path / "image_1.nii.gz")
     sections = RULES["ep1-alp"].sections(np.ones((12, 2), bool))
     for masks in (

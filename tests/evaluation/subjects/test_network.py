@@ -49,7 +49,7 @@ def test_a_network_that_sees_intensities_finds_its_own_kind(tmp_path: Path, slic
 def test_only_whole_volume_counts_what_lies_outside_the_extent(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label({2: 2}))
     image = block_image()
-    image[14:20, 8:16, 0] += 200  # a false structure below the true one
+    image[14:20, 8:16, 2] += 200  # it goes on for a slice below the label
     write_scan(tmp_path, 2, block_label({2: 2}), image)
     assert dice(asked(tmp_path, RULE.name), 0) == 100
     assert dice(asked(tmp_path, "oracle"), 0) == 100
@@ -76,11 +76,11 @@ def test_every_slice_is_encoded_once_for_all_protocols(tmp_path: Path) -> None:
     subject = NetworkSubject(network, geometry={"spatial_size": 24})
     query = load_query(find_cases(tmp_path)[1], [1, 2], GRID)
     answers = [answer(subject, p, support, query, RULE) for p in (RULE.name, "oracle", "wv")]
-    assert sum(network.encoded) == 12 + 5  # five support slices hold the sections of both
+    assert sum(network.encoded) == 12 + 12  # the query's and the support's
     subject.forget()
     repeated = answer(subject, "wv", support, query, RULE)
     assert np.array_equal(repeated.predicted, answers[2].predicted)
-    assert sum(network.encoded) == 2 * (12 + 5)
+    assert sum(network.encoded) == 2 * (12 + 12)
     assert network.training and not torch.is_inference_mode_enabled()
 
 
