@@ -109,8 +109,11 @@ def best_move(evidence: Tensor, shape: Tensor, rule: PriorRule, depth: int, slop
     # per query slice a support slice may be more or less than one
     reach_z = max(1, round(rule.slices(depth) / abs(slope) / thin))
     likely_z = max(rule.likely_slices * depth / abs(slope) / thin, 1e-3)
-    reach = [reach_z, *(min(rule.reach, length - 1) for length in shape.shape[1:])]
     seen = (evidence.clamp(-rule.certain, rule.certain) / rule.certain)[::thin]
+    reach = [
+        min(far, length - 1)
+        for far, length in zip((reach_z, rule.reach, rule.reach), seen.shape, strict=True)
+    ]
     score = rule.gain * thin / total * _correlation(seen, shape[::thin], reach)
     for axis, likely in enumerate((likely_z, rule.likely, rule.likely)):
         moves = torch.arange(-reach[axis], reach[axis] + 1, dtype=torch.float32)

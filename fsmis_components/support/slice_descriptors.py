@@ -28,7 +28,8 @@ def descriptor_similarity(query: Tensor, support: Tensor) -> Tensor:
     """Cosine of all pairs of slices of two scans.
 
     What all slices of a scan share says nothing about the place along z and differs between
-    scanners, so each scan's mean is taken off first.
+    scanners, so each scan's mean is taken off first; a query of one slice, which has no mean of its
+    own, takes the support's.
 
     Args:
         query: descriptors (D, F).
@@ -37,5 +38,8 @@ def descriptor_similarity(query: Tensor, support: Tensor) -> Tensor:
     Returns:
         float32 (D, Z) in [-1, 1].
     """
-    left, right = (F.normalize(each - each.mean(0), dim=1) for each in (query, support))
+    means = [(query if len(query) > 1 else support).mean(0), support.mean(0)]
+    left, right = (
+        F.normalize(each - mean, dim=1) for each, mean in zip((query, support), means, strict=True)
+    )
     return left @ right.T

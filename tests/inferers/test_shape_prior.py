@@ -44,6 +44,12 @@ def test_reach_is_kept_and_counts_support_slices() -> None:
     assert best_move(evidence, block(9, 10, 15), RULE, depth=20, slope=0.5)[0] == 6
 
 
+def test_a_volume_of_one_slice() -> None:
+    shape = block(8, 10, 15)[8:9]
+    move = best_move(block(8, 12, 15)[8:9] * 12 - 6, shape, RULE, depth=20, slope=1.0)
+    assert move == (0, 2, 0)
+
+
 def test_tall_stacks_are_thinned() -> None:
     shape, evidence = torch.zeros(400, 20, 20), torch.full((400, 20, 20), -6.0)
     shape[100:180, 5:15, 5:15] = 1.0
