@@ -1,0 +1,110 @@
+"""Which slices of a scan to label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nibabel
+import numpy as np
+
+from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers.suggest.likeness import align_looks
+from fsmis_components.inferers.suggest.scan_look import ScanLook
+from fsmis_components.support.support_pack import SupportPack
+
+_SHOWN_BY = 0.5  # share of the other scans that must show a slice
+
+
+@dataclass(frozen=True)
+class SliceChoice:
+    """Slices of a scan to label.
+
+    Attributes:
+        what: name of a structure, or "all structures" where none is known.
+        slices: ascending, numbered from 0 in the order of `SliceView`.
+    """
+
+    what: str
+    slices: tuple[int, ...]
+
+
+def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
+    """The slices of a scan that at least half of the other scans show.
+
+    Args:
+        shown: (K, 2), places where the first and last slice of each other scan lie.
+        depth: number of slices of the scan.
+
+    Returns:
+        First and last slice; all slices where no half agrees.
+    """
+    slices = np.arange(depth)
+    if len(shown):
+        within = (slices >= shown[:, :1] - 0.5) & (slices <= shown[:, 1:] + 0.5)
+        slices = np.flatnonzero(within.mean(0) >= _SHOWN_BY)
+    return (int(slices[0]), int(slices[-1])) if len(slices) else (0, depth - 1)
+
+
+def spread_slices(first: int, last: int, num: int) -> tuple[int, ...]:
+    """Middles of equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
+
+    Args:
+        first: first slice.
+        last: last slice.
+        num: number of parts; of a shorter range each slice is taken once.
+
+    Source: SSL-ALPNet (ECCV 2020), released evaluation, whose rule for three parts it is.
+    """
+    length = last - first + 1
+    return tuple(sorted({first + length * (2 * part + 1) // (2 * num) for part in range(num)}))
+
+
+def structure_slices(look: ScanLook, pack: SupportPack, num: int) -> list[SliceChoice]:
+    """Slices for each structure, where the present support expects it in the scan.
+
+    Args:
+        look: the scan.
+        pack: the present support.
+        num: slices per structure.
+
+    Returns:
+        One choice per structure that lies in the scan.
+    """
+    found = [align_looks(look, support) for support in ScanLook.of_support(pack)]
+    choices = []
+    for index, structure in enumerate(pack.structures):
+        labelled = [
+            place
+            for place, profile in enumerate(pack.profiles)
+            if not bool(profile.extents[index].isnan().any())
+        ]
+        # the most similar scan in which it is labelled answers
+        place = max(labelled, key=lambda scan: found[scan].similarity)
+        first, last = pack.profiles[place].extents[index].tolist()
+        positions = found[place].positions
+        inside = np.flatnonzero((positions >= first) & (positions <= last))
+        if len(inside):
+            slices = spread_slices(int(inside[0]), int(inside[-1]), num)
+            choices.append(SliceChoice(structure.name, slices))
+    return choices
+
+
+def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
+    """How a viewer that knows nothing of our order finds slices.
+
+    Args:
+        volume: the scan.
+        grid: how it was cut.
+        slices: numbered from 0 in the order of `SliceView`.
+
+    Returns:
+        Numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
+    """
+    orientation = nibabel.io_orientation(volume.affine)
+    stored = int(np.argsort(orientation[:, 0])[grid.slice_axis])
+    backwards = bool(orientation[stored, 1] < 0)
+    depth = volume.shape[stored]
+    numbers = [depth - 1 - index if backwards else index for index in slices]
+    return numbers, "ijk"[stored]
