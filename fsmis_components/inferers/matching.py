@@ -14,7 +14,7 @@ from fsmis_components.support.sections import NUM_SECTIONS
 from fsmis_components.support.slice_descriptors import descriptor_similarity
 from fsmis_components.support.support_pack import SupportPack
 
-NEIGHBOURS = 2.0  # support slices around the match that answer beside the nearest
+NEIGHBOURS = 5  # labelled slices in a row that answer together
 _SHARPNESS = 0.05  # of the similarity by which support scans are weighted
 _LEAST_SHARE = 0.1  # a support scan of less weight is not asked
 
@@ -77,25 +77,33 @@ def scan_shares(similarity: np.ndarray) -> np.ndarray:
 
 
 def neighbours(positions: np.ndarray, places: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The labelled slice of each structure that is nearest to each query slice, and those around.
+    """The labelled slice that is nearest to each query slice, and those beside it.
+
+    Slices answer together only where they follow each other: of three sections far apart, one
+    answers. Beyond an end several answer too, because the last slice shows little of a structure.
 
     Args:
         positions: (D,) place of each query slice in the support scan.
-        places: (S,) slices of the support scan that serve.
+        places: (S,) slices of the support scan that serve, ascending.
         valid: bool (N, S), in which of them a structure is labelled.
 
     Returns:
-        bool (D, N, S); before and after a structure its end slices answer.
+        bool (D, N, S), up to `NEIGHBOURS` per slice and structure.
     """
     result = np.zeros((len(positions), *valid.shape), bool)
     for index, own in enumerate(valid):
         if not own.any():
             continue
         labelled = places[own]
-        inside = np.clip(positions, labelled.min(), labelled.max())
-        distance = np.abs(inside[:, None] - labelled)
-        near = distance <= np.maximum(distance.min(1, keepdims=True), NEIGHBOURS)
-        result[:, index, own] = near
+        row = np.cumsum(np.diff(labelled, prepend=labelled[0]) > 1)
+        distance = np.abs(positions[:, None] - labelled)
+        nearest = distance.argmin(1)
+        # slices of another row come after all of the own one
+        distance[row != row[nearest][:, None]] = np.inf
+        order = distance.argsort(1, kind="stable")[:, :NEIGHBOURS]
+        chosen = np.zeros(distance.shape, bool)
+        np.put_along_axis(chosen, order, True, axis=1)
+        result[:, index, own] = chosen & np.isfinite(distance)
     return result
 
 

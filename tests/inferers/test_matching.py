@@ -43,15 +43,16 @@ def test_an_absent_structure_has_no_weight() -> None:
     assert weights.tolist() == [[[0, 0, 1, 0], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 1]]]
 
 
-def test_the_nearest_labelled_slices_answer() -> None:
-    places = np.array([3, 4, 5, 6, 9])
-    valid = np.array([[True, True, True, True, False], [False, False, False, True, True]])
-    near = neighbours(np.array([-5.0, 4.2, 8.0]), places, valid)
-    assert near[0, 0].tolist() == [True, True, True, False, False]  # before its first slice
-    assert near[1, 0].tolist() == [True, True, True, True, False]
-    assert near[0, 1].tolist() == [False, False, False, True, False]
-    assert near[2, 1].tolist() == [False, False, False, True, True]
-    assert not neighbours(np.zeros(1), places, np.zeros((1, 5), bool)).any()
+def test_labelled_slices_beside_each_other_answer_together() -> None:
+    places = np.array([2, 3, 4, 5, 6, 7, 11])
+    valid = np.array([[True] * 6 + [False], [False] * 5 + [True, True]])
+    near = neighbours(np.array([-5.0, 5.8, 10.0]), places, valid)
+    assert near[0, 0].tolist() == [True] * 5 + [False, False]  # before its first slice
+    assert near[1, 0].tolist() == [False] + [True] * 5 + [False]
+    # 7 and 11 are apart: the nearer one answers alone
+    assert near[1, 1].tolist() == [False] * 5 + [True, False]
+    assert near[2, 1].tolist() == [False] * 6 + [True]
+    assert not neighbours(np.zeros(1), places, np.zeros((1, 7), bool)).any()
 
 
 def test_a_structure_is_looked_for_in_its_extent() -> None:
