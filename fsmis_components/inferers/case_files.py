@@ -13,7 +13,8 @@ from fsmis_components.data.stored_array import slabs
 from fsmis_components.data.volumes import Volume, save_mask, save_shares
 from fsmis_components.inferers.overlays import save_overlay
 from fsmis_components.inferers.volume_inferer import Segmentation, smallest_label_dtype
-from fsmis_components.support.support_set import Structure
+from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.support.support_set import Structure, SupportScan
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,21 @@ class CaseFiles:
         if self.uncertainty is not None and result.uncertainty is not None:
             save_shares(self.uncertainty, result.uncertainty, like=image)
         save_mask(self.mask, label, like=image)
+
+    def take_over(self, scan: SupportScan, mask: Path, pack: SupportPack) -> None:
+        """Write everything for a mask that a person has corrected.
+
+        Args:
+            scan: the scan and the mask, on the scan's grid.
+            mask: where that mask lies; a file in its final place is not touched.
+            pack: gives the structures and the working geometry.
+        """
+        label = np.asarray(scan.label.data)
+        save_overlay(self.overlay, scan.image, label, pack.structures, pack.grid, self.overlay.stem)
+        if self.uncertainty is not None:  # nothing is left to doubt
+            save_shares(self.uncertainty, np.zeros(label.shape, np.uint8), like=scan.image)
+        if mask.resolve() != self.mask.resolve():
+            save_mask(self.mask, label, like=scan.image)
 
 
 def volumes_ml(

@@ -20,11 +20,13 @@ from tqdm import tqdm
 import fsmis_components
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.volumes import load_image
 from fsmis_components.inferers.case_files import CaseFiles, volumes_ml
 from fsmis_components.inferers.report import write_folder_report
 from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow, RunRecord
 from fsmis_components.inferers.volume_inferer import VolumeInferer
+from fsmis_components.support.corrections import Correction, Corrections
 from fsmis_components.support.support_pack import content_hash
 
 SHOWN_FAILURES = 5
@@ -54,7 +56,7 @@ class FolderEvaluator(SupervisedEvaluator):
     `overlays/image_7.png`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
     `cases.csv`; `report.html` shows them all at the end. A scan that cannot be used becomes a line
     with the reason and the others go on. Finished scans are kept when the same command is given
-    again, also after an interruption.
+    again, also after an interruption. Corrected masks are taken over as they are.
 
     Args:
         device: where the network lies.
@@ -67,6 +69,7 @@ class FolderEvaluator(SupervisedEvaluator):
         val_handlers: ignite handlers.
         key_val_metric: ignite metric on `state.output`.
         progress: show a bar with the time that is left.
+        corrections: scans with corrected masks; the same object that the support has.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class FolderEvaluator(SupervisedEvaluator):
         val_handlers: Sequence[Any] | None = None,
         key_val_metric: dict[str, Any] | None = None,
         progress: bool = True,
+        corrections: Corrections | None = None,
     ) -> None:
         super().__init__(
             device=torch.device(device),
@@ -95,6 +99,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self.volume_inferer = inferer
         self.output_dir = Path(output_dir)
         self.progress = progress
+        self.corrections = corrections
         self._record: RunRecord | None = None
         self._bar = tqdm(disable=True)
 
@@ -108,16 +113,29 @@ class FolderEvaluator(SupervisedEvaluator):
         """
         pack = self.volume_inferer.resolve(self.network)
         cases = [item["case"] for item in self.data_loader]
-        self._record = RunRecord(
-            self.output_dir,
-            [structure.column for structure in pack.structures],
+        corrected = self._corrected()
+        settings = {
+            "support": content_hash(pack),
+            "inferer": self.volume_inferer.settings(),
+            "version": fsmis_components.__version__,
+        }
+        if corrected:
+            settings["corrections"] = {
+                stem: file_hash(correction.mask) for stem, correction in corrected.items()
+            }
+        columns = [structure.column for structure in pack.structures]
+        self._record = RunRecord(self.output_dir, columns, settings)
+        masks = {case.stem: self.files(case).mask for case in cases}
+        self._record.open(
+            [path for case in cases for path in self.files(case).paths],
             {
-                "support": content_hash(pack),
-                "inferer": self.volume_inferer.settings(),
-                "version": fsmis_components.__version__,
-            },
+                stem: mask
+                for stem, mask in masks.items()
+                if stem not in corrected or corrected[stem].mask != mask
+            }
+            if corrected
+            else None,
         )
-        self._record.open([path for case in cases for path in self.files(case).paths])
         # scans of an earlier run cost nothing, so they must not shorten the time that is left
         kept = sum(self._record.finished(case, self.files(case).paths) for case in cases)
         interrupted = False
@@ -146,6 +164,9 @@ class FolderEvaluator(SupervisedEvaluator):
             table = self.output_dir / "cases.csv"
             raise DataError(_failure_sentence(failed, len(cases), table))
 
+    def _corrected(self) -> dict[str, Correction]:
+        return {} if self.corrections is None else self.corrections.found()
+
     def files(self, case: Case) -> CaseFiles:
         """Where the results of a case go."""
         return CaseFiles.of(case, self.output_dir, self.volume_inferer.uncertainty)
@@ -161,8 +182,13 @@ class FolderEvaluator(SupervisedEvaluator):
             start = time.perf_counter()
             volumes: dict[str, float] = {}
             message = ""
+            correction = self._corrected().get(case.stem)
             try:
-                volumes = self._segment(engine, case)
+                volumes = (
+                    self._segment(engine, case)
+                    if correction is None
+                    else self._take_over(case, correction)
+                )
             except DataError as error:
                 message = str(error)
             except (OSError, MemoryError, torch.OutOfMemoryError) as error:
@@ -172,7 +198,8 @@ class FolderEvaluator(SupervisedEvaluator):
             if message and self._record.outdated(case):
                 self.files(case).remove()  # they show another scan of this name
             status = FAILED if message else DONE
-            self._record.add(case, CaseRow(case.stem, status, seconds, volumes, message))
+            row = CaseRow(case.stem, status, seconds, volumes, message)
+            self._record.add(case, row, self.files(case).mask if correction is None else None)
             self._bar.update()
         return engine.state.output
 
@@ -189,6 +216,14 @@ class FolderEvaluator(SupervisedEvaluator):
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
         self.files(case).write(image, final, result)
         return volumes_ml(final, image.affine, result.pack.structures)
+
+    def _take_over(self, case: Case, correction: Correction) -> dict[str, float]:
+        """Make a corrected mask the result of its scan; returns millilitres per structure."""
+        pack = self.volume_inferer.resolve(self.network)
+        scan = correction.load()
+        self.files(case).take_over(scan, correction.mask, pack)
+        label = np.asarray(scan.label.data)
+        return volumes_ml(label, scan.image.affine, pack.structures)
 
 
 def _failure_sentence(failed: Sequence[CaseRow], count: int, table: Path) -> str:

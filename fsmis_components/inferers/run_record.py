@@ -14,6 +14,8 @@ from typing import Any
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
+from fsmis_components.support.corrections import MASKS, RECORD
 
 DONE = "done"
 FAILED = "failed"
@@ -43,6 +45,8 @@ class RunRecord:
 
     A second run with the same settings and support keeps what is finished; one with others is
     refused, so that no mask is overwritten in silence and none is left over from other settings.
+    Only a run with corrected masks may replace what an earlier one wrote, and only masks that are
+    still as that run wrote them.
 
     Args:
         output_dir: where masks go.
@@ -60,12 +64,15 @@ class RunRecord:
         self.run_hash = hashlib.sha256(text.encode()).hexdigest()
         self.rows: dict[str, CaseRow] = {}
         self._fingerprints: dict[str, list[int]] = {}
+        self._masks: dict[str, str] = {}  # as written; "": taken over from a person
 
-    def open(self, outputs: Sequence[Path]) -> None:
+    def open(self, outputs: Sequence[Path], corrected: Mapping[str, Path] | None = None) -> None:
         """Take up an earlier run of the same settings, without what it left half-written.
 
         Args:
             outputs: the files that this run would write.
+            corrected: where the run has corrected masks, all masks that it would write by the stem
+                of their scan, without the corrected ones.
 
         Raises:
             DataError: the folder holds the results of another run, or cannot be written.
@@ -81,12 +88,16 @@ class RunRecord:
         if earlier.get("run_hash") == self.run_hash:
             self._fingerprints = earlier["cases"]
             self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
+        elif corrected is not None and MASKS in earlier:
+            self._check_unchanged(corrected, earlier[MASKS])
         elif taken := next((path for path in outputs if path.exists()), None):
             raise DataError(
                 f"{taken}: already holds the result of a run with another support or other "
                 "settings; choose another --output_dir (nothing was overwritten)."
             )
-        own = (self.output_dir / name for name in ("cases.csv", "run.json", "report.html"))
+        # also those that are still to be replaced: they must not pass for corrected ones
+        self._masks = dict(earlier.get(MASKS, {}))
+        own = (self.output_dir / name for name in ("cases.csv", RECORD, "report.html"))
         remove_unfinished([*outputs, *own])
 
     def finished(self, case: Case, outputs: Sequence[Path]) -> bool:
@@ -105,13 +116,21 @@ class RunRecord:
         known = self._fingerprints.get(case.stem)
         return known is not None and case.image.exists() and known != fingerprint(case.image)
 
-    def add(self, case: Case, row: CaseRow) -> None:
-        """Record a case and rewrite both files."""
+    def add(self, case: Case, row: CaseRow, mask: Path | None = None) -> None:
+        """Record a case and rewrite both files.
+
+        Args:
+            case: the scan.
+            row: its line.
+            mask: the mask that this run made; None where a person did, or where it failed.
+        """
         self.rows[case.stem] = row
         if row.status == DONE and case.image.exists():
             self._fingerprints[case.stem] = fingerprint(case.image)
+            self._masks[case.stem] = "" if mask is None else file_hash(mask)
         else:
             self._fingerprints.pop(case.stem, None)
+            self._masks.pop(case.stem, None)
         self.write()
 
     def write(self) -> None:
@@ -134,20 +153,30 @@ class RunRecord:
             "run_hash": self.run_hash,
             "settings": self.settings,
             "cases": self._fingerprints,
+            MASKS: self._masks,
             "rows": {name: vars(row) for name, row in self.rows.items()},
         }
         try:
             atomic_write_text(self.output_dir / "cases.csv", lines.getvalue())
-            atomic_write_text(self.output_dir / "run.json", json.dumps(record, indent=2) + "\n")
+            atomic_write_text(self.output_dir / RECORD, json.dumps(record, indent=2) + "\n")
         except OSError as error:
             raise DataError(
                 f"{self.output_dir}: cases.csv and run.json could not be written "
                 f"({error.strerror or error}); free some space and give the same command again."
             ) from error
 
+    def _check_unchanged(self, masks: Mapping[str, Path], written: Mapping[str, str]) -> None:
+        for stem, mask in masks.items():
+            if mask.exists() and file_hash(mask) != written.get(stem):
+                raise DataError(
+                    f"{mask}: is not as the former run wrote it, and no corrected mask either; "
+                    "put it into the folder of --corrections_dir or remove it (nothing was "
+                    "overwritten)."
+                )
+
     def _read(self) -> dict[str, Any]:
         try:
-            record = json.loads((self.output_dir / "run.json").read_text(encoding="utf-8"))
+            record = json.loads((self.output_dir / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}  # no earlier run that could be taken up
         complete = isinstance(record, dict) and {"run_hash", "cases", "rows"} <= set(record)

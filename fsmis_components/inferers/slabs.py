@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.data.intensity import fit_normaliser
 from fsmis_components.data.volumes import Volume
 from fsmis_components.layers.support_state import SupportState, move_state, select_sections
-from fsmis_components.support.encode import encode_slices, network_device
+from fsmis_components.support.encode import encode_scan, network_device
+from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.support_pack import SupportPack
 
 
@@ -34,6 +34,7 @@ def encode_slabs(
     *,
     batch_size: int = 8,
     amp: bool = False,
+    cache: FeatureCache | None = None,
 ) -> Iterator[Slab]:
     """Encode a query slab by slab, so that memory does not grow with its depth.
 
@@ -41,15 +42,22 @@ def encode_slabs(
         network: in evaluation mode.
         image: the query; its intensities fit the normalisation.
         view: the query on the grid of the pack.
-        pack: gives the normalisation.
+        pack: gives the normalisation; it fits the network.
         batch_size: slices per slab.
         amp: bfloat16 autocast.
+        cache: where features of scans are kept; None: nowhere.
     """
-    normalise = fit_normaliser(image, pack.normalisation)
-    for start in range(0, view.depth, batch_size):
-        stop = min(start + batch_size, view.depth)
-        slices = normalise(view.slices(start, stop))
-        features = encode_slices(network, slices, batch_size=batch_size, amp=amp)
+    batches = encode_scan(
+        network,
+        image,
+        view,
+        pack.normalisation,
+        batch_size=batch_size,
+        amp=amp,
+        cache=cache,
+        weights=pack.weights_hash,
+    )
+    for start, stop, features in batches:
         yield Slab(start, stop, features)
 
 

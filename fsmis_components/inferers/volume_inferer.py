@@ -28,6 +28,7 @@ from fsmis_components.inferers.shape_prior import (
 from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
 from fsmis_components.support.encode import frozen
+from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.scan_profile import shape_cell
 from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.source import SupportSource
@@ -97,6 +98,7 @@ class VolumeInferer(Inferer):
         uncertainty: also make the uncertainty map (see `segment_volume`).
         steps: what is done besides segmenting slices.
         prior: how the support's shapes count.
+        cache: where features of scans are kept for later runs; None: nowhere.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class VolumeInferer(Inferer):
         uncertainty: bool = False,
         steps: VolumeSteps | Mapping[str, bool] | None = None,
         prior: PriorRule | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
         super().__init__()
         self.support = support
@@ -115,6 +118,7 @@ class VolumeInferer(Inferer):
         self.uncertainty = uncertainty
         self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
         self.prior = prior or PriorRule()
+        self.cache = cache
         self._shapes: ExpectedShapes | None = None
 
     def __call__(
@@ -186,7 +190,13 @@ class VolumeInferer(Inferer):
         view = SliceView(volume, pack.grid)
         with frozen(network), torch.inference_mode():
             encoded = encode_slabs(
-                network, volume, view, pack, batch_size=self.batch_size, amp=self.amp
+                network,
+                volume,
+                view,
+                pack,
+                batch_size=self.batch_size,
+                amp=self.amp,
+                cache=self.cache,
             )
             with SlabStore() as kept:
                 with SlabStore() as slabs:

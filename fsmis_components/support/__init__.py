@@ -1,6 +1,8 @@
 """Support: labelled scans and their encoding."""
 
+from fsmis_components.support.corrections import Corrections
 from fsmis_components.support.encode import build_support_pack
+from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack, stored_state, weights_hash
 from fsmis_components.support.support_set import (
@@ -12,6 +14,8 @@ from fsmis_components.support.support_set import (
 )
 
 __all__ = [
+    "Corrections",
+    "FeatureCache",
     "Structure",
     "SupportPack",
     "SupportScan",

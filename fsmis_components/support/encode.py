@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceView, choose_slice_grid
+from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.data.volumes import Volume
+from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support.draw_seeds import draw_seeds
+from fsmis_components.support.feature_cache import (
+    Batch,
+    FeatureCache,
+    feature_key,
+    features_kind,
+)
+from fsmis_components.support.join_packs import join_states
 from fsmis_components.support.scan_profile import profile_scan, shape_cell
 from fsmis_components.support.sections import plan_sections
 from fsmis_components.support.slice_descriptors import slice_descriptors
@@ -36,8 +44,11 @@ def build_support_pack(
     slice_axis: str | int = "auto",
     ignore_spacing: bool = False,
     normalisation: Normalisation | None = None,
+    grid: SliceGrid | None = None,
     batch_size: int = 8,
     amp: bool = False,
+    cache: FeatureCache | None = None,
+    partial: bool = False,
 ) -> SupportPack:
     """Encode the support scans: labelled slices become the state, all slices the profile along z.
 
@@ -49,8 +60,12 @@ def build_support_pack(
         slice_axis: axis along which the scans are cut; "auto": that of largest spacing.
         ignore_spacing: trust no spacing of any header; every extent fills `spatial_size`.
         normalisation: the intensity rule; None: the default of the modality.
+        grid: the working grid, in place of the four arguments that choose one; for scans that are
+            to join a pack.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
+        cache: where features of scans are kept, see `encode_scan`.
+        partial: the scans need not show every structure, because they are to join a pack.
 
     Returns:
         The pack, its tensors in float32 on the CPU.
@@ -59,42 +74,40 @@ def build_support_pack(
         DataError: a structure vanishes at the working resolution.
     """
     first = support_set.scans[0].image
-    grid = choose_slice_grid(
-        first, spatial_size=spatial_size, slice_axis=slice_axis, ignore_spacing=ignore_spacing
-    )
+    if grid is None:
+        grid = choose_slice_grid(
+            first, spatial_size=spatial_size, slice_axis=slice_axis, ignore_spacing=ignore_spacing
+        )
     if normalisation is None:
         normalisation = Normalisation(modality=resolve_modality(first, modality))
     values = [structure.value for structure in support_set.structures]
     views = [SliceView(scan.image, grid) for scan in support_set.scans]
-    size = tuple(max(view.working_size[axis] for view in views) for axis in (0, 1))
+    weights = weights_hash(network)
     parts: list[_EncodedScan] = []
     with frozen(network), torch.no_grad():
         for scan, view in zip(support_set.scans, views, strict=True):
             plan = _plan_scan(scan, view, values, support_set.slices == "all")
-            normalise = fit_normaliser(scan.image, normalisation)
-            parts.append(_encode_scan(network, view, plan, normalise, size, batch_size, amp))
+            batches = encode_scan(
+                network,
+                scan.image,
+                view,
+                normalisation,
+                batch_size=batch_size,
+                amp=amp,
+                cache=cache,
+                weights=weights,
+            )
+            parts.append(_support_scan(network, view, plan, normalisation, batches))
     sections = torch.cat([part.plan.sections for part in parts], dim=1)  # (N, S, 3)
     for structure, used in zip(support_set.structures, sections.flatten(1).any(1), strict=True):
-        if not used:
+        if not used and not (partial and sections.any()):
             raise DataError(
                 f"{support_set.source}: structure {structure.name} (label value {structure.value}) "
                 f"is smaller than one pixel at spatial_size {spatial_size}; raise --spatial_size."
             )
-    features = join_features([part.features for part in parts if part.plan.chosen])
-    device = network_device(network)
-    with frozen(network), torch.no_grad():
-        state = network.build_support(  # type: ignore[operator]
-            features,
-            torch.cat([part.masks for part in parts])[None].to(device),
-            sections.any(-1).T[None].to(device),
-            torch.cat([part.seeds for part in parts])[None].to(device),
-        )
     trusted = grid.spacing is not None
     return SupportPack(
-        state={
-            key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
-            for key, value in state.items()
-        },
+        state=join_states([part.state for part in parts if part.state is not None]),
         sections=sections,
         origins=torch.tensor(
             [(scan, place) for scan, part in enumerate(parts) for place in part.plan.chosen]
@@ -114,9 +127,69 @@ def build_support_pack(
         grid=grid,
         normalisation=normalisation,
         method=network_method(network),
-        weights_hash=weights_hash(network),
+        weights_hash=weights,
         settings=network_settings(network),
     )
+
+
+def encode_scan(
+    network: nn.Module,
+    image: Volume,
+    view: SliceView,
+    normalisation: Normalisation,
+    *,
+    batch_size: int = 8,
+    amp: bool = False,
+    cache: FeatureCache | None = None,
+    weights: str | None = None,
+) -> Iterator[Batch]:
+    """Encode a scan batch by batch, so that memory does not grow with its depth.
+
+    Args:
+        network: in evaluation mode.
+        image: the scan; its intensities fit the normalisation.
+        view: the scan on the working grid.
+        normalisation: the intensity rule.
+        batch_size: slices per batch.
+        amp: bfloat16 autocast.
+        cache: features that it keeps are read, others are kept there; None: nothing is kept.
+        weights: `weights_hash` of the network where that is at hand.
+
+    Yields:
+        First slice, one past the last slice, and the network's features of these slices.
+    """
+    if cache is None:
+        yield from _encoded(network, image, view, normalisation, batch_size, amp)
+        return
+    device = network_device(network)
+    settings = {
+        "method": network_method(network),
+        "normalisation": normalisation.to_dict(),
+        "batch_size": batch_size,  # the size of a batch decides how sums are rounded
+        "amp": amp,
+        "device": device.type,
+    }
+    key = feature_key(view, weights or weights_hash(network), settings)
+    if key in cache:
+        yield from cache.read(key, features_kind(network), device)
+    else:
+        encoded = _encoded(network, image, view, normalisation, batch_size, amp)
+        yield from cache.keep(key, encoded, image.title)
+
+
+def _encoded(
+    network: nn.Module,
+    image: Volume,
+    view: SliceView,
+    normalisation: Normalisation,
+    batch_size: int,
+    amp: bool,
+) -> Iterator[Batch]:
+    normalise = fit_normaliser(image, normalisation)
+    for start in range(0, view.depth, batch_size):
+        stop = min(start + batch_size, view.depth)
+        slices = normalise(view.slices(start, stop))
+        yield start, stop, encode_slices(network, slices, batch_size=batch_size, amp=amp)
 
 
 def encode_slices(
@@ -211,12 +284,10 @@ class _ScanPlan:
 
 @dataclass(frozen=True)
 class _EncodedScan:
-    """A support scan after the encoder; features, masks and seeds are of the chosen slices."""
+    """A support scan after the encoder; the state is None where no slice of it serves."""
 
     plan: _ScanPlan
-    features: Any
-    masks: torch.Tensor
-    seeds: torch.Tensor
+    state: SupportState | None
     descriptors: torch.Tensor
 
 
@@ -228,43 +299,47 @@ def _plan_scan(
     return _ScanPlan(masks, chosen, sections)
 
 
-def _encode_scan(
+def _support_scan(
     network: nn.Module,
     view: SliceView,
     plan: _ScanPlan,
-    normalise: Callable[[torch.Tensor], torch.Tensor],
-    size: tuple[int, ...],
-    batch_size: int,
-    amp: bool,
+    normalisation: Normalisation,
+    batches: Iterator[Batch],
 ) -> _EncodedScan:
-    """Encode all slices of a scan, once; the features of those without a label are not kept."""
+    """State and profile of a scan; the features of slices that do not serve are not held."""
     kept: list[Any] = []
-    seeds: list[torch.Tensor] = []
     descriptors: list[torch.Tensor] = []
-    masks = plan.masks[plan.chosen].float()
-    for start in range(0, view.depth, batch_size):
-        stop = min(start + batch_size, view.depth)
-        image = normalise(view.slices(start, stop))
-        padded = _pad_to(image, size, float(image.min()))
-        features = encode_slices(network, padded, batch_size=batch_size, amp=amp)
+    for start, stop, features in batches:
         descriptors.append(slice_descriptors(features.high).cpu())
         own = [place - start for place in plan.chosen if start <= place < stop]
         if own:
-            done = sum(part.shape[0] for part in seeds)
-            seeds.append(draw_seeds(image[own], masks[done : done + len(own)]))
             kept.append(chosen_features(features, own))
-    return _EncodedScan(
-        plan,
-        join_features(kept) if kept else None,
-        _pad_to(masks, size, 0.0),
-        torch.cat(seeds) if seeds else torch.zeros(0, len(plan.sections), dtype=torch.int64),
-        torch.cat(descriptors),
+    state = _scan_state(network, view, plan, normalisation, join_features(kept)) if kept else None
+    return _EncodedScan(plan, state, torch.cat(descriptors))
+
+
+def _scan_state(
+    network: nn.Module,
+    view: SliceView,
+    plan: _ScanPlan,
+    normalisation: Normalisation,
+    features: Any,
+) -> SupportState:
+    """State (1, N, S, ...) of the slices that serve, in float32 on the CPU.
+
+    Each scan makes its own, so that scans need not be of one size and packs can be joined.
+    """
+    masks = plan.masks[plan.chosen].float()
+    normalise = fit_normaliser(view.volume, normalisation)
+    images = torch.cat([normalise(view.slices(place, place + 1)) for place in plan.chosen])
+    device = network_device(network)
+    state = network.build_support(  # type: ignore[operator]
+        features,
+        masks[None].to(device),
+        plan.sections.any(-1).T[None].to(device),
+        draw_seeds(images, masks)[None].to(device),
     )
-
-
-def _pad_to(tensor: torch.Tensor, size: tuple[int, ...], value: float) -> torch.Tensor:
-    """Pad the last two axes equally on both sides, so that scans of unlike extent share a batch."""
-    missing = [wanted - have for wanted, have in zip(size, tensor.shape[-2:], strict=True)]
-    (top, left) = (total // 2 for total in missing)
-    padding = (left, missing[1] - left, top, missing[0] - top)
-    return F.pad(tensor, padding, value=value)
+    return {
+        key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
+        for key, value in state.items()
+    }

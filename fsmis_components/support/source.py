@@ -1,4 +1,4 @@
-"""Where a network's support comes from: a folder, a pack, or the bundle's default pack."""
+"""Where a network's support comes from: a folder or a pack, and masks that were corrected."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 from torch import nn
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.support.corrections import Correction, Corrections
 from fsmis_components.support.encode import build_support_pack
+from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.join_packs import join_packs
 from fsmis_components.support.support_pack import SupportPack, weights_hash
-from fsmis_components.support.support_set import LabelledSlices, Wanted, load_support_set
+from fsmis_components.support.support_set import (
+    LabelledSlices,
+    SupportScan,
+    SupportSet,
+    Wanted,
+    load_support_set,
+)
 
 
 class SupportSource:
     """Resolve the support for a network, lazily and once per network and weights.
 
-    The order is: `support_dir`, `support_pack`, `default_pack`. Nothing is read before `resolve`,
-    so that a config can be parsed and checked without data.
+    The order is: `support_dir`, `support_pack`, `default_pack`; scans with corrected masks join
+    whichever it is. Nothing is read before `resolve`, so that a config can be parsed and checked
+    without data.
 
     Args:
         support_dir: folder of labelled scans.
@@ -38,6 +49,8 @@ class SupportSource:
         ignore_spacing: see `build_support_pack`.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
+        corrections: scans whose masks were corrected; they join the support.
+        cache: where features of scans are kept, so that no scan is encoded twice.
     """
 
     def __init__(
@@ -57,6 +70,8 @@ class SupportSource:
         ignore_spacing: bool = False,
         batch_size: int = 8,
         amp: bool = False,
+        corrections: Corrections | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
         self.support_dir = support_dir or None
         self.support_pack = support_pack or None
@@ -74,6 +89,8 @@ class SupportSource:
         self.ignore_spacing = ignore_spacing
         self.batch_size = batch_size
         self.amp = amp
+        self.corrections = corrections
+        self.cache = cache
         self._pack: SupportPack | None = None
         self._network: weakref.ref[nn.Module] | None = None
         self._hash = ""
@@ -89,7 +106,7 @@ class SupportSource:
         current = weights_hash(network)
         same = self._network is not None and self._network() is network and self._hash == current
         if self._pack is None or not same:
-            pack = self._make(network, current)
+            pack = self._with_corrections(self._make(network, current), network)
             if self.save_support_pack:
                 pack = pack.renamed(str(pack.save(self.save_support_pack)))
             self._pack, self._network, self._hash = pack, weakref.ref(network), current
@@ -112,6 +129,7 @@ class SupportSource:
                 ignore_spacing=self.ignore_spacing,
                 batch_size=self.batch_size,
                 amp=self.amp,
+                cache=self.cache,
             )
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:
@@ -128,3 +146,36 @@ class SupportSource:
             "no support: give a folder of labelled scans with --support_dir, or a pack with "
             "--support_pack (the bundle has no default pack)."
         )
+
+    def _with_corrections(self, pack: SupportPack, network: nn.Module) -> SupportPack:
+        found = self.corrections.found() if self.corrections is not None else {}
+        scans = [scan for each in found.values() if (scan := _support_scan(each, pack))]
+        if not scans:
+            return pack
+        source = str(self.corrections.corrections_dir) if self.corrections is not None else ""
+        added = build_support_pack(
+            network,
+            SupportSet(tuple(scans), pack.structures, source),
+            normalisation=pack.normalisation,
+            grid=pack.grid,
+            batch_size=self.batch_size,
+            amp=self.amp,
+            cache=self.cache,
+            partial=True,
+        )
+        return join_packs([pack, added])
+
+
+def _support_scan(correction: Correction, pack: SupportPack) -> SupportScan | None:
+    """A scan that joins a support; None where its mask is empty, which is right for some scans."""
+    scan = correction.load()
+    known = {structure.value: structure.name for structure in pack.structures}
+    values = {int(value) for value in np.unique(np.asarray(scan.label.data))} - {0}
+    unknown = sorted(values - set(known))
+    if unknown:
+        listing = ", ".join(f"{value} ({name})" for value, name in known.items())
+        raise DataError(
+            f"{correction.mask}: holds label value {unknown[0]}, which is no structure of the "
+            f"support ({listing}); correct the mask."
+        )
+    return scan if values else None

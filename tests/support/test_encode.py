@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from block_scans import SHAPE, block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support import SupportSet, build_support_pack, load_support_set
 
 
@@ -52,7 +54,7 @@ def test_structures_have_the_intensity_under_their_mask(tmp_path: Path) -> None:
     assert not mean[0][~used[0]].any()
 
 
-def test_scans_of_unlike_extent_share_a_batch(tmp_path: Path) -> None:
+def test_scans_may_be_of_unlike_extent(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label())
     larger = (SHAPE[0] + 6, SHAPE[1] + 3, SHAPE[2])
     write_scan(tmp_path, 2, block_label({1: 1}, larger), block_image(larger))
@@ -88,11 +90,17 @@ def test_seeds_follow_the_labelled_slice_alone(tmp_path: Path) -> None:
     """Neither the order of structures nor a second, larger scan changes a slice's seed."""
 
     def seeds(folder: Path, structures: list[int] | None = None) -> torch.Tensor:
-        network = IntensityNetwork()
-        support = three_sections(folder, structures)
-        build_support_pack(network, support, spatial_size=24)
-        assert network.seeds is not None and network.seeds.dtype == torch.int64
-        return network.seeds
+        drawn: list[torch.Tensor] = []
+
+        class Recorder(IntensityNetwork):
+            def build_support(self, *args: Any, **kwargs: Any) -> SupportState:
+                state = super().build_support(*args, **kwargs)
+                assert self.seeds is not None and self.seeds.dtype == torch.int64
+                drawn.append(self.seeds)
+                return state
+
+        build_support_pack(Recorder(), three_sections(folder, structures), spatial_size=24)
+        return torch.cat(drawn, 1)
 
     write_scan(tmp_path / "one", 1, block_label(), block_image(seed=1))
     alone = seeds(tmp_path / "one")

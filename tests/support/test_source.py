@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from block_scans import block_label, write_scan
+from block_scans import block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support import SupportPack, SupportSource
+from fsmis_components.support import Corrections, SupportPack, SupportSource
 
 
 @pytest.fixture
@@ -74,3 +74,28 @@ def test_a_saved_pack_gives_the_same_state(tmp_path: Path, folder: Path) -> None
     built = SupportSource(folder, save_support_pack=path, spatial_size=24).resolve(network)
     loaded = SupportPack.load(path)
     assert all(torch.equal(loaded.state[key], built.state[key]) for key in built.state)
+
+
+def test_corrected_scans_join_the_support(tmp_path: Path, folder: Path) -> None:
+    write_scan(tmp_path / "q", 5)
+    write_scan(tmp_path / "q", 6)
+    mask = write_nifti(tmp_path / "c" / "image_5_seg.nii.gz", block_label({2: 2}))
+    plain = SupportSource(folder, spatial_size=24).resolve(IntensityNetwork())
+
+    def corrected() -> SupportPack:
+        corrections = Corrections(tmp_path / "c", tmp_path / "q")
+        source = SupportSource(folder, spatial_size=24, corrections=corrections)
+        return source.resolve(IntensityNetwork())
+
+    pack = corrected()
+    assert [profile.name for profile in pack.profiles] == ["1", "5"]
+    assert pack.profiles[1].extents.isnan().all(1).tolist() == [True, False]
+    # the nine slices of the support, six of the corrected scan
+    assert pack.origins[:, 0].tolist() == [0] * 9 + [1] * 6
+    assert (pack.grid, pack.structures) == (plain.grid, plain.structures)
+
+    write_nifti(mask, block_label({1: 1}) * 0)  # a scan without any structure
+    assert [profile.name for profile in corrected().profiles] == ["1"]
+    write_nifti(mask, block_label({1: 7}))
+    with pytest.raises(DataError, match="label value 7, which is no structure"):
+        corrected()

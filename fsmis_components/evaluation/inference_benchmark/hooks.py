@@ -16,11 +16,11 @@ from torch import nn
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.evaluation.inference_benchmark.stage_clock import REST, StageClock
-from fsmis_components.inferers import folder_evaluator, slab_store, slabs, volume_inferer
+from fsmis_components.inferers import folder_evaluator, slab_store, volume_inferer
 from fsmis_components.inferers.case_files import CaseFiles
 from fsmis_components.inferers.expected_shapes import ExpectedShapes
 from fsmis_components.inferers.slab_store import SlabStore
-from fsmis_components.support import support_set
+from fsmis_components.support import encode, support_set
 from fsmis_components.support.source import SupportSource
 
 READ_SUPPORT = "read support"
@@ -75,7 +75,7 @@ HOOKS = (
     Hook(READ_SUPPORT, support_set, "load_label", SUPPORT),
     Hook(SUPPORT, SupportSource, "resolve"),
     Hook(READ, folder_evaluator, "load_image"),
-    Hook(PREPARE, slabs, "fit_normaliser"),
+    Hook(PREPARE, encode, "fit_normaliser"),
     Hook(PREPARE, SliceView, "slices"),
     Hook(KEEP, SlabStore, "add"),
     Hook(KEEP, slab_store, "read_slab"),

@@ -1,0 +1,118 @@
+"""Corrected masks: results that a person has put right, which join the support."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsmis_components.data.cases import Case, find_cases
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
+from fsmis_components.data.volumes import load_image, load_label
+from fsmis_components.support.support_set import SupportScan
+
+RECORD = "run.json"  # what a folder run writes beside its masks
+MASKS = "masks"  # entry of it: SHA-256 of each mask as the run wrote it
+_RESULT = "_seg"
+_NO_MASK = "_uncertainty"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A scan of the folder and its corrected mask."""
+
+    case: Case
+    mask: Path
+
+    def load(self) -> SupportScan:
+        """The scan with its mask on the scan's grid.
+
+        Raises:
+            DataError: a file cannot be used, or the mask belongs to another scan.
+        """
+        image = load_image(self.case.image)
+        return SupportScan(self.case.name, image, load_label(self.mask, image))
+
+
+class Corrections:
+    """The corrected masks of a folder, found when they are first asked for.
+
+    A mask is named after its scan: for `image_7.nii.gz` it is `image_7_seg.nii.gz` or
+    `image_7.nii.gz`. The folder may be the output folder of a run, in which some masks were
+    corrected in place: then those count that are no longer as the run wrote them.
+
+    Args:
+        corrections_dir: folder of corrected masks; None: there are none.
+        dataset_dir: folder of the scans.
+    """
+
+    def __init__(self, corrections_dir: str | Path | None, dataset_dir: str | Path) -> None:
+        self.corrections_dir = Path(corrections_dir) if corrections_dir else None
+        self.dataset_dir = dataset_dir
+        self._found: dict[str, Correction] | None = None
+
+    def found(self) -> dict[str, Correction]:
+        """Corrections by the stem of their scan, in natural order.
+
+        Raises:
+            DataError: there is no such folder, no mask in it, a mask of no scan, two of one scan,
+                or an output folder that does not say what its run wrote.
+        """
+        if self._found is None:
+            self._found = {} if self.corrections_dir is None else self._find(self.corrections_dir)
+        return self._found
+
+    def _find(self, folder: Path) -> dict[str, Correction]:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: there is no such folder; check --corrections_dir.")
+        cases = {case.stem: case for case in find_cases(self.dataset_dir, labels="never")}
+        written = _as_written(folder)
+        masks: dict[str, Path] = {}
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or not is_nifti_name(path.name):
+                continue
+            name = strip_nifti_suffix(path.name)
+            if name.endswith(_NO_MASK):
+                continue
+            stem = name.removesuffix(_RESULT)
+            if stem not in cases:
+                raise DataError(
+                    f"{path}: a corrected mask of no scan in {self.dataset_dir}; name it after its "
+                    "scan, as image_7_seg.nii.gz for image_7.nii.gz, or remove it."
+                )
+            if stem in masks:
+                raise DataError(
+                    f"{path}: a second corrected mask of {stem} beside {masks[stem].name}; keep "
+                    "one of the two."
+                )
+            if written is None or stem in written and file_hash(path) != written[stem]:
+                masks[stem] = path
+        if not masks:
+            trouble = "no corrected mask" if written is None else "no mask was changed since"
+            raise DataError(
+                f"{folder}: {trouble}; correct one, name it as image_7_seg.nii.gz for "
+                "image_7.nii.gz, or leave --corrections_dir out."
+            )
+        return {stem: Correction(cases[stem], masks[stem]) for stem in cases if stem in masks}
+
+
+def _as_written(folder: Path) -> dict[str, str] | None:
+    """Hashes of the masks that a run wrote into a folder; "" for masks that it took over.
+
+    Returns:
+        None where the folder is no output folder.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
+        return {str(stem): str(digest) for stem, digest in record[MASKS].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: does not say which masks the run wrote; put the corrected masks in a folder "
+            "of their own and name that by --corrections_dir."
+        ) from error

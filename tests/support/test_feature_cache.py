@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from block_scans import AFFINE, block_image
+from fake_network import Intensities, IntensityNetwork
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceView, choose_slice_grid
+from fsmis_components.data.intensity import Normalisation
+from fsmis_components.data.volumes import Volume
+from fsmis_components.networks import ALPNet
+from fsmis_components.support import FeatureCache
+from fsmis_components.support.encode import encode_scan
+from fsmis_components.support.feature_cache import feature_key, features_kind
+
+CPU = torch.device("cpu")
+
+
+class Levels(NamedTuple):
+    low: torch.Tensor
+    high: torch.Tensor
+    image_size: tuple[int, int]
+
+
+def batches() -> Iterator[tuple[int, int, Levels]]:
+    """Three slices in two batches; one level is channels-last, one of half precision."""
+    random = torch.Generator().manual_seed(0)
+    for start, stop in ((0, 2), (2, 3)):
+        low = torch.randn(stop - start, 4, 5, 6, generator=random)
+        high = torch.randn(stop - start, 8, 3, 2, generator=random).bfloat16()
+        yield start, stop, Levels(low.to(memory_format=torch.channels_last), high, (20, 24))
+
+
+def scan(image: np.ndarray | None = None) -> SliceView:
+    volume = Volume(block_image() if image is None else image, AFFINE)
+    return SliceView(volume, choose_slice_grid(volume, spatial_size=24))
+
+
+def test_features_come_back_equal_bit_for_bit(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    assert "key" not in cache
+    assert len(list(cache.keep("key", batches(), "scan"))) == 2
+    assert "key" in cache and "other" not in cache
+    found = list(cache.read("key", Levels, CPU))
+    for (start, stop, features), (start_, stop_, expected) in zip(found, batches(), strict=True):
+        assert (start, stop, features.image_size) == (start_, stop_, (20, 24))
+        for name in ("low", "high"):
+            got, wanted = getattr(features, name), getattr(expected, name)
+            assert got.dtype == wanted.dtype and got.stride() == wanted.stride()
+            assert torch.equal(got, wanted)
+
+
+def test_a_scan_counts_only_once_all_its_batches_are_there(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    reader = cache.keep("key", batches(), "scan")
+    next(reader)
+    assert "key" not in cache
+    reader.close()  # as after an interruption
+    assert "key" not in cache and list(tmp_path.iterdir()) == []
+
+
+def test_beyond_the_limit_nothing_is_kept_and_the_user_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = sum(low.nbytes + high.nbytes for _, _, (low, high, _) in batches())
+    cache = FeatureCache(tmp_path, gigabytes=1.9 * size / 1e9)
+    list(cache.keep("first", batches(), "scan 1"))
+    with caplog.at_level(logging.WARNING):
+        passed = list(cache.keep("second", batches(), "scan 2"))
+    assert len(passed) == 2 and "first" in cache and "second" not in cache
+    assert "scan 2: its features are not kept" in caplog.text
+    assert "--features_gigabytes" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    with pytest.raises(DataError, match="features_gigabytes"):
+        FeatureCache(tmp_path, gigabytes=0)
+
+
+def test_damaged_features_are_refused(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    list(cache.keep("key", batches(), "scan"))
+    next((tmp_path / "key").glob("00002-*.safetensors")).write_bytes(b"half a file")
+    with pytest.raises(DataError, match="remove this folder"):
+        list(cache.read("key", Levels, CPU))
+
+
+def test_the_key_follows_voxels_weights_and_settings() -> None:
+    image = block_image()
+    key = feature_key(scan(image), "weights", {"amp": False})
+    assert feature_key(scan(image.copy()), "weights", {"amp": False}) == key
+    other = image.copy()
+    other[0, 0, -1] += 1
+    for changed in (
+        feature_key(scan(other), "weights", {"amp": False}),
+        feature_key(scan(image), "others", {"amp": False}),
+        feature_key(scan(image), "weights", {"amp": True}),
+        # the same voxels in another shape
+        feature_key(scan(image.reshape(20, 24, 12)), "weights", {"amp": False}),
+    ):
+        assert changed != key
+
+
+def test_a_scan_is_encoded_once(tmp_path: Path) -> None:
+    network, rule = IntensityNetwork().eval(), Normalisation("mr")
+    assert features_kind(network) is Intensities
+
+    def encoded(view: SliceView, amp: bool = False) -> torch.Tensor:
+        cache = FeatureCache(tmp_path)  # as in another run
+        parts = list(
+            encode_scan(network, view.volume, view, rule, batch_size=5, amp=amp, cache=cache)
+        )
+        assert [part[:2] for part in parts] == [(0, 5), (5, 10), (10, 12)]
+        return torch.cat([features.high for _, _, features in parts])
+
+    with torch.no_grad():
+        first = encoded(scan())
+        assert network.encoded == [5, 5, 2]
+        assert torch.equal(encoded(scan()), first)
+        assert network.encoded == [5, 5, 2]
+        encoded(scan(), amp=True)
+        assert len(network.encoded) == 6
+        network.gain *= 2
+        assert torch.equal(encoded(scan()), 2 * first)
+        assert len(network.encoded) == 9
+
+
+def test_features_of_a_real_network_are_read_as_its_own(tmp_path: Path) -> None:
+    network = ALPNet().eval()
+    view, cache = scan(), FeatureCache(tmp_path)
+    with torch.no_grad():
+        written, read = (
+            list(encode_scan(network, view.volume, view, Normalisation("mr"), cache=cache))
+            for _ in range(2)
+        )
+    for (_, _, left), (_, _, right) in zip(written, read, strict=True):
+        assert type(left) is type(right) and left.image_size == right.image_size
+        assert torch.equal(left.high, right.high) and left.high.stride() == right.high.stride()
