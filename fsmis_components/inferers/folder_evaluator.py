@@ -139,6 +139,8 @@ class FolderEvaluator(SupervisedEvaluator):
         # scans of an earlier run cost nothing, so they must not shorten the time that is left
         kept = sum(self._record.finished(case, self.files(case).paths) for case in cases)
         interrupted = False
+        if self.progress and pack.calibration is not None:
+            tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
         with tqdm(
             total=len(cases),
             initial=kept,
@@ -180,31 +182,29 @@ class FolderEvaluator(SupervisedEvaluator):
         self._bar.set_postfix_str(case.stem)
         if not self._record.finished(case, self.files(case).paths):
             start = time.perf_counter()
-            volumes: dict[str, float] = {}
-            message = ""
+            row = CaseRow(case.stem, DONE, 0.0)
             correction = self._corrected().get(case.stem)
             try:
-                volumes = (
-                    self._segment(engine, case)
-                    if correction is None
-                    else self._take_over(case, correction)
-                )
+                if correction is None:
+                    self._segment(engine, case, row)
+                else:
+                    row.volumes = self._take_over(case, correction)
             except DataError as error:
-                message = str(error)
+                row.message = str(error)
             except (OSError, MemoryError, torch.OutOfMemoryError) as error:
                 # a full disk or memory ends one case, not the whole run
-                message = f"{case.image}: {type(error).__name__}: {error}"
-            seconds = time.perf_counter() - start
-            if message and self._record.outdated(case):
-                self.files(case).remove()  # they show another scan of this name
-            status = FAILED if message else DONE
-            row = CaseRow(case.stem, status, seconds, volumes, message)
+                row.message = f"{case.image}: {type(error).__name__}: {error}"
+            row.seconds = time.perf_counter() - start
+            if row.message:
+                row.status = FAILED
+                if self._record.outdated(case):
+                    self.files(case).remove()  # they show another scan of this name
             self._record.add(case, row, self.files(case).mask if correction is None else None)
             self._bar.update()
         return engine.state.output
 
-    def _segment(self, engine: Any, case: Case) -> dict[str, float]:
-        """Segment, post-process and write one scan; returns millilitres per structure."""
+    def _segment(self, engine: Any, case: Case, row: CaseRow) -> None:
+        """Segment, post-process and write one scan; fill its row."""
         image = load_image(case.image)
         result = self.volume_inferer.segment_volume(image, self.network)
         # bytes stay bytes: as int32 the labels of 1,000 slices would take a gigabyte
@@ -215,7 +215,12 @@ class FolderEvaluator(SupervisedEvaluator):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
         self.files(case).write(image, final, result)
-        return volumes_ml(final, image.affine, result.pack.structures)
+        structures = result.pack.structures
+        row.volumes = volumes_ml(final, image.affine, structures)
+        if result.trust is not None:
+            columns = [structure.column for structure in structures]
+            row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
+            row.warning = result.trust.warning
 
     def _take_over(self, case: Case, correction: Correction) -> dict[str, float]:
         """Make a corrected mask the result of its scan; returns millilitres per structure."""

@@ -31,6 +31,8 @@ class CaseRow:
         seconds: wall-clock time.
         volumes: millilitres per structure, keyed by column; empty for a failed case.
         message: why it failed.
+        expected_dice: per structure in [0, 1], keyed by column; empty where nothing is expected.
+        warning: why the result should not be trusted, in one sentence.
     """
 
     case: str
@@ -38,6 +40,8 @@ class CaseRow:
     seconds: float
     volumes: dict[str, float] = field(default_factory=dict)
     message: str = ""
+    expected_dice: dict[str, float] = field(default_factory=dict)
+    warning: str = ""
 
 
 class RunRecord:
@@ -141,14 +145,13 @@ class RunRecord:
         """
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
-        volume_columns = [f"{column}_ml" for column in self.columns]
-        writer.writerow(["case", "status", "seconds", *volume_columns, "message"])
+        figures = [f"{column}_ml" for column in self.columns]
+        figures += [f"{column}_expected_dice" for column in self.columns]
+        writer.writerow(["case", "status", "seconds", *figures, "warning", "message"])
         for row in self.rows.values():
-            volumes = [
-                f"{row.volumes[column]:.3f}" if column in row.volumes else ""
-                for column in self.columns
-            ]
-            writer.writerow([row.case, row.status, f"{row.seconds:.2f}", *volumes, row.message])
+            figures = [*_texts(row.volumes, self.columns), *_texts(row.expected_dice, self.columns)]
+            seconds = f"{row.seconds:.2f}"
+            writer.writerow([row.case, row.status, seconds, *figures, row.warning, row.message])
         record = {
             "run_hash": self.run_hash,
             "settings": self.settings,
@@ -181,6 +184,10 @@ class RunRecord:
             return {}  # no earlier run that could be taken up
         complete = isinstance(record, dict) and {"run_hash", "cases", "rows"} <= set(record)
         return record if complete else {}
+
+
+def _texts(figures: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    return [f"{figures[column]:.3f}" if column in figures else "" for column in columns]
 
 
 def fingerprint(path: Path) -> list[int]:

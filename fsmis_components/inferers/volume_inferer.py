@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.clean_up import cleaned
 from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes
-from fsmis_components.inferers.matching import match_volume, spread_thirds
+from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     log_odds,
@@ -27,6 +27,7 @@ from fsmis_components.inferers.shape_prior import (
 )
 from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
+from fsmis_components.inferers.trust import CaseTrust, TrustMeter, case_trust, mirror_gain
 from fsmis_components.support.encode import frozen
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.scan_profile import shape_cell
@@ -52,11 +53,28 @@ class Segmentation:
         uncertainty: uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None
             unless asked.
         pack: the support pack that was used.
+        trust: what is expected of the result; None where no shapes were expected.
     """
 
     label: np.ndarray
     uncertainty: np.ndarray | None
     pack: SupportPack
+    trust: CaseTrust | None = None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a first look at all slices of a scan says.
+
+    Attributes:
+        match: where the scan lies in the support.
+        expected: the support's shapes there.
+        mirror_gain: see `mirror_gain`.
+    """
+
+    match: VolumeMatch
+    expected: Expected
+    mirror_gain: float
 
 
 @dataclass(frozen=True)
@@ -202,9 +220,9 @@ class VolumeInferer(Inferer):
                 with SlabStore() as slabs:
                     for slab in encoded:
                         slabs.add(slab)
-                    expected = self._look(slabs, view, pack, network, kept)
-                label, doubt = self._assemble(kept, expected, view, pack)
-            return self._finish(label, doubt, view, pack)
+                    look = self._look(slabs, view, pack, network, kept)
+                result = self._assemble(kept, look, view, pack)
+            return self._finish(result, view)
 
     def segment_slabs(
         self, slabs: Iterable[Slab], view: SliceView, pack: SupportPack, network: nn.Module
@@ -218,9 +236,9 @@ class VolumeInferer(Inferer):
             network: in evaluation mode, the one that encoded the slices.
         """
         with SlabStore() as kept:
-            expected = self._look(slabs, view, pack, network, kept)
-            label, doubt = self._assemble(kept, expected, view, pack)
-        return self._finish(label, doubt, view, pack)
+            look = self._look(slabs, view, pack, network, kept)
+            result = self._assemble(kept, look, view, pack)
+        return self._finish(result, view)
 
     def _look(
         self,
@@ -229,7 +247,7 @@ class VolumeInferer(Inferer):
         pack: SupportPack,
         network: nn.Module,
         kept: SlabStore,
-    ) -> Expected | None:
+    ) -> _Look | None:
         """Keep the margins of all slabs and say where structures are to be expected."""
         steps, rule = self.steps, self.prior
         if not steps.z_matching:
@@ -251,7 +269,9 @@ class VolumeInferer(Inferer):
         if steps.shape_moves:
             evidence = torch.cat([to_cells(slab.features.margins, cell) for slab in kept])
         height, width = (-(-length // cell) for length in view.working_size)
-        return self._expected(pack).of(match, evidence, (height, width))
+        expected = self._expected(pack).of(match, evidence, (height, width))
+        mirrored = mirror_gain(descriptors, view.native_spacing[0], pack, match)
+        return _Look(match, expected, mirrored)
 
     def _keep_margins(
         self,
@@ -273,41 +293,42 @@ class VolumeInferer(Inferer):
         return shapes
 
     def _assemble(
-        self,
-        margins: Iterable[Slab],
-        expected: Expected | None,
-        view: SliceView,
-        pack: SupportPack,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+        self, margins: Iterable[Slab], look: _Look | None, view: SliceView, pack: SupportPack
+    ) -> Segmentation:
         """Labels and uncertainty (D, h, w) on the scan's grid of margins and expected shapes."""
         values = np.array([0, *(structure.value for structure in pack.structures)])
         values = values.astype(smallest_label_dtype(int(values.max())))
         label = np.zeros((view.depth, *view.native_size), values.dtype)
         doubt = np.zeros(label.shape, np.uint8) if self.uncertainty else None
+        cell = shape_cell(pack.grid)
+        meter = TrustMeter(len(pack.structures), cell)
         for slab in margins:
-            own = slab.features.margins
-            if expected is not None:
-                shape = expected.likely[slab.start : slab.stop]
-                own = own + self.prior.weight * to_pixels(
-                    log_odds(shape), shape_cell(pack.grid), view.working_size
-                )
+            own, slices = slab.features.margins, slice(slab.start, slab.stop)
+            if look is not None:
+                shape = look.expected.likely[slices]
+                prior = to_pixels(log_odds(shape), cell, view.working_size)
+                own = own + self.prior.weight * prior
                 own = own.masked_fill(~present_slices(shape)[..., None, None], ABSENT)
+                meter.add(own, look.expected.fitted[slices])
             # channel 0 is the background, whose margin is zero
             logits = view.to_native_logits(torch.cat([torch.zeros_like(own[:, :1]), own], 1))
-            label[slab.start : slab.stop] = values[logits.argmax(1).numpy()]
+            label[slices] = values[logits.argmax(1).numpy()]
             if doubt is not None:
                 largest = logits.softmax(1).amax(1)
-                doubt[slab.start : slab.stop] = (255 * (1.0 - largest)).round().numpy()
-        return label, doubt
+                doubt[slices] = (255 * (1.0 - largest)).round().numpy()
+        trust = None
+        if look is not None:
+            trust = case_trust(meter.result(), look.match, view, pack, look.mirror_gain)
+        return Segmentation(label, doubt, pack, trust)
 
-    def _finish(
-        self, label: np.ndarray, doubt: np.ndarray | None, view: SliceView, pack: SupportPack
-    ) -> Segmentation:
+    def _finish(self, result: Segmentation, view: SliceView) -> Segmentation:
+        """Clean up the labels (D, h, w) and turn everything as the scan is stored."""
+        label, doubt, pack = result.label, result.uncertainty, result.pack
         if self.steps.clean_up and self.steps.z_matching:
             values = [structure.value for structure in pack.structures]
             label = cleaned(label, values, self._expected(pack).builds())
         uncertainty = None if doubt is None else view.restack(doubt)
-        return Segmentation(view.restack(label), uncertainty, pack)
+        return replace(result, label=view.restack(label), uncertainty=uncertainty)
 
 
 def smallest_label_dtype(largest: int) -> np.dtype:

@@ -23,7 +23,7 @@ def join_packs(packs: Sequence[SupportPack]) -> SupportPack:
         packs: of one network, structures, working grid and normalisation.
 
     Returns:
-        The first pack with the support slices and profiles of all.
+        The first pack with the support slices and profiles of all, not tested.
 
     Raises:
         ValueError: the packs do not belong together.
@@ -43,6 +43,7 @@ def join_packs(packs: Sequence[SupportPack]) -> SupportPack:
         sections=torch.cat([pack.sections for pack in packs], dim=1),
         origins=torch.cat(origins),
         profiles=tuple(profile for pack in packs for profile in pack.profiles),
+        calibration=None,  # it tested another support
     )
 
 

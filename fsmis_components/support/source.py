@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
 from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.feature_cache import FeatureCache
@@ -24,6 +25,9 @@ from fsmis_components.support.support_set import (
     Wanted,
     load_support_set,
 )
+
+# given from above, because it segments volumes
+SelfTest = Callable[[nn.Module, SupportSet, SupportPack], Calibration]
 
 
 class SupportSource:
@@ -50,6 +54,7 @@ class SupportSource:
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         corrections: scans whose masks were corrected; they join the support.
+        self_test: tests a support that was built from a folder; None: it is not tested.
         cache: where features of scans are kept, so that no scan is encoded twice.
     """
 
@@ -72,6 +77,7 @@ class SupportSource:
         amp: bool = False,
         corrections: Corrections | None = None,
         cache: FeatureCache | None = None,
+        self_test: SelfTest | None = None,
     ) -> None:
         self.support_dir = support_dir or None
         self.support_pack = support_pack or None
@@ -91,6 +97,7 @@ class SupportSource:
         self.amp = amp
         self.corrections = corrections
         self.cache = cache
+        self.self_test = self_test
         self._pack: SupportPack | None = None
         self._network: weakref.ref[nn.Module] | None = None
         self._hash = ""
@@ -120,9 +127,10 @@ class SupportSource:
                 structures=self.structures,
                 num_shots=self.num_shots,
             )
+            support_set = replace(support_set, slices=self.labelled_slices)
             pack = build_support_pack(
                 network,
-                replace(support_set, slices=self.labelled_slices),
+                support_set,
                 spatial_size=self.spatial_size,
                 modality=self.modality,
                 slice_axis=self.slice_axis,
@@ -131,6 +139,9 @@ class SupportSource:
                 amp=self.amp,
                 cache=self.cache,
             )
+            if self.self_test is not None:
+                calibration = self.self_test(network, support_set, pack)
+                pack = replace(pack, calibration=calibration)
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:
             raise DataError(

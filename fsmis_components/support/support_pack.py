@@ -20,6 +20,7 @@ from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.layers.support_state import SupportState, check_state
+from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.support_set import Structure, Wanted, choose_structures
 
@@ -47,6 +48,7 @@ class SupportPack:
         method: class name of the network.
         weights_hash: `weights_hash` of the network that made the state.
         settings: the network's own settings that shape the state.
+        calibration: the support's test of itself; None where it was not made.
         version: version of this package.
         source: the file, for messages; empty when it was just built.
     """
@@ -61,6 +63,7 @@ class SupportPack:
     method: str
     weights_hash: str
     settings: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
     version: str = fsmis_components.__version__
     source: str = ""
 
@@ -82,6 +85,7 @@ class SupportPack:
             "method": self.method,
             "weights_hash": self.weights_hash,
             "settings": self.settings,
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "version": self.version,
         }
         blob = save(tensors, metadata={_METADATA_KEY: json.dumps(content, sort_keys=True)})
@@ -115,6 +119,7 @@ class SupportPack:
                 f"{fsmis_components.__version__}). {_rebuild(path)}"
             )
         try:
+            tested = content["calibration"]
             pack = cls(
                 state={
                     key.removeprefix(_STATE_PREFIX): tensor
@@ -139,6 +144,7 @@ class SupportPack:
                 method=content["method"],
                 weights_hash=content["weights_hash"],
                 settings=content["settings"],
+                calibration=None if tested is None else Calibration.from_dict(tested),
                 version=content["version"],
                 source=str(path),
             )
@@ -191,6 +197,7 @@ class SupportPack:
             },
             sections=self.sections[index],
             profiles=tuple(profile.selected(index) for profile in self.profiles),
+            calibration=self.calibration and self.calibration.selected(index.tolist()),
             structures=tuple(
                 replace(structure, colour=colour)
                 for structure, colour in zip(chosen, colours, strict=True)

@@ -41,6 +41,9 @@ def write_folder_report(
                 pack.structures, pack.sections.any(-1).sum(-1).tolist(), strict=True
             )
         },
+        "support's test of itself, Dice in %": (
+            "not made" if pack.calibration is None else pack.calibration.describe(pack.structures)
+        ),
         "SHA-256 of the weights, beginning": pack.weights_hash[:_SHOWN_OF_HASH],
         "SHA-256 of the support, beginning": str(settings["support"])[:_SHOWN_OF_HASH],
         "network": pack.settings,

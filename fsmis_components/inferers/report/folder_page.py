@@ -70,9 +70,10 @@ def render_folder_page(
         )
     parts.append(f"<h2>Structures</h2>\n{_structure_table(structures, summaries)}")
     parts.append(
-        '<h2 id="scans">Scans</h2>\n<p class="soft">Volumes in ml. Marked: a structure that was '
-        "not found, or one far from the median of the folder (only where at least "
-        f"{FEWEST} scans show it). A mark is a reason to look, no verdict; without a mark a mask "
+        '<h2 id="scans">Scans</h2>\n<p class="soft">Volumes in ml, and below them the Dice in % '
+        "that is expected of the mask. Marked: a structure that was not found, one far from the "
+        f"median of the folder (only where at least {FEWEST} scans show it), or one of little "
+        "expected Dice. A mark is a reason to look, no verdict; without a mark a mask "
         f"may be wrong as well.</p>\n{_scan_table([*failed, *done], structures, summaries)}"
     )
     if done:
@@ -137,7 +138,9 @@ def _scan_row(
         volume = row.volumes.get(structure.column)
         mark = " hint" if structure.column in hints else ""
         text = "" if volume is None else in_ml(volume)
-        cells.append(f'<td class="right{mark}">{text}</td>')
+        expected = row.expected_dice.get(structure.column)
+        below = "" if expected is None else f'<br><span class="soft">{100 * expected:.0f} %</span>'
+        cells.append(f'<td class="right{mark}">{text}{below}</td>')
     name = escape(row.case)
     if row.status == DONE:
         name = f'<a href="#{_anchor(row)}">{name}</a>'
@@ -145,7 +148,7 @@ def _scan_row(
     return (
         f'<tr{style}><td class="name">{name}</td><td>{escape(row.status)}</td>'
         f'<td class="right">{row.seconds:.1f}</td>{"".join(cells)}'
-        f'<td class="remark">{escape(row.message) or _hint_text(hints, structures)}</td></tr>'
+        f'<td class="remark">{escape(row.message) or _remarks(row, hints, structures)}</td></tr>'
     )
 
 
@@ -157,10 +160,10 @@ def _picture(
 ) -> str:
     chips = "".join(
         f'<span class="chip">{_swatch(structure)}{escape(structure.name)} '
-        f"{in_ml(row.volumes[structure.column])} ml</span>"
+        f"{in_ml(row.volumes[structure.column])} ml{_expected(row, structure)}</span>"
         for structure in structures
     )
-    hints = _hint_text(volume_hints(row, summaries), structures)
+    hints = _remarks(row, volume_hints(row, summaries), structures)
     remark = f'<p class="hint">{hints}</p>' if hints else ""
     place = f"overlays/{row.case}.png"
     size = _png_size(folder / place)
@@ -178,9 +181,15 @@ def _picture(
     )
 
 
-def _hint_text(hints: Mapping[str, str], structures: Sequence[Structure]) -> str:
+def _remarks(row: CaseRow, hints: Mapping[str, str], structures: Sequence[Structure]) -> str:
     names = {structure.column: structure.name for structure in structures}
-    return escape("; ".join(f"{names[column]}: {hint}" for column, hint in hints.items()))
+    remarks = [f"{names[column]}: {hint}" for column, hint in hints.items()]
+    return escape(" ".join(part for part in ("; ".join(remarks), row.warning) if part))
+
+
+def _expected(row: CaseRow, structure: Structure) -> str:
+    expected = row.expected_dice.get(structure.column)
+    return "" if expected is None else f", expected Dice {100 * expected:.0f} %"
 
 
 def _swatch(structure: Structure) -> str:

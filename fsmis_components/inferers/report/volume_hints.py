@@ -1,4 +1,4 @@
-"""Hints from volumes alone: which result of a folder to look at first."""
+"""Hints from volumes and expected Dice: which result of a folder to look at first."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ FEWEST = 5  # scans in which a structure was found; a median of fewer says littl
 # modified z-score of Iglewicz and Hoaglin (How to Detect and Handle Outliers, 1993)
 _FAR = 3.5
 _OF_NORMAL = 0.6745  # median absolute deviation of a standard normal distribution
+_LEAST_EXPECTED = 0.6  # Dice below which a mask wants a look
 _LEAST_SPREAD = 0.1  # in the logarithm: within a folder volumes differ by a tenth anyway
 
 
@@ -77,6 +78,8 @@ def volume_hints(row: CaseRow, summaries: dict[str, VolumeSummary]) -> dict[str,
             continue
         if volume <= 0:
             hints[column] = "not found"
+        elif row.expected_dice.get(column, 1.0) < _LEAST_EXPECTED:
+            hints[column] = f"expected Dice {100 * row.expected_dice[column]:.0f} %"
         elif summary.is_far(volume):
             hints[column] = (
                 f"{volume / summary.median:.2g} times the median of {in_ml(summary.median)} ml"

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.intensity import Normalisation
+from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers.matching import VolumeMatch
+from fsmis_components.inferers.trust import Measures, case_trust
+from fsmis_components.inferers.trust.expected_dice import expected_dice
+from fsmis_components.inferers.trust.out_of_support import Likeness, out_of_support
+from fsmis_components.inferers.z_alignment import Alignment
+from fsmis_components.support.scan_profile import ScanProfile
+from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.support.support_set import Structure
+
+VIEW = SliceView(Volume(np.zeros((32, 24, 4)), np.eye(4)), SliceGrid(2, 1.0, 32))
+GOOD, POOR = Measures(0.9, 0.9), Measures(0.4, 0.4)
+
+
+def pack_of(scans: int) -> SupportPack:
+    """A pack of which only the profiles count: four slices each."""
+    nothing = torch.zeros(1, 4, 1, 1, dtype=torch.uint8)
+    profile = ScanProfile("scan", 1.0, torch.zeros(4, 64), nothing, torch.zeros(1, 2))
+    return SupportPack(
+        state={},
+        sections=torch.zeros(1, 0, 3, dtype=torch.bool),
+        origins=torch.zeros(0, 2, dtype=torch.int64),
+        profiles=(profile,) * scans,
+        structures=(Structure("liver", 1, "#000000"),),
+        grid=VIEW.grid,
+        normalisation=Normalisation("mr"),
+        method="",
+        weights_hash="",
+    )
+
+
+def test_expected_dice_rises_with_both_measures() -> None:
+    assert expected_dice(Measures(0.0, 0.0)) == 0
+    assert expected_dice(Measures(1.0, 1.0)) == 1
+    assert expected_dice(Measures(0.81, 1.0)) == pytest.approx(-0.29 + 1.34 * 0.9)
+    assert expected_dice(Measures(0.9, 0.5)) == expected_dice(Measures(0.5, 0.9))
+    assert expected_dice(Measures(1.0, 0.0)) == 0  # certain in the wrong place
+
+
+USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({}, ""),
+        ({"similarity": 0.05}, ""),  # a short stack of like slices, well segmented
+        ({"expected_dice": 0.15}, ""),  # of its kind, badly segmented
+        ({"similarity": 0.05, "expected_dice": 0.15}, "similarity 0.05, expected Dice 15"),
+        ({"similarity": 0.05, "support_depth": 36}, "does not look like"),
+        ({"extent_ratio": 2.3}, "2.3 times as large"),
+        ({"extent_ratio": 0.39}, "0.39 times as large"),
+        ({"reversed": True}, "run against"),
+        ({"mirror_gain": 0.2}, "mirrored"),
+    ],
+)
+def test_warning(change: dict[str, float], word: str) -> None:
+    warning = out_of_support(replace(USUAL, **change))
+    assert word in warning
+    assert bool(warning) == bool(word)
+    assert "\n" not in warning
+
+
+@pytest.mark.parametrize(
+    ("similarities", "measures", "warned"),
+    [((0.4,), POOR, False), ((0.1,), POOR, True), ((0.1, 0.4), POOR, False), ((0.1,), GOOD, False)],
+)
+def test_the_most_similar_scan_counts(
+    similarities: tuple[float, ...], measures: Measures, warned: bool
+) -> None:
+    alignments = tuple(Alignment(np.arange(4.0), 1.0, each) for each in similarities)
+    shares = np.full(len(similarities), 1 / len(similarities))
+    match = VolumeMatch(alignments, shares, torch.zeros(4, 1, 1))
+    trust = case_trust([measures], match, VIEW, pack_of(len(similarities)))
+    assert trust.expected_dice == (expected_dice(measures),)
+    assert bool(trust.warning) == warned
+
+
+def test_a_reversed_stack_is_told() -> None:
+    match = VolumeMatch(
+        (Alignment(np.arange(4.0)[::-1], -1.0, 0.4),), np.ones(1), torch.zeros(4, 1, 1)
+    )
+    assert "run against" in case_trust([GOOD], match, VIEW, pack_of(1)).warning

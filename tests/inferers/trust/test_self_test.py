@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from block_scans import block_image, block_label, write_scan
+from fake_network import IntensityNetwork
+
+from fsmis_components.inferers.trust.held_out_scans import dice_of_known, only_scans
+from fsmis_components.inferers.trust.known_slices import known_slices
+from fsmis_components.inferers.trust.self_test import self_test
+from fsmis_components.support import build_support_pack, load_support_set
+
+
+@pytest.fixture
+def network() -> IntensityNetwork:
+    return IntensityNetwork()
+
+
+@pytest.mark.parametrize(
+    ("labelled", "known"),
+    [
+        ([0, 1, 1, 1, 0], [1, 1, 1, 1, 1]),  # the whole structure
+        ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1]),  # gaps
+        ([0, 1, 1, 0, 0], [0, 1, 1, 0, 0]),  # too few to tell
+        ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),
+    ],
+)
+def test_known_slices(labelled: list[int], known: list[int]) -> None:
+    assert known_slices(np.array(labelled, bool)).tolist() == [bool(each) for each in known]
+
+
+def test_dice_of_known_slices() -> None:
+    truth = np.zeros((5, 2, 2), bool)
+    truth[[1, 3]] = True
+    found = np.ones_like(truth)  # also where nobody looked: not held against it
+    assert dice_of_known(found, truth) == 1
+    found[1] = False
+    assert dice_of_known(found, truth) == pytest.approx(2 * 4 / (4 + 8))
+    assert dice_of_known(found, np.zeros_like(truth)) is None
+    truth[2] = True  # without a gap its absence elsewhere counts too
+    assert dice_of_known(np.ones_like(truth), truth) == pytest.approx(2 * 12 / (20 + 12))
+
+
+def test_only_scans_keeps_what_belongs_together(tmp_path: Path, network: IntensityNetwork) -> None:
+    for number in (1, 2, 3):
+        write_scan(tmp_path, number, block_label())
+    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=24)
+    kept = only_scans(pack, [0, 2])
+    assert [profile.name for profile in kept.profiles] == ["1", "3"]
+    assert kept.origins[:, 0].unique().tolist() == [0, 1]
+    last = pack.origins[:, 0] == 2
+    own = kept.origins[:, 0] == 1
+    assert torch.equal(kept.origins[own, 1], pack.origins[last, 1])
+    assert torch.equal(kept.state["foreground"][:, :, own], pack.state["foreground"][:, :, last])
+    assert torch.equal(kept.sections[:, own], pack.sections[:, last])
+
+
+def test_scans_are_held_out_in_turn(tmp_path: Path, network: IntensityNetwork) -> None:
+    for number in (1, 2):
+        write_scan(tmp_path, number, block_label())
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    result = self_test(network.train(), support, pack)
+    assert [test.held_out for test in result.tests] == ["scans", "scans"]
+    assert [test.tests for test in result.tests] == [2, 2]
+    assert [test.mean for test in result.tests] == [1, 1]  # blocks of unlike intensity
+    assert network.training  # left as it came
+
+
+def test_a_scan_that_differs_is_found_out(tmp_path: Path, network: IntensityNetwork) -> None:
+    for number in (1, 2):
+        write_scan(tmp_path, number, block_label())
+    # in scan 3 block 2 is labelled where nothing is to be seen
+    label = block_label()
+    label[label == 2] = 0
+    label[14:20, 0:6, 3:9] = 2
+    write_scan(tmp_path, 3, label)
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    first, second = self_test(network, support, pack).tests
+    assert first.mean is not None and second.mean is not None
+    assert first.mean > 0.9 and second.mean < 0.9
+    assert second.spread > first.spread
+
+
+def test_one_scan_holds_out_its_own_slices(tmp_path: Path, network: IntensityNetwork) -> None:
+    write_scan(tmp_path, 1, block_label())
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    first, second = self_test(network, support, pack).tests
+    assert first.held_out == second.held_out == "slices"
+    assert first.tests > 1
+    assert first.mean is not None and first.mean > 0.8
+
+
+def test_a_held_out_block_does_not_answer_for_itself(
+    tmp_path: Path, network: IntensityNetwork
+) -> None:
+    # in slices 5 and 6 block 1 is as bright as block 2: only these slices know that it may be
+    image, label = block_image(seed=1), block_label()
+    image[4:12, 4:10, 4:8] += 100
+    write_scan(tmp_path, 1, label, image)
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    plain = tmp_path / "plain"
+    write_scan(plain, 1, label, block_image(seed=1))
+    other = load_support_set(plain)
+    usual = self_test(network, other, build_support_pack(network, other, spatial_size=24))
+    changed = self_test(network, support, pack)
+    assert changed.tests[0].mean is not None and usual.tests[0].mean is not None
+    assert changed.tests[0].mean < usual.tests[0].mean - 0.1
+
+
+def test_different_structures_in_different_scans(tmp_path: Path, network: IntensityNetwork) -> None:
+    for number, other in ((1, 2), (2, 1)):  # scan 1 shows block 1 only
+        image = block_image(seed=number)
+        image[block_label() == other] = 0
+        write_scan(tmp_path, number, block_label({number: number}), image)
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    tests = self_test(network, support, pack).tests
+    assert [test.held_out for test in tests] == ["slices", "slices"]
+    assert all(test.mean is not None and test.mean > 0.7 for test in tests)
+
+
+def test_three_sections_are_too_few(tmp_path: Path, network: IntensityNetwork) -> None:
+    label = np.zeros_like(block_label())
+    full = block_label({1: 1})
+    label[..., [3, 6, 9]] = full[..., [3, 6, 9]]
+    image = block_image()
+    image[block_label() == 2] = 0
+    write_scan(tmp_path, 1, label, image)
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    (test,) = self_test(network, support, pack).tests
+    assert (test.mean, test.held_out) == (None, "nothing")
+    label[..., 5:9] = full[..., 5:9]  # with these, slices 5 to 8 of 3 to 9 lie inside
+    write_scan(tmp_path, 1, label, image)
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    (test,) = self_test(network, support, pack).tests
+    assert test.tests > 1 and test.mean is not None and test.mean > 0.9
+
+
+def test_too_few_slices_are_not_tested(tmp_path: Path, network: IntensityNetwork) -> None:
+    label = np.zeros_like(block_label())
+    label[4:12, 4:10, 5] = 1
+    write_scan(tmp_path, 1, label)
+    support = load_support_set(tmp_path)
+    pack = build_support_pack(network, support, spatial_size=24)
+    (test,) = self_test(network, support, pack).tests
+    assert (test.mean, test.tests, test.held_out) == (None, 0, "nothing")
+    assert test.uncertain
