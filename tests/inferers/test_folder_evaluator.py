@@ -52,6 +52,16 @@ def table(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_each_mask_comes_with_its_expected_dice(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    evaluator(network, folders, steps={}).run()
+    for row in table(folders[2]):
+        for structure in ("structure_1", "structure_2"):
+            assert 0.8 < float(row[f"{structure}_expected_dice"]) <= 1.0
+        assert row["warning"] == ""
+
+
 def test_writes_masks_pictures_and_table(
     network: IntensityNetwork, folders: tuple[Path, Path, Path]
 ) -> None:

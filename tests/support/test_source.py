@@ -9,6 +9,7 @@ from fake_network import IntensityNetwork
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.support import Corrections, SupportPack, SupportSource
+from fsmis_components.support.calibration import Calibration, StructureTest
 
 
 @pytest.fixture
@@ -99,3 +100,16 @@ def test_corrected_scans_join_the_support(tmp_path: Path, folder: Path) -> None:
     write_nifti(mask, block_label({1: 7}))
     with pytest.raises(DataError, match="label value 7, which is no structure"):
         corrected()
+
+
+def test_a_support_from_a_folder_is_tested(tmp_path: Path, folder: Path) -> None:
+    found = Calibration((StructureTest(0.9, 0.1, 2, "slices"),) * 2)
+    path = tmp_path / "tested.safetensors"
+    network = IntensityNetwork()
+    source = SupportSource(
+        folder, save_support_pack=path, spatial_size=24, self_test=lambda *_: found
+    )
+    assert source.resolve(network).calibration == found
+    assert SupportPack.load(path).calibration == found
+    assert SupportPack.load(path).selected([2]).calibration == found.selected([1])
+    assert SupportSource(folder, spatial_size=24).resolve(network).calibration is None

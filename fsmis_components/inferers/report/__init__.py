@@ -41,9 +41,6 @@ def write_folder_report(
                 pack.structures, pack.sections.any(-1).sum(-1).tolist(), strict=True
             )
         },
-        "support's test of itself, Dice in %": (
-            "not made" if pack.calibration is None else pack.calibration.describe(pack.structures)
-        ),
         "SHA-256 of the weights, beginning": pack.weights_hash[:_SHOWN_OF_HASH],
         "SHA-256 of the support, beginning": str(settings["support"])[:_SHOWN_OF_HASH],
         "network": pack.settings,
@@ -53,5 +50,5 @@ def write_folder_report(
         "version of fsmis_components": settings["version"],
         "written": datetime.now().astimezone().isoformat(" ", "seconds"),
     }
-    page = render_folder_page(rows, pack.structures, facts, folder)
+    page = render_folder_page(rows, pack.structures, facts, folder, pack.calibration)
     return atomic_write_text(folder / "report.html", page)

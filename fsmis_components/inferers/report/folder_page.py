@@ -21,6 +21,7 @@ from fsmis_components.inferers.report.volume_hints import (
 )
 from fsmis_components.inferers.report.wording import counted, in_ml, listing
 from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
+from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.support_set import Structure
 
 TITLE = "Segmented scans"
@@ -49,6 +50,7 @@ def render_folder_page(
     structures: Sequence[Structure],
     facts: Mapping[str, Any],
     folder: Path,
+    calibration: Calibration | None = None,
 ) -> str:
     """The whole HTML text.
 
@@ -57,6 +59,7 @@ def render_folder_page(
         structures: what was looked for, in order.
         facts: how it was made, as JSON values; "method" and "support" are named in the lead.
         folder: the output folder, in which masks and pictures lie.
+        calibration: the support's test of itself; None where it was not made.
     """
     summaries = summarise_volumes(rows, [structure.column for structure in structures])
     failed = [row for row in rows if row.status == FAILED]
@@ -68,7 +71,7 @@ def render_folder_page(
             f'<p class="warning">{counted(len(failed), "scan")} failed and {verb} not segmented: '
             'see the first lines of <a href="#scans">the table</a>.</p>'
         )
-    parts.append(f"<h2>Structures</h2>\n{_structure_table(structures, summaries)}")
+    parts.append(f"<h2>Structures</h2>\n{_structure_table(structures, summaries, calibration)}")
     parts.append(
         '<h2 id="scans">Scans</h2>\n<p class="soft">Volumes in ml, and below them the Dice in % '
         "that is expected of the mask. Marked: a structure that was not found, one far from the "
@@ -95,10 +98,12 @@ def _lead(
 
 
 def _structure_table(
-    structures: Sequence[Structure], summaries: Mapping[str, VolumeSummary]
+    structures: Sequence[Structure],
+    summaries: Mapping[str, VolumeSummary],
+    calibration: Calibration | None,
 ) -> str:
     rows = []
-    for structure in structures:
+    for index, structure in enumerate(structures):
         own = summaries[structure.column]
         extent = f"{in_ml(own.found[0])} to {in_ml(own.found[-1])}" if own.found else "-"
         middle = in_ml(own.median) if own.found else "-"
@@ -106,13 +111,14 @@ def _structure_table(
             f"<tr><td>{_swatch(structure)}{escape(structure.name)}</td>"
             f'<td class="right">{structure.value}</td><td class="right">{middle}</td>'
             f'<td class="right">{extent}</td>'
-            f'<td class="right">{len(own.found)} of {len(own.found) + own.missing}</td></tr>'
+            f'<td class="right">{len(own.found)} of {len(own.found) + own.missing}</td>'
+            f"<td>{'-' if calibration is None else calibration.tests[index].describe()}</td></tr>"
         )
     head = "".join(
         f'<th class="right">{title}</th>'
         for title in ("value in the mask", "median ml", "smallest to largest ml", "found in")
     )
-    return _table(f"<th>structure</th>{head}", rows)
+    return _table(f"<th>structure</th>{head}<th>the support's test of itself, Dice in %</th>", rows)
 
 
 def _scan_table(

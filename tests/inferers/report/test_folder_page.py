@@ -10,6 +10,7 @@ from html_pages import Page, checked_page
 from fsmis_components.inferers.report.folder_page import render_folder_page
 from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
 from fsmis_components.support import Structure
+from fsmis_components.support.calibration import Calibration, StructureTest
 
 STRUCTURES = (Structure("liver", 1, "#ff0000"), Structure("Left kidney", 7, "#00ff00"))
 FACTS = {"method": "ALPNet", "support": "labelled", "inference": {"amp": False}}
@@ -42,11 +43,29 @@ def cells(text: str, first: str) -> list[str]:
 def test_what_was_segmented_by_what(tmp_path: Path) -> None:
     text, _ = page(tmp_path, done("image_2", 120.0), done("image_3", 80.0, 0.0))
     assert "ALPNet looked for liver and Left kidney in 2 scans, by the example of labelled." in text
-    assert cells(text, "liver") == ["liver", "1", "100.0", "80.0 to 120.0", "2 of 2"]
-    assert cells(text, "Left kidney") == ["Left kidney", "7", "50.0", "50.0 to 50.0", "1 of 2"]
+    assert cells(text, "liver") == ["liver", "1", "100.0", "80.0 to 120.0", "2 of 2", "-"]
+    assert cells(text, "Left kidney") == ["Left kidney", "7", "50.0", "50.0 to 50.0", "1 of 2", "-"]
     assert "background:#ff0000" in text and "<th>inference</th>" in text
     assert cells(text, "image_2") == ["image_2", "done", "2.5", "120.0", "50.0", ""]
     assert "failed" not in re.sub("<style>.*?</style>", "", text, flags=re.DOTALL)
+
+
+def test_expected_dice_and_warnings(tmp_path: Path) -> None:
+    row = done("image_2")
+    row.expected_dice = {"liver": 0.876, "left_kidney": 0.41}
+    row.warning = "The scan does not look like the support."
+    text, _ = page(tmp_path, row)
+    found = cells(text, "image_2")
+    assert found[3:5] == ["100.088 %", "50.041 %"]  # volume, and below it the Dice
+    assert found[5] == "Left kidney: expected Dice 41 % The scan does not look like the support."
+    assert "Left kidney 50.0 ml, expected Dice 41 %" in re.sub("<.*?>", "", text)
+
+
+def test_the_support_tested_itself(tmp_path: Path) -> None:
+    tests = (StructureTest(0.88, 0.04, 3, "scans"), StructureTest(0.5, 0.2, 4, "slices"))
+    text = render_folder_page([done("image_2")], STRUCTURES, FACTS, tmp_path, Calibration(tests))
+    assert cells(text, "liver")[-1] == "88 ± 4 (3 scans held out)"
+    assert cells(text, "Left kidney")[-1] == "uncertain, 50 ± 20 (4 blocks of slices held out)"
 
 
 def test_failures_come_first_with_their_message(tmp_path: Path) -> None:
