@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
-from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import Volume
-from fsmis_components.support.encode import encode_slices, frozen
+from fsmis_components.support.encode import encode_scan, frozen
 from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import SupportPack
 
@@ -131,11 +131,9 @@ def look_at(
         amp: bfloat16 autocast.
     """
     view = SliceView(volume, rule.grid_of(volume))
-    normalise = fit_normaliser(volume, rule.normalisation)
-    parts = []
     with frozen(network), torch.inference_mode():
-        for start in range(0, view.depth, batch_size):
-            slices = normalise(view.slices(start, min(start + batch_size, view.depth)))
-            features = encode_slices(network, slices, batch_size=batch_size, amp=amp)
-            parts.append(slice_descriptors(features.high).cpu())
+        encoded = encode_scan(
+            network, volume, view, rule.normalisation, batch_size=batch_size, amp=amp
+        )
+        parts = [slice_descriptors(features.high).cpu() for _, _, features in encoded]
     return ScanLook(name, view.grid, view.native_spacing[0], torch.cat(parts).half())
