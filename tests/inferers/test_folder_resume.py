@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -110,6 +111,15 @@ def test_killed_while_a_mask_is_written(folder: Path) -> None:
     check_complete(output)
 
 
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Ctrl+C counts, also where the tests run in the background of a shell, which ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("keyboard")
 def test_interrupted_from_the_keyboard(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = nibabel.save
 
