@@ -9,7 +9,7 @@ _LARGEST_RATIO = 2.0  # of the extents of slices; scans of one kind differ by le
 # 0.18, save with short supports (the heart, ten slices alike), where a third lies below
 _LEAST_SIMILARITY = 0.15
 _SHORT = 16  # slices of a support that says little about z
-_LEAST_EXPECTED = 0.5  # mean expected Dice below which a scan of little similarity is doubtful
+_LEAST_EXPECTED = 0.4  # mean expected Dice below which a scan of little similarity is doubtful
 _MIRROR_GAIN = 0.05  # one in 210 scans that lay as the support did had more
 
 
