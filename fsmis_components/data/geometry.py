@@ -127,6 +127,10 @@ class SliceView:
         through, row, _ = (self.volume.spacing[axis] for axis in self._order)
         return through, row * self.native_size[0] / self.working_size[0]
 
+    def stored_slice(self, index: int) -> tuple[int, int]:
+        """The stored axis along which slices follow each other, and a slice's number along it."""
+        return self._order[0], self.depth - 1 - index if self._backwards[0] else index
+
     def native(self, start: int, stop: int) -> np.ndarray:
         """Slices start..stop-1 as stored values (n, h, w), without resampling."""
         self._check_range(start, stop)
@@ -220,6 +224,25 @@ def display_plane(plane: np.ndarray) -> np.ndarray:
         (sagittal slices: anterior) at the left.
     """
     return plane.swapaxes(0, 1)[::-1, ::-1]
+
+
+def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Crop or pad with zeros the last two axes about the centre.
+
+    Fitting back to the former size undoes a padding exactly.
+
+    Args:
+        maps: (..., H, W).
+        size: the new height and width.
+    """
+    padding = []
+    for axis, wanted in ((-1, size[1]), (-2, size[0])):  # F.pad counts axes from the last
+        missing = wanted - maps.shape[axis]
+        if missing < 0:
+            maps = maps.narrow(axis, -missing // 2, wanted)
+        before = max(missing, 0) // 2
+        padding += [before, max(missing, 0) - before]
+    return F.pad(maps, padding) if any(padding) else maps
 
 
 def _direction(backwards: bool) -> slice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,7 @@ class ExpectedShapes:
             blurred_shapes(profile, _FITTED_BLUR, _FITTED_BLUR_SLICES) for profile in pack.profiles
         ]
 
+    @cached_property
     def builds(self) -> list[Build]:
         """How each structure is built, in the scan in which it has the most parts."""
         result = []

@@ -50,9 +50,7 @@ def match_volume(
     alignments = []
     for profile in pack.profiles:
         similarity = descriptor_similarity(descriptors, profile.descriptors.float())
-        own = profile.slice_spacing
-        ratio = slice_spacing / own if own else 1.0
-        alignments.append(align(similarity.numpy(), ratio))
+        alignments.append(align(similarity.numpy(), profile.slope_of(slice_spacing)))
     shares = scan_shares(np.array([alignment.similarity for alignment in alignments]))
     weights = torch.zeros(len(descriptors), *pack.sections.shape[:2])
     valid = pack.sections.any(-1)  # (N, S)

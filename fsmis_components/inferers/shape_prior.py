@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from fsmis_components.data.geometry import centre_fit
 from fsmis_components.support.scan_profile import ScanProfile
 
 _FAINT = 0.02  # a share below which a structure is not looked for
@@ -83,7 +84,7 @@ def mapped_shapes(
     lower = np.floor(places).astype(np.int64)
     upper = np.minimum(lower + 1, len(shapes) - 1)
     share = torch.from_numpy((places - lower).astype(np.float32))[:, None, None, None]
-    stack = _centred(torch.from_numpy(shapes), size)
+    stack = centre_fit(torch.from_numpy(shapes), size)
     return stack[lower] * (1 - share) + stack[upper] * share
 
 
@@ -183,14 +184,3 @@ def _correlation(left: Tensor, right: Tensor, reach: list[int]) -> Tensor:
     for axis, far in enumerate(reach):
         full = full.roll(far, axis).narrow(axis, 0, 2 * far + 1)
     return full
-
-
-def _centred(stack: Tensor, size: tuple[int, int]) -> Tensor:
-    padding = []
-    for axis, wanted in ((-1, size[1]), (-2, size[0])):
-        missing = wanted - stack.shape[axis]
-        if missing < 0:
-            stack = stack.narrow(axis, -missing // 2, wanted)
-        before = max(missing, 0) // 2
-        padding += [before, max(missing, 0) - before]
-    return F.pad(stack, padding)

@@ -326,7 +326,7 @@ class VolumeInferer(Inferer):
         label, doubt, pack = result.label, result.uncertainty, result.pack
         if self.steps.clean_up and self.steps.z_matching:
             values = [structure.value for structure in pack.structures]
-            label = cleaned(label, values, self._expected(pack).builds())
+            label = cleaned(label, values, self._expected(pack).builds)
         uncertainty = None if doubt is None else view.restack(doubt)
         return replace(result, label=view.restack(label), uncertainty=uncertainty)
 

@@ -45,6 +45,10 @@ class ScanProfile:
         """Number of slices Z."""
         return self.descriptors.shape[0]
 
+    def slope_of(self, slice_spacing: float) -> float:
+        """Slices of this scan per slice of one of that spacing in millimetres, as headers tell."""
+        return slice_spacing / self.slice_spacing if self.slice_spacing else 1.0
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""
         return {name: getattr(self, name) for name in self.TENSORS}

@@ -29,8 +29,13 @@ def section_slices(slices: Sequence[int]) -> tuple[int, int, int]:
     """
     if not slices:
         raise ValueError("section_slices: expected at least one slice, got none")
-    lower, middle, upper = (len(slices) * part // 6 for part in (1, 3, 5))
+    lower, middle, upper = part_middles(len(slices), NUM_SECTIONS)
     return slices[lower], slices[middle], slices[upper]
+
+
+def part_middles(length: int, parts: int) -> list[int]:
+    """The middles of so many equal parts of a range, from 0; three lie at 1/6, 1/2 and 5/6."""
+    return [length * (2 * part + 1) // (2 * parts) for part in range(parts)]
 
 
 def plan_sections(

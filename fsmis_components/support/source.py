@@ -27,7 +27,7 @@ from fsmis_components.support.support_set import (
 )
 
 # given from above, because it segments volumes
-SelfTest = Callable[[nn.Module, SupportSet, SupportPack], Calibration]
+SelfTest = Callable[..., Calibration]
 
 
 class SupportSource:
@@ -140,7 +140,14 @@ class SupportSource:
                 cache=self.cache,
             )
             if self.self_test is not None:
-                calibration = self.self_test(network, support_set, pack)
+                calibration = self.self_test(
+                    network,
+                    support_set,
+                    pack,
+                    batch_size=self.batch_size,
+                    amp=self.amp,
+                    cache=self.cache,
+                )
                 pack = replace(pack, calibration=calibration)
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:

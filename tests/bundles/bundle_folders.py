@@ -9,6 +9,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch import nn
 
+from fsmis_components.data.weights import load_weights
+from fsmis_components.support import stored_state
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/train.json"))
 # what all bundles share is tested to the last detail with this one, whose network is the quickest
@@ -25,6 +28,26 @@ def network_knobs(bundle: Path) -> dict[str, Any]:
     arguments = config["network_def"].values()
     names = [text[1:] for text in arguments if text.startswith("@") and text != "@stored_support"]
     return {name: config[name] for name in names}
+
+
+def export_arguments(bundle: Path, path: Path) -> dict[str, str]:
+    """Return what MONAI's export commands are told, as in the bundles' pages."""
+    return {
+        "net_id": "network_def",
+        "filepath": str(path),
+        "ckpt_file": str(bundle / "models" / "model.pt"),
+        "meta_file": str(bundle / "configs" / "metadata.json"),
+        "config_file": str(bundle / "configs" / "inference.json"),
+        "bundle_root": str(bundle),
+    }
+
+
+def shipped_network(bundle: Path) -> nn.Module:
+    """Return the network with its shipped weights and default support, for evaluation."""
+    support = stored_state(bundle / "models" / "support_pack.safetensors")
+    network = build_network(bundle, stored_support=support).eval()
+    load_weights(network, bundle / "models" / "model.pt")
+    return network
 
 
 def build_network(bundle: Path, *overlays: str, **knobs: object) -> nn.Module:

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_folders import build_network
+from bundle_folders import export_arguments, shipped_network
 from monai.bundle import onnx_export
-
-from fsmis_components.data.weights import load_weights
-from fsmis_components.support import stored_state
 
 pytest.importorskip("onnx", reason="onnx is not installed (pip install -e .[dev])")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -28,22 +25,14 @@ CONVERTER = {
 @pytest.mark.slow
 @torch.no_grad()
 def test_equals_the_network(bundle: Path, tmp_path: Path) -> None:
-    weights = bundle / "models" / "model.pt"
     path = tmp_path / "model.onnx"
     onnx_export(
-        net_id="network_def",
-        filepath=str(path),
-        ckpt_file=str(weights),
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=str(bundle / "configs" / "inference.json"),
-        bundle_root=str(bundle),
+        **export_arguments(bundle, path),
         use_trace=True,
         input_shape=[1, 1, SIDE, SIDE],
         converter_kwargs=CONVERTER,
     )
-    support = stored_state(bundle / "models" / "support_pack.safetensors")
-    network = build_network(bundle, stored_support=support).eval()
-    load_weights(network, weights)
+    network = shipped_network(bundle)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         image = torch.randn(batch, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(batch))

@@ -107,7 +107,7 @@ def test_a_support_from_a_folder_is_tested(tmp_path: Path, folder: Path) -> None
     path = tmp_path / "tested.safetensors"
     network = IntensityNetwork()
     source = SupportSource(
-        folder, save_support_pack=path, spatial_size=24, self_test=lambda *_: found
+        folder, save_support_pack=path, spatial_size=24, self_test=lambda *_, **__: found
     )
     assert source.resolve(network).calibration == found
     assert SupportPack.load(path).calibration == found

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
+from fsmis_components.data.geometry import SliceGrid, SliceView, centre_fit, choose_slice_grid
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Subject
-from fsmis_components.evaluation.subjects.slicewise import centre_fit, merged_masks
+from fsmis_components.evaluation.subjects.slicewise import merged_masks
 from fsmis_components.support.sections import NUM_SECTIONS, section_slices
 from fsmis_components.support.support_set import SupportSet
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.geometry import SliceView, centre_fit
 from fsmis_components.inferers.volume_inferer import smallest_label_dtype
 
 
@@ -36,25 +35,6 @@ def on_canvas(slices: Tensor, size: Sequence[int]) -> Tensor:
     """Slices (n, 1, H, W) centred on (n, 1, *size), each surrounded by its own darkest value."""
     inside = centre_fit(torch.ones_like(slices), size) > 0
     return torch.where(inside, centre_fit(slices, size), slices.amin((-2, -1), keepdim=True))
-
-
-def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Crop or pad with zeros the last two axes about the centre.
-
-    Fitting back to the former size undoes a padding exactly.
-
-    Args:
-        maps: (..., H, W).
-        size: the new height and width.
-    """
-    padding = []
-    for axis, wanted in ((-1, size[1]), (-2, size[0])):  # F.pad counts axes from the last
-        missing = wanted - maps.shape[axis]
-        if missing < 0:
-            maps = maps.narrow(axis, -missing // 2, wanted)
-        before = max(missing, 0) // 2
-        padding += [before, max(missing, 0) - before]
-    return F.pad(maps, padding) if any(padding) else maps
 
 
 def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> np.ndarray:

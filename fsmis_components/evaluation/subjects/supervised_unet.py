@@ -14,12 +14,11 @@ import torch
 from torch import nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
+from fsmis_components.data.geometry import SliceGrid, SliceView, centre_fit, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Group, Subject
 from fsmis_components.evaluation.subjects.slicewise import (
-    centre_fit,
     label_map,
     on_canvas,
     scan_slices,

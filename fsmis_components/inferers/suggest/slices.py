@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import nibabel
 import numpy as np
 
-from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.suggest.likeness import align_looks
 from fsmis_components.inferers.suggest.scan_look import ScanLook
+from fsmis_components.support.sections import part_middles
 from fsmis_components.support.support_pack import SupportPack
 
 _SHOWN_BY = 0.5  # share of the other scans that must show a slice
@@ -58,7 +58,7 @@ def spread_slices(first: int, last: int, num: int) -> tuple[int, ...]:
     Source: SSL-ALPNet (ECCV 2020), released evaluation, whose rule for three parts it is.
     """
     length = last - first + 1
-    return tuple(sorted({first + length * (2 * part + 1) // (2 * num) for part in range(num)}))
+    return tuple(sorted({first + middle for middle in part_middles(length, num)}))
 
 
 def structure_slices(look: ScanLook, pack: SupportPack, num: int) -> list[SliceChoice]:
@@ -102,9 +102,6 @@ def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tupl
     Returns:
         Numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
     """
-    orientation = nibabel.io_orientation(volume.affine)
-    stored = int(np.argsort(orientation[:, 0])[grid.slice_axis])
-    backwards = bool(orientation[stored, 1] < 0)
-    depth = volume.shape[stored]
-    numbers = [depth - 1 - index if backwards else index for index in slices]
-    return numbers, "ijk"[stored]
+    view = SliceView(volume, grid)
+    axes, numbers = zip(*map(view.stored_slice, slices), strict=True)
+    return list(numbers), "ijk"[axes[0]]

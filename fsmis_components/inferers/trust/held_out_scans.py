@@ -11,11 +11,10 @@ from torch import nn
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume
-from fsmis_components.inferers.slab_store import SlabStore
-from fsmis_components.inferers.slabs import encode_slabs
 from fsmis_components.inferers.trust.known_slices import known_slices
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.layers.support_state import select_sections
+from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportScan
 
@@ -43,7 +42,12 @@ def only_scans(pack: SupportPack, scans: Sequence[int]) -> SupportPack:
 
 
 def scan_dice(
-    network: nn.Module, scan: SupportScan, others: SupportPack, batch_size: int, amp: bool
+    network: nn.Module,
+    scan: SupportScan,
+    others: SupportPack,
+    batch_size: int,
+    amp: bool,
+    cache: FeatureCache | None,
 ) -> list[float | None]:
     """Segment a support scan by the others.
 
@@ -53,16 +57,13 @@ def scan_dice(
         others: pack of the other scans.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
+        cache: where features of scans are kept; None: nowhere.
 
     Returns:
         Dice of each structure; None where the scan or the others do not show it.
     """
-    view = SliceView(scan.image, others.grid)
-    encoded = encode_slabs(network, scan.image, view, others, batch_size=batch_size, amp=amp)
-    with SlabStore() as slabs:
-        for slab in encoded:
-            slabs.add(slab)
-        result = VolumeInferer(others, batch_size, amp).segment_slabs(slabs, view, others, network)
+    inferer = VolumeInferer(others, batch_size, amp, cache=cache)
+    result = inferer.segment_volume(scan.image, network)
     predicted = SliceView(Volume(result.label, scan.image.affine, None), others.grid)
     found, truth = predicted.native_labels(), SliceView(scan.label, others.grid).native_labels()
     shown = others.sections.flatten(1).any(1)

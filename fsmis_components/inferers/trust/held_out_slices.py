@@ -19,6 +19,7 @@ from fsmis_components.inferers.shape_prior import (
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
 from fsmis_components.inferers.trust.known_slices import known_slices
 from fsmis_components.support.encode import structure_slices
+from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.scan_profile import profile_scan, shape_cell
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportScan
@@ -58,7 +59,12 @@ class _Plan:
 
 
 def held_out_slices(
-    network: nn.Module, scan: SupportScan, pack: SupportPack, batch_size: int, amp: bool
+    network: nn.Module,
+    scan: SupportScan,
+    pack: SupportPack,
+    batch_size: int,
+    amp: bool,
+    cache: FeatureCache | None,
 ) -> BlockCounts:
     """Segment each block of labelled slices by the other labelled slices of the same scan.
 
@@ -72,6 +78,7 @@ def held_out_slices(
         pack: of this scan alone.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
+        cache: where features of scans are kept; None: nowhere.
 
     Returns:
         Counts of the blocks; no block where fewer than three slices are labelled.
@@ -82,7 +89,9 @@ def held_out_slices(
     plan = _plan(masks, pack)
     blocks = int(plan.block.max()) + 1
     counts = BlockCounts(*(torch.zeros(blocks, len(values), dtype=torch.int64) for _ in range(2)))
-    encoded = encode_slabs(network, scan.image, view, pack, batch_size=batch_size, amp=amp)
+    encoded = encode_slabs(
+        network, scan.image, view, pack, batch_size=batch_size, amp=amp, cache=cache
+    )
     for slab in encoded if blocks else ():
         logits = segment_slab(network, slab, pack.state, plan.weights, amp=amp)
         _count(slab, logits[:, 1:].cpu(), masks, plan, counts)

@@ -35,8 +35,7 @@ def mirror_gain(
     plain = [alignment.similarity for alignment in match.alignments]
     best = int(np.argmax(plain))
     profile = pack.profiles[best]
-    own = profile.slice_spacing
-    ratio = slice_spacing / own if own else 1.0
+    ratio = profile.slope_of(slice_spacing)
     grids = descriptors.unflatten(1, (-1, CELLS, CELLS))
     mirrored = [
         align(

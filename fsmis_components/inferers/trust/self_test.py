@@ -12,6 +12,7 @@ from fsmis_components.inferers.trust.held_out_scans import only_scans, scan_dice
 from fsmis_components.inferers.trust.held_out_slices import BlockCounts, held_out_slices
 from fsmis_components.support.calibration import Calibration, StructureTest
 from fsmis_components.support.encode import frozen
+from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportSet
 
@@ -26,6 +27,7 @@ def self_test(
     *,
     batch_size: int = 8,
     amp: bool = False,
+    cache: FeatureCache | None = None,
 ) -> Calibration:
     """Find out how well each structure is segmented, without any further label.
 
@@ -38,8 +40,9 @@ def self_test(
         pack: of all of them.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
+        cache: where features of scans are kept; None: nowhere.
 
-    Cost: each scan is encoded and segmented once more.
+    Cost: each scan is segmented once more, and encoded too where its features were not kept.
     """
     scans = range(len(support_set.scans))
     tests = [_UNTESTED] * len(pack.structures)
@@ -52,6 +55,7 @@ def self_test(
                     only_scans(pack, [scan for scan in scans if scan != held_out]),
                     batch_size,
                     amp,
+                    cache,
                 )
                 for held_out in scans
             ]
@@ -61,7 +65,7 @@ def self_test(
             if not (set(untested) & set(_shown(pack, scan))):
                 continue
             own = only_scans(pack, [scan])
-            counts = held_out_slices(network, support_set.scans[scan], own, batch_size, amp)
+            counts = held_out_slices(network, support_set.scans[scan], own, batch_size, amp, cache)
             for index in untested:
                 tests[index] = _of_slices(counts, index)
     return Calibration(tuple(tests))
