@@ -16,9 +16,10 @@ MAY_IMPORT = {
     "losses": {"layers", "ops"},
     "networks": {"losses", "layers", "ops"},
     "data": set(),
-    "transforms": {"data"},
-    "episodes": {"transforms", "data"},
-    "support": {"layers", "ops", "transforms", "data"},
+    "packaging": {"data"},
+    "support": {"layers", "ops", "data"},
+    "transforms": {"support", "data"},
+    "episodes": {"transforms", "support", "data"},
     "inferers": {"support", "layers", "ops", "transforms", "data"},
     "evaluation": {"inferers", "support", "layers", "ops", "transforms", "data"},
 }

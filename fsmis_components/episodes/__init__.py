@@ -6,6 +6,7 @@ from fsmis_components.episodes.dataset import EpisodeDataset
 from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule, RegionTable
 from fsmis_components.episodes.pictures import EpisodePictures
 from fsmis_components.episodes.progress import TrainingProgress
+from fsmis_components.episodes.publish import PublishWeights
 from fsmis_components.episodes.sampler import EpisodeSampler, EpochSetter
 from fsmis_components.episodes.time_limit import TimeLimit
 from fsmis_components.episodes.transform import EpisodeTransform
@@ -20,6 +21,7 @@ __all__ = [
     "EpisodeSampler",
     "EpisodeTransform",
     "EpochSetter",
+    "PublishWeights",
     "RegionTable",
     "TimeLimit",
     "TrainingProgress",

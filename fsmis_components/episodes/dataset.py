@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import exit_on_data_error
+from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.nifti import strip_nifti_suffix
 from fsmis_components.episodes.corpus import CorpusSettings, load_corpus
 from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule
@@ -35,6 +35,7 @@ class EpisodeDataset(Dataset[dict[str, Tensor]]):
         settings: how volumes become slices.
         seed: seed of all draws.
         length: number of episodes where the dataset is read without a sampler.
+        otherwise: cases to take where `data` is empty, as the held-out part of very few scans is.
 
     Raises:
         SystemExit: the data cannot be used; the message says why.
@@ -50,7 +51,11 @@ class EpisodeDataset(Dataset[dict[str, Tensor]]):
         settings: CorpusSettings | None = None,
         seed: int = 0,
         length: int = 1000,
+        otherwise: Sequence[Case | Mapping[str, object]] = (),
     ) -> None:
+        data = data or otherwise
+        if not data:
+            raise DataError("no scan to train on: label one and submit it, or name a dataset_dir.")
         self.data = data
         self.transform = transform
         self.length = length

@@ -14,7 +14,9 @@ from torch import nn
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.request_error import answered
 from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers.answer_facts import answer_facts
 from fsmis_components.inferers.clean_up import cleaned
 from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
@@ -30,10 +32,12 @@ from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
 from fsmis_components.inferers.trust import CaseTrust, TrustMeter, case_trust, mirror_gain
 from fsmis_components.support.encode import frozen
 from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.requested import Answer
 from fsmis_components.support.scan_profile import shape_cell
 from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
 
 ABSENT = -40.0  # margin of a structure that is not there, twice the scale of cosines
 
@@ -145,13 +149,18 @@ class VolumeInferer(Inferer):
         """Segment one volume as MONAI hands it over.
 
         Args:
-            inputs: MetaTensor (1, 1, X, Y, Z); its affine is the scan's.
+            inputs: MetaTensor (1, 1, X, Y, Z); its affine is the scan's, and its meta may hold a
+                request for a support of its own (`ResolveSupportd`).
             network: a network of the contract.
             args: none; accepted because the base class names them.
             kwargs: as args.
 
         Returns:
-            Label map (1, 1, X, Y, Z), integer, with the affine of the input.
+            Label map (1, 1, X, Y, Z), integer, with the affine of the input; its meta says which
+            support answered (`ReportSupportd`).
+
+        Raises:
+            RequestError: the scan or its support cannot be used; one sentence says why.
         """
         if inputs.ndim != 5 or inputs.shape[:2] != (1, 1):
             raise ValueError(
@@ -160,17 +169,26 @@ class VolumeInferer(Inferer):
             )
         if not isinstance(network, nn.Module):
             raise TypeError(f"VolumeInferer: expected a network module, got {type(network)}")
-        if not bool(torch.isfinite(inputs).all()):
-            raise DataError("image: holds NaN or infinite voxels; replace them by a number.")
+        meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
         affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
         affine = affine[0] if affine.ndim == 3 else affine
-        data = torch.as_tensor(inputs)[0, 0].detach().cpu().numpy()
-        volume = Volume(data, np.asarray(affine, dtype=np.float64), None)
-        label = torch.from_numpy(self.segment_volume(volume, network).label.astype(np.int32))
-        label = label[None, None].to(inputs.device)
+        asked = meta.get(SUPPORT_KEY)
+        with answered():
+            if not bool(torch.isfinite(inputs).all()):
+                raise DataError("image: holds NaN or infinite voxels; replace them by a number.")
+            answer = self._answer(network, asked and SupportRequest.from_dict(asked))
+            data = torch.as_tensor(inputs)[0, 0].detach().cpu().numpy()
+            volume = Volume(data, np.asarray(affine, dtype=np.float64), None)
+            result = self.segment_volume(volume, network, answer.pack)
+        label = torch.from_numpy(result.label.astype(np.int32))[None, None].to(inputs.device)
         if isinstance(inputs, MetaTensor):
-            return MetaTensor(label, meta=dict(inputs.meta))
+            return MetaTensor(label, meta={**meta, RESULT_KEY: answer_facts(answer, result.trust)})
         return label
+
+    def _answer(self, network: nn.Module, request: SupportRequest | None) -> Answer:
+        if isinstance(self.support, SupportSource):
+            return self.support.answer(network, request)
+        return Answer(self.support, (), self.support.source or "a support pack in memory")
 
     def resolve(self, network: nn.Module) -> SupportPack:
         """The support pack for a network; built or read on the first call.
@@ -191,12 +209,15 @@ class VolumeInferer(Inferer):
             "prior": asdict(self.prior),
         }
 
-    def segment_volume(self, volume: Volume, network: nn.Module) -> Segmentation:
+    def segment_volume(
+        self, volume: Volume, network: nn.Module, pack: SupportPack | None = None
+    ) -> Segmentation:
         """Segment one scan.
 
         Args:
             volume: the scan, in any orientation.
             network: a network of the contract; left in the mode in which it came.
+            pack: the support; None: what `resolve` gives.
 
         Returns:
             Labels on the scan's own grid.
@@ -204,7 +225,7 @@ class VolumeInferer(Inferer):
         Raises:
             DataError: there is no support that fits the network.
         """
-        pack = self.resolve(network)
+        pack = pack or self.resolve(network)
         view = SliceView(volume, pack.grid)
         with frozen(network), torch.inference_mode():
             encoded = encode_slabs(

@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from threading import Lock
+from typing import Any, get_args
 
 import numpy as np
 from torch import nn
@@ -17,7 +18,9 @@ from fsmis_components.support.corrections import Correction, Corrections
 from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.join_packs import join_packs
+from fsmis_components.support.requested import Answer, RequestedSupport
 from fsmis_components.support.support_pack import SupportPack, weights_hash
+from fsmis_components.support.support_request import SupportRequest
 from fsmis_components.support.support_set import (
     LabelledSlices,
     SupportScan,
@@ -33,9 +36,10 @@ SelfTest = Callable[..., Calibration]
 class SupportSource:
     """Resolve the support for a network, lazily and once per network and weights.
 
-    The order is: `support_dir`, `support_pack`, `default_pack`; scans with corrected masks join
-    whichever it is. Nothing is read before `resolve`, so that a config can be parsed and checked
-    without data.
+    The order is: labelled volumes that a request names, `support_dir`, `support_pack`,
+    `default_pack`; scans with corrected masks join whichever of the last three it is. Nothing is
+    read before `resolve`, so that a config can be parsed and checked without data. Parallel workers
+    may share it.
 
     Args:
         support_dir: folder of labelled scans.
@@ -89,15 +93,17 @@ class SupportSource:
         if labelled_slices not in get_args(LabelledSlices):
             raise DataError(f"labelled_slices: expected all or sections, got {labelled_slices!r}.")
         self.labelled_slices = labelled_slices
-        self.spatial_size = spatial_size
-        self.modality = modality
-        self.slice_axis = slice_axis
-        self.ignore_spacing = ignore_spacing
-        self.batch_size = batch_size
-        self.amp = amp
+        self.geometry: dict[str, Any] = {
+            "spatial_size": spatial_size,
+            "modality": modality,
+            "slice_axis": slice_axis,
+            "ignore_spacing": ignore_spacing,
+        }
+        self.encoding: dict[str, Any] = {"batch_size": batch_size, "amp": amp, "cache": cache}
         self.corrections = corrections
-        self.cache = cache
         self.self_test = self_test
+        self._requested = RequestedSupport(self.geometry, labelled_slices, self.encoding)
+        self._lock = Lock()
         self._pack: SupportPack | None = None
         self._network: weakref.ref[nn.Module] | None = None
         self._hash = ""
@@ -111,13 +117,45 @@ class SupportSource:
         if self.support_dir and self.support_pack:
             raise DataError("both --support_dir and --support_pack are given; give one of the two.")
         current = weights_hash(network)
-        same = self._network is not None and self._network() is network and self._hash == current
-        if self._pack is None or not same:
-            pack = self._with_corrections(self._make(network, current), network)
-            if self.save_support_pack:
-                pack = pack.renamed(str(pack.save(self.save_support_pack)))
-            self._pack, self._network, self._hash = pack, weakref.ref(network), current
-        return self._pack
+        with self._lock:
+            known = self._network is not None and self._network() is network
+            if self._pack is None or not known or self._hash != current:
+                pack = self._with_corrections(self._make(network, current), network)
+                if self.save_support_pack:
+                    pack = pack.renamed(str(pack.save(self.save_support_pack)))
+                self._pack, self._network, self._hash = pack, weakref.ref(network), current
+            return self._pack
+
+    def answer(self, network: nn.Module, request: SupportRequest | None) -> Answer:
+        """The pack for a request, with what the person who asked should know.
+
+        Args:
+            network: encodes volumes; left in the mode in which it came.
+            request: None, or one that names no volumes: `resolve` answers.
+
+        Raises:
+            DataError: as `resolve`, or no volume of the request can serve.
+        """
+        if request is not None and request.volumes:
+            found = self._requested.resolve(network, weights_hash(network), request)
+            return found._replace(notes=(*request.notes, *found.notes))
+        notes = () if request is None else request.notes
+        try:
+            pack = self.resolve(network)
+        except DataError as error:
+            if request is None:
+                raise
+            known = notes[0] if notes else "no volume is labelled."
+            raise DataError(
+                f"{known[:-1]}, and the bundle's own support cannot serve ({str(error)[:-1]}); "
+                "label a volume and submit its label."
+            ) from error
+        if request is not None and request.structures is not None:
+            pack = pack.selected(request.structures)
+        if request is not None and request.number_structures:
+            pack = pack.numbered()
+        own = self.support_dir or self.support_pack
+        return Answer(pack, notes, str(own) if own else "default pack")
 
     def _make(self, network: nn.Module, current: str) -> SupportPack:
         if self.support_dir:
@@ -131,23 +169,11 @@ class SupportSource:
             pack = build_support_pack(
                 network,
                 support_set,
-                spatial_size=self.spatial_size,
-                modality=self.modality,
-                slice_axis=self.slice_axis,
-                ignore_spacing=self.ignore_spacing,
-                batch_size=self.batch_size,
-                amp=self.amp,
-                cache=self.cache,
+                **self.geometry,
+                **self.encoding,
             )
             if self.self_test is not None:
-                calibration = self.self_test(
-                    network,
-                    support_set,
-                    pack,
-                    batch_size=self.batch_size,
-                    amp=self.amp,
-                    cache=self.cache,
-                )
+                calibration = self.self_test(network, support_set, pack, **self.encoding)
                 pack = replace(pack, calibration=calibration)
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:
@@ -176,10 +202,8 @@ class SupportSource:
             SupportSet(tuple(scans), pack.structures, source),
             normalisation=pack.normalisation,
             grid=pack.grid,
-            batch_size=self.batch_size,
-            amp=self.amp,
-            cache=self.cache,
             partial=True,
+            **self.encoding,
         )
         return join_packs([pack, added])
 

@@ -204,6 +204,13 @@ class SupportPack:
             ),
         )
 
+    def numbered(self) -> SupportPack:
+        """The pack with the label values 1..N in the order of its structures."""
+        numbered = enumerate(self.structures, start=1)
+        return replace(
+            self, structures=tuple(replace(each, value=place) for place, each in numbered)
+        )
+
     def renamed(self, source: str) -> SupportPack:
         """The same pack under another name for messages."""
         return replace(self, source=source)
@@ -260,8 +267,13 @@ def network_settings(network: nn.Module) -> dict[str, Any]:
 
 def weights_hash(network: nn.Module) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of a network's state, sorted by name."""
+    return state_hash(_unwrapped(network).state_dict())
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """The `weights_hash` of a network with these weights."""
     digest = hashlib.sha256()
-    _digest_tensors(digest, _unwrapped(network).state_dict())
+    _digest_tensors(digest, state)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Pseudo-labels, geometric transforms and changes of contrast for self-supervised episodes."""
+"""Transforms: of self-supervised episodes, and of the requests of an annotation server."""
 
 from fsmis_components.transforms.body_mask import body_mask
 from fsmis_components.transforms.contrast import (
@@ -8,7 +8,10 @@ from fsmis_components.transforms.contrast import (
     draw_contrast,
     gamma,
 )
+from fsmis_components.transforms.load_volume import LoadVolumed
 from fsmis_components.transforms.pseudo_labels import PseudoLabels
+from fsmis_components.transforms.report_support import ReportSupportd
+from fsmis_components.transforms.resolve_support import ResolveSupportd
 from fsmis_components.transforms.superpixels import superpixel_labels
 from fsmis_components.transforms.supervoxels import supervoxel_labels
 from fsmis_components.transforms.warp import WarpParameters, WarpRanges, apply_warp, draw_warp
@@ -16,7 +19,10 @@ from fsmis_components.transforms.warp import WarpParameters, WarpRanges, apply_w
 __all__ = [
     "ContrastParameters",
     "ContrastRanges",
+    "LoadVolumed",
     "PseudoLabels",
+    "ReportSupportd",
+    "ResolveSupportd",
     "WarpParameters",
     "WarpRanges",
     "apply_contrast",

@@ -1,0 +1,39 @@
+"""What a person who asked for a mask is told about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fsmis_components
+from fsmis_components.inferers.trust import CaseTrust
+from fsmis_components.support.requested import Answer
+
+
+def answer_facts(answer: Answer, trust: CaseTrust | None) -> dict[str, Any]:
+    """Which support answered, what the values of the mask mean and how far to trust it.
+
+    Args:
+        answer: the support.
+        trust: of the mask; None where no shapes were expected.
+
+    Returns:
+        Values for JSON.
+    """
+    pack = answer.pack
+    names = [structure.name for structure in pack.structures]
+    facts: dict[str, Any] = {
+        "support": {
+            "source": answer.source,
+            "scans": [profile.name for profile in pack.profiles],
+        },
+        "structures": {structure.name: structure.value for structure in pack.structures},
+        "warnings": list(answer.notes),
+        "fsmis_components": fsmis_components.__version__,
+    }
+    if pack.calibration is not None:
+        facts["support"]["self_test"] = pack.calibration.describe(pack.structures)
+    if trust is not None:
+        rounded = [round(value, 3) for value in trust.expected_dice]
+        facts["expected_dice"] = dict(zip(names, rounded, strict=True))
+        facts["warnings"] += [trust.warning] if trust.warning else []
+    return facts

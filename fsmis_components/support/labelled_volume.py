@@ -1,0 +1,154 @@
+"""One labelled volume of an annotation server: two files and the names of the label's values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.volumes import load_image, load_label
+from fsmis_components.support.support_set import SupportScan
+
+Stamp = tuple[int, int]  # size in bytes and time of the last change in nanoseconds
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVolume:
+    """A volume that may serve as support; plain data, so that it can travel in an image's meta.
+
+    Attributes:
+        id: what answers call it.
+        image: NIfTI file or folder of a DICOM series.
+        label: NIfTI file on the image's grid.
+        names: name of each label value; empty where nobody named them.
+        stamps: of image and label when the volume was found; other stamps are another volume.
+    """
+
+    id: str
+    image: str
+    label: str
+    names: Mapping[int, str] = field(default_factory=dict)
+    stamps: tuple[Stamp, Stamp] = ((0, 0), (0, 0))
+
+    @classmethod
+    def of(
+        cls, id: str, image: str | Path, label: str | Path, names: Mapping[int, str] | None = None
+    ) -> LabelledVolume:
+        """A volume as it is on disk now.
+
+        Raises:
+            DataError: a file is missing.
+        """
+        return cls(id, str(image), str(label), dict(names or {}), (_stamp(image), _stamp(label)))
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for the same files in the same state with the same names."""
+        names = tuple(sorted(self.names.items()))
+        return self.image, self.label, self.stamps, names
+
+    def check(self) -> None:
+        """Open both files and refuse what cannot serve.
+
+        Raises:
+            DataError: a file is no NIfTI, the label lies on another grid, is empty or holds a value
+                without a name while others have names, or the volume has one slice only.
+        """
+        self.values_of(self.load())
+
+    def load(self) -> SupportScan:
+        """Image and label, the label with its own values.
+
+        Raises:
+            DataError: a file cannot be used, or was changed since the volume was found.
+        """
+        image = load_image(self.image)
+        label = load_label(self.label, image)
+        if (_stamp(self.image), _stamp(self.label)) != self.stamps:
+            raise DataError(f"{self.label}: was changed while it was read; send the request again.")
+        return SupportScan(self.id, image, label)
+
+    def values_of(self, scan: SupportScan) -> tuple[int, ...]:
+        """Label values above 0 of the volume once loaded, ascending.
+
+        Raises:
+            DataError: as `check`.
+        """
+        if min(scan.image.shape) < 2:
+            shape = " x ".join(map(str, scan.image.shape))
+            raise DataError(
+                f"{self.image}: has one slice only ({shape} voxels), and a support needs a volume; "
+                "label a volume."
+            )
+        values = tuple(int(value) for value in np.unique(np.asarray(scan.label.data)) if value)
+        if not values:
+            raise DataError(f"{self.label}: the label is empty (0 everywhere); label a structure.")
+        nameless = [value for value in values if not self.names.get(value, "").strip()]
+        if self.names and nameless:
+            known = ", ".join(f"{value} ({name})" for value, name in sorted(self.names.items()))
+            raise DataError(
+                f"{self.label}: label value {nameless[0]} has no name (names are given for "
+                f"{known}); name the segment and submit the label again."
+            )
+        taken: dict[str, int] = {}
+        for value in values:
+            name = fold_name(self.names.get(value, f"structure_{value}"))
+            if name in taken:
+                raise DataError(
+                    f"{self.label}: label values {taken[name]} and {value} are both called "
+                    f"{self.names[value]}; join the segments or rename one."
+                )
+            taken[name] = value
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "id": self.id,
+            "image": self.image,
+            "label": self.label,
+            "names": {str(value): name for value, name in self.names.items()},
+            "stamps": [list(stamp) for stamp in self.stamps],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> LabelledVolume:
+        """The volume that `to_dict` described."""
+        (a, b), (c, d) = content["stamps"]
+        names = {int(value): str(name) for value, name in content["names"].items()}
+        return cls(content["id"], content["image"], content["label"], names, ((a, b), (c, d)))
+
+
+def names_of(label_info: Any) -> dict[int, str]:
+    """Names of label values from what 3D Slicer sends with a label.
+
+    Args:
+        label_info: list of {"name": text, "idx": value}; anything else gives no names. A segment
+            without a name keeps its value with an empty one, so that it can be refused.
+    """
+    entries: Iterable[Any] = label_info if isinstance(label_info, list) else ()
+    names: dict[int, str] = {}
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        value = entry.get("idx", entry.get("id"))
+        if isinstance(value, int | float | str) and str(value).strip().isdigit():
+            names[int(str(value).strip())] = str(entry.get("name") or "").strip()
+    return names
+
+
+def fold_name(name: str) -> str:
+    """The form in which names of structures are compared: "Left  Kidney" is "left kidney"."""
+    return " ".join(name.casefold().split())
+
+
+def _stamp(path: str | Path) -> Stamp:
+    try:
+        state = Path(path).stat()
+    except OSError as error:
+        raise DataError(f"{path}: there is no such file; check the path.") from error
+    return state.st_size, state.st_mtime_ns

@@ -1,0 +1,175 @@
+"""The support that a request names: labelled volumes become a pack, each encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
+from fsmis_components.data.intensity import Normalisation, resolve_modality
+from fsmis_components.data.volumes import load_image
+from fsmis_components.support.common_structures import common_structures
+from fsmis_components.support.encode import build_support_pack
+from fsmis_components.support.join_packs import join_packs
+from fsmis_components.support.keeper import Keeper
+from fsmis_components.support.labelled_volume import LabelledVolume
+from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.support.support_request import SupportRequest
+from fsmis_components.support.support_set import (
+    LabelledSlices,
+    Structure,
+    SupportScan,
+    SupportSet,
+    choose_structures,
+)
+
+# the last supports, their scans, and what is known of volumes; a scan's pack takes about 1 MB per
+# labelled slice
+_MOST_PACKS, _MOST_SCANS, _MOST_VOLUMES = 2, 8, 1000
+
+
+class Answer(NamedTuple):
+    """A pack, which labelled volumes could not serve and why, and where the pack comes from."""
+
+    pack: SupportPack
+    notes: tuple[str, ...]
+    source: str
+
+
+class _Frame(NamedTuple):
+    """What the first scan of a support sets for all others."""
+
+    grid: SliceGrid
+    normalisation: Normalisation
+
+
+class RequestedSupport:
+    """Make packs of labelled volumes for the requests of parallel workers.
+
+    A request names its volumes, files and their state included, so what is kept between requests
+    can only save time, never change an answer. A volume that joins others is encoded alone.
+
+    Args:
+        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` as of
+            `build_support_pack`.
+        slices: which labelled slices serve.
+        encoding: `batch_size`, `amp` and `cache` as of `build_support_pack`.
+    """
+
+    def __init__(
+        self, geometry: Mapping[str, Any], slices: LabelledSlices, encoding: Mapping[str, Any]
+    ) -> None:
+        self.geometry = dict(geometry)
+        self.slices = slices
+        self.encoding = dict(encoding)
+        self._answers: Keeper[Answer] = Keeper(_MOST_PACKS)
+        self._joined: Keeper[Answer] = Keeper(_MOST_PACKS)
+        self._scans: Keeper[SupportPack] = Keeper(_MOST_SCANS)
+        self._frames: Keeper[_Frame] = Keeper(_MOST_VOLUMES)
+        self._values: Keeper[tuple[int, ...]] = Keeper(_MOST_VOLUMES)
+
+    def resolve(self, network: nn.Module, weights: str, request: SupportRequest) -> Answer:
+        """The pack of a request.
+
+        Args:
+            network: encodes volumes; left in the mode in which it came.
+            weights: its `weights_hash`.
+            request: at least one volume.
+
+        Raises:
+            DataError: none of the volumes can serve, or a structure is not among theirs.
+        """
+        key = weights, request.key
+        found = self._answers.get(key, partial(self._answer, network, weights, request))
+        return found._replace(source=request.origin)
+
+    def _answer(self, network: nn.Module, weights: str, request: SupportRequest) -> Answer:
+        key = weights, tuple(volume.key for volume in request.volumes)
+        joined = self._joined.get(key, partial(self._join, network, weights, request.volumes))
+        pack = joined.pack.selected(request.structures)
+        return joined._replace(pack=pack.numbered() if request.number_structures else pack)
+
+    def _join(self, network: nn.Module, weights: str, volumes: Sequence[LabelledVolume]) -> Answer:
+        """All structures of the volumes, whichever are asked for: each volume is encoded once."""
+        notes: list[str] = []
+        usable: dict[LabelledVolume, tuple[int, ...]] = {}
+        for volume in volumes:
+            try:
+                usable[volume] = self._values.get(volume.key, partial(_values, volume))
+            except DataError as error:
+                notes.append(str(error))
+        if not usable:
+            raise _none_left(notes)
+        names, values = common_structures(usable)
+        structures = choose_structures(None, sorted(names), names, "support")
+        first = next(iter(usable))
+        frame = self._frames.get(first.key, partial(self._frame, first))
+        packs = []
+        for volume, own in zip(usable, values, strict=True):
+            key = weights, volume.key, tuple(own.items()), structures, frame
+            make = partial(self._encoded, network, volume, own, structures, frame)
+            try:
+                packs.append(self._scans.get(key, make))
+            except DataError as error:
+                notes.append(str(error))
+        if not packs:
+            raise _none_left(notes)
+        pack = join_packs(packs)
+        for structure, used in zip(structures, pack.sections.flatten(1).any(1), strict=True):
+            if not used:
+                raise DataError(
+                    f"{structure.name}: is smaller than one pixel at spatial_size "
+                    f"{frame.grid.spatial_size} in every labelled volume; label more of it."
+                )
+        named = ", ".join(profile.name for profile in pack.profiles)
+        return Answer(pack.renamed(f"labels of {named}"), tuple(notes), "")
+
+    def _frame(self, volume: LabelledVolume) -> _Frame:
+        options = dict(self.geometry)
+        image = load_image(volume.image)
+        modality = resolve_modality(image, options.pop("modality"))
+        return _Frame(choose_slice_grid(image, **options), Normalisation(modality=modality))
+
+    def _encoded(
+        self,
+        network: nn.Module,
+        volume: LabelledVolume,
+        values: Mapping[int, int],
+        structures: tuple[Structure, ...],
+        frame: _Frame,
+    ) -> SupportPack:
+        scan = _relabelled(volume.load(), values)
+        support_set = SupportSet((scan,), structures, volume.label, self.slices)
+        return build_support_pack(
+            network,
+            support_set,
+            spatial_size=frame.grid.spatial_size,
+            normalisation=frame.normalisation,
+            grid=frame.grid,
+            partial=True,
+            **self.encoding,
+        )
+
+
+def _values(volume: LabelledVolume) -> tuple[int, ...]:
+    return volume.values_of(volume.load())
+
+
+def _relabelled(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
+    label = np.asarray(scan.label.data)
+    common = np.zeros(label.shape, np.min_scalar_type(max(values.values())))
+    for own, to in values.items():
+        common[label == own] = to
+    return replace(scan, label=replace(scan.label, data=common))
+
+
+def _none_left(notes: Sequence[str]) -> DataError:
+    if len(notes) == 1:
+        return DataError(notes[0])
+    return DataError(f"no labelled volume can serve: {'; '.join(note[:-1] for note in notes)}.")

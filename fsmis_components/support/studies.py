@@ -1,0 +1,99 @@
+"""The folder in which a MONAI Label server keeps volumes and labels."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
+from fsmis_components.support.labelled_volume import LabelledVolume, names_of
+from fsmis_components.support.support_set import label_names
+
+FINAL = "final"  # the tag of labels that a person submitted
+_LABELS = "labels"
+_RECORD = "datastore_v2.json"
+
+_ATTEMPTS, _PAUSE = 10, 0.05  # seconds
+
+
+def is_studies_folder(folder: Path) -> bool:
+    """Whether labels of a MONAI Label server lie below a folder of volumes."""
+    return (folder / _LABELS).is_dir()
+
+
+def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[LabelledVolume]:
+    """The labelled volumes of a local datastore, the one that was labelled first at the front.
+
+    What lies on disk counts: the datastore's own record may lag behind and is asked only for names
+    and times. Hidden files, which are still being written, are left out.
+
+    Args:
+        studies_dir: folder of `<id>.nii.gz`, with labels in `labels/<tag>/<id>.nii.gz`.
+        tag: which labels; `final` are those that a person submitted.
+    """
+    folder = Path(studies_dir)
+    record = _record(folder)
+    names = label_names(folder)
+    found: list[tuple[float, str, LabelledVolume]] = []
+    for label in _volume_files(folder / _LABELS / tag):
+        id = strip_nifti_suffix(label.name)
+        image = next(
+            (path for path in _volume_files(folder) if strip_nifti_suffix(path.name) == id), None
+        )
+        if image is None:
+            continue  # its volume was removed
+        info = _label_info(record, id, tag)
+        own = _names(info) or names
+        # the record's time survives a copy of the folder, the file's does not
+        when = info.get("ts")
+        since = float(when) if isinstance(when, int | float) else label.stat().st_mtime
+        found.append((since, id, LabelledVolume.of(id, image.resolve(), label.resolve(), own)))
+    return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _volume_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and is_nifti_name(path.name) and not path.name.startswith(".")
+    )
+
+
+def _record(folder: Path) -> Mapping[str, Any]:
+    path = folder / _RECORD
+    for _ in range(_ATTEMPTS):
+        try:
+            objects = json.loads(path.read_text(encoding="utf-8")).get("objects")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError):
+            time.sleep(_PAUSE)  # the server writes it in place, so a reader can meet half of it
+        else:
+            return objects if isinstance(objects, dict) else {}
+    raise DataError(
+        f"{path}: the record of the labels is not readable; send the request again, or restore it."
+    )
+
+
+def _label_info(record: Mapping[str, Any], id: str, tag: str) -> Mapping[str, Any]:
+    entry: Any = record.get(id)
+    for key in ("labels", tag, "info"):
+        entry = entry.get(key) if isinstance(entry, dict) else None
+    return entry if isinstance(entry, dict) else {}
+
+
+def _names(info: Mapping[str, Any]) -> dict[int, str]:
+    """Names that came with a label: from the person who submitted it, or from our own answer."""
+    if "label_info" in info:
+        return names_of(info["label_info"])
+    params = info.get("params")
+    structures = params.get("structures") if isinstance(params, dict) else None
+    if not isinstance(structures, dict):
+        return {}
+    return {value: name for name, value in structures.items() if isinstance(value, int)}

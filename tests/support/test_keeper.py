@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fsmis_components.support.keeper import Keeper
+
+
+def test_one_worker_makes_what_all_wait_for() -> None:
+    keeper: Keeper[object] = Keeper(2)
+    made: list[object] = []
+    meet = threading.Barrier(4)
+
+    def make() -> object:
+        made.append(object())
+        return made[-1]
+
+    def ask(_: int) -> object:
+        meet.wait()
+        return keeper.get("key", make)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(ask, range(4)))
+    assert len(made) == 1 and all(result is made[0] for result in results)
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    keeper: Keeper[int] = Keeper(2)
+    calls: list[str] = []
+
+    def get(key: str) -> None:
+        keeper.get(key, lambda: calls.append(key) or 1)  # type: ignore[func-returns-value]
+
+    for key in ("a", "b", "a", "c", "a", "b"):
+        get(key)
+    assert calls == ["a", "b", "c", "b"]
+
+
+def test_a_failure_is_not_kept() -> None:
+    keeper: Keeper[int] = Keeper(2)
+    with pytest.raises(ZeroDivisionError):
+        keeper.get("key", lambda: 1 // 0)
+    assert keeper.get("key", lambda: 5) == 5

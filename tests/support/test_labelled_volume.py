@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from block_scans import AFFINE, block_image, block_label, write_nifti
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.support.labelled_volume import LabelledVolume, names_of
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write_nifti(tmp_path / "case.nii.gz", block_image())
+
+
+def volume(image: Path, label: np.ndarray, names: dict[int, str] | None = None) -> LabelledVolume:
+    path = write_nifti(image.parent / "label" / "case.nii.gz", label)
+    return LabelledVolume.of("case", image, path, names)
+
+
+def test_values_and_plain_form(image: Path) -> None:
+    labelled = volume(image, block_label({1: 3, 2: 7}), {3: "liver", 7: "spleen"})
+    labelled.check()
+    assert labelled.values_of(labelled.load()) == (3, 7)
+    again = LabelledVolume.from_dict(json.loads(json.dumps(labelled.to_dict())))
+    assert again.key == labelled.key and again.id == "case"
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "words"),
+    [
+        (block_label({1: 1}) * 0, {1: "liver"}, r"label is empty .* label a structure\."),
+        (block_label({1: 1, 2: 2}), {1: "liver"}, r"label value 2 has no name .* 1 \(liver\)"),
+        (block_label({1: 1}), {1: " "}, "label value 1 has no name"),
+        (block_label({1: 1, 2: 2}), {1: "Liver", 2: "liver "}, "1 and 2 are both called liver"),
+        (block_label()[:-1], {}, r"shapes differ, \(23, 20, 12\) against \(24, 20, 12\)"),
+    ],
+)
+def test_what_cannot_serve(image: Path, label: np.ndarray, names: dict, words: str) -> None:
+    labelled = volume(image, label, names)
+    with pytest.raises(DataError, match=words) as raised:
+        labelled.check()
+    assert str(image.parent) in str(raised.value)
+
+
+def test_another_place_in_space(image: Path) -> None:
+    path = write_nifti(image.parent / "moved.nii.gz", block_label(), AFFINE @ np.diag([1, 1, 2, 1]))
+    with pytest.raises(DataError, match="affines differ"):
+        LabelledVolume.of("case", image, path).check()
+
+
+def test_one_slice(tmp_path: Path) -> None:
+    image = write_nifti(tmp_path / "flat.nii.gz", block_image()[..., 5:6])
+    with pytest.raises(DataError, match=r"one slice only \(24 x 20 x 1 voxels\)"):
+        volume(image, block_label()[..., 5:6]).check()
+
+
+def test_a_file_that_changes_is_another_volume(image: Path) -> None:
+    labelled = volume(image, block_label())
+    before = labelled.key
+    again = volume(image, block_label({1: 1}))
+    assert again.key != before
+    with pytest.raises(DataError, match="was changed while it was read"):
+        labelled.load()
+    image.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        LabelledVolume.of("case", image, labelled.label)
+
+
+def test_names_of_what_slicer_sends() -> None:
+    sent = [
+        {"name": "liver", "idx": 1},
+        {"name": "", "idx": 2},
+        {"idx": "3"},
+        "noise",
+        {"name": "x"},
+    ]
+    assert names_of(sent) == {1: "liver", 2: "", 3: ""}
+    assert names_of(None) == names_of({"1": "liver"}) == {}

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from block_scans import block_label, write_scan
+from fake_network import IntensityNetwork
+from label_studies import submit, write_volume
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.support import SupportSource
+from fsmis_components.support.studies import labelled_volumes
+from fsmis_components.support.support_request import SupportRequest
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    for seed, id in enumerate(("a", "b", "c")):
+        write_volume(tmp_path, id, seed)
+    submit(tmp_path, "a", ts=1)
+    submit(tmp_path, "b", block_label({1: 2, 2: 1}), {2: "liver", 1: "spleen"}, ts=2)
+    return tmp_path
+
+
+def request(studies: Path, **more: object) -> SupportRequest:
+    return SupportRequest("datastore", tuple(labelled_volumes(studies)), **more)  # type: ignore[arg-type]
+
+
+def test_each_volume_is_encoded_once(studies: Path) -> None:
+    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
+    answer = source.answer(network, request(studies))
+    assert [profile.name for profile in answer.pack.profiles] == ["a", "b"]
+    assert answer.source == "datastore" and answer.notes == ()
+    # the second volume calls them otherwise and numbers them the other way round
+    assert [(each.name, each.value) for each in answer.pack.structures] == [
+        ("Liver", 1),
+        ("Spleen", 2),
+    ]
+    foreground = answer.pack.state["foreground"][0, :, :, 0]
+    liver = foreground[0][answer.pack.sections[0].any(-1)]
+    assert (foreground[1][answer.pack.sections[1].any(-1)].min() > liver.max()).item()
+    assert sum(network.encoded) == 24
+    assert source.answer(network, request(studies)).pack is answer.pack
+    submit(studies, "c", ts=3)
+    joined = source.answer(network, request(studies)).pack
+    assert len(joined.profiles) == 3 and sum(network.encoded) == 36
+
+
+def test_structures_and_numbers_cost_no_encoding(studies: Path) -> None:
+    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
+    source.answer(network, request(studies))
+    asked = request(studies, structures=("Spleen",), number_structures=True)
+    pack = source.answer(network, asked).pack
+    assert [(each.name, each.value) for each in pack.structures] == [("Spleen", 1)]
+    assert sum(network.encoded) == 24
+    with pytest.raises(DataError, match="'gut', which is not among Liver, Spleen"):
+        source.answer(network, request(studies, structures=("gut",)))
+
+
+def test_other_weights_make_another_pack(studies: Path) -> None:
+    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
+    before = source.answer(network, request(studies)).pack
+    with torch.no_grad():
+        network.gain *= 2
+    after = source.answer(network, request(studies)).pack
+    assert after.weights_hash != before.weights_hash
+
+
+def test_a_volume_that_cannot_serve_is_named(studies: Path) -> None:
+    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
+    submit(studies, "b", block_label() * 0, ts=2)
+    answer = source.answer(network, request(studies))
+    assert [profile.name for profile in answer.pack.profiles] == ["a"]
+    assert len(answer.notes) == 1 and "b.nii.gz: the label is empty" in answer.notes[0]
+    submit(studies, "a", block_label()[1:], ts=1)
+    with pytest.raises(
+        DataError, match="^no labelled volume can serve: .*shapes differ.*; .*empty"
+    ):
+        source.answer(network, request(studies))
+
+
+def test_without_volumes_the_bundle_answers(tmp_path: Path) -> None:
+    network = IntensityNetwork()
+    write_scan(tmp_path / "s", 1, block_label({1: 3, 2: 5}))
+    path = tmp_path / "pack.safetensors"
+    SupportSource(tmp_path / "s", save_support_pack=path, spatial_size=24).resolve(network)
+    asked = SupportRequest("bundle", (), ["structure_5"], True, ("a is alone.",))
+    answer = SupportSource(default_pack=path).answer(network, asked)
+    assert (answer.source, answer.notes) == ("default pack", ("a is alone.",))
+    assert [(each.name, each.value) for each in answer.pack.structures] == [("structure_5", 1)]
+    other = IntensityNetwork(window=9)
+    for source in (SupportSource(default_pack=path), SupportSource()):
+        with pytest.raises(
+            DataError, match="^a is alone, and the bundle's own support cannot serve"
+        ):
+            source.answer(other, asked)
+    with pytest.raises(DataError, match="no volume is labelled, .* submit its label"):
+        SupportSource().answer(network, SupportRequest("bundle"))
+
+
+def test_parallel_workers_do_not_mix(studies: Path) -> None:
+    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
+    volumes = labelled_volumes(studies)
+    asked = [SupportRequest("request", (volume,)) for volume in volumes] * 8
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda each: source.answer(network, each), asked))
+    named = [[profile.name for profile in answer.pack.profiles] for answer in answers]
+    assert named == [["a"], ["b"]] * 8
+    assert sum(network.encoded) == 24

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from fsmis_components.data.request_error import RequestError
+from fsmis_components.transforms import LoadVolumed
+
+OBLIQUE = np.array([[-0.9, 0.1, 0.3, 5], [0.1, -0.8, 0.4, -7], [0.1, 0.2, 3.0, 9], [0, 0, 0, 1.0]])
+
+
+def test_voxels_and_place(tmp_path: Path) -> None:
+    data = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    nibabel.save(nibabel.Nifti1Image(data, OBLIQUE), tmp_path / "scan.nii.gz")
+    image = LoadVolumed("image")({"image": str(tmp_path / "scan.nii.gz"), "other": 1})["image"]
+    assert image.shape == (1, 3, 4, 5) and image.dtype == torch.float32
+    np.testing.assert_array_equal(image[0].numpy(), data)
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-6)
+    # what MONAI Label writes a mask by
+    np.testing.assert_allclose(image.meta["original_affine"], OBLIQUE, atol=1e-6)
+    assert tuple(image.meta["spatial_shape"]) == (3, 4, 5)
+    assert image.meta["filename_or_obj"] == str(tmp_path / "scan.nii.gz")
+
+
+def test_other_files_by_monais_readers(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", np.ones((3, 4, 5), np.float32))
+    assert LoadVolumed("image")({"image": tmp_path / "scan.npy"})["image"].shape == (1, 3, 4, 5)
+
+
+def test_rejects(tmp_path: Path) -> None:
+    np.save(tmp_path / "flat.npy", np.ones((3, 4), np.float32))
+    (tmp_path / "text.xyz").write_text("no scan")
+    for source, words in (
+        (tmp_path / "missing.nii.gz", "no such file"),
+        (tmp_path / "text.xyz", "no reader for this file"),
+        (tmp_path / "flat.npy", r"one 3D volume, got shape \(3, 4\)"),
+        (5, "path of a scan, got int"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            LoadVolumed("image")({"image": source})
