@@ -90,7 +90,8 @@ class ResolveSupportd(MapTransform):
         return SupportRequest("bundle", (), structures, numbered, notes)
 
     def _shots(self, params: Mapping[Any, Any]) -> int:
-        shots = params.get("num_shots") or self.num_shots
+        shots = params.get("num_shots")
+        shots = self.num_shots if shots is None else shots
         if not isinstance(shots, int) or isinstance(shots, bool) or shots < 1:
             raise DataError(f"num_shots: expected a whole number from 1 on, got {shots!r}.")
         return shots

@@ -86,7 +86,7 @@ def test_paths_on_the_server(studies: Path) -> None:
         ({"support": [{"image": "x", "label": "y"}]}, "no such file"),
         ({"support": [{"image": "x", "label": "y", "names": {"gut": 1}}]}, "names go by label"),
         ({"num_shots": 0.5}, "num_shots: expected a whole number"),
-        ({"num_shots": -1}, "num_shots: expected a whole number"),
+        ({"num_shots": 0}, "num_shots: expected a whole number"),
         ({"number_structures": "yes"}, "number_structures: expected true or false"),
     ],
 )
