@@ -20,6 +20,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / ".venv"
+REQUIREMENTS = REPOSITORY / "requirements.txt"
 FREE_GIGABYTES = 4.0  # CPU torch and the rest take 2, the downloads come on top
 CPU_TORCH = "torch==2.13.0+cpu"
 # asked only when no index or folder that pip already knows has the CPU build
@@ -37,23 +38,33 @@ class SetupError(Exception):
     """The set-up cannot go on; the message is one sentence that says what to do."""
 
 
-def prepare(extra: str = "", folder: Path = FOLDER) -> Path:
+def prepare(
+    extra: str = "",
+    folder: Path = FOLDER,
+    requirements: Path = REQUIREMENTS,
+    gigabytes: float | None = None,
+    **variables: str,
+) -> Path:
     """Return the Python of an environment that holds everything the repository needs.
 
     Args:
         extra: ``"dev"`` adds the tools of ``pyproject.toml``'s extra of that name.
         folder: where the environment lies or is to lie.
+        requirements: the file of pinned versions.
+        gigabytes: space that the set-up needs (default ``FREE_GIGABYTES``).
+        variables: of pip's environment, beside those that are there.
 
     Raises:
         SetupError: there is no network, no space, or no fitting package.
     """
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = _fingerprint()
+    wanted = _fingerprint(requirements)
     stamps = [folder / f"installed-{name}.txt" for name in {extra or "runtime", "dev"}]
     if python.exists() and any(s.exists() and s.read_text() == wanted for s in stamps):
         return python
-    print(f"Setting up {folder}: once, a few minutes, about 2 GB.", flush=True)
-    _require_space(folder)
+    gigabytes = FREE_GIGABYTES if gigabytes is None else gigabytes
+    print(f"Setting up {folder}: once, a few minutes, up to {gigabytes:.0f} GB.", flush=True)
+    _require_space(folder, gigabytes)
     if not _works(python):
         _create(folder)
     log = folder / "install.log"
@@ -61,7 +72,7 @@ def prepare(extra: str = "", folder: Path = FOLDER) -> Path:
     if not _has_torch(python) and not _has_nvidia_gpu() and sys.platform != "darwin":
         _install_cpu_torch(python, log)
     own = f"{REPOSITORY}[{extra}]" if extra else str(REPOSITORY)
-    output = _pip(python, ["-r", str(REPOSITORY / "requirements.txt"), "-e", own], log)
+    output = _pip(python, ["-r", str(requirements), "-e", own], log, **variables)
     if output is not None:
         raise SetupError(_explain(output, log))
     (folder / f"installed-{extra or 'runtime'}.txt").write_text(wanted)
@@ -74,18 +85,18 @@ def run(python: Path, arguments: Sequence[str | Path], **variables: str) -> int:
     return subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **variables}).returncode
 
 
-def _fingerprint() -> str:
+def _fingerprint(requirements: Path) -> str:
     """Return a hash of all that decides what is installed, the repository's place included."""
-    parts = [(REPOSITORY / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
+    parts = [path.read_bytes() for path in (requirements, REPOSITORY / "pyproject.toml")]
     parts.append(f"{REPOSITORY} {sys.version_info[:2]}".encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def _require_space(folder: Path) -> None:
+def _require_space(folder: Path, gigabytes: float) -> None:
     free = shutil.disk_usage(folder.parent).free / 1e9
-    if not folder.exists() and free < FREE_GIGABYTES:
+    if not folder.exists() and free < gigabytes:
         raise SetupError(
-            f"{folder.parent} has {free:.1f} GB free, and the set-up needs {FREE_GIGABYTES:.0f}: "
+            f"{folder.parent} has {free:.1f} GB free, and the set-up needs {gigabytes:.0f}: "
             "make space, or clone the repository onto a larger disk."
         )
 
@@ -138,12 +149,16 @@ def _install_cpu_torch(python: Path, log: Path) -> None:
     print("  no CPU build of torch to be had; the standard one follows, with 3 GB of CUDA")
 
 
-def _pip(python: Path, arguments: Sequence[str], log: Path) -> str | None:
+def _pip(python: Path, arguments: Sequence[str], log: Path, **variables: str) -> str | None:
     """Install, showing progress; return pip's output if it failed, else None."""
     start = time.monotonic()
     command = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--retries", "2"]
     process = subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **variables},
     )
     finished = threading.Event()
     threading.Thread(target=_show_patience, args=(finished, start), daemon=True).start()

@@ -1,8 +1,15 @@
-"""Check a bundle as MONAI and the model zoo do, offline, one line per check.
+"""Check any MONAI bundle, a folder or a zip archive, offline, one line per check.
 
     python tools/verify_bundle.py bundles/ssl_alpnet
+    python tools/verify_bundle.py dist/ssl_alpnet_v0.1.0.zip
 
-Exits with 1 if a check fails. Runs in the environment that tools/test.py makes.
+An archive is looked through before it is unpacked into a temporary folder. One of
+tools/pack_bundle.py is then used there as its reader will use it, with the repository out of
+Python's sight. Checks run what the bundle's configs say: give --static for a bundle that you do not
+trust.
+
+Exits with 1 if a check fails; a line that begins with "note" is advice. Runs in the environment
+that tools/test.py makes.
 """
 
 from __future__ import annotations
@@ -13,44 +20,128 @@ import io
 import json
 import logging
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import bundle_files
-import bundle_runs
-from bundle_files import Bundle
+import yaml
 
-CHECKS: tuple[tuple[str, Callable[[Bundle], list[str]]], ...] = (
-    ("files", bundle_files.check_files),
-    ("version and packages", bundle_files.check_version),
-    ("data format", bundle_files.check_data_format),
-    ("metadata schema", bundle_runs.check_schema),
-    ("run ids", bundle_files.check_run_ids),
-    ("network_def", bundle_files.check_network_def),
-    ("knobs", bundle_files.check_knobs),
-    ("metrics", bundle_files.check_metrics),
-    ("network in and out", bundle_runs.check_network),
-    ("TorchScript export", bundle_runs.check_export),
-    ("train properties", bundle_runs.check_training),
-    ("evaluate properties", bundle_runs.check_evaluation),
-    ("inference properties", bundle_runs.check_inference),
+import bundle_advice
+import bundle_files
+import bundle_house
+from bundle_archive import ArchiveError, check_archive, unpack
+from bundle_files import NOTE, Bundle
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to a bundle.
+
+    Args:
+        title: what it is about.
+        ask: returns the problems of a bundle.
+        runs: it runs what the bundle's configs say.
+        ours: it is asked of this project's bundles only.
+    """
+
+    title: str
+    ask: Callable[[Bundle], list[str]]
+    runs: bool = False
+    ours: bool = False
+
+
+def _later(name: str) -> Callable[[Bundle], list[str]]:
+    """Return a check of bundle_runs, which is imported, with torch, when the check is asked."""
+
+    def ask(bundle: Bundle) -> list[str]:
+        import bundle_runs
+
+        return getattr(bundle_runs, name)(bundle)
+
+    return ask
+
+
+CHECKS = (
+    Check("files", bundle_files.check_files),
+    Check("own files", bundle_house.check_own_files, ours=True),
+    Check("advice", bundle_advice.check_advice),
+    Check("metadata", bundle_files.check_metadata),
+    Check("version and packages", bundle_house.check_versions, ours=True),
+    Check("metadata schema", _later("check_schema")),
+    Check("run ids", bundle_files.check_run_ids),
+    Check("own run ids", bundle_house.check_own_run_ids, ours=True),
+    Check("required ids", _later("check_required_ids")),
+    Check("network_def", bundle_house.check_network_def, ours=True),
+    Check("package", bundle_house.check_package, ours=True),
+    Check("own copy", bundle_house.check_own_copy, runs=True, ours=True),
+    Check("knobs", bundle_house.check_knobs, ours=True),
+    Check("metrics", bundle_house.check_metrics, ours=True),
+    Check("network in and out", _later("check_network"), runs=True),
+    Check("TorchScript export", _later("check_export"), runs=True),
+    Check("support pack", _later("check_support_pack"), runs=True, ours=True),
+    Check("train properties", _later("check_training"), runs=True, ours=True),
+    Check("evaluate properties", _later("check_evaluation"), runs=True, ours=True),
+    Check("inference properties", _later("check_inference"), runs=True, ours=True),
 )
 
 
-def verify(root: Path, say: Callable[[str], object] = print) -> bool:
+def verify(root: Path, say: Say = print, static: bool = False) -> bool:
     """Run every check on the bundle at ``root``, say each result, return whether all passed."""
     bundle = Bundle(root.resolve())
+    ours = bundle.is_ours
     passed = True
-    for title, check in CHECKS:
+    for check in CHECKS:
+        if (check.ours and not ours) or (check.runs and static):
+            continue
         start = time.monotonic()
-        problems = _run_quietly(check, bundle)
+        problems = _run_quietly(check.ask, bundle)
+        if check.ask is bundle_advice.check_advice and not ours:
+            problems = [NOTE + problem for problem in problems]
         seconds = time.monotonic() - start
-        passed = passed and not problems
+        passed = passed and all(problem.startswith(NOTE) for problem in problems)
         for problem in problems or ["ok" + (f" ({seconds:.0f} s)" if seconds >= 1 else "")]:
-            say(f"{title:>22}: {problem}")
+            tell(say, check.title, problem)
     return passed
+
+
+def tell(say: Say, title: str, text: str) -> None:
+    """Say one line of the report."""
+    say(f"{title:>22}: {text}")
+
+
+def verify_archive(path: Path, say: Say = print, static: bool = False) -> bool:
+    """Check an archive and the bundle in it; nothing is written outside a temporary folder."""
+    problems = check_archive(path)
+    if problems:
+        for problem in problems[:5]:
+            tell(say, "archive", problem)
+        return False
+    with tempfile.TemporaryDirectory(prefix="verify_bundle_") as folder:
+        place = Path(folder).resolve() / "unpacked"
+        place.mkdir()
+        try:
+            root = unpack(path, place)
+        except ArchiveError as error:
+            tell(say, "archive", str(error))
+            return False
+        tell(say, "archive", "ok")
+        return verify_folder(root, say, static, path)
+
+
+def verify_folder(
+    root: Path, say: Say = print, static: bool = False, archive: Path | None = None
+) -> bool:
+    """Check a folder; a packed bundle by the copy of the package that it carries."""
+    from pack_use import is_packed, verify_packed  # that needs verify_bundle's checks in turn
+
+    if not is_packed(root):
+        return verify(root, say, static)
+    return verify_packed(root, say, static, archive)
 
 
 def _run_quietly(check: Callable[[Bundle], list[str]], bundle: Bundle) -> list[str]:
@@ -63,20 +154,29 @@ def _run_quietly(check: Callable[[Bundle], list[str]], bundle: Bundle) -> list[s
             return [f"{error.filename} is missing: add it"]
         except json.JSONDecodeError as error:
             return [f"a config is not JSON ({error}): mend it"]
+        except yaml.YAMLError as error:
+            return [f"a config is not YAML ({' '.join(str(error).split())}): mend it"]
         except KeyError as error:
             return [f"the config or key {error} is missing: add it"]
+        except (ValueError, TypeError, AttributeError) as error:
+            return [f"a config has another form than MONAI's ({error}): mend it"]
 
 
 def main() -> int:
     """Return 0 if the bundle named on the command line passes every check."""
     parser = argparse.ArgumentParser(description="Check a bundle, one line per check.")
-    parser.add_argument("bundle", type=Path)
-    root = parser.parse_args().bundle
-    if not root.is_dir():
-        parser.error(f"there is no folder {root}")
+    parser.add_argument("bundle", type=Path, help="a bundle's folder, or its zip archive")
+    parser.add_argument("--static", action="store_true", help="run nothing of the bundle")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    return int(not verify(root))
+    if arguments.bundle.is_file():
+        return int(not verify_archive(arguments.bundle, static=arguments.static))
+    if not arguments.bundle.is_dir():
+        parser.error(f"there is no folder or archive {arguments.bundle}")
+    check = verify if arguments.here else verify_folder
+    return int(not check(arguments.bundle, static=arguments.static))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_second_run_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert prepare("dev", folder=tmp_path / ".venv") == python
     assert prepare(folder=tmp_path / ".venv") == python, "dev holds all that a run needs"
     assert not calls
-    monkeypatch.setattr(environment, "_fingerprint", lambda: "requirements changed")
+    monkeypatch.setattr(environment, "_fingerprint", lambda _: "requirements changed")
     prepare(folder=tmp_path / ".venv")
     assert calls
 

@@ -1,0 +1,154 @@
+"""One process holds one content of the package: the same content serves, any other is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fsmis_components
+from fsmis_components.data.errors import DataError
+from fsmis_components.packaging import STAMP, PackageStamp, content_hash, own_package
+from fsmis_components.packaging.own_package import require_own_package
+from pack_archive import packed_files
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = Path(fsmis_components.__file__).resolve().parent
+
+
+def _packed(folder: Path, bundle: str, package_version: str = "") -> Path:
+    """Write a bundle as packed; with another version of the package the stamp says so as well."""
+    source = REPOSITORY / "bundles" / bundle
+    version = fsmis_components.__version__
+    for name, data in packed_files(source, PACKAGE, "0.1.0", version).items():
+        path = folder / bundle / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    root = folder / bundle
+    if package_version:
+        _change_version(root / PACKAGE.name, package_version)
+        content = content_hash(root / PACKAGE.name)
+        stamp = PackageStamp(bundle, "0.1.0", package_version, content)
+        (root / PACKAGE.name / STAMP).write_text(stamp.text())
+    return root
+
+
+def _change_version(package: Path, version: str) -> None:
+    path = package / "__init__.py"
+    text = path.read_text()
+    path.write_text(text.replace(fsmis_components.__version__, version))
+    assert version in path.read_text()
+
+
+def _python(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str]:
+    """Run code where neither the repository nor its editable installation can be found."""
+    packages = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), *packages])}
+    command = [sys.executable, "-S", "-W", "ignore", "-c", code]
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True)
+
+
+def _stamp(root: Path, content: str) -> None:
+    path = root / PACKAGE.name / STAMP
+    path.parent.mkdir(parents=True)
+    path.write_text(PackageStamp("toy", "0.3.0", "0.2.0", content).text())
+
+
+def test_a_bundle_without_stamp_takes_what_is_installed(tmp_path: Path):
+    assert own_package(tmp_path, ["data.folds"]) is fsmis_components
+    assert own_package(REPOSITORY / "bundles" / "cow") is fsmis_components
+
+
+def test_the_same_content_serves_wherever_it_lies(tmp_path: Path):
+    _stamp(tmp_path, content_hash(PACKAGE))
+    assert own_package(tmp_path) is fsmis_components
+
+
+def test_other_content_is_refused_in_one_sentence(tmp_path: Path):
+    _stamp(tmp_path, "ab" * 32)
+    with pytest.raises(DataError) as refused:
+        require_own_package(tmp_path)
+    assert str(refused.value) == (
+        "bundle toy 0.3.0 was packed with fsmis_components 0.2.0 (content abababababab), but "
+        f"{fsmis_components.__version__} (content {content_hash(PACKAGE)[:12]}) from {PACKAGE} is "
+        f"imported: run the bundle in a Python process of its own, started in {tmp_path.resolve()}."
+    )
+    with pytest.raises(SystemExit, match="was packed with"):
+        own_package(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"bundle": "toy"}'])
+def test_a_broken_stamp_is_said(text: str, tmp_path: Path):
+    _stamp(tmp_path, "x")
+    (tmp_path / PACKAGE.name / STAMP).write_text(text)
+    with pytest.raises(DataError, match="unpack the bundle's archive again"):
+        require_own_package(tmp_path)
+
+
+def test_the_content_is_names_and_bytes_and_nothing_else(tmp_path: Path):
+    first = tmp_path / "first"
+    (first / "inner").mkdir(parents=True)
+    (first / "a.py").write_text("1")
+    (first / "inner" / "b.py").write_text("2")
+    second = shutil.copytree(first, tmp_path / "second")
+    (second / "inner" / "__pycache__").mkdir()
+    (second / "inner" / "__pycache__" / "b.cpython-311.pyc").write_bytes(b"3")
+    (second / STAMP).write_text("{}")
+    os.utime(second / "a.py", (0, 0))
+    assert content_hash(first) == content_hash(second)
+    (second / "inner" / "b.py").rename(second / "inner" / "c.py")
+    assert content_hash(first) != content_hash(second)
+    # the border between two files is content as well
+    (first / "a.py").write_text("12")
+    (first / "inner" / "b.py").write_text("")
+    assert content_hash(first) != content_hash(shutil.copytree(tmp_path / "second", tmp_path / "3"))
+
+
+def test_an_installed_package_that_is_imported_already_is_refused(tmp_path: Path):
+    root = _packed(tmp_path / "packed", "cow")
+    installed = shutil.copytree(PACKAGE, tmp_path / "installed" / PACKAGE.name)
+    code = f"from fsmis_components.packaging import own_package\nown_package({str(root)!r})"
+    assert _python(code, tmp_path, installed.parent).returncode == 0
+    # the same version, but a line was changed
+    (installed / "ops" / "precision.py").write_text("# edited\n")
+    done = _python(code, tmp_path, installed.parent)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    version = fsmis_components.__version__
+    assert said.startswith(f"bundle cow 0.1.0 was packed with fsmis_components {version} (content ")
+    assert f"but {version} (content " in said and f"from {installed} is imported" in said
+
+
+NETWORKS = """
+import sys
+from monai.bundle import ConfigParser
+
+for root in sys.argv[1:]:
+    parser = ConfigParser()
+    parser.read_config(f"{root}/configs/inference.json")
+    parser.update({"bundle_root": root})
+    network = parser.get_parsed_content("network_def")
+    print(type(network).__name__, sys.modules["fsmis_components"].__file__, flush=True)
+"""
+
+
+def test_packed_bundles_in_one_process_beside_an_installed_package(tmp_path: Path):
+    first = _packed(tmp_path / "a", "ssl_alpnet")
+    second = _packed(tmp_path / "b", "cow")
+    newer = _packed(tmp_path / "c", "cow", package_version="9.8.7")
+    installed = tmp_path / "installed" / PACKAGE.name / "__init__.py"
+    installed.parent.mkdir(parents=True)
+    installed.write_text('__version__ = "0.0.1"\n')
+    code = f"import sys\nsys.argv[1:] = {[str(first), str(second), str(newer)]!r}\n{NETWORKS}"
+    done = _python(code, tmp_path, installed.parent.parent)
+    # the bundle's copy comes before the installed package; the second bundle shares the content
+    own = first / PACKAGE.name / "__init__.py"
+    assert done.stdout.splitlines() == [f"ALPNet {own}", f"CoW {own}"], done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert said.startswith("bundle cow 0.1.0 was packed with fsmis_components 9.8.7 (content ")
+    assert said.endswith(f"started in {newer}.")

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fsmis_components
+import pack_bundle
+from environment import REPOSITORY
+from fsmis_components.packaging import content_hash
+from pack_bundle import PackError, pack
+from pack_index import measured, update_index
+from pack_use import _steps, use_packed
+from verify_bundle import verify_archive, verify_folder
+
+BUNDLE = REPOSITORY / "bundles" / "ssl_alpnet"
+BUNDLES = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the packed bundle of the repository; its checks are those of tools/test.py."""
+    return pack(BUNDLE, tmp_path_factory.mktemp("dist"), verified=False)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    return shutil.copytree(BUNDLE, tmp_path / "copy" / BUNDLE.name)
+
+
+def _set_version(root: Path, version: str) -> None:
+    path = root / "configs" / "metadata.json"
+    path.write_text(path.read_text().replace('"version": "0.1.0"', f'"version": "{version}"'))
+
+
+def test_the_same_content_gives_the_same_bytes(
+    archive: Path, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for made in ("outputs/a.nii", "models/previous/model.pt", "eval/x", "docs/__pycache__/a.pyc"):
+        (copied / made).parent.mkdir(parents=True, exist_ok=True)
+        (copied / made).write_text("made by use")
+    (copied / "configs" / ".hidden.json").write_text("{}")
+    for path in copied.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    (copied / "LICENSE").chmod(0o600)
+    again = pack(copied, tmp_path / "dist", verified=False)
+    assert again.read_bytes() == archive.read_bytes()
+    assert "left out: eval, outputs" in capsys.readouterr().out
+
+
+def test_the_archive_holds_bundle_package_and_stamp(archive: Path):
+    assert archive.name == "ssl_alpnet_v0.1.0.zip"
+    with zipfile.ZipFile(archive) as file:
+        members = file.infolist()
+        stamp = json.loads(file.read("ssl_alpnet/fsmis_components/packed.json"))
+        weights = file.read("ssl_alpnet/models/model.pt")
+    names = [member.filename for member in members]
+    assert names == sorted(names)
+    for name in ("LICENSE", "configs/train.json", "docs/README.md", "fsmis_components/py.typed"):
+        assert f"ssl_alpnet/{name}" in names
+    assert {(m.date_time, m.external_attr >> 16, m.extra) for m in members} == {
+        ((1980, 1, 1, 0, 0, 0), 0o100644, b"")
+    }
+    assert weights == (BUNDLE / "models" / "model.pt").read_bytes()
+    package = Path(fsmis_components.__file__).parent
+    assert stamp == {
+        "bundle": "ssl_alpnet",
+        "bundle_version": "0.1.0",
+        "package_version": fsmis_components.__version__,
+        "content": content_hash(package),
+    }
+
+
+def test_the_index_says_what_there_is(archive: Path):
+    [entry] = json.loads((archive.parent / "index.json").read_text())["bundles"]
+    data = archive.read_bytes()
+    assert (entry["name"], entry["version"], entry["file"]) == ("ssl_alpnet", "0.1.0", archive.name)
+    assert entry["size"] == len(data) and entry["sha256"] == hashlib.sha256(data).hexdigest()
+    assert entry["structures_of_default_pack"] == ["liver", "right_kidney", "left_kidney", "spleen"]
+    pinned = dict(
+        line.split("==")
+        for line in (REPOSITORY / "requirements.txt").read_text().splitlines()
+        if re.match(r"\w", line)
+    )
+    assert entry["required_packages"].items() <= pinned.items()
+    assert entry["verified"] is False and entry["description"].startswith("SSL-ALPNet")
+
+
+@pytest.mark.parametrize("root", BUNDLES, ids=lambda path: path.name)
+def test_measured_figures_are_those_of_the_pages(root: Path):
+    found = {(each["page"], each["labelled_slices"]): each for each in measured(root)}
+    line = rf"^\| {root.name} \| 3 of 1 scan \| ([\d.]+) \[.*?\] \| ([\d.]+) \[.*?\] \| ([\d.]+) \["
+    page = "docs/benchmark/chaos_t2_setting1.md"
+    ep1, oracle, whole = re.search(line, (root / page).read_text(), re.MULTILINE).groups()
+    figures = found[page, "3 of 1 scan"]["dice_percent"]
+    assert figures == {
+        "EP1 (ep1-alp)": float(ep1),
+        "oracle extent": float(oracle),
+        "whole volume": float(whole),
+    }
+    # where EP1 has no figure, the index has none either
+    assert set(found[page, "all of 1 scan"]["dice_percent"]) == {"oracle extent", "whole volume"}
+    assert {"docs/benchmark/acdc.md", "docs/benchmark/hippocampus.md"} <= {p for p, _ in found}
+    assert found[page, "3 of 1 scan"]["weights"].startswith("Setting 1: ")
+
+
+def test_packing_again_changes_nothing_and_a_new_version_joins(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "dist"
+    first = pack(copied, output, verified=False)
+    index = (output / "index.json").read_bytes()
+    assert pack(copied, output, verified=False) == first
+    assert "there already" in capsys.readouterr().out
+    assert (output / "index.json").read_bytes() == index
+    _set_version(copied, "0.2.0")
+    pack(copied, output, verified=False)
+    entries = json.loads((output / "index.json").read_text())["bundles"]
+    assert [entry["version"] for entry in entries] == ["0.1.0", "0.2.0"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "index.json",
+        "ssl_alpnet_v0.1.0.zip",
+        "ssl_alpnet_v0.2.0.zip",
+    ]
+
+
+def test_other_content_of_the_same_version_is_refused(copied: Path, tmp_path: Path):
+    path = pack(copied, tmp_path / "dist", verified=False)
+    before = path.read_bytes()
+    (copied / "LICENSE").write_text("another")
+    with pytest.raises(PackError, match="exists with other content: give metadata.json a new"):
+        pack(copied, tmp_path / "dist", verified=False)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ["index.json", path.name]
+
+
+def _no_metadata(root: Path) -> None:
+    (root / "configs" / "metadata.json").unlink()
+
+
+def _broken_metadata(root: Path) -> None:
+    (root / "configs" / "metadata.json").write_text("{")
+
+
+def _packed_already(root: Path) -> None:
+    (root / "fsmis_components").mkdir()
+
+
+def _link(root: Path) -> None:
+    (root / "docs" / "link.md").symlink_to(root / "LICENSE")
+
+
+def _of_others(root: Path) -> None:
+    for path in (root / "configs").glob("*.json"):
+        path.write_text(path.read_text().replace("fsmis_components", "another"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_no_metadata, "is no bundle"),
+        (_broken_metadata, "is not JSON"),
+        (_packed_already, "packed already"),
+        (_link, "is a link"),
+        (_of_others, "does not use fsmis_components"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_sentence(
+    damage: Callable[[Path], None],
+    said: str,
+    copied: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    damage(copied)
+    output = tmp_path / "dist"
+    arguments = ["pack_bundle.py", str(copied), "--output", str(output), "--no_verify"]
+    monkeypatch.setattr(pack_bundle.sys, "argv", arguments)
+    monkeypatch.setattr(pack_bundle.logging, "disable", lambda level: None)
+    assert pack_bundle.main() == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_bundle_that_fails_its_checks_is_not_packed(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pack_bundle, "verify", lambda root: False)
+    with pytest.raises(PackError, match="fails the checks above"):
+        pack(copied, tmp_path / "dist")
+    assert not (tmp_path / "dist").exists()
+
+
+def test_an_output_that_cannot_be_written_is_said(copied: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PackError, match=r"cannot be written .*--output"):
+        pack(copied, tmp_path / "file" / "dist", verified=False)
+    (tmp_path / "index.json").write_text("[]")
+    with pytest.raises(PackError, match="no index of bundles"):
+        pack(copied, tmp_path, verified=False)
+
+
+def test_an_index_that_is_not_json_is_kept(tmp_path: Path):
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(ValueError, match=r"index.json is no index of bundles \("):
+        update_index(tmp_path, {"name": "a", "version": "1"})
+    assert (tmp_path / "index.json").read_text() == "{"
+
+
+def test_changes_since_the_commit_are_said(copied: Path, tmp_path: Path):
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=copied, check=True, capture_output=True)
+
+    assert pack_bundle.uncommitted([tmp_path]) == []
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    assert pack_bundle.uncommitted([copied]) == []
+    (copied / "LICENSE").write_text("another")
+    (copied / "docs" / "new.md").write_text("new")
+    assert pack_bundle.uncommitted([copied]) == ["LICENSE", "docs/new.md"]
+
+
+def test_the_files_of_an_archive_are_checked(archive: Path, tmp_path: Path):
+    lines: list[str] = []
+    assert verify_archive(archive, lines.append, static=True), lines
+    said = dict(line.strip().split(": ", 1) for line in lines)
+    assert said["archive"] == said["stamp"] == said["package"] == said["knobs"] == "ok"
+
+    shutil.unpack_archive(archive, tmp_path)
+    root = tmp_path / "ssl_alpnet"
+    # static means that nothing of the bundle is imported
+    (root / "fsmis_components" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    lines.clear()
+    assert not verify_folder(root, lines.append, static=True)
+    assert lines[0].strip().startswith("stamp: the copy of fsmis_components was changed")
+    assert all(": ok" in line for line in lines[1:]) and len(lines) > 5
+    (root / "fsmis_components" / "packed.json").unlink()
+    assert not verify_folder(root, lines.append, static=True)
+    assert "has no stamp: pack the bundle by tools/pack_bundle.py" in " ".join(lines)
+
+
+def test_steps_do_not_see_the_repository(copied: Path):
+    load = {"name": copied.name, "bundle_dir": str(copied.parent), "device": "cpu"}
+    step = {"title": "load", "call": "load", "arguments": load, "makes": []}
+    [(title, problem)] = _steps("nowhere", copied, copied, [step])
+    assert title == "load" and "annot locate" in problem and "'fsmis_components" in problem
+
+
+@pytest.mark.slow
+def test_the_archive_works_away_from_the_repository(archive: Path, tmp_path: Path):
+    shutil.unpack_archive(archive, tmp_path)
+    lines: list[str] = []
+    assert use_packed(tmp_path / "ssl_alpnet", lines.append, archive), lines
+    assert [line.strip() for line in lines] == [
+        "run elsewhere: ok",
+        "download, file: ok",
+        "download, web: ok",
+        "load: ok",
+        "default pack: ok",
+        "own support: ok",
+        "training: ok",
+        "evaluation: ok",
+    ]
