@@ -1,0 +1,147 @@
+"""Labels and scans that cannot be used: one sentence each, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+pytest.importorskip("monailabel", reason="needs MONAI Label: python tools/test_label_server.py")
+
+from made_up_studies import NAMES, Study, write_studies
+from server_process import STOCK, LabelServer
+from slicer import Slicer
+
+MODEL = "ssl_alpnet"
+UNPROCESSABLE = 422
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
+    """Three scans and, as scan_4, one slice of the first."""
+    folder = tmp_path_factory.mktemp("bad_labels")
+    studies = write_studies(folder, ("RAS", "LPS", "LAS"))
+    first = studies[0]
+    slice_ = Study("scan_4", *(p.with_name("scan_4.nii.gz") for p in (first.image, first.label)))
+    for source, target in ((first.image, slice_.image), (first.label, slice_.label)):
+        nibabel.save(nibabel.load(source).slicer[:, :, 5:6], target)
+    return [*studies, slice_]
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Callable[..., LabelServer], studies: list[Study]) -> LabelServer:
+    server = start_server(STOCK, studies[0].image.parent, [MODEL])
+    # one without a default pack has nothing but labels to answer with
+    (server.models_dir / MODEL / "models" / "support_pack.safetensors").unlink()
+    return server
+
+
+@pytest.fixture
+def slicer(server: LabelServer) -> Slicer:
+    """Return a viewer of a server in which nothing is labelled."""
+    server.remove_labels()
+    return Slicer(server, MODEL)
+
+
+def _changed(study: Study, folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """Return a file with the changed label of a study, on the study's affine."""
+    path = folder / "changed.nii.gz"
+    label = nibabel.Nifti1Image(change(study.truth), study.affine)
+    nibabel.save(label, path)
+    return path
+
+
+def _nothing_lost(slicer: Slicer, study: Study, label: Path) -> None:
+    """Check that the scans are there, and the label byte for byte as it was submitted."""
+    objects = slicer.client.datastore()["objects"]
+    assert sorted(objects) == ["scan_1", "scan_2", "scan_3", "scan_4"]
+    assert "final" in objects[study.id]["labels"]
+    stored = Path(slicer.client.download_label(study.id, "final"))
+    assert stored.read_bytes() == label.read_bytes()
+
+
+def test_no_labels_and_no_default_pack(slicer: Slicer, studies: list[Study]):
+    status, sentence = slicer.refusal(studies[1].id)
+    assert status == UNPROCESSABLE
+    assert "support" in sentence or "label" in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda label: label[:-2], "their shapes differ"),
+        (np.zeros_like, "empty"),
+    ],
+    ids=["another grid", "empty"],
+)
+def test_label_that_cannot_serve(
+    slicer: Slicer,
+    studies: list[Study],
+    tmp_path: Path,
+    change: Callable[[np.ndarray], np.ndarray],
+    said: str,
+):
+    label = _changed(studies[0], tmp_path, change)
+    slicer.submit(studies[0].id, label, NAMES)
+    status, sentence = slicer.refusal(studies[1].id)
+    assert status == UNPROCESSABLE
+    assert f"{studies[0].id}.nii.gz" in sentence
+    assert said in sentence
+    _nothing_lost(slicer, studies[0], label)
+
+
+@pytest.mark.parametrize("names", [{**NAMES, 5: ""}, {v: n for v, n in NAMES.items() if v != 5}])
+def test_structure_without_a_name(slicer: Slicer, studies: list[Study], names: dict[int, str]):
+    slicer.submit(studies[0].id, studies[0].label, names)
+    status, sentence = slicer.refusal(studies[1].id)
+    assert status == UNPROCESSABLE
+    assert "5" in sentence
+    assert "name" in sentence
+    _nothing_lost(slicer, studies[0], studies[0].label)
+
+
+def test_labelled_scan_of_one_slice(slicer: Slicer, studies: list[Study]):
+    slicer.submit(studies[3].id, studies[3].label, NAMES)
+    status, sentence = slicer.refusal(studies[1].id)
+    assert status == UNPROCESSABLE
+    assert "slice" in sentence
+    _nothing_lost(slicer, studies[3], studies[3].label)
+
+
+def test_query_of_one_slice_is_segmented(slicer: Slicer, studies: list[Study]):
+    slicer.submit(studies[0].id, studies[0].label, NAMES)
+    answer = slicer.run(studies[3].id)
+    assert answer.mask.shape == studies[3].truth.shape
+    assert np.mean(list(answer.dice(studies[3].truth).values())) > 0.9  # the labelled scan's own
+
+
+def test_others_serve_and_the_reason_is_told(slicer: Slicer, studies: list[Study], tmp_path: Path):
+    slicer.submit(studies[0].id, studies[0].label, NAMES)
+    empty = _changed(studies[2], tmp_path, np.zeros_like)
+    slicer.submit(studies[2].id, empty, NAMES)
+    answer = slicer.run(studies[1].id)
+    assert answer.params["support"]["scans"] == [studies[0].id]
+    assert any("empty" in w and studies[2].id in w for w in answer.params["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"support": ["scan_9"]}, "scan_9"),
+        ({"support": [{"image": "/nowhere.nii.gz"}]}, "label"),
+        ({"structures": ["spleen"]}, "spleen"),
+        ({"num_shots": 0}, "num_shots"),
+        ({"number_structures": "yes"}, "number_structures"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_parameter_that_cannot_be_used(
+    slicer: Slicer, studies: list[Study], params: dict[str, object], said: str
+):
+    slicer.submit(studies[0].id, studies[0].label, NAMES)
+    status, sentence = slicer.refusal(studies[1].id, **params)
+    assert status == UNPROCESSABLE
+    assert said in sentence
