@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,19 +123,23 @@ class LabelledVolume:
         return cls(content["id"], content["image"], content["label"], names, ((a, b), (c, d)))
 
 
-def names_of(label_info: Any) -> dict[int, str]:
-    """Names of label values from what 3D Slicer sends with a label.
+def names_of(info: Mapping[str, Any]) -> dict[int, str]:
+    """Names of label values from what MONAI Label keeps with a label.
 
     Args:
-        label_info: list of {"name": text, "idx": value}; anything else gives no names. A segment
-            without a name keeps its value with an empty one, so that it can be refused.
+        info: with `label_info`, list of {"name": text, "idx": value}, where a viewer sent it; with
+            our own answer as `params`, where a mask was taken as it was. A segment without a name
+            keeps its value with an empty one, so that it can be refused.
     """
-    entries: Iterable[Any] = label_info if isinstance(label_info, list) else ()
     names: dict[int, str] = {}
-    for entry in entries:
-        if not isinstance(entry, dict):
-            continue
-        value = entry.get("idx", entry.get("id"))
+    if "label_info" not in info:
+        params = info.get("params")
+        structures = params.get("structures") if isinstance(params, dict) else None
+        found = structures.items() if isinstance(structures, dict) else ()
+        return {value: str(name) for name, value in found if isinstance(value, int)}
+    entries = info["label_info"]
+    for entry in entries if isinstance(entries, list) else ():
+        value = entry.get("idx", entry.get("id")) if isinstance(entry, dict) else None
         if isinstance(value, int | float | str) and str(value).strip().isdigit():
             names[int(str(value).strip())] = str(entry.get("name") or "").strip()
     return names

@@ -31,7 +31,7 @@ from fsmis_components.support.support_set import (
 
 # the last supports, their scans, and what is known of volumes; a scan's pack takes about 1 MB per
 # labelled slice
-_MOST_PACKS, _MOST_SCANS, _MOST_VOLUMES = 2, 8, 1000
+_MOST_PACKS, _MOST_SCANS, _MOST_VOLUMES = 3, 10, 1000
 
 
 class Answer(NamedTuple):
@@ -69,7 +69,6 @@ class RequestedSupport:
         self.slices = slices
         self.encoding = dict(encoding)
         self._answers: Keeper[Answer] = Keeper(_MOST_PACKS)
-        self._joined: Keeper[Answer] = Keeper(_MOST_PACKS)
         self._scans: Keeper[SupportPack] = Keeper(_MOST_SCANS)
         self._frames: Keeper[_Frame] = Keeper(_MOST_VOLUMES)
         self._values: Keeper[tuple[int, ...]] = Keeper(_MOST_VOLUMES)
@@ -90,16 +89,9 @@ class RequestedSupport:
         return found._replace(source=request.origin)
 
     def _answer(self, network: nn.Module, weights: str, request: SupportRequest) -> Answer:
-        key = weights, tuple(volume.key for volume in request.volumes)
-        joined = self._joined.get(key, partial(self._join, network, weights, request.volumes))
-        pack = joined.pack.selected(request.structures)
-        return joined._replace(pack=pack.numbered() if request.number_structures else pack)
-
-    def _join(self, network: nn.Module, weights: str, volumes: Sequence[LabelledVolume]) -> Answer:
-        """All structures of the volumes, whichever are asked for: each volume is encoded once."""
         notes: list[str] = []
         usable: dict[LabelledVolume, tuple[int, ...]] = {}
-        for volume in volumes:
+        for volume in request.volumes:
             try:
                 usable[volume] = self._values.get(volume.key, partial(_values, volume))
             except DataError as error:
@@ -107,11 +99,17 @@ class RequestedSupport:
         if not usable:
             raise _none_left(notes)
         names, values = common_structures(usable)
-        structures = choose_structures(None, sorted(names), names, "support")
+        ids = ", ".join(volume.id for volume in usable)
+        wanted = choose_structures(request.structures, sorted(names), names, f"labels of {ids}")
+        # a volume is encoded for all structures, whichever are asked for: it is encoded once
+        structures = choose_structures(None, sorted(names), names, ids)
+        serving = _serving(values, [each.value for each in wanted], request.num_shots)
         first = next(iter(usable))
         frame = self._frames.get(first.key, partial(self._frame, first))
         packs = []
-        for volume, own in zip(usable, values, strict=True):
+        for volume, own, serves in zip(usable, values, serving, strict=True):
+            if not serves:
+                continue
             key = weights, volume.key, tuple(own.items()), structures, frame
             make = partial(self._encoded, network, volume, own, structures, frame)
             try:
@@ -120,15 +118,17 @@ class RequestedSupport:
                 notes.append(str(error))
         if not packs:
             raise _none_left(notes)
-        pack = join_packs(packs)
-        for structure, used in zip(structures, pack.sections.flatten(1).any(1), strict=True):
+        named = ", ".join(profile.name for pack in packs for profile in pack.profiles)
+        pack = join_packs(packs).renamed(f"labels of {named}")
+        pack = pack.selected([each.value for each in wanted])
+        for structure, used in zip(pack.structures, pack.sections.flatten(1).any(1), strict=True):
             if not used:
                 raise DataError(
                     f"{structure.name}: is smaller than one pixel at spatial_size "
                     f"{frame.grid.spatial_size} in every labelled volume; label more of it."
                 )
-        named = ", ".join(profile.name for profile in pack.profiles)
-        return Answer(pack.renamed(f"labels of {named}"), tuple(notes), "")
+        pack = pack.numbered() if request.number_structures else pack
+        return Answer(pack, tuple(notes), request.origin)
 
     def _frame(self, volume: LabelledVolume) -> _Frame:
         options = dict(self.geometry)
@@ -159,6 +159,17 @@ class RequestedSupport:
 
 def _values(volume: LabelledVolume) -> tuple[int, ...]:
     return volume.values_of(volume.load())
+
+
+def _serving(
+    values: Sequence[Mapping[int, int]], wanted: Sequence[int], num_shots: int | None
+) -> list[bool]:
+    """Which volumes serve: of each wanted structure the last ones that show it."""
+    chosen: set[int] = set()
+    for value in wanted:
+        shows = [place for place, own in enumerate(values) if value in own.values()]
+        chosen.update(shows if num_shots is None else shows[-num_shots:])
+    return [place in chosen for place in range(len(values))]
 
 
 def _relabelled(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:

@@ -142,6 +142,8 @@ class SupportSource:
         notes = () if request is None else request.notes
         try:
             pack = self.resolve(network)
+            if request is not None:
+                pack = pack.selected(request.structures)
         except DataError as error:
             if request is None:
                 raise
@@ -150,8 +152,6 @@ class SupportSource:
                 f"{known[:-1]}, and the bundle's own support cannot serve ({str(error)[:-1]}); "
                 "label a volume and submit its label."
             ) from error
-        if request is not None and request.structures is not None:
-            pack = pack.selected(request.structures)
         if request is not None and request.number_structures:
             pack = pack.numbered()
         own = self.support_dir or self.support_pack

@@ -47,7 +47,7 @@ def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[Labelled
         if image is None:
             continue  # its volume was removed
         info = _label_info(record, id, tag)
-        own = _names(info) or names
+        own = names_of(info) or names
         # the record's time survives a copy of the folder, the file's does not
         when = info.get("ts")
         since = float(when) if isinstance(when, int | float) else label.stat().st_mtime
@@ -86,14 +86,3 @@ def _label_info(record: Mapping[str, Any], id: str, tag: str) -> Mapping[str, An
     for key in ("labels", tag, "info"):
         entry = entry.get(key) if isinstance(entry, dict) else None
     return entry if isinstance(entry, dict) else {}
-
-
-def _names(info: Mapping[str, Any]) -> dict[int, str]:
-    """Names that came with a label: from the person who submitted it, or from our own answer."""
-    if "label_info" in info:
-        return names_of(info["label_info"])
-    params = info.get("params")
-    structures = params.get("structures") if isinstance(params, dict) else None
-    if not isinstance(structures, dict):
-        return {}
-    return {value: name for name, value in structures.items() if isinstance(value, int)}

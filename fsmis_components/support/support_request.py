@@ -20,8 +20,11 @@ class SupportRequest:
 
     Attributes:
         origin: who named it; "bundle": nobody, so the bundle's own support answers.
-        volumes: the labelled volumes, the one that sets the working grid first.
+        volumes: the labelled volumes, in the order in which they were labelled; the first one sets
+            the working grid.
         structures: label values or names to segment; None: all.
+        num_shots: of each structure so many volumes serve, those that were labelled last; None:
+            all.
         number_structures: mask values are 1..N in the order of the structures; otherwise they are
             those of the labels.
         notes: sentences for the person who asked.
@@ -30,6 +33,7 @@ class SupportRequest:
     origin: Origin
     volumes: tuple[LabelledVolume, ...] = ()
     structures: str | int | Sequence[str | int] | None = None
+    num_shots: int | None = None
     number_structures: bool = False
     notes: tuple[str, ...] = ()
 
@@ -38,7 +42,8 @@ class SupportRequest:
         """Equal for requests that the same support answers."""
         structures = self.structures
         wanted = structures if isinstance(structures, str | int | None) else tuple(structures)
-        return tuple(volume.key for volume in self.volumes), wanted, self.number_structures
+        volumes = tuple(volume.key for volume in self.volumes)
+        return volumes, wanted, self.num_shots, self.number_structures
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -46,6 +51,7 @@ class SupportRequest:
             "origin": self.origin,
             "volumes": [volume.to_dict() for volume in self.volumes],
             "structures": self.structures,
+            "num_shots": self.num_shots,
             "number_structures": self.number_structures,
             "notes": list(self.notes),
         }
@@ -57,6 +63,7 @@ class SupportRequest:
             content["origin"],
             tuple(LabelledVolume.from_dict(entry) for entry in content["volumes"]),
             content["structures"],
+            content["num_shots"],
             content["number_structures"],
             tuple(content["notes"]),
         )

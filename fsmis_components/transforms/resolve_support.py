@@ -29,7 +29,7 @@ class ResolveSupportd(MapTransform):
     - `support`: ids of labelled volumes, or {"image": path, "label": path, "names": {"1": "liver"}}
       with paths on the server;
     - `structures`: label values or names to segment;
-    - `num_shots`: how many labelled volumes serve, those that were labelled last;
+    - `num_shots`: of each structure so many volumes serve, those that were labelled last;
     - `support_tag`: which labels of the studies folder count;
     - `number_structures`: mask values are 1..N in the order of the structures.
 
@@ -37,7 +37,7 @@ class ResolveSupportd(MapTransform):
         keys: entries that hold a scan; MONAI Label gives its path as `<key>_path`.
         studies_dir: labelled volumes for scans that do not lie in a studies folder, such as
             uploaded ones; None: there are none.
-        num_shots: of a request that does not say.
+        num_shots: for requests that name neither it nor their support.
         allow_missing_keys: skip entries that are not there.
 
     Raises:
@@ -75,26 +75,26 @@ class ResolveSupportd(MapTransform):
         tag = params.get("support_tag") or FINAL
         labelled = [] if studies is None else labelled_volumes(studies, str(tag))
         named = params.get("support")
+        shots = _shots(params.get("num_shots"))
         if named:
             volumes = tuple(_named(named, labelled))
-            return SupportRequest("request", volumes, structures, numbered)
-        shots = self._shots(params)
-        others = [volume for volume in labelled if Path(volume.image) != query]
+            return SupportRequest("request", volumes, structures, shots, numbered)
+        others = tuple(volume for volume in labelled if Path(volume.image) != query)
         if others:
-            return SupportRequest("datastore", tuple(others[-shots:]), structures, numbered)
+            shots = self.num_shots if shots is None else shots
+            return SupportRequest("datastore", others, structures, shots, numbered)
         notes = (
             (f"{labelled[0].id} is the only labelled volume, which cannot support itself.",)
             if labelled
             else ()
         )
-        return SupportRequest("bundle", (), structures, numbered, notes)
+        return SupportRequest("bundle", (), structures, None, numbered, notes)
 
-    def _shots(self, params: Mapping[Any, Any]) -> int:
-        shots = params.get("num_shots")
-        shots = self.num_shots if shots is None else shots
-        if not isinstance(shots, int) or isinstance(shots, bool) or shots < 1:
-            raise DataError(f"num_shots: expected a whole number from 1 on, got {shots!r}.")
-        return shots
+
+def _shots(shots: Any) -> int | None:
+    if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
+        raise DataError(f"num_shots: expected a whole number from 1 on, got {shots!r}.")
+    return shots
 
 
 def _named(named: Any, labelled: list[LabelledVolume]) -> list[LabelledVolume]:

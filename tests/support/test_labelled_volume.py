@@ -70,13 +70,11 @@ def test_a_file_that_changes_is_another_volume(image: Path) -> None:
         LabelledVolume.of("case", image, labelled.label)
 
 
-def test_names_of_what_slicer_sends() -> None:
-    sent = [
-        {"name": "liver", "idx": 1},
-        {"name": "", "idx": 2},
-        {"idx": "3"},
-        "noise",
-        {"name": "x"},
-    ]
-    assert names_of(sent) == {1: "liver", 2: "", 3: ""}
-    assert names_of(None) == names_of({"1": "liver"}) == {}
+def test_names_that_came_with_a_label() -> None:
+    sent = [{"name": "liver", "idx": 1}, {"name": "", "idx": 2}, {"idx": "3"}, "x", {"name": "x"}]
+    assert names_of({"label_info": sent}) == {1: "liver", 2: "", 3: ""}
+    answer = {"params": {"structures": {"liver": 1, "spleen": 2}}}
+    assert names_of(answer) == {1: "liver", 2: "spleen"}
+    assert names_of({"label_info": sent[:1], **answer}) == {1: "liver"}
+    for nothing in ({}, {"label_info": None}, {"params": {"structures": None}}):
+        assert names_of(nothing) == {}

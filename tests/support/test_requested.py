@@ -59,6 +59,20 @@ def test_structures_and_numbers_cost_no_encoding(studies: Path) -> None:
         source.answer(network, request(studies, structures=("gut",)))
 
 
+def test_of_each_structure_the_volumes_labelled_last_serve(studies: Path) -> None:
+    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
+    submit(studies, "c", block_label({1: 1}), {1: "liver"}, ts=3)
+
+    def scans(**more: object) -> list[str]:
+        answer = source.answer(network, request(studies, num_shots=1, **more))
+        return [profile.name for profile in answer.pack.profiles]
+
+    assert scans() == ["b", "c"]
+    assert scans(structures="liver") == ["c"]
+    assert scans(structures="spleen") == ["b"]
+    assert sum(network.encoded) == 24  # none again for another choice, the oldest not at all
+
+
 def test_other_weights_make_another_pack(studies: Path) -> None:
     network, source = IntensityNetwork(), SupportSource(spatial_size=24)
     before = source.answer(network, request(studies)).pack
@@ -86,11 +100,14 @@ def test_without_volumes_the_bundle_answers(tmp_path: Path) -> None:
     write_scan(tmp_path / "s", 1, block_label({1: 3, 2: 5}))
     path = tmp_path / "pack.safetensors"
     SupportSource(tmp_path / "s", save_support_pack=path, spatial_size=24).resolve(network)
-    asked = SupportRequest("bundle", (), ["structure_5"], True, ("a is alone.",))
+    asked = SupportRequest("bundle", (), ["structure_5"], None, True, ("a is alone.",))
     answer = SupportSource(default_pack=path).answer(network, asked)
     assert (answer.source, answer.notes) == ("default pack", ("a is alone.",))
     assert [(each.name, each.value) for each in answer.pack.structures] == [("structure_5", 1)]
     other = IntensityNetwork(window=9)
+    absent = SupportRequest("bundle", (), ["gut"], None, True, ("a is alone.",))
+    with pytest.raises(DataError, match="^a is alone, and .* 'gut', which is not among"):
+        SupportSource(default_pack=path).answer(network, absent)
     for source in (SupportSource(default_pack=path), SupportSource()):
         with pytest.raises(
             DataError, match="^a is alone, and the bundle's own support cannot serve"

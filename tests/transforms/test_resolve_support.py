@@ -55,11 +55,15 @@ def test_a_volume_does_not_support_itself(studies: Path) -> None:
     assert ids(ask(studies / "a.nii.gz", support=["a"])) == ["a"]
 
 
-def test_the_volumes_labelled_last_serve(studies: Path) -> None:
+def test_volumes_in_the_order_of_labelling(studies: Path) -> None:
     for when, id in ((3, "a"), (1, "b"), (2, "c")):
         submit(studies, id, ts=when)
-    assert ids(ask(studies / "d.nii.gz")) == ["b", "c", "a"]
-    assert ids(ask(studies / "d.nii.gz", num_shots=2)) == ["c", "a"]
+    request = ask(studies / "d.nii.gz")
+    assert (ids(request), request.num_shots) == (["b", "c", "a"], 5)
+    assert ask(studies / "d.nii.gz", num_shots=2).num_shots == 2
+    # who names volumes gets them all
+    assert ask(studies / "d.nii.gz", support=["a", "b"]).num_shots is None
+    assert ask(studies / "d.nii.gz", support=["a", "b"], num_shots=1).num_shots == 1
 
 
 def test_an_uploaded_scan_finds_the_servers_volumes(tmp_path: Path, studies: Path) -> None:

@@ -1,0 +1,127 @@
+"""A MONAI Label app: label a structure in one scan, and the others follow.
+
+    monailabel start_server --app apps/few_shot --studies STUDIES --conf models ssl_alpnet
+
+What it adds to the sample app `monaibundle` of MONAI Label: the names of the labelled structures
+as label names, a model for each of them, a check of every label before it is stored, a proposal
+which scan to label next, and training on all scans. README.md is the annotator's page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from lib.bundles import find_bundles, shared_folder
+from lib.checked_datastore import CheckedDatastore
+from lib.few_shot_strategy import FewShotStrategy
+from lib.infer_tasks import FewShotTask, StructureTask
+from lib.train_task import AllScansTask
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+
+import fsmis_components
+from fsmis_components.data.request_error import answered
+
+
+class MyApp(MONAILabelApp):
+    """The app; MONAI Label finds it by its base class.
+
+    Args:
+        app_dir: this folder.
+        studies: folder of scans, or address of a remote datastore.
+        conf: `models`: names or folders of bundles, separated by commas (ssl_alpnet);
+            `skip_trainers`: true offers no training.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self.bundles = find_bundles(Path(app_dir), (conf or {}).get("models", "ssl_alpnet"))
+        self._models_lock = Lock()
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="Few-shot segmentation",
+            description="Label a structure in one scan, and it is segmented in the others.",
+            version=fsmis_components.__version__,
+        )
+
+    def init_datastore(self) -> Datastore:
+        """A folder of scans that refuses labels which cannot serve; remote ones as they are."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return CheckedDatastore(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """One model per bundle, for all structures; `info` adds those of single structures."""
+        store = self.datastore()
+        self._tasks = {
+            name: FewShotTask(str(path), self.conf, store) for name, path in self.bundles.items()
+        }
+        return {**self._tasks, **self._structure_tasks()}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """One trainer per bundle that is not shared: training replaces a bundle's weights."""
+        if str(self.conf.get("skip_trainers", "false")).lower() == "true":
+            return {}
+        shared = shared_folder(Path(self.app_dir))
+        return {
+            name: AllScansTask(str(path), self.conf)
+            for name, path in self.bundles.items()
+            if path.parent != shared
+        }
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Ours first: clients choose the first by default."""
+        local = isinstance(self.datastore(), CheckedDatastore)
+        folder = Path(self.studies if local else self.app_dir) / ".few_shot"
+        task = next(iter(self._tasks.values()))
+        return {"few_shot": FewShotStrategy(task, folder), "first": First(), "random": Random()}
+
+    def info(self) -> dict[str, Any]:
+        """What clients show; a structure that was labelled since has its model now."""
+        self._offer_structures()
+        return super().info()
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segment; a structure that was labelled since the last `info` is known too."""
+        if request.get("model") not in self._infers:
+            self._offer_structures()
+        with answered():
+            return super().infer(request, datastore)
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+        """Segment many scans."""
+        if not torch.cuda.is_available():  # the base class would divide by the number of GPUs
+            request = {**request, "multi_gpu": False}
+        return super().batch_infer(request, datastore)
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Propose a scan."""
+        with answered():
+            return super().next_sample(request)
+
+    def _offer_structures(self) -> None:
+        with self._models_lock:
+            # other threads see the old models or the new ones, never half of them
+            self._infers = {**self._tasks, **self._structure_tasks()}
+
+    def _structure_tasks(self) -> dict[str, InferTask]:
+        return {
+            f"{name}_{slug}": StructureTask(task, structure)
+            for name, task in self._tasks.items()
+            for slug, structure in task.slugs().items()
+        }
