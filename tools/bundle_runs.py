@@ -133,14 +133,17 @@ def check_support_pack(bundle: Bundle) -> list[str]:
         parser.read_config(str(bundle.path("inference")))
         parser.update({"bundle_root": str(bundle.root)})
         network = parser.get_parsed_content("network_def")
-        state = torch.load(bundle.root / "models" / "model.pt", map_location="cpu")
-        network.load_state_dict(state)
+        weights = bundle.root / "models" / "model.pt"
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         pack = SupportPack.load(path)
         pack.check_fits(network)
         names = ["background", *(structure.name for structure in pack.structures)]
         pred = bundle.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         if [pred.get(str(channel)) for channel in range(len(names))] != names:
             problems.append(f"channel_def of pred is not {names}, as the default pack has it")
+        values = [structure.value for structure in pack.structures]
+        if values != list(range(1, len(names))):
+            problems.append(f"label values of the default pack are {values}: number them from 1")
     return problems
 
 
