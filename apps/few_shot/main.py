@@ -3,8 +3,9 @@
     monailabel start_server --app apps/few_shot --studies STUDIES --conf models ssl_alpnet
 
 What it adds to the sample app `monaibundle` of MONAI Label: the names of the labelled structures
-as label names, a model for each of them, a check of every label before it is stored, a proposal
-which scan to label next, and training on all scans. README.md is the annotator's page.
+as label names, a model for each of them and one that fills a scan by its own slices, a check of
+every label before it is stored, a proposal which scan to label next, and training on all scans.
+README.md is the annotator's page.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from lib.bundles import find_bundles, shared_folder
 from lib.checked_datastore import CheckedDatastore
 from lib.few_shot_strategy import FewShotStrategy
-from lib.infer_tasks import FewShotTask, StructureTask
+from lib.infer_tasks import FewShotTask, StructureTask, ThisScanTask
 from lib.train_task import AllScansTask
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -66,12 +67,12 @@ class MyApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """One model per bundle, for all structures; `info` adds those of single structures."""
+        """One model per bundle, for all structures; `info` adds the others."""
         store = self.datastore()
         self._tasks = {
             name: FewShotTask(str(path), self.conf, store) for name, path in self.bundles.items()
         }
-        return {**self._tasks, **self._structure_tasks()}
+        return {**self._tasks, **self._part_tasks()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One trainer per bundle that is not shared: training replaces a bundle's weights."""
@@ -92,14 +93,14 @@ class MyApp(MONAILabelApp):
         return {"few_shot": FewShotStrategy(task, folder), "first": First(), "random": Random()}
 
     def info(self) -> dict[str, Any]:
-        """What clients show; a structure that was labelled since has its model now."""
-        self._offer_structures()
+        """What clients show; what was labelled since has its models now."""
+        self._offer_models()
         return super().info()
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Segment; a structure that was labelled since the last `info` is known too."""
+        """Segment; what was labelled since the last `info` is known too."""
         if request.get("model") not in self._infers:
-            self._offer_structures()
+            self._offer_models()
         with answered():
             return super().infer(request, datastore)
 
@@ -114,14 +115,18 @@ class MyApp(MONAILabelApp):
         with answered():
             return super().next_sample(request)
 
-    def _offer_structures(self) -> None:
+    def _offer_models(self) -> None:
         with self._models_lock:
             # other threads see the old models or the new ones, never half of them
-            self._infers = {**self._tasks, **self._structure_tasks()}
+            self._infers = {**self._tasks, **self._part_tasks()}
 
-    def _structure_tasks(self) -> dict[str, InferTask]:
-        return {
-            f"{name}_{slug}": StructureTask(task, structure)
-            for name, task in self._tasks.items()
-            for slug, structure in task.slugs().items()
-        }
+    def _part_tasks(self) -> dict[str, InferTask]:
+        """Models that make sense once something is labelled."""
+        parts: dict[str, InferTask] = {}
+        for name, task in self._tasks.items():
+            structures = task.slugs()
+            if structures:
+                parts[f"{name}_this_scan"] = ThisScanTask(task)
+            for slug, structure in structures.items():
+                parts[f"{name}_{slug}"] = StructureTask(task, structure)
+        return parts

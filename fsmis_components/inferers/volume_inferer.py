@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
+from monai.utils import ImageMetaKey
 from torch import nn
 
 from fsmis_components.data.errors import DataError
@@ -18,6 +19,7 @@ from fsmis_components.data.request_error import answered
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.answer_facts import answer_facts
 from fsmis_components.inferers.clean_up import cleaned
+from fsmis_components.inferers.drawn_slices import drawn_label, keep_drawn
 from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.shape_prior import (
@@ -176,10 +178,17 @@ class VolumeInferer(Inferer):
         with answered():
             if not bool(torch.isfinite(inputs).all()):
                 raise DataError("image: holds NaN or infinite voxels; replace them by a number.")
-            answer = self._answer(network, asked and SupportRequest.from_dict(asked))
+            request = SupportRequest.from_dict(asked) if asked else None
+            answer = self._answer(network, request)
             data = torch.as_tensor(inputs)[0, 0].detach().cpu().numpy()
             volume = Volume(data, np.asarray(affine, dtype=np.float64), None)
             result = self.segment_volume(volume, network, answer.pack)
+            drawn = None
+            if request is not None:
+                drawn = drawn_label(request, answer, meta[ImageMetaKey.FILENAME_OR_OBJ])
+        if drawn is not None:
+            axis, _ = SliceView(volume, answer.pack.grid).stored_slice(0)
+            result = replace(result, label=keep_drawn(result.label, drawn, axis))
         label = torch.from_numpy(result.label.astype(np.int32))[None, None].to(inputs.device)
         if isinstance(inputs, MetaTensor):
             return MetaTensor(label, meta={**meta, RESULT_KEY: answer_facts(answer, result.trust)})

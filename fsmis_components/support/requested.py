@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,11 +36,19 @@ _MOST_PACKS, _MOST_SCANS, _MOST_VOLUMES = 3, 10, 1000
 
 
 class Answer(NamedTuple):
-    """A pack, which labelled volumes could not serve and why, and where the pack comes from."""
+    """The support of a request.
+
+    Attributes:
+        pack: the support.
+        notes: which labelled volumes could not serve, and why.
+        source: where the pack comes from.
+        values: of each label file that was read, the structures' values by its own values.
+    """
 
     pack: SupportPack
     notes: tuple[str, ...]
     source: str
+    values: Mapping[str, Mapping[int, int]] = MappingProxyType({})
 
 
 class _Frame(NamedTuple):
@@ -128,7 +137,13 @@ class RequestedSupport:
                     f"{frame.grid.spatial_size} in every labelled volume; label more of it."
                 )
         pack = pack.numbered() if request.number_structures else pack
-        return Answer(pack, tuple(notes), request.origin)
+        chosen = zip(wanted, pack.structures, strict=True)
+        final = {common.value: structure.value for common, structure in chosen}
+        read = {
+            volume.label: {value: final[to] for value, to in own.items() if to in final}
+            for volume, own in zip(usable, values, strict=True)
+        }
+        return Answer(pack, tuple(notes), request.origin, read)
 
     def _frame(self, volume: LabelledVolume) -> _Frame:
         options = dict(self.geometry)
@@ -144,7 +159,7 @@ class RequestedSupport:
         structures: tuple[Structure, ...],
         frame: _Frame,
     ) -> SupportPack:
-        scan = _relabelled(volume.load(), values)
+        scan = relabelled(volume.load(), values)
         support_set = SupportSet((scan,), structures, volume.label, self.slices)
         return build_support_pack(
             network,
@@ -172,9 +187,10 @@ def _serving(
     return [place in chosen for place in range(len(values))]
 
 
-def _relabelled(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
+def relabelled(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
+    """A scan whose label has other values; those that are not among `values` become 0."""
     label = np.asarray(scan.label.data)
-    common = np.zeros(label.shape, np.min_scalar_type(max(values.values())))
+    common = np.zeros(label.shape, np.min_scalar_type(max(values.values(), default=0)))
     for own, to in values.items():
         common[label == own] = to
     return replace(scan, label=replace(scan.label, data=common))

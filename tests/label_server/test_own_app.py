@@ -105,7 +105,8 @@ def test_proposal_names_what_cannot_be_read_and_looks_at_a_scan_once(
 def test_submitted_structures_become_labels_and_models(labelled: Slicer):
     info = labelled.client.info()
     assert info["labels"] == ["Vesselled", "rimmed"]
-    assert set(info["models"]) == {"ssl_alpnet", "ssl_alpnet_vesselled", "ssl_alpnet_rimmed"}
+    parts = {"ssl_alpnet_this_scan", "ssl_alpnet_vesselled", "ssl_alpnet_rimmed"}
+    assert set(info["models"]) == {"ssl_alpnet", *parts}
     assert info["models"]["ssl_alpnet_rimmed"]["labels"] == {"rimmed": 1}
     assert info["models"]["ssl_alpnet_rimmed"]["type"] == "segmentation"
 
@@ -133,6 +134,20 @@ def test_model_of_one_structure_gives_one_structure(
     truth = np.asarray(nibabel.load(scans / "truth_2.nii.gz").dataobj) == RIMMED
     assert answer.dice(truth.astype(int))[1] > 0.5
     assert answer.mask.shape == whole.mask.shape
+
+
+def test_model_of_this_scan_keeps_what_was_outlined(
+    server: LabelServer, labelled: Slicer, scans: Path
+):
+    this = Slicer(server, "ssl_alpnet_this_scan")
+    answer = this.run("scan_1")
+    assert answer.params["support"]["scans"] == ["scan_1"]
+    assert answer.params["label_names"] == {"Vesselled": 1, "rimmed": 2}
+    truth = np.asarray(nibabel.load(scans / "truth_1.nii.gz").dataobj)
+    # without a gap between its slices, what was outlined is the whole structure
+    assert np.array_equal(answer.mask, np.where(np.isin(truth, (VESSELLED, RIMMED)), truth, 0))
+    status, sentence = this.refusal("scan_2")
+    assert status == 422 and "scan_2.nii.gz: has no submitted label; outline" in sentence
 
 
 def test_requests_that_cannot_be_answered_are_refused_in_words(

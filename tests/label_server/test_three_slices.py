@@ -45,6 +45,8 @@ def test_they_fill_their_own_scan_and_answer_for_another(
     filled = slicer.run(own.id, support=[own.id])
     assert filled.params["support"]["scans"] == [own.id]
     assert np.mean(list(filled.dice(own.truth).values())) > LEAST_FILLED
+    drawn = np.asarray(nibabel.load(server.studies / "labels/final" / f"{own.id}.nii.gz").dataobj)
+    assert np.array_equal(filled.mask[drawn > 0], drawn[drawn > 0])
     answer = slicer.run(other.id)
     assert answer.params["support"]["scans"] == [own.id]
     assert np.mean(list(answer.dice(other.truth).values())) > LEAST_OTHER

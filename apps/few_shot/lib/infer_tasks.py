@@ -10,6 +10,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.tasks.infer.bundle import BundleInferTask
 from torch import nn
 
+from fsmis_components.data.request_error import RequestError
 from fsmis_components.support.labelled_volume import LabelledVolume
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest
@@ -57,24 +58,19 @@ class FewShotTask(BundleInferTask):
         """The labelled structures by names that are safe in addresses."""
         return slugs(self._labelled_structures())
 
-    def __call__(
-        self, request: dict[str, Any], callbacks: Any = None, structure: str | None = None
-    ) -> Answered:
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
         """Segment a scan.
 
         Args:
             request: MONAI Label's, with the parameters of `ResolveSupportd`.
             callbacks: as in the base class.
-            structure: one structure only; None: those of the request, or all.
 
         Raises:
             RequestError: the scan or the support cannot be used; the sentence says why.
         """
         asked: dict[str, Any] = {"number_structures": True, **request}
-        if structure is not None:
-            asked["structures"] = [structure]
         own = not asked.get("support") and not asked.get("support_tag")
-        others = self._volumes_without(asked.get("image")) if own else []
+        others = [volume for volume in self._volumes() if not _shows(volume, asked)] if own else []
         if others:
             asked["support"] = [volume.to_dict() for volume in others]
         file, result = super().__call__(asked, callbacks)
@@ -86,7 +82,7 @@ class FewShotTask(BundleInferTask):
 
     def support_pack(self, network: nn.Module) -> SupportPack | None:
         """What the labelled volumes say, as inference uses it; None: none of them can serve."""
-        volumes = tuple(self._label_values.usable(datastore_volumes(self.datastore)))
+        volumes = tuple(self._label_values.usable(self._volumes()))
         if not volumes:
             return None
         request = SupportRequest(_DATASTORE, volumes, None, NUM_SHOTS, number_structures=True)
@@ -100,35 +96,37 @@ class FewShotTask(BundleInferTask):
         """A value at the top of the bundle's inference.json."""
         return self.bundle_config.get_parsed_content(name)
 
-    def _volumes_without(self, query: Any) -> list[LabelledVolume]:
-        """The labelled volumes; none supports itself."""
-        path = Path(query).resolve() if isinstance(query, str) else None
-        volumes = datastore_volumes(self.datastore)
-        return [volume for volume in volumes if Path(volume.image).resolve() != path]
+    def label_of(self, request: dict[str, Any]) -> LabelledVolume | None:
+        """The submitted label of the scan that a request is about; None: it has none."""
+        return next((volume for volume in self._volumes() if _shows(volume, request)), None)
+
+    def _volumes(self) -> list[LabelledVolume]:
+        return datastore_volumes(self.datastore)
 
     def _labelled_structures(self) -> list[str]:
-        volumes = datastore_volumes(self.datastore)
+        volumes = self._volumes()
         usable = self._label_values.usable(volumes)
         return structure_names({volume: usable[volume] for volume in volumes if volume in usable})
 
 
-class StructureTask(InferTask):
-    """One structure of a `FewShotTask`: its mask holds 1, other segments of a client stay.
+def _shows(volume: LabelledVolume, request: dict[str, Any]) -> bool:
+    """Whether the volume is the scan that a request is about."""
+    image = request.get("image")
+    return isinstance(image, str) and Path(volume.image).resolve() == Path(image).resolve()
+
+
+class PartTask(InferTask):
+    """A model that asks a `FewShotTask` for something of its own; the network is shared.
 
     Args:
-        task: does the work; the network is shared.
-        structure: the name.
+        task: does the work.
+        labels: structures with their values.
+        description: what clients show.
     """
 
-    def __init__(self, task: FewShotTask, structure: str) -> None:
-        super().__init__(
-            task.type,
-            {structure: 1},
-            task.dimension,
-            f"{structure}, as in the volumes labelled last. {task.description}",
-        )
+    def __init__(self, task: FewShotTask, labels: dict[str, int], description: str) -> None:
+        super().__init__(task.type, labels, task.dimension, f"{description} {task.description}")
         self.task = task
-        self.structure = structure
 
     def config(self) -> dict[str, Any]:
         """Options that clients show."""
@@ -142,6 +140,44 @@ class StructureTask(InferTask):
         """File of the weights."""
         return self.task.get_path(validate)
 
+
+class StructureTask(PartTask):
+    """One structure: its mask holds 1, other segments of a client stay.
+
+    Args:
+        task: does the work.
+        structure: the name.
+    """
+
+    def __init__(self, task: FewShotTask, structure: str) -> None:
+        super().__init__(task, {structure: 1}, f"{structure}, as in the volumes labelled last.")
+        self.structure = structure
+
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
         """Segment the structure; see `FewShotTask`."""
-        return self.task(request, callbacks, self.structure)
+        return self.task({**request, "structures": [self.structure]}, callbacks)
+
+
+class ThisScanTask(PartTask):
+    """A scan by its own label: slices between those that are outlined are filled.
+
+    Args:
+        task: does the work.
+    """
+
+    def __init__(self, task: FewShotTask) -> None:
+        super().__init__(task, task.info()["labels"], "A scan by its own outlined slices.")
+
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
+        """Segment the scan; what was outlined stays as it is.
+
+        Raises:
+            RequestError: the scan has no submitted label; otherwise as `FewShotTask`.
+        """
+        own = self.task.label_of(request)
+        if own is None:
+            raise RequestError(
+                f"{request.get('image')}: has no submitted label; outline each structure in three "
+                "slices, submit the label and run this again."
+            )
+        return self.task({**request, "support": [own.to_dict()]}, callbacks)
