@@ -38,12 +38,11 @@ def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[Labelled
     folder = Path(studies_dir)
     record = _record(folder)
     names = label_names(folder)
+    images = {strip_nifti_suffix(path.name): path for path in _volume_files(folder)}
     found: list[tuple[float, str, LabelledVolume]] = []
     for label in _volume_files(folder / _LABELS / tag):
         id = strip_nifti_suffix(label.name)
-        image = next(
-            (path for path in _volume_files(folder) if strip_nifti_suffix(path.name) == id), None
-        )
+        image = images.get(id)
         if image is None:
             continue  # its volume was removed
         info = _label_info(record, id, tag)
