@@ -19,11 +19,12 @@ import warnings
 from pathlib import Path
 
 import fsmis_components
+from bundle_checks import verify
+from bundle_files import Bundle
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.packaging import content_hash
 from pack_archive import bundle_files, others, packed_files, write_archive
 from pack_index import entry, update_index
-from verify_bundle import Bundle, verify
 
 PACKAGE = Path(fsmis_components.__file__).resolve().parent
 SHOWN = 5  # changed files that are named

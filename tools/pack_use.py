@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bundle_checks import verify
 from fsmis_components.data.errors import DataError
 from fsmis_components.packaging import PackageStamp, content_hash
-from verify_bundle import verify
 
 TOOLS = Path(__file__).resolve().parent
 STEPS_LIMIT = 600  # seconds for all steps of one process

@@ -15,8 +15,9 @@ import bundle_advice
 import bundle_files
 import bundle_house
 import bundle_runs
+from bundle_checks import CHECKS, verify
 from bundle_files import Bundle
-from verify_bundle import CHECKS, verify, verify_archive
+from verify_bundle import verify_archive
 
 CHECKERS = (bundle_files, bundle_advice, bundle_house)
 
