@@ -66,14 +66,16 @@ class ResolveSupportd(MapTransform):
         return d
 
     def _request(self, params: Mapping[Any, Any], query: Path) -> SupportRequest:
-        structures = params.get("structures")
+        structures = _structures(params.get("structures"))
         numbered = params.get("number_structures", False)
         if not isinstance(numbered, bool):
             raise DataError(f"number_structures: expected true or false, got {numbered!r}.")
         own = is_studies_folder(query.parent)
         studies = query.parent if own else self.studies_dir
         tag = params.get("support_tag") or FINAL
-        labelled = [] if studies is None else labelled_volumes(studies, str(tag))
+        if not isinstance(tag, str) or Path(tag).name != tag:
+            raise DataError(f"support_tag: expected the tag of labels, as final, got {tag!r}.")
+        labelled = [] if studies is None else labelled_volumes(studies, tag)
         named = params.get("support")
         shots = _shots(params.get("num_shots"))
         if named:
@@ -89,6 +91,13 @@ class ResolveSupportd(MapTransform):
             else ()
         )
         return SupportRequest("bundle", (), structures, None, numbered, notes)
+
+
+def _structures(structures: Any) -> Any:
+    entries = structures if isinstance(structures, list) else [structures]
+    if structures is not None and not all(isinstance(entry, str | int) for entry in entries):
+        raise DataError(f"structures: expected names or label values, got {structures!r}.")
+    return structures
 
 
 def _shots(shots: Any) -> int | None:
