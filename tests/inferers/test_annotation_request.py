@@ -65,8 +65,9 @@ def test_refusals_are_sentences(studies: Path, inferer: VolumeInferer) -> None:
 
 def test_a_scan_of_one_slice(studies: Path, inferer: VolumeInferer) -> None:
     flat = write_nifti(studies / "flat.nii.gz", block_image(seed=4)[..., 5:6])
-    label, _ = run(inferer, flat)
+    label, result = run(inferer, flat)
     assert label.shape == (24, 20, 1)
+    assert result["warnings"][0].startswith("The scan has one slice only")
 
 
 def test_other_masks_are_left_alone() -> None:

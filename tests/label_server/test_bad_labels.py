@@ -66,7 +66,8 @@ def _nothing_lost(slicer: Slicer, study: Study, label: Path) -> None:
 def test_no_labels_and_no_default_pack(slicer: Slicer, studies: list[Study]):
     status, sentence = slicer.refusal(studies[1].id)
     assert status == UNPROCESSABLE
-    assert "support" in sentence or "label" in sentence
+    assert sentence.startswith("no volume is labelled, and the bundle's own support cannot serve")
+    assert sentence.endswith("; label a volume and submit its label.")
 
 
 @pytest.mark.parametrize(
@@ -111,11 +112,13 @@ def test_labelled_scan_of_one_slice(slicer: Slicer, studies: list[Study]):
     _nothing_lost(slicer, studies[3], studies[3].label)
 
 
-def test_query_of_one_slice_is_segmented(slicer: Slicer, studies: list[Study]):
+def test_query_of_one_slice_is_segmented_with_a_warning(slicer: Slicer, studies: list[Study]):
     slicer.submit(studies[0].id, studies[0].label, NAMES)
     answer = slicer.run(studies[3].id)
     assert answer.mask.shape == studies[3].truth.shape
     assert np.mean(list(answer.dice(studies[3].truth).values())) > 0.9  # the labelled scan's own
+    [warning] = answer.params["warnings"]
+    assert warning.startswith("The scan has one slice only")
 
 
 def test_others_serve_and_the_reason_is_told(slicer: Slicer, studies: list[Study], tmp_path: Path):

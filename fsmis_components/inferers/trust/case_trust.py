@@ -54,5 +54,6 @@ def case_trust(
         mirror_gain=mirrored,
         extent_ratio=max(view.working_size) / view.grid.spatial_size,
         expected_dice=sum(expected) / len(expected),
+        depth=view.depth,
     )
     return CaseTrust(expected, out_of_support(like))

@@ -24,6 +24,7 @@ class Likeness:
         mirror_gain: similarity that mirrored slices would have more.
         extent_ratio: larger side of its slices over the support's.
         expected_dice: mean over the structures, in [0, 1].
+        depth: slices of the scan itself.
     """
 
     similarity: float
@@ -32,6 +33,7 @@ class Likeness:
     mirror_gain: float
     extent_ratio: float
     expected_dice: float
+    depth: int
 
 
 def out_of_support(like: Likeness) -> str:
@@ -47,6 +49,11 @@ def out_of_support(like: Likeness) -> str:
         return (
             f"The slices are {like.extent_ratio:.2g} times as large as the support's: another body "
             "part, or a wrong spacing in a header; check the mask."
+        )
+    if like.depth == 1:  # any direction through z fits it
+        return (
+            "The scan has one slice only, so nothing beside it tells where in the support it lies; "
+            "give the whole volume, or check the mask."
         )
     doubtful = like.support_depth >= _SHORT or like.expected_dice < _LEAST_EXPECTED
     if like.similarity < _LEAST_SIMILARITY and doubtful:

@@ -47,7 +47,7 @@ def test_expected_dice_rises_with_both_measures() -> None:
     assert expected_dice(Measures(1.0, 0.0)) == 0  # certain in the wrong place
 
 
-USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75)
+USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75, 12)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,7 @@ USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75)
         ({"extent_ratio": 0.39}, "0.39 times as large"),
         ({"reversed": True}, "run against"),
         ({"mirror_gain": 0.2}, "mirrored"),
+        ({"depth": 1, "reversed": True}, "one slice only"),
     ],
 )
 def test_warning(change: dict[str, float], word: str) -> None:
