@@ -19,6 +19,7 @@ from lib.bundles import find_bundles, shared_folder
 from lib.checked_datastore import CheckedDatastore
 from lib.few_shot_strategy import FewShotStrategy
 from lib.infer_tasks import FewShotTask, StructureTask, ThisScanTask
+from lib.structures import LabelValues
 from lib.train_task import AllScansTask
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -68,9 +69,10 @@ class MyApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model per bundle, for all structures; `info` adds the others."""
-        store = self.datastore()
+        store, values = self.datastore(), LabelValues()
         self._tasks = {
-            name: FewShotTask(str(path), self.conf, store) for name, path in self.bundles.items()
+            name: FewShotTask(str(path), self.conf, store, values)
+            for name, path in self.bundles.items()
         }
         return {**self._tasks, **self._part_tasks()}
 

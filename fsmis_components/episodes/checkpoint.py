@@ -119,19 +119,22 @@ class WeightsSaver:
         """Write ``model.pt``, or ``model_best.pt`` where the engine carries the key metric."""
         value = engine.state.metrics.get(self.key_metric)
         if value is None:
-            _save(self._weights(), self.folder / "model.pt")
+            save_weights(plain_weights(self.network), self.folder / "model.pt")
             return
         record = self.folder / "model_best.json"
         best = json.loads(record.read_text())["value"] if record.exists() else float("-inf")
         if float(value) > best:
-            _save(self._weights(), self.folder / "model_best.pt")
+            save_weights(plain_weights(self.network), self.folder / "model_best.pt")
             text = json.dumps({"metric": self.key_metric, "value": float(value)})
             atomic_write_text(record, text)
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        network = getattr(self.network, "module", self.network)
-        return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+
+def plain_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict on the CPU, `DistributedDataParallel` unwrapped."""
+    state = getattr(network, "module", network).state_dict()
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
-def _save(state: Mapping[str, Any], path: Path) -> None:
+def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a state dict whole or not at all."""
     atomic_write(path, lambda unfinished: torch.save(state, unfinished))

@@ -15,7 +15,8 @@ from torch import nn
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.weights import read_state_dict
-from fsmis_components.support.support_pack import SupportPack, state_hash, weights_hash
+from fsmis_components.episodes.checkpoint import plain_weights, save_weights
+from fsmis_components.support.support_pack import SupportPack, state_hash
 
 logger = logging.getLogger(__name__)
 _WEIGHTS, _PACK, _PREVIOUS = "model.pt", "support_pack.safetensors", "previous"
@@ -54,18 +55,18 @@ class PublishWeights:
         """
         if idist.get_rank() != 0:
             return
-        network = getattr(self.network, "module", self.network)
-        state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+        state = plain_weights(self.network)
         broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
         if broken:
             raise DataError(
                 f"the training gave weights that are no numbers ({broken[0]}); {self.models_dir} "
                 "is left as it was: train with a lower learning_rate."
             )
+        new = state_hash(state)
         try:
-            self._keep_former(weights_hash(network))
-            atomic_write(self.models_dir / _WEIGHTS, lambda path: torch.save(state, path))
-            self._set_pack_aside(weights_hash(network))
+            self._keep_former(new)
+            save_weights(state, self.models_dir / _WEIGHTS)
+            self._set_pack_aside(new)
         except OSError as error:
             raise DataError(
                 f"{self.models_dir}: the new weights cannot be written ({error.strerror or error});"

@@ -58,7 +58,7 @@ class LabelledVolume:
             DataError: a file is no NIfTI, the label lies on another grid, is empty or holds a value
                 without a name while others have names, or the volume has one slice only.
         """
-        self.values_of(self.load())
+        self.values()
 
     def load(self) -> SupportScan:
         """Image and label, the label with its own values.
@@ -72,12 +72,13 @@ class LabelledVolume:
             raise DataError(f"{self.label}: was changed while it was read; send the request again.")
         return SupportScan(self.id, image, label)
 
-    def values_of(self, scan: SupportScan) -> tuple[int, ...]:
-        """Label values above 0 of the volume once loaded, ascending.
+    def values(self) -> tuple[int, ...]:
+        """Label values above 0, ascending; both files are opened.
 
         Raises:
             DataError: as `check`.
         """
+        scan = self.load()
         if min(scan.image.shape) < 2:
             shape = " x ".join(map(str, scan.image.shape))
             raise DataError(

@@ -102,7 +102,7 @@ class RequestedSupport:
         usable: dict[LabelledVolume, tuple[int, ...]] = {}
         for volume in request.volumes:
             try:
-                usable[volume] = self._values.get(volume.key, partial(_values, volume))
+                usable[volume] = self._values.get(volume.key, volume.values)
             except DataError as error:
                 notes.append(str(error))
         if not usable:
@@ -170,10 +170,6 @@ class RequestedSupport:
             partial=True,
             **self.encoding,
         )
-
-
-def _values(volume: LabelledVolume) -> tuple[int, ...]:
-    return volume.values_of(volume.load())
 
 
 def _serving(

@@ -75,8 +75,9 @@ class ResolveSupportd(MapTransform):
         tag = params.get("support_tag") or FINAL
         if not isinstance(tag, str) or Path(tag).name != tag:
             raise DataError(f"support_tag: expected the tag of labels, as final, got {tag!r}.")
-        labelled = [] if studies is None else labelled_volumes(studies, tag)
         named = params.get("support")
+        by_path = isinstance(named, list) and bool(named) and not any(map(_is_id, named))
+        labelled = [] if studies is None or by_path else labelled_volumes(studies, tag)
         shots = _shots(params.get("num_shots"))
         if named:
             volumes = tuple(_named(named, labelled))
@@ -114,7 +115,7 @@ def _named(named: Any, labelled: list[LabelledVolume]) -> list[LabelledVolume]:
     known = {volume.id: volume for volume in labelled}
     volumes = []
     for entry in named:
-        if isinstance(entry, str):
+        if _is_id(entry):
             if entry not in known:
                 listing = ", ".join(known) or "none"
                 raise DataError(
@@ -124,6 +125,10 @@ def _named(named: Any, labelled: list[LabelledVolume]) -> list[LabelledVolume]:
         else:
             volumes.append(_volume(entry))
     return volumes
+
+
+def _is_id(entry: Any) -> bool:
+    return isinstance(entry, str)
 
 
 def _volume(entry: Any) -> LabelledVolume:

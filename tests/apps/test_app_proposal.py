@@ -8,7 +8,7 @@ import pytest
 from block_scans import block_image, block_label, write_nifti
 from fake_network import IntensityNetwork
 from lib.proposal import Proposal, Proposer
-from lib.scans import usable_scans
+from lib.scans import ScanChecks
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
@@ -54,10 +54,24 @@ def propose(
 
 
 def test_scans_that_cannot_be_used_are_named(paths: dict[str, str]) -> None:
-    cases, refused = usable_scans(paths)
+    checks = ScanChecks()
+    cases, refused = checks.usable(paths)
     assert [case.name for case in cases] == ["scan_1", "scan_2", "scan_3"]
     assert set(refused) == {"broken", "flat"}
     assert "flat.nii.gz: has one slice only" in refused["flat"]
+    assert checks.usable(paths) == (cases, refused)
+    write_nifti(Path(paths["broken"]), block_image(seed=9))  # it is looked at again
+    Path(paths["scan_1"]).unlink()
+    cases, refused = checks.usable(paths)
+    assert [case.name for case in cases] == ["broken", "scan_2", "scan_3"]
+    assert set(refused) == {"flat", "scan_1"}
+
+
+def test_a_scan_is_read_once(paths: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = ScanChecks()
+    before = checks.usable(paths)
+    monkeypatch.delattr("lib.scans.load_image")
+    assert checks.usable(paths) == before
 
 
 def test_proposals_take_turns_until_all_were_made(

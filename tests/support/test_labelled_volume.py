@@ -24,7 +24,7 @@ def volume(image: Path, label: np.ndarray, names: dict[int, str] | None = None) 
 def test_values_and_plain_form(image: Path) -> None:
     labelled = volume(image, block_label({1: 3, 2: 7}), {3: "liver", 7: "spleen"})
     labelled.check()
-    assert labelled.values_of(labelled.load()) == (3, 7)
+    assert labelled.values() == (3, 7)
     again = LabelledVolume.from_dict(json.loads(json.dumps(labelled.to_dict())))
     assert again.key == labelled.key and again.id == "case"
 

@@ -34,14 +34,17 @@ class FewShotTask(BundleInferTask):
         path: the bundle's folder.
         conf: of the app.
         datastore: holds volumes and labels.
+        label_values: of the datastore's labels, shared by all bundles.
     """
 
-    def __init__(self, path: str, conf: dict[str, str], datastore: Datastore) -> None:
+    def __init__(
+        self, path: str, conf: dict[str, str], datastore: Datastore, label_values: LabelValues
+    ) -> None:
         super().__init__(path, conf)
         self.datastore = datastore
         self.dimension = 3  # the metadata describes the network, which sees slices
         self._config["num_shots"] = NUM_SHOTS
-        self._label_values = LabelValues()
+        self._label_values = label_values
 
     def info(self) -> dict[str, Any]:
         """What clients show; labels are the present support's structures with their values."""
@@ -104,9 +107,7 @@ class FewShotTask(BundleInferTask):
         return datastore_volumes(self.datastore)
 
     def _labelled_structures(self) -> list[str]:
-        volumes = self._volumes()
-        usable = self._label_values.usable(volumes)
-        return structure_names({volume: usable[volume] for volume in volumes if volume in usable})
+        return structure_names(self._label_values.usable(self._volumes()))
 
 
 def _shows(volume: LabelledVolume, request: dict[str, Any]) -> bool:

@@ -31,7 +31,7 @@ from fsmis_components.inferers.suggest.slices import (
     structure_slices,
 )
 from fsmis_components.support.support_pack import SupportPack, weights_hash
-from lib.scans import usable_scans
+from lib.scans import ScanChecks
 
 OF_STRUCTURE = 3  # slices to label of a structure, what the methods ask for
 OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
@@ -78,6 +78,7 @@ class Proposer:
         self.folder = folder
         self.geometry = dict(geometry)
         self.encoding = dict(encoding)
+        self._checks = ScanChecks()
         self._compared: tuple[Any, Likeness] | None = None
 
     def propose(
@@ -106,7 +107,7 @@ class Proposer:
         Raises:
             DataError: scans without a label are left, but none of them can be used.
         """
-        cases, left_out = usable_scans(paths)
+        cases, left_out = self._checks.usable(paths)
         if not any(case.name not in labelled for case in cases):
             refused = [sentence for id, sentence in left_out.items() if id not in labelled]
             if refused:

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.volumes import load_image
+from fsmis_components.inferers.run_record import fingerprint
+from fsmis_components.support.keeper import Keeper
+
+_MOST_SCANS = 10_000
 
 
-def usable_scans(paths: Mapping[str, str]) -> tuple[list[Case], dict[str, str]]:
-    """Tell scans that can be read from others; of NIfTI files the header is read only.
+class ScanChecks:
+    """Tell scans that can be read from others; each is read once as long as it does not change."""
 
-    Args:
-        paths: file or DICOM folder by id.
+    def __init__(self) -> None:
+        self._troubles: Keeper[str] = Keeper(_MOST_SCANS)
 
-    Returns:
-        The scans sorted by id, and why the others cannot be used, by their ids.
-    """
-    cases, refused = [], {}
-    for id, path in sorted(paths.items()):
-        try:
-            shape = load_image(path).shape
-            if min(shape) < 2:
-                size = " x ".join(map(str, shape))
-                raise DataError(f"{path}: has one slice only ({size} voxels); take a volume.")
-        except DataError as error:
-            refused[id] = str(error)
-        else:
-            cases.append(Case(id, Path(path), alias=id))
-    return cases, refused
+    def usable(self, paths: Mapping[str, str]) -> tuple[list[Case], dict[str, str]]:
+        """Sort out what cannot be used.
+
+        Args:
+            paths: file or DICOM folder by id.
+
+        Returns:
+            The scans sorted by id, and why the others cannot be used, by their ids.
+        """
+        cases, refused = [], {}
+        for id, path in sorted((id, Path(path)) for id, path in paths.items()):
+            # a scan that is gone is not kept, so that its return is noticed
+            state = tuple(fingerprint(path)) if path.exists() else None
+            look = partial(_trouble, path)
+            trouble = look() if state is None else self._troubles.get((path, state), look)
+            if trouble:
+                refused[id] = trouble
+            else:
+                cases.append(Case(id, path, alias=id))
+        return cases, refused
+
+
+def _trouble(path: Path) -> str:
+    try:
+        shape = load_image(path).shape
+    except DataError as error:
+        return str(error)
+    if min(shape) < 2:
+        size = " x ".join(map(str, shape))
+        return f"{path}: has one slice only ({size} voxels); take a volume."
+    return ""

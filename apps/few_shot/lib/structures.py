@@ -26,7 +26,7 @@ class LabelValues:
         found = {}
         for volume in volumes:
             try:
-                found[volume] = self._keeper.get(volume.key, lambda v=volume: _values(v))
+                found[volume] = self._keeper.get(volume.key, volume.values)
             except DataError:
                 continue  # whoever asks for a mask is told why
         return found
@@ -51,7 +51,3 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
             free, number = f"{slug}_{number}", number + 1
         found[free] = name
     return found
-
-
-def _values(volume: LabelledVolume) -> tuple[int, ...]:
-    return volume.values_of(volume.load())

@@ -9,7 +9,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from fsmis_components.data.request_error import RequestError
-from lib.scans import usable_scans
+from lib.scans import ScanChecks
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class AllScansTask(BundleTrainTask):
         self, request: dict[str, Any], datastore: Datastore
     ) -> list[dict[str, str]]:
         paths = {id: datastore.get_image_uri(id) for id in datastore.list_images()}
-        cases, refused = usable_scans(paths)
+        cases, refused = ScanChecks().usable(paths)
         for sentence in refused.values():
             logger.warning("Not trained on: %s", sentence)
         if not cases:
