@@ -4,12 +4,14 @@ from fsmis_components.episodes.checkpoint import TrainingState, WeightsSaver
 from fsmis_components.episodes.corpus import CorpusSettings
 from fsmis_components.episodes.dataset import EpisodeDataset
 from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule, RegionTable
+from fsmis_components.episodes.patient_dataset import MixedEpisodes, PatientEpisodeDataset
+from fsmis_components.episodes.patient_episode import PatientDrawer, PatientRule, PatientTable
 from fsmis_components.episodes.pictures import EpisodePictures
 from fsmis_components.episodes.progress import TrainingProgress
 from fsmis_components.episodes.publish import PublishWeights
 from fsmis_components.episodes.sampler import EpisodeSampler, EpochSetter
 from fsmis_components.episodes.time_limit import TimeLimit
-from fsmis_components.episodes.transform import EpisodeTransform
+from fsmis_components.episodes.transform import EpisodeTransform, PatientTransform
 
 __all__ = [
     "CorpusSettings",
@@ -21,6 +23,12 @@ __all__ = [
     "EpisodeSampler",
     "EpisodeTransform",
     "EpochSetter",
+    "MixedEpisodes",
+    "PatientDrawer",
+    "PatientEpisodeDataset",
+    "PatientRule",
+    "PatientTable",
+    "PatientTransform",
     "PublishWeights",
     "RegionTable",
     "TimeLimit",

@@ -95,6 +95,13 @@ def _suited(kind: PseudoLabels, view: SliceView, modality: str) -> PseudoLabels:
     return replace(kind, sigma=sigma, body_fraction=fraction)
 
 
+def normalised_slices(volume: Volume, settings: CorpusSettings) -> tuple[SliceView, np.ndarray]:
+    """A scan on its working grid and its slices, (D, H, W) float16, H = W = spatial_size."""
+    view, images = _normalised_slices(volume, resolve_modality(volume, settings.modality), settings)
+    fitted = _fit(images, settings.spatial_size, float(images.min()))
+    return view, fitted.astype(np.float16)
+
+
 def _normalised_slices(
     volume: Volume, modality: str, settings: CorpusSettings
 ) -> tuple[SliceView, np.ndarray]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fsmis_components.transforms.contrast import (
@@ -65,3 +67,78 @@ class EpisodeTransform:
         if randomised:
             return apply_contrast(image, draw_contrast(rng, self.contrast), statistics="input")
         return gamma(image, float(rng.uniform(*self.gamma)))
+
+
+@dataclass(frozen=True)
+class PatientTransform:
+    """Make two patients differ more than they do, and tasks more varied than a set's labels.
+
+    Flips, quarter turns and the randomised contrast are shared by support and query, because two
+    scans of one kind lie alike and look alike; warps, bias fields, gamma, blur, noise and
+    resolution are drawn for either side.
+
+    Attributes:
+        turned: share of episodes that are flipped and turned by quarters.
+        contrast_probability: share of episodes whose contrast is randomised.
+        warp: ranges of the geometric transform of either side.
+        contrast: ranges of the randomised contrast; its gamma, bias, blur and noise strike always.
+        coarse_probability: how often a side loses resolution.
+        coarsest: largest factor by which it does.
+    """
+
+    turned: float = 0.3
+    contrast_probability: float = 0.5
+    warp: WarpRanges = field(
+        default_factory=lambda: WarpRanges(
+            rotation=15,
+            translation=15,
+            shear=8,
+            zoom=(0.8, 1.25),
+            elastic_alpha=70,
+            elastic_sigma=6,
+            shear_about="centre",
+        )
+    )
+    contrast: ContrastRanges = field(
+        default_factory=lambda: ContrastRanges(
+            remap_probability=1.0, gamma=(0.7, 1.4), bias=0.2, blur_sigma=0.8
+        )
+    )
+    coarse_probability: float = 0.25
+    coarsest: float = 2.5
+
+    def __call__(
+        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], seed: int
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Transform images (S, 1, H, W) with masks (S, N, H, W) of support and query."""
+        rng = np.random.default_rng(seed)
+        turn = int(rng.integers(8)) if rng.random() < self.turned else 0
+        levels = draw_contrast(rng, self.contrast).levels
+        if rng.random() >= self.contrast_probability:
+            levels = ()
+        pair = []
+        for images, masks in (support, query):
+            warp = draw_warp(rng, self.warp)
+            contrast = replace(draw_contrast(rng, self.contrast), levels=levels)
+            factor = float(rng.uniform(1, self.coarsest))
+            coarse = rng.random() < self.coarse_probability
+            sides = []
+            for image, mask in zip(_turn(images, turn), _turn(masks, turn), strict=True):
+                image, mask = apply_warp(image, mask, warp, padding="minimum")
+                image = _coarsen(image, factor) if coarse else image
+                sides.append((apply_contrast(image, contrast, statistics="input"), mask))
+            pair.append((torch.stack([s[0] for s in sides]), torch.stack([s[1] for s in sides])))
+        return pair[0], pair[1]
+
+
+def _turn(maps: Tensor, turn: int) -> Tensor:
+    """One of the eight ways to lay a square slice: quarter turns of it or of its mirror image."""
+    maps = maps.flip(-1) if turn >= 4 else maps
+    return torch.rot90(maps, turn % 4, (-2, -1))
+
+
+def _coarsen(image: Tensor, factor: float) -> Tensor:
+    size = image.shape[-2:]
+    small = [max(1, round(side / factor)) for side in size]
+    shrunk = F.interpolate(image[None], small, mode="bilinear", antialias=True)
+    return F.interpolate(shrunk, size, mode="bilinear")[0]

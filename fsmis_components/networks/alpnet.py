@@ -10,6 +10,7 @@ from fsmis_components.layers.prototypes import GlobalPrototypes, GridPrototypes,
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.losses import margin_cross_entropy
+from fsmis_components.losses.margin_cross_entropy import IGNORE
 from fsmis_components.networks.few_shot_network import (
     FewShotNetwork,
     SliceFeatures,
@@ -121,13 +122,21 @@ class ALPNet(FewShotNetwork):
         return {
             "logits": with_background(logits),
             "query_loss": margin_cross_entropy(logits, label, self.background_weight),
-            "alignment_loss": self._alignment(support, query, margins, support_label),
+            "alignment_loss": self._alignment(support, query, margins, support_label, label),
         }
 
     def _alignment(
-        self, support: SliceFeatures, query: SliceFeatures, margins: Tensor, support_label: Tensor
+        self,
+        support: SliceFeatures,
+        query: SliceFeatures,
+        margins: Tensor,
+        support_label: Tensor,
+        label: Tensor,
     ) -> Tensor:
-        """Segment the support by the query's prediction (PAR; Wang et al., ICCV 2019)."""
+        """Segment the support by the query's prediction (PAR; Wang et al., ICCV 2019).
+
+        A structure that the query does not show cannot lead back to the support: it counts as 0.
+        """
         b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
         whole = torch.ones([b, 1, support_label.shape[-2], support_label.shape[-1]])
         inside = self._to_features(whole.to(margins), query)
@@ -136,7 +145,9 @@ class ALPNet(FewShotNetwork):
         state = self._pool(query.high, predicted, inside - predicted, valid)
         repeated = {name: tensor.repeat_interleave(s, 0) for name, tensor in state.items()}
         logits = self._to_image(self._margins(support.high, repeated, None), support.image_size)
-        loss = margin_cross_entropy(logits, support_label.flatten(0, 1))
+        absent = torch.logical_not(label.flatten(2).any(-1))[:, None, :, None, None]
+        target = torch.where(absent, float(IGNORE), support_label).flatten(0, 1)
+        loss = margin_cross_entropy(logits, target)
         return loss.reshape(b, s).mean(1)
 
     def _pool(
