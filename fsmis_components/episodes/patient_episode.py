@@ -171,11 +171,9 @@ class PatientDrawer:
         depth = len(areas)
         column = areas[:, structure] if structure < areas.shape[1] else np.zeros(depth)
         shown = np.flatnonzero(column)
-        beside = (
-            np.setdiff1d(np.arange(depth), np.arange(shown[0], shown[-1] + 1)) if len(shown) else []
-        )
         if len(shown) == 0:
             return int(rng.integers(depth))
+        beside = np.setdiff1d(np.arange(depth), np.arange(shown[0], shown[-1] + 1))
         if len(beside) and rng.random() < self.rule.absent:
             return int(rng.choice(beside))
         moved = min(max(height + rng.normal(0, self.rule.height_spread), 0.0), 1.0)
