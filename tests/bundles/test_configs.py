@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from bundle_folders import build_network, network_knobs, read_config
+from bundle_folders import REFERENCE, build_network, network_knobs, read_config
 
 from fsmis_components.evaluation.training_plan import read_plan
 
@@ -44,3 +44,11 @@ def test_the_paper_overlay_sets_nothing_but_what_is_there(bundle: Path) -> None:
 def test_the_plan_of_folds_fits_the_config(bundle: Path) -> None:
     plan = read_plan(bundle)
     assert plan.num_stages >= 1 and all(plan.episodes(s) > 0 for s in range(plan.num_stages))
+
+
+def test_patients_are_left_out_alike_in_all_bundles(bundle: Path) -> None:
+    own, other = (
+        (folder / "configs" / "between_patients.json").read_bytes()
+        for folder in (bundle, REFERENCE)
+    )
+    assert own == other

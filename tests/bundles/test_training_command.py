@@ -192,3 +192,14 @@ def test_two_processes_train_together(bundle: Path, phantom_dataset: Path, tmp_p
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert not any(name.startswith("module.") for name in weights(tmp_path / "out"))
+
+
+def test_episodes_between_patients(bundle: Path, phantom_dataset: Path, tmp_path: Path) -> None:
+    left_out = {phantom_dataset.name: ["2", "4"]}
+    changes = {"left_out": left_out, "absent_share": 0.5, "epochs": 1, "episodes_per_epoch": 12}
+    workflow = train(bundle, phantom_dataset, tmp_path / "out", "between_patients", **changes)
+    learned = workflow.parser.get_parsed_content("cases")
+    assert [case.name for case in learned.train] == ["1", "3"]
+    assert [case.name for case in learned.held_out] == ["2", "4"]
+    workflow.run()
+    assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path / "out").values())

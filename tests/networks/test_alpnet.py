@@ -184,6 +184,17 @@ def test_losses_of_a_batch_equal_those_of_single_episodes() -> None:
             torch.testing.assert_close(both[name][b : b + 1], one[name])
 
 
+def test_a_structure_that_the_query_does_not_show_is_not_led_back() -> None:
+    item = episode()
+    net = network().train()
+    net.encoder.eval()
+    shown = net(**item)["alignment_loss"]
+    assert bool((shown > 0).all())
+    absent = net(**(item | {"label": torch.zeros_like(item["label"])}))
+    assert torch.equal(absent["alignment_loss"], torch.zeros_like(shown))
+    assert bool((absent["query_loss"] > 0).all())  # background everywhere is still learned
+
+
 def test_any_image_size_is_padded_and_cropped() -> None:
     item = episode(b=1, s=1)
     item.pop("label")
@@ -203,7 +214,7 @@ def test_alignment_loss_reaches_query_features_but_not_through_the_prediction() 
     query = torch.randn(1, 5, 8, 8, requires_grad=True)
     margins = torch.randn(1, 1, 8, 8, requires_grad=True)
     label = disc(64, (30, 30), 20)[None, None, None]
-    net._alignment(features(support), features(query), margins, label).sum().backward()
+    net._alignment(features(support), features(query), margins, label, label[:, 0]).sum().backward()
     assert support.grad is not None and bool(support.grad.abs().sum() > 0)
     assert query.grad is not None and bool(query.grad.abs().sum() > 0)
     assert margins.grad is None
