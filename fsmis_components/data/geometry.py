@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from fsmis_components.data.volumes import Volume
 
 AXIS_NAMES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _SAME_SPACING = 1.01  # spacings that differ by less count as equal
+_SAME_DIRECTION = 1e-4  # directions that differ by less count as equal
+_THICK = 1.5  # a scan is thick-sliced where its largest spacing exceeds the next by more
+TILTED = 50.0  # degrees between slices of support and query from which they show something else
 _MAX_FACTOR = 8  # a query more than 8 times larger, or smaller, than the support: a wrong header
 
 
@@ -30,11 +34,25 @@ class SliceGrid:
         spacing: millimetres per pixel in plane, the same in both directions; None: header spacings
             are not trusted, the larger side of every slice fills `spatial_size`.
         spatial_size: pixels of the larger side of the scan from which the grid was chosen.
+        directions: unit vectors (right, anterior, superior) along slices, rows and columns of that
+            scan; None: the anatomical axes.
+        thick: which of slices (0), rows (1) and columns (2) runs along its coarse axis; None: it
+            is near-isotropic, or nothing is known.
     """
 
     slice_axis: int
     spacing: float | None
     spatial_size: int
+    directions: tuple[tuple[float, float, float], ...] | None = None
+    thick: int | None = None
+
+    @property
+    def frame(self) -> np.ndarray:
+        """The directions (3, 3), one a row; the anatomical axes where none are kept."""
+        if self.directions is not None:
+            return np.array(self.directions)
+        rest = [axis for axis in range(3) if axis != self.slice_axis]
+        return np.eye(3)[[self.slice_axis, *rest]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -43,11 +61,16 @@ class SliceGrid:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SliceGrid:
         """The grid that `to_dict` described."""
-        spacing = values["spacing"]
+        spacing, thick = values["spacing"], values.get("thick")
+        directions = values.get("directions")  # packs of version 0.1 have none
+        if directions is not None:
+            directions = tuple((float(r), float(a), float(s)) for r, a, s in directions)
         return cls(
             slice_axis=int(values["slice_axis"]),
             spacing=None if spacing is None else float(spacing),
             spatial_size=int(values["spatial_size"]),
+            directions=directions,
+            thick=None if thick is None else int(thick),
         )
 
 
@@ -73,30 +96,99 @@ def choose_slice_grid(
     """
     if spatial_size < 8:
         raise DataError(f"spatial_size: expected at least 8 pixels, got {spatial_size}.")
-    order = _stored_axes(volume)
-    shape = [volume.shape[axis] for axis in order]
-    spacing = [volume.spacing[axis] for axis in order]
+    anatomical = StorageOrder.nearest(volume, np.eye(3))
+    shape = [volume.shape[axis] for axis in anatomical.axes]
+    spacing = [volume.spacing[axis] for axis in anatomical.axes]
     axis = _axis_number(slice_axis)
     if axis is None:
         coarseness = [1.0 / voxels for voxels in shape] if ignore_spacing else spacing
         tied = [a for a in range(3) if coarseness[a] * _SAME_SPACING >= max(coarseness)]
         axis = tied[-1]
     extent = max(shape[a] * spacing[a] for a in range(3) if a != axis)
-    return SliceGrid(axis, None if ignore_spacing else extent / spatial_size, spatial_size)
+    grid = SliceGrid(axis, None if ignore_spacing else extent / spatial_size, spatial_size)
+    places = [axis, *(a for a in range(3) if a != axis)]
+    own = StorageOrder(
+        *(tuple(part[a] for a in places) for part in (anatomical.axes, anatomical.backwards))
+    )
+    frame, coarse = own.directions(volume), _coarse_axis(volume, ignore_spacing)
+    directions = None
+    if np.abs(frame - grid.frame).max() > _SAME_DIRECTION:
+        directions = tuple((float(r), float(a), float(s)) for r, a, s in frame.round(6) + 0.0)
+    thick = None if coarse is None else own.axes.index(coarse)
+    return replace(grid, directions=directions, thick=thick)
+
+
+def own_extent_grid(volume: Volume, grid: SliceGrid) -> SliceGrid:
+    """A grid on which slices lie as on another one, but this scan fills `spatial_size` pixels."""
+    if grid.spacing is None:
+        return grid
+    _, rows, columns = _order_on(volume, grid).axes
+    extent = max(volume.shape[axis] * volume.spacing[axis] for axis in (rows, columns))
+    return replace(grid, spacing=extent / grid.spatial_size)
+
+
+@dataclass(frozen=True)
+class StorageOrder:
+    """One of the 48 ways to read a stored volume as slices, rows and columns.
+
+    Attributes:
+        axes: stored axis of slices, of rows and of columns.
+        backwards: which of them run against the storage order.
+    """
+
+    axes: tuple[int, int, int]
+    backwards: tuple[bool, bool, bool]
+
+    @classmethod
+    def nearest(
+        cls, volume: Volume, frame: np.ndarray, kept: tuple[int, int] | None = None
+    ) -> StorageOrder:
+        """The order that turns least away from a frame: largest trace of the product.
+
+        Args:
+            volume: the scan.
+            frame: (3, 3), wanted directions of slices, rows and columns, one a row.
+            kept: a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
+        """
+        cosines = frame @ _stored_directions(volume)  # (3 places, 3 stored axes)
+        orders = []
+        for axes in itertools.permutations(range(3)):
+            if kept is None or axes[kept[0]] == kept[1]:
+                first, second, third = (bool(cosines[p, axis] < 0) for p, axis in enumerate(axes))
+                orders.append(cls(axes, (first, second, third)))
+
+        def nearness(order: StorageOrder) -> tuple[float, ...]:
+            # rounded, and with the directions where two orders are equally good, as at 45 degrees:
+            # the same is taken on every machine and whatever the storage
+            directions = order.directions(volume).round(6) + 0.0
+            return float(np.sum(directions * frame).round(6)), *directions.ravel().tolist()
+
+        return max(orders, key=nearness)
+
+    def directions(self, volume: Volume) -> np.ndarray:
+        """Unit vectors (3, 3) along slices, rows and columns, one a row."""
+        signs = np.where(self.backwards, -1.0, 1.0)
+        return _stored_directions(volume).T[list(self.axes)] * signs[:, None]
 
 
 class SliceView:
-    """A volume as a stack of slices in right-anterior-superior order.
+    """A volume as a stack of slices that lie like those of the grid.
 
-    Slices follow each other from left to right, posterior to anterior or inferior to superior; in
-    a slice the rows run along the first of the two remaining axes of R, A, S and the columns along
-    the second, both ascending, whatever the storage order. Voxels are only reordered, so the way
-    back is exact; `slices`, `labels` and `to_native_logits` resize in plane, never across slices.
-    An oblique volume is taken along its own axes, those nearest to R, A, S.
+    Without directions of its own a grid lies in the body: slices follow each other from left to
+    right, posterior to anterior or inferior to superior; in a slice the rows run along the first of
+    the two remaining axes of R, A, S and the columns along the second, both ascending, whatever the
+    storage order. An oblique grid turns all of this with it, and a scan is read in the order of its
+    own axes that turns least away from it. Thick slices stay slices: a heart's short axis lies near
+    45 degrees, where the nearest anatomical axis of one patient is not that of the next. Voxels are
+    only reordered, so the way back is exact; `slices`, `labels` and `to_native_logits` resize in
+    plane, never across slices.
 
     Args:
         volume: image or label; read slab by slab.
-        grid: slice axis and working resolution.
+        grid: how slices lie, and the working resolution.
+
+    Attributes:
+        tilt: degrees between the direction in which slices follow each other here and on the grid.
 
     Raises:
         DataError: the header's spacing gives slices of absurd size on this grid.
@@ -105,15 +197,19 @@ class SliceView:
     def __init__(self, volume: Volume, grid: SliceGrid) -> None:
         self.volume = volume
         self.grid = grid
-        orientation = nibabel.io_orientation(volume.affine)  # (3, 2): RAS axis, direction
-        stored = _stored_axes(volume)
-        rows, columns = (axis for axis in range(3) if axis != grid.slice_axis)
+        order = _order_on(volume, grid)
         # stored axis of slices, rows, columns, and which of them run backwards
-        self._order = (stored[grid.slice_axis], stored[rows], stored[columns])
-        self._backwards = tuple(bool(orientation[axis, 1] < 0) for axis in self._order)
+        self._order, self._backwards = order.axes, order.backwards
+        cosine = float(order.directions(volume)[0] @ grid.frame[0])
+        self.tilt = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
         self.depth = volume.shape[self._order[0]]
         self.native_size = (volume.shape[self._order[1]], volume.shape[self._order[2]])
         self.working_size = self._working_size()
+
+    @property
+    def slice_axis(self) -> int:
+        """The anatomical axis nearest to that of the slices, see `SliceGrid`."""
+        return StorageOrder.nearest(self.volume, np.eye(3)).axes.index(self._order[0])
 
     @property
     def native_spacing(self) -> tuple[float, float, float]:
@@ -249,9 +345,30 @@ def _direction(backwards: bool) -> slice:
     return slice(None, None, -1 if backwards else 1)
 
 
-def _stored_axes(volume: Volume) -> list[int]:
-    """For each of the axes R, A, S the stored axis nearest to it."""
-    return [int(axis) for axis in np.argsort(nibabel.io_orientation(volume.affine)[:, 0])]
+def _stored_directions(volume: Volume) -> np.ndarray:
+    """Unit vectors (right, anterior, superior) along the stored axes, one a column."""
+    return volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+
+
+def _coarse_axis(volume: Volume, ignore_spacing: bool) -> int | None:
+    """The stored axis along which a thick-sliced scan was acquired; None: near-isotropic."""
+    coarseness = [1 / voxels for voxels in volume.shape] if ignore_spacing else volume.spacing
+    _, second, largest = sorted(coarseness)
+    return int(np.argmax(coarseness)) if largest > _THICK * second else None
+
+
+def _order_on(volume: Volume, grid: SliceGrid) -> StorageOrder:
+    """How a scan is read on a grid."""
+    coarse = _coarse_axis(volume, grid.spacing is None)
+    if coarse is None:
+        return StorageOrder.nearest(volume, grid.frame)
+    own = StorageOrder.nearest(volume, grid.frame, (grid.thick or 0, coarse))
+    if grid.thick is None:
+        # a near-isotropic support has no slices of its own: beyond this angle its plane is followed
+        across = abs(float(own.directions(volume)[0] @ grid.frame[0]))
+        if across < math.cos(math.radians(TILTED)):
+            return StorageOrder.nearest(volume, grid.frame)
+    return own
 
 
 def _axis_number(slice_axis: str | int) -> int | None:

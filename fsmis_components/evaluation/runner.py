@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
+from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.volumes import save_mask
 from fsmis_components.evaluation.labelled_slices import with_labelled_slices
 from fsmis_components.evaluation.provenance import case_hash, code_hash, surroundings
@@ -258,5 +258,5 @@ def _score_case(
         masks,
         seconds=time.perf_counter() - start,
         fingerprint=fingerprint,
-        slice_axis=grid.slice_axis,
+        slice_axis=SliceView(query.image, grid).slice_axis,
     )

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from volume_samples import ORIENTATIONS, organ_label, ras_affine, stored_as
 
 from fsmis_components.data.cases import find_cases
@@ -83,6 +84,70 @@ def test_oblique_axes_are_the_nearest():
         np.testing.assert_array_equal(view.restack(view.native_labels()), volume.data)
 
 
+def turned(volume: Volume, axis: int, degrees: float) -> Volume:
+    """The same voxels with a header that is turned about an anatomical axis."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_rotvec(np.eye(3)[axis] * degrees, degrees=True).as_matrix()
+    return Volume(volume.data, turn @ volume.affine)
+
+
+@pytest.mark.parametrize("degrees", [-80, -46, 30, 45, 60])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_scans_of_an_oblique_plane_are_cut_as_they_were_acquired(axis, degrees):
+    plain = numbered((6, 5, 4))
+    support = turned(plain, axis, degrees)
+    grid = choose_slice_grid(support, spatial_size=16)
+    expected = SliceView(support, grid).native_labels()
+    assert len(expected) == 4  # the thick axis is that of the slices
+    for axes in ORIENTATIONS[::5]:
+        # stored otherwise, and tilted some more: the next patient's heart
+        query = turned(stored_as(support, axes), (axis + 1) % 3, 25)
+        view = SliceView(query, grid)
+        np.testing.assert_array_equal(view.native_labels(), expected)
+        np.testing.assert_array_equal(view.restack(expected), query.data)
+        assert choose_slice_grid(stored_as(support, axes), spatial_size=16) == grid
+
+
+@pytest.mark.parametrize("degrees", [40, 60, 85])
+def test_thick_slices_stay_slices_however_they_are_tilted(degrees):
+    plain = numbered((6, 5, 4))
+    grid = choose_slice_grid(plain, spatial_size=16)
+    for axis in (0, 1):
+        view = SliceView(turned(plain, axis, degrees), grid)
+        np.testing.assert_array_equal(view.native_labels(), np.moveaxis(plain.data, 2, 0))
+        assert view.tilt == pytest.approx(degrees, abs=1e-3)
+
+
+def test_a_near_isotropic_scan_follows_the_plane_of_the_support():
+    data = np.arange(6 * 5 * 4).reshape(6, 5, 4)
+    thick = Volume(data, ras_affine((1, 5, 1)))
+    isotropic = Volume(data, ras_affine((1, 1.2, 1)))
+    grid = choose_slice_grid(thick, spatial_size=16)  # coronal
+    for axes in ("RAS", "SAR", "PIL"):
+        view = SliceView(stored_as(isotropic, axes), grid)
+        np.testing.assert_array_equal(view.native_labels(), np.moveaxis(data, 1, 0))
+    # and the other way round: its own plane, unless that lies across the support's
+    grid = choose_slice_grid(isotropic, spatial_size=16)
+    assert (grid.slice_axis, grid.thick) == (1, None)
+    tilted = SliceView(turned(Volume(data, ras_affine((1, 1, 5))), 0, 48), grid)
+    assert len(tilted.native_labels()) == 4 and tilted.tilt == pytest.approx(42, abs=1e-3)
+    across = SliceView(Volume(data, ras_affine((1, 1, 5))), grid)
+    assert len(across.native_labels()) == 5 and across.tilt == 0
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.6, 0.9])
+def test_sheared_and_left_handed_headers(angle):
+    plain = Volume(np.arange(6 * 5 * 4).reshape(6, 5, 4), ras_affine(angle=angle))
+    sheared = Volume(plain.data, plain.affine.copy())
+    sheared.affine[:3, 2] += 0.4 * sheared.affine[:3, 1] * 5  # a tilted gantry
+    for volume in (plain, sheared):
+        grid = choose_slice_grid(volume, spatial_size=16)
+        expected = SliceView(volume, grid).native_labels()
+        for axes in ("RAS", "LAS", "SPR", "AIL"):
+            view = SliceView(stored_as(volume, axes), grid)
+            np.testing.assert_array_equal(view.native_labels(), expected)
+
+
 @pytest.mark.parametrize(
     ("spacing", "axis"),
     [
@@ -115,7 +180,7 @@ def test_slice_axis_can_be_named(word, axis):
 def test_ignore_spacing():
     volume = Volume(np.zeros((20, 40, 10)), ras_affine((9, 1, 1)))
     grid = choose_slice_grid(volume, spatial_size=32, ignore_spacing=True)
-    assert grid == SliceGrid(2, None, 32)
+    assert grid == SliceGrid(2, None, 32, thick=0)
     assert SliceView(volume, grid).working_size == (16, 32)
     other = Volume(np.zeros((60, 30, 10)), ras_affine((1, 1, 200)))
     assert SliceView(other, grid).working_size == (32, 16)
@@ -129,7 +194,8 @@ def test_query_takes_the_spacing_of_the_support():
 
 
 def test_grid_survives_json():
-    for grid in (SliceGrid(1, 1.25, 256), SliceGrid(0, None, 128)):
+    oblique = ((0.0, 0.6, 0.8), (1.0, 0.0, 0.0), (0.0, 0.8, -0.6))
+    for grid in (SliceGrid(1, 1.25, 256), SliceGrid(0, None, 128, oblique, 0)):
         assert SliceGrid.from_dict(json.loads(json.dumps(grid.to_dict()))) == grid
 
 

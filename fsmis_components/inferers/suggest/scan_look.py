@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
+from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid, own_extent_grid
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import Volume
 from fsmis_components.support.encode import encode_scan, frozen
@@ -93,14 +93,7 @@ class LookRule:
 
     def grid_of(self, volume: Volume) -> SliceGrid:
         """The grid of a scan."""
-        if not self.own_extent:
-            return self.grid
-        return choose_slice_grid(
-            volume,
-            spatial_size=self.grid.spatial_size,
-            slice_axis=self.grid.slice_axis,
-            ignore_spacing=self.grid.spacing is None,
-        )
+        return own_extent_grid(volume, self.grid) if self.own_extent else self.grid
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -55,5 +55,6 @@ def case_trust(
         extent_ratio=max(view.working_size) / view.grid.spatial_size,
         expected_dice=sum(expected) / len(expected),
         depth=view.depth,
+        tilt=view.tilt,
     )
     return CaseTrust(expected, out_of_support(like))

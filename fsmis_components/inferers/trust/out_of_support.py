@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fsmis_components.data.geometry import TILTED
+
 _LARGEST_RATIO = 2.0  # of the extents of slices; scans of one kind differ by less
 # along the best line through z: scans of other kinds reach 0.14, those of the same kind start at
 # 0.18, save with short supports (the heart, ten slices alike), where a third lies below
@@ -25,6 +27,7 @@ class Likeness:
         extent_ratio: larger side of its slices over the support's.
         expected_dice: mean over the structures, in [0, 1].
         depth: slices of the scan itself.
+        tilt: degrees between its slices and the support's, as headers tell.
     """
 
     similarity: float
@@ -34,6 +37,7 @@ class Likeness:
     extent_ratio: float
     expected_dice: float
     depth: int
+    tilt: float = 0.0
 
 
 def out_of_support(like: Likeness) -> str:
@@ -49,6 +53,11 @@ def out_of_support(like: Likeness) -> str:
         return (
             f"The slices are {like.extent_ratio:.2g} times as large as the support's: another body "
             "part, or a wrong spacing in a header; check the mask."
+        )
+    if like.tilt > TILTED:
+        return (
+            f"The slices are tilted by {like.tilt:.0f} degrees against the support's, so they show "
+            "other sections of the body; check the mask, or label a scan that was cut alike."
         )
     if like.depth == 1:  # any direction through z fits it
         return (
