@@ -70,7 +70,7 @@ def check_path(name: str, value: object) -> None:
 def _typed(name: str, value: object) -> str:
     """What was typed for a knob where Fire made something else of it; "" where it did not."""
     words = sys.argv[1:]
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words[1:], ""], strict=False):
         knob, equals, text = word.partition("=")
         if not knob.startswith("-") or knob.lstrip("-").replace("-", "_") != name:
             continue

@@ -13,6 +13,7 @@ from typing import Any
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.records import FIGURES, CaseRecord, Row, SliceCounts
 
 _DECIMALS = 4
@@ -128,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: the file is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error}); delete it to have it anew.") from error
     if not isinstance(content, dict):

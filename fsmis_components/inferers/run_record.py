@@ -14,6 +14,7 @@ from fsmis_components.data.cases import Case
 from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.support.corrections import MASKS, RECORD
 
 DONE = "done"
@@ -176,7 +177,7 @@ class RunRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            record = json.loads((self.output_dir / RECORD).read_text(encoding="utf-8"))
+            record = parse_json((self.output_dir / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}  # no earlier run that could be taken up
         complete = isinstance(record, dict) and {"run_hash", "cases", "rows"} <= set(record)

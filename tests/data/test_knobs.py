@@ -63,3 +63,10 @@ def test_paths_lists_of_paths_and_knobs_that_are_not_set() -> None:
 def test_a_switch_that_is_neither_on_nor_off(value: object) -> None:
     with pytest.raises(SystemExit, match="--uncertainty: expected True or False"):
         check_knobs({}, {"clean_up": True, "self_test": 0, "uncertainty": value})
+
+
+def test_a_process_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["python"])
+    check_knobs({"dataset_dir": "scans"})
+    monkeypatch.setattr(sys, "argv", [])
+    check_knobs({"dataset_dir": "scans"})
