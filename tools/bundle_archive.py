@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import stat
+import unicodedata
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 # a bundle of the model zoo has some ten files and up to some gigabytes of weights, which hardly
@@ -13,6 +15,8 @@ MOST_FILES = 10_000
 MOST_BYTES = 20e9
 LARGEST_RATIO = 100  # unpacked to packed, above RATIO_MATTERS
 RATIO_MATTERS = 100e6
+# what zipfile raises for damaged archives
+_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
 
 
 class ArchiveError(Exception):
@@ -24,7 +28,7 @@ def check_archive(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except _DAMAGED as error:
         return [f"{path.name} is not a readable zip archive ({error}): download or pack it again"]
     problems = [problem for member in members if (problem := _unsafe(member))]
     if problems:
@@ -45,7 +49,7 @@ def unpack(path: Path, folder: Path) -> Path:
             if size > free:
                 raise ArchiveError(f"needs {size / 1e6:.0f} MB, {free / 1e6:.0f} are free")
             archive.extractall(folder)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise ArchiveError(f"cannot be unpacked ({error}): download or pack it again") from error
     [root] = folder.iterdir()
     return root
@@ -62,6 +66,8 @@ def _unsafe(member: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return f"{name!r} is a link or a special file: such an archive is not unpacked"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"{name!r} is packed by a method of its own: pack it as zip programs do"
     if member.flag_bits & 1:
         return f"{name!r} is encrypted: pack it without a password"
     return ""
@@ -80,11 +86,12 @@ def _too_large(members: list[zipfile.ZipInfo], path: Path) -> list[str]:
 
 
 def _not_one_folder(members: list[zipfile.ZipInfo]) -> list[str]:
-    files = [m.orig_filename for m in members if not m.is_dir()]
-    twice = len(files) - len({name.casefold() for name in files})
-    if twice:
-        return [f"{twice} files have a name that occurs twice: pack it again"]
-    folders = {PurePosixPath(name).parts[0] for name in files}
-    if len(folders) != 1 or any(len(PurePosixPath(name).parts) < 2 for name in files):
+    files = [PurePosixPath(m.orig_filename) for m in members if not m.is_dir()]
+    # one file on a disk that does not tell capitals, or ways to write an accent, apart
+    names = {unicodedata.normalize("NFC", str(path)).casefold() for path in files}
+    if len(names) < len(files):
+        return [f"{len(files) - len(names)} files have a name that occurs twice: pack it again"]
+    folders = {PurePosixPath(m.orig_filename).parts[0] for m in members}
+    if len(folders) != 1 or not files or any(len(path.parts) < 2 for path in files):
         return [f"it holds {sorted(folders)} at its top, MONAI expects one folder: pack that one"]
     return []

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
 
 import bundle_advice
 import bundle_files
@@ -73,8 +70,16 @@ CHECKS = (
 
 
 def verify(root: Path, say: Say = print, static: bool = False) -> bool:
-    """Run every check on the bundle at ``root``, say each result, return whether all passed."""
+    """Run every check on the bundle at ``root``, say each result, return whether all passed.
+
+    Configs that cannot be read are all that is said: no check, and no part of MONAI, gets them.
+    """
     bundle = Bundle(root.resolve())
+    unreadable = bundle_files.check_readable(bundle)
+    for problem in unreadable:
+        tell(say, "configs", problem)
+    if unreadable:
+        return False
     ours = bundle.is_ours
     passed = True
     for check in CHECKS:
@@ -104,10 +109,6 @@ def _run_quietly(check: Callable[[Bundle], list[str]], bundle: Bundle) -> list[s
             return check(bundle)
         except FileNotFoundError as error:
             return [f"{error.filename} is missing: add it"]
-        except json.JSONDecodeError as error:
-            return [f"a config is not JSON ({error}): mend it"]
-        except yaml.YAMLError as error:
-            return [f"a config is not YAML ({' '.join(str(error).split())}): mend it"]
         except KeyError as error:
             return [f"the config or key {error} is missing: add it"]
         except (ValueError, TypeError, AttributeError) as error:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from config_text import read_text
+
 PACKAGE = "fsmis_components"
 NOTE = "note: "  # begins what is worth knowing and no fault
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -65,7 +67,7 @@ class Bundle:
     def large_files(self) -> list[dict[str, Any]]:
         """Return the entries of ``large_files.yml``: files that are downloaded later."""
         path = next(iter(sorted(self.root.glob("large_files.y*ml"))), None)
-        content = yaml.safe_load(path.read_text()) if path is not None else None
+        content = read_text(path) if path is not None else None
         entries = content.get("large_files") if isinstance(content, dict) else None
         return [entry for entry in entries or [] if isinstance(entry, dict)]
 
@@ -74,15 +76,31 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return the content of a config in JSON or YAML.
 
     Raises:
-        ValueError: it is no mapping.
+        ValueError: it is no mapping, or out of bounds.
         json.JSONDecodeError: it is not JSON.
         yaml.YAMLError: it is not YAML.
     """
-    text = path.read_text()
-    content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    content = read_text(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds a {type(content).__name__}, not keys and values")
     return content
+
+
+def check_readable(bundle: Bundle) -> list[str]:
+    """Every config can be read and is none that a reader would choke on; asked before all else."""
+    problems = []
+    configs = [p for p in (bundle.root / "configs").glob("*") if p.suffix in SUFFIXES]
+    for path in [*sorted(configs), *sorted(bundle.root.glob("large_files.y*ml"))]:
+        name = path.relative_to(bundle.root)
+        try:
+            read_config(path)
+        except json.JSONDecodeError as error:
+            problems.append(f"{name} is not JSON ({error}): mend it")
+        except yaml.YAMLError as error:
+            problems.append(f"{name} is not YAML ({' '.join(str(error).split())}): mend it")
+        except (ValueError, OSError) as error:
+            problems.append(f"{name} cannot be read ({error}): mend it")
+    return problems
 
 
 def check_files(bundle: Bundle) -> list[str]:

@@ -38,6 +38,13 @@ class SetupError(Exception):
     """The set-up cannot go on; the message is one sentence that says what to do."""
 
 
+def answer_help(text: str | None) -> None:
+    """End the command with a tool's own text where ``--help`` is asked for: nothing is set up."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print((text or "").strip())
+        sys.exit(0)
+
+
 def prepare(
     extra: str = "",
     folder: Path = FOLDER,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from environment import REPOSITORY, SetupError, prepare  # first: refuses an old Python
+from environment import REPOSITORY, SetupError, answer_help, prepare  # first: refuses an old Python
 
 FOLDER = REPOSITORY / ".venv-label"
 REQUIREMENTS = REPOSITORY / "tools" / "label_requirements.txt"
@@ -67,6 +67,7 @@ def _import_problem(python: Path) -> str:
 
 def main() -> int:
     """Make the environment and print its Python."""
+    answer_help(__doc__)
     try:
         print(prepare_label())
     except SetupError as error:

@@ -8,7 +8,6 @@ bundle has one. Nothing is trained or downloaded, and no weights are needed.
 """
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.part_costs import REST, PartCost, network_cost
 from fsmis_components.evaluation.pipe_table import pipe_table
 
@@ -152,7 +152,7 @@ def build_network(root: Path, overlay: Path | None) -> nn.Module:
                 "one of its overlays."
             )
         try:
-            json.loads(path.read_text(encoding="utf-8"))
+            parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataError(f"{path}: not JSON ({error}); repair it.") from error
     parser = ConfigParser()

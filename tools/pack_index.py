@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.json_text import parse_json
 
 INDEX = "index.json"
 FORMAT = 1
@@ -91,8 +92,8 @@ def update_index(folder: Path, new: dict[str, Any]) -> Path:
     bundles = []
     if path.exists():
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            content = parse_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise ValueError(f"{path} is no index of bundles ({error})") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{path} is no index of bundles")

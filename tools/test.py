@@ -8,7 +8,13 @@ Needs Python 3.11 or newer and nothing else.
 import sys
 import time
 
-from environment import REPOSITORY, SetupError, prepare, run  # first: refuses an old Python
+from environment import (
+    REPOSITORY,
+    SetupError,
+    answer_help,
+    prepare,
+    run,
+)  # first: refuses an old Python
 
 
 def steps(arguments: list[str]) -> list[tuple[str, list[str]]]:
@@ -29,6 +35,7 @@ def steps(arguments: list[str]) -> list[tuple[str, list[str]]]:
 
 def main() -> int:
     """Return 0 if every step passed."""
+    answer_help(__doc__)
     try:
         python = prepare("dev")
     except SetupError as error:

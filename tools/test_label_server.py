@@ -9,7 +9,7 @@ MONAI Label gets an environment of its own, ``.venv-label`` (see ``label_environ
 import sys
 import time
 
-from environment import SetupError, run  # first: refuses an old Python
+from environment import SetupError, answer_help, run  # first: refuses an old Python
 from label_environment import prepare_label
 
 WORKERS = ["-n", "2", "--dist", "loadfile"]  # every file starts servers of its own
@@ -17,6 +17,7 @@ WORKERS = ["-n", "2", "--dist", "loadfile"]  # every file starts servers of its 
 
 def main() -> int:
     """Return pytest's exit status."""
+    answer_help(__doc__)
     start = time.monotonic()
     try:
         python = prepare_label()

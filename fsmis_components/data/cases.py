@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from fsmis_components.data.dicom import is_dicom_series
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
 
 Labels = Literal["required", "optional", "never"]
@@ -190,7 +190,7 @@ def _case(image: Path, label: Path | None) -> Case:
 def _read_datalist(path: Path) -> dict[str, Any] | None:
     """The content of a datalist; None for a `dataset.json` that lists no files (nnU-Net's)."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable JSON file ({error}); repair it.") from error
     lists = isinstance(content, dict) and any(

@@ -17,6 +17,7 @@ from fsmis_components.data.cases import Case, Section, find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.intensity import Normalisation, resolve_modality
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name, write_nifti
 from fsmis_components.data.stored_array import quantile, slabs
 from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask
@@ -166,7 +167,7 @@ def _open_record(output: Path, settings: dict[str, Any], source: Path) -> dict[s
         _write_record(path, record)
         return record
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         earlier = {key: value for key, value in record.items() if key != "cases"}
         complete = isinstance(record["cases"], dict)
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:

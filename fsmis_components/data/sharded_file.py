@@ -14,6 +14,7 @@ import torch
 
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 
 FORMAT = 1
 SHARD_BYTES = 15 * 2**20
@@ -103,7 +104,7 @@ def _remove_others(folder: Path, kept: set[str]) -> None:
 
 def _read_index(folder: Path) -> dict[str, Any]:
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = parse_json((folder / _INDEX).read_text(encoding="utf-8"))
         complete = index["format"] == FORMAT and all(
             # a name of our own making cannot lead out of the folder
             _PART.fullmatch(part["name"]) and {"bytes", "sha256"} <= set(part)

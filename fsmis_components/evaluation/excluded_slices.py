@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import Case
+from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.exclusion import excluded, shown_structures
 from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.volumes import load_image
@@ -84,9 +83,5 @@ def excluded_slices(
 
 def write_excluded_slices(path: str | Path, found: ExcludedSlices) -> Path:
     """Write a line per slice: case, index, label values joined by "+"; whole or not at all."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["case", "slice", "shown"])
-    for entry in found.dropped:
-        writer.writerow([entry.case, entry.index, "+".join(map(str, entry.shown))])
-    return atomic_write_text(Path(path), lines.getvalue())
+    lines = [[entry.case, entry.index, "+".join(map(str, entry.shown))] for entry in found.dropped]
+    return atomic_write_text(Path(path), csv_table([["case", "slice", "shown"], *lines]))

@@ -17,6 +17,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.exclusion import RULES
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.folds import FoldSplit, fold_split
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.excluded_slices import excluded_slices, write_excluded_slices
 from fsmis_components.evaluation.subjects.base import Group
 from fsmis_components.evaluation.subjects.bundle import fold_folder
@@ -305,7 +306,7 @@ def _open_folder(output: Path, description: Mapping[str, Any]) -> None:
             ) from error
         return
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = parse_json(path.read_text(encoding="utf-8"))
         changed = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); choose another --output_dir.") from error

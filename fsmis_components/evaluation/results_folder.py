@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -13,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.records import FIGURES, CaseRecord, Row, SliceCounts
 
 _DECIMALS = 4
@@ -111,16 +111,14 @@ def read_records(root: Path) -> list[CaseRecord]:
 
 def write_rows(rows: Sequence[Row], path: str | Path) -> Path:
     """Write rows as CSV, an undefined figure as an empty field."""
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, [entry.name for entry in fields(Row)], lineterminator="\n")
-    writer.writeheader()
+    lines: list[list[object]] = [[entry.name for entry in fields(Row)]]
     for row in rows:
         line = asdict(row)
         for figure in FIGURES:
             value = line[figure]
             line[figure] = f"{value:.{_DECIMALS}f}" if math.isfinite(value) else ""
-        writer.writerow(line)
-    atomic_write_text(Path(path), lines.getvalue())
+        lines.append(list(line.values()))
+    atomic_write_text(Path(path), csv_table(lines))
     return Path(path)
 
 
@@ -131,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: the file is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error}); delete it to have it anew.") from error
     if not isinstance(content, dict):

@@ -12,6 +12,7 @@ from typing import Any
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.sharded_file import has_sharded, load_sharded
 from fsmis_components.evaluation.provenance import code_hash, surroundings
 
@@ -120,7 +121,7 @@ def finished_facts(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(path.read_text(encoding="utf-8"))
         expected, _ = str(facts["sha256"]), float(facts["seconds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); delete it to finish the fold anew.") from error

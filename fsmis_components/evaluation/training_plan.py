@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 
 # the training of folds gives these itself
 _GIVEN = (
@@ -120,7 +120,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
         DataError: there is none; it ends with the advice.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {advice}.") from error
     except ValueError as error:

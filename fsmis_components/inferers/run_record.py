@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +11,10 @@ from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
+from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.support.corrections import MASKS, RECORD
 
 DONE = "done"
@@ -143,15 +143,13 @@ class RunRecord:
         Raises:
             DataError: they cannot be written.
         """
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
         figures = [f"{column}_ml" for column in self.columns]
         figures += [f"{column}_expected_dice" for column in self.columns]
-        writer.writerow(["case", "status", "seconds", *figures, "warning", "message"])
+        lines = [["case", "status", "seconds", *figures, "warning", "message"]]
         for row in self.rows.values():
             figures = [*_texts(row.volumes, self.columns), *_texts(row.expected_dice, self.columns)]
             seconds = f"{row.seconds:.2f}"
-            writer.writerow([row.case, row.status, seconds, *figures, row.warning, row.message])
+            lines.append([row.case, row.status, seconds, *figures, row.warning, row.message])
         record = {
             "run_hash": self.run_hash,
             "settings": self.settings,
@@ -160,7 +158,7 @@ class RunRecord:
             "rows": {name: vars(row) for name, row in self.rows.items()},
         }
         try:
-            atomic_write_text(self.output_dir / "cases.csv", lines.getvalue())
+            atomic_write_text(self.output_dir / "cases.csv", csv_table(lines))
             atomic_write_text(self.output_dir / RECORD, json.dumps(record, indent=2) + "\n")
         except OSError as error:
             raise DataError(
@@ -179,7 +177,7 @@ class RunRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            record = json.loads((self.output_dir / RECORD).read_text(encoding="utf-8"))
+            record = parse_json((self.output_dir / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}  # no earlier run that could be taken up
         complete = isinstance(record, dict) and {"run_hash", "cases", "rows"} <= set(record)

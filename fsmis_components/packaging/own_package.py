@@ -15,6 +15,7 @@ from types import ModuleType
 
 import fsmis_components
 from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.knobs import check_path
 from fsmis_components.packaging.stamp import PackageStamp, content_hash
 
 _SHOWN = 12  # digits of a hash in a message
@@ -29,8 +30,10 @@ def own_package(bundle_root: str | Path, modules: Iterable[str] = ()) -> ModuleT
         modules: parts of the package that expressions use, such as "data.weights"; imported.
 
     Raises:
-        SystemExit: the bundle was packed with another content of the package.
+        SystemExit: `bundle_root` is no path, or the bundle was packed with another content of the
+            package.
     """
+    check_path("bundle_root", bundle_root)
     require_own_package(Path(bundle_root))
     for name in modules:
         importlib.import_module(f"{fsmis_components.__name__}.{name}")

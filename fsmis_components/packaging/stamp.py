@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 
 # lies in the copy of the package that a packed bundle carries; the repository has none
 STAMP = "packed.json"
@@ -40,7 +41,7 @@ class PackageStamp:
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             return cls(**{name: str(content[name]) for name in cls.__dataclass_fields__})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
 from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.support.support_set import SupportScan
@@ -109,7 +109,7 @@ def _as_written(folder: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     try:
-        record: Any = json.loads(path.read_text(encoding="utf-8"))
+        record: Any = parse_json(path.read_text(encoding="utf-8"))
         return {str(stem): str(digest) for stem, digest in record[MASKS].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

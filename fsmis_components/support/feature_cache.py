@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.json_text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class FeatureCache:
             path = _batch_file(self.folder / key, start, stop)
             try:
                 with safe_open(str(path), framework="pt") as file:
-                    facts = json.loads((file.metadata() or {})[_METADATA_KEY])
+                    facts = parse_json((file.metadata() or {})[_METADATA_KEY])
                     entries = {name: file.get_tensor(name) for name in facts["tensors"]}
             except (SafetensorError, OSError, ValueError, KeyError) as error:
                 raise _damaged(path.parent) from error
@@ -159,7 +160,7 @@ def _batch_file(folder: Path, start: int, stop: int) -> Path:
 
 def _spans(folder: Path) -> list[tuple[int, int]]:
     try:
-        content = json.loads((folder / _COMPLETE).read_text(encoding="utf-8"))
+        content = parse_json((folder / _COMPLETE).read_text(encoding="utf-8"))
         return [(int(start), int(stop)) for start, stop in content]
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(folder) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
 from fsmis_components.support.labelled_volume import LabelledVolume, names_of
 from fsmis_components.support.support_set import label_names
@@ -68,7 +68,7 @@ def _record(folder: Path) -> Mapping[str, Any]:
     path = folder / _RECORD
     for _ in range(_ATTEMPTS):
         try:
-            objects = json.loads(path.read_text(encoding="utf-8")).get("objects")
+            objects = parse_json(path.read_text(encoding="utf-8")).get("objects")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError):

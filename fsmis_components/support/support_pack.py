@@ -19,6 +19,7 @@ from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.layers.support_state import SupportState, check_state
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.scan_profile import ScanProfile
@@ -109,7 +110,7 @@ class SupportPack:
             raise DataError(f"{path}: no such support pack; check --support_pack. {_rebuild(path)}")
         try:
             with safe_open(str(path), framework="pt") as file:
-                content = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+                content = parse_json((file.metadata() or {}).get(_METADATA_KEY, "null"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
             raise DataError(f"{path}: not a readable support pack. {_rebuild(path)}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from fsmis_components.data.cases import Case, find_cases, select_cases
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 
 # A qualitative palette that stays apart on grey images and for most colour-blind readers.
@@ -211,7 +211,7 @@ def label_names(folder: str | Path) -> dict[int, str]:
     path = Path(folder)
     path = path if path.suffix == ".json" else path / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # names are a courtesy: the finder reports a broken file where it matters
     labels = content.get("labels") if isinstance(content, dict) else None

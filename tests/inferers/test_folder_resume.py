@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -209,3 +210,27 @@ def test_a_full_disk_under_the_table_is_one_sentence(
     with pytest.raises(SystemExit) as raised:
         run(folder)
     assert "cases.csv and run.json could not be written (No space left" in str(raised.value.code)
+
+
+def test_names_that_a_spreadsheet_would_compute(folder: Path) -> None:
+    """They are shown as text, and masks, record and resume keep the names as they are."""
+    queries = folder / "q"
+    scans = dict(zip(ALL, ("=1+1", "@x", "-2"), strict=True))
+    for stem, name in scans.items():
+        (queries / f"{stem}.nii.gz").rename(queries / f"{name}.nii.gz")
+    names = {"labels": {"=cmd()": 1, "+b": 2}}
+    (folder / "s" / "dataset.json").write_text(json.dumps(names), encoding="utf-8")
+    run(folder)
+    rows = read_cases(folder / "o")
+    # a number is no formula
+    assert {row["case"]: row["status"] for row in rows} == {
+        "'=1+1": "done",
+        "'@x": "done",
+        "-2": "done",
+    }
+    assert {"'=cmd()_ml", "'+b_expected_dice"} <= rows[0].keys()
+    masks = [folder / "o" / f"{name}_seg.nii.gz" for name in scans.values()]
+    before = [mask.stat().st_mtime_ns for mask in masks]
+    run(folder)
+    assert [mask.stat().st_mtime_ns for mask in masks] == before
+    assert read_cases(folder / "o") == rows

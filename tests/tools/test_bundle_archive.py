@@ -35,7 +35,12 @@ def _archive(path: Path, *names: str, attributes: int = 0, data: bytes = b"text"
         (["toy\\..\\escaped"], "no relative path"),
         (["other/file"], "['other', 'toy'] at its top"),
         (["escaped"], "['escaped', 'toy'] at its top"),
+        (["other/"], "['other', 'toy'] at its top"),
         (["toy/license"], "occurs twice"),
+        (["toy/./LICENSE"], "occurs twice"),
+        (["toy//LICENSE"], "occurs twice"),
+        (["toy/\u00e9", "toy/e\u0301"], "occurs twice"),
+        (["toy/a\0b"], "no relative path"),
     ],
 )
 def test_a_wicked_archive_is_not_unpacked(names: list[str], said: str, tmp_path: Path):
@@ -52,6 +57,34 @@ def test_a_wicked_archive_is_not_unpacked(names: list[str], said: str, tmp_path:
 def test_links_and_special_files_are_refused(tmp_path: Path):
     path = _archive(tmp_path / "toy.zip", "toy/link", attributes=LINK, data=b"/etc/passwd")
     assert "'toy/link' is a link" in check_archive(path)[0]
+
+
+def test_only_the_usual_ways_to_pack_are_unpacked(tmp_path: Path):
+    path = tmp_path / "toy.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("toy/LICENSE", "text", zipfile.ZIP_LZMA)
+    assert "packed by a method of its own" in check_archive(path)[0]
+
+
+def test_an_archive_with_any_byte_changed_is_refused_in_words_or_whole(tmp_path: Path):
+    path = _archive(tmp_path / "toy.zip", "toy/\u00e9", data=b"a text that shrinks, shrinks " * 9)
+    whole = path.read_bytes()
+    outcomes = set()
+    for place in range(len(whole)):
+        for value in (whole[place] ^ 1, whole[place] ^ 128, 255):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            if check_archive(path):
+                outcomes.add("refused")
+                continue
+            folder = tmp_path / f"{place}_{value}"
+            folder.mkdir()
+            try:
+                unpack(path, folder)
+            except ArchiveError:
+                outcomes.add("damaged")
+            else:
+                outcomes.add("unpacked")
+    assert outcomes == {"refused", "damaged", "unpacked"}
 
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,19 @@ def test_old_python_is_refused_in_one_sentence(tool: str):
     )
     assert ended.returncode == 1
     assert "needs Python 3.11 or newer" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("tool", ["quickstart", "test", "test_label_server", "label_environment"])
+def test_help_answers_without_setting_anything_up(tool: str, tmp_path: Path):
+    tools = tmp_path / "tools"
+    shutil.copytree(REPOSITORY / "tools", tools, ignore=shutil.ignore_patterns("__pycache__"))
+    for asked in ("--help", "-h"):
+        ended = subprocess.run(
+            [sys.executable, "-B", str(tools / f"{tool}.py"), asked],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert f"tools/{tool}.py" in ended.stdout or f"{tool}.py [-h]" in ended.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["tools"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fsmis_components.data.csv_table import csv_table
 from fsmis_components.evaluation.ablation.folder import FinishedFold
 from fsmis_components.evaluation.records import ORACLE, UNDEFINED, WHOLE_VOLUME, CaseRecord
 from fsmis_components.evaluation.rules import RULES
@@ -86,17 +85,15 @@ def write_cases(table: Table, finished: Iterable[FinishedFold]) -> str:
         for name in ("ep1", "oracle", "wv")
         for figure in ("structures", "dice", "hd95_mm", "penalised")
     ]
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["variant", "seed", "fold", "case", "parameters", *titles])
+    lines: list[list[object]] = [["variant", "seed", "fold", "case", "parameters", *titles]]
     for fold in finished:
         for case in fold.cases:
             cells: list[object] = []
             for protocol in PROTOCOLS:
                 own = table.get((fold.variant, protocol), {})
                 cells += _mean_cells(own, fold, case)
-            writer.writerow([fold.variant, fold.seed, fold.fold, case, fold.parameters, *cells])
-    return lines.getvalue()
+            lines.append([fold.variant, fold.seed, fold.fold, case, fold.parameters, *cells])
+    return csv_table(lines)
 
 
 def _mean_cells(own: Mapping[Key, Figures | None], fold: FinishedFold, case: str) -> list[object]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Collection, Sequence
 from functools import reduce
 
+from fsmis_components.data.csv_table import csv_table
 from fsmis_components.evaluation.inference_benchmark.hooks import STAGES
 from fsmis_components.evaluation.inference_benchmark.measure import BundleCost, Stages
 from fsmis_components.evaluation.inference_benchmark.stage_clock import StageCost
@@ -30,18 +29,15 @@ def markdown_table(costs: Sequence[BundleCost]) -> str:
 
 def csv_text(costs: Sequence[BundleCost]) -> str:
     """A line per bundle, scan and stage."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["bundle", "scan", "stage", "seconds", "processor_seconds", "resident_mib", "gpu_mib"]
-    )
+    head = ["bundle", "scan", "stage", "seconds", "processor_seconds", "resident_mib", "gpu_mib"]
+    lines = [head]
     for cost in costs:
         for title, stages in [(BEFORE, cost.before), *cost.scans]:
             for stage, own in stages.items():
                 times = [f"{own.seconds:.4f}", f"{own.processor_seconds:.4f}"]
                 sizes = [f"{own.resident_mib:.1f}", f"{own.gpu_mib:.1f}"]
-                writer.writerow([cost.bundle, title, stage, *times, *sizes])
-    return text.getvalue()
+                lines.append([cost.bundle, title, stage, *times, *sizes])
+    return csv_table(lines)
 
 
 def _section(cost: BundleCost) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 
 from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.provenance import surroundings
@@ -150,11 +149,8 @@ def _flat(row: Measured) -> dict[str, Any]:
 def _csv(rows: Sequence[Measured]) -> str:
     if not rows:
         return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(_flat(rows[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_flat(row) for row in rows)
-    return text.getvalue()
+    lines = [_flat(row) for row in rows]
+    return csv_table([list(lines[0]), *(list(line.values()) for line in lines)])
 
 
 def _json(facts: Mapping[str, Any], rows: Sequence[Measured]) -> str:

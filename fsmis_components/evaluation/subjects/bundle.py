@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.weights import fill_network
 from fsmis_components.evaluation.subjects.base import Group, group_suffix
 from fsmis_components.evaluation.subjects.network import NetworkSubject
@@ -136,7 +136,7 @@ def _read_training(folder: Path, bundle: str) -> tuple[str, list[Group]]:
     """Setting and groups of a folder that `benchmark.py train` filled."""
     path = folder / "training.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         setting = str(content["setting"])
         groups = [None if group is None else tuple(map(int, group)) for group in content["groups"]]
         trained = str(content["bundle"])

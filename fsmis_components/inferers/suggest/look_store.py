@@ -14,6 +14,7 @@ import fsmis_components
 from fsmis_components.data.atomic import atomic_write, remove_unfinished
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.inferers.run_record import fingerprint
 from fsmis_components.inferers.suggest.scan_look import LookRule, ScanLook
 from fsmis_components.support.support_pack import network_settings, weights_hash
@@ -61,7 +62,7 @@ class LookStore:
         path = self._path(image)
         try:
             with safe_open(str(path), framework="pt") as file:
-                content = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+                content = parse_json((file.metadata() or {}).get(_METADATA_KEY, "null"))
                 if not isinstance(content, dict) or content.get("made_of") != self._made_of(image):
                     return None
                 grid = SliceGrid.from_dict(content["grid"])

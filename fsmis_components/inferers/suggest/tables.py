@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from fsmis_components.data.csv_table import csv_table
 from fsmis_components.inferers.suggest.slices import SliceChoice
 from fsmis_components.inferers.suggest.suggestion import RankedScan
 
@@ -42,14 +41,14 @@ def printed(ranked: Sequence[RankedScan], failures: Mapping[str, str]) -> str:
 
 def csv_text(ranked: Sequence[RankedScan]) -> str:
     """All scans, one a line; slices are numbered from 1, as in overlays."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["rank", "scan", "proposed", "gain", "similarity", "slices", "label_slices"])
+    lines: list[list[object]] = [
+        ["rank", "scan", "proposed", "gain", "similarity", "slices", "label_slices"]
+    ]
     for rank, scan in enumerate(ranked, start=1):
         wanted = "; ".join(f"{each.what}: {_numbers(each, first=1)}" for each in scan.slices)
         figures = [f"{scan.gain:.4f}", f"{scan.similarity:.4f}"]
-        writer.writerow([rank, scan.name, scan.chosen or "", *figures, scan.depth, wanted])
-    return lines.getvalue()
+        lines.append([rank, scan.name, scan.chosen or "", *figures, scan.depth, wanted])
+    return csv_table(lines)
 
 
 def json_text(

@@ -1,0 +1,57 @@
+"""Whether to compute in bfloat16: only where the processor computes with it, not where it copies.
+
+Without instructions for bfloat16 a processor converts each number there and back, and a training
+step takes several times as long as in float32. PyTorch calls bfloat16 supported there, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from fsmis_components.data.errors import DataError, exit_on_data_error
+
+logger = logging.getLogger(__name__)
+_CPUINFO = Path("/proc/cpuinfo")
+_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one of Arm
+# for systems that list no flags
+_TORCH = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+@exit_on_data_error
+def half_precision(amp: bool | str, device: torch.device | str) -> bool:
+    """Decide on bfloat16 autocast, for configs; a decision that is made here is logged.
+
+    Args:
+        amp: "auto", or True or False, also as text.
+        device: where the network computes.
+
+    Returns:
+        Whether to use it.
+
+    Raises:
+        SystemExit: `amp` is something else.
+    """
+    wanted = str(amp).lower()
+    if wanted in ("true", "1", "false", "0"):
+        return wanted in ("true", "1")
+    if wanted != "auto":
+        raise DataError(f"--amp: expected auto, True or False, got {amp!r}; write one of them.")
+    kind = torch.device(device).type
+    if kind == "cuda":
+        use = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        use = kind == "cpu" and native_bfloat16()
+    has = "has" if use else "has no"
+    logger.info("computing in %s: %s %s bfloat16", "bfloat16" if use else "float32", kind, has)
+    return use
+
+
+def native_bfloat16() -> bool:
+    """Whether this machine's processor has instructions for bfloat16."""
+    if _CPUINFO.exists():
+        words = _CPUINFO.read_text(encoding="utf-8", errors="replace").split()
+        return not _FLAGS.isdisjoint(words)
+    return any(getattr(torch.cpu, name, lambda: False)() for name in _TORCH)
