@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -9,10 +10,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
+# what file systems answer that cannot write a folder's entries to disk on demand
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write a file so that a reader, or an interruption, never meets half of it.
+    """Write a file so that a reader, an interruption or a power cut never leaves half of it.
 
     Args:
         path: the file; folders above it are made, an existing file is replaced.
@@ -30,7 +33,10 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
     unfinished = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name.lower()}")
     try:
         write(unfinished)
+        # else a power cut may leave the name without the content
+        sync_file(unfinished)
         os.replace(unfinished, path)
+        _sync_folder(path.parent)
     finally:
         # also after an interruption; nothing is left of it once it has its name
         unfinished.unlink(missing_ok=True)
@@ -56,4 +62,50 @@ def remove_unfinished(paths: Iterable[Path]) -> None:
 
 def atomic_write_text(path: Path, text: str) -> Path:
     """Write a text in UTF-8; arguments and errors as `atomic_write`."""
-    return atomic_write(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    return atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_bytes(path: Path, content: bytes | memoryview, private: bool = False) -> Path:
+    """Write bytes; arguments and errors as `atomic_write`.
+
+    What PyTorch and safetensors write comes as bytes too: their own writers turn the OSError of a
+    full disk into other errors.
+
+    Args:
+        path: the file.
+        content: all of it.
+        private: only the user may read it (mode 0600).
+    """
+
+    def write(unfinished: Path) -> None:
+        unfinished.touch(mode=0o600 if private else 0o666)
+        unfinished.write_bytes(content)
+
+    return atomic_write(path, write)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # Windows cannot open a folder; its rename is written through
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+def write_advice(error: OSError) -> str:
+    """What to do where a file could not be written, to end a sentence with."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space and give the same command again"
+    return "check that the folder can be written, or choose another --output_dir"

@@ -11,14 +11,15 @@ _BLOCK = 1 << 20  # bytes read at a time
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder (a DICOM series) by name.
+    """SHA-256 of a file, or of all files below a folder (a DICOM series) by name.
 
     Raises:
         DataError: there is no such file, or it cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        parts = (part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+        for part in sorted(parts):
             with part.open("rb") as file:
                 while block := file.read(_BLOCK):
                     digest.update(block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from fsmis_components.data.atomic import atomic_write
+from fsmis_components.data.atomic import atomic_write, write_advice
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
 
@@ -120,18 +121,30 @@ def has_position(image: nibabel.Nifti1Image) -> bool:
     return bool(coded) and not np.allclose(np.abs(np.asarray(image.affine)), np.eye(4), atol=1e-6)
 
 
-def write_nifti(image: nibabel.Nifti1Image, path: Path) -> Path:
+def write_nifti(
+    image: nibabel.Nifti1Image, path: Path, ready: Callable[[Path], object] | None = None
+) -> Path:
     """Write a file that appears only when it is complete; an existing one is replaced.
+
+    Args:
+        image: header and voxels.
+        path: the file.
+        ready: called with the complete file under its hidden name, before it gets its own.
 
     Raises:
         DataError: it cannot be written; what was there before is untouched.
     """
     if not is_nifti_name(path.name):
         raise ValueError(f"{path}: expected a name that ends in .nii.gz or .nii")
+
+    def write(unfinished: Path) -> None:
+        nibabel.save(image, unfinished)
+        if ready is not None:
+            ready(unfinished)
+
     try:
-        return atomic_write(path, lambda unfinished: nibabel.save(image, unfinished))
+        return atomic_write(path, write)
     except OSError as error:
         raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); free some space or name "
-            "another --output_dir."
+            f"{path}: could not be written ({error.strerror or error}); {write_advice(error)}."
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fsmis_components.data.atomic import atomic_write, atomic_write_text
+from fsmis_components.data.atomic import atomic_write_bytes, atomic_write_text, write_advice
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
 
@@ -53,7 +53,7 @@ def save_sharded(
         for number, start in enumerate(range(0, len(content), shard_bytes)):
             part = content[start : start + shard_bytes]
             name = f"part-{total[:12]}-{number:03d}"
-            _write(folder / name, part)
+            atomic_write_bytes(folder / name, part)
             parts.append(
                 {"name": name, "bytes": len(part), "sha256": hashlib.sha256(part).hexdigest()}
             )
@@ -62,8 +62,8 @@ def save_sharded(
         _remove_others(folder, {str(part["name"]) for part in parts})
     except OSError as error:
         raise DataError(
-            f"{folder}: the state cannot be written ({error.strerror or error}); free some space "
-            "or name another --output_dir."
+            f"{folder}: the state cannot be written ({error.strerror or error}); "
+            f"{write_advice(error)}."
         ) from error
     return folder
 
@@ -88,10 +88,6 @@ def load_sharded(folder: str | Path) -> dict[str, Any]:
         raise _damaged(folder, _INDEX, "its parts together are not the state that it names")
     content.seek(0)
     return torch.load(content, map_location="cpu", weights_only=True)
-
-
-def _write(path: Path, part: memoryview) -> None:
-    atomic_write(path, lambda unfinished: unfinished.write_bytes(part))
 
 
 def _remove_others(folder: Path, kept: set[str]) -> None:

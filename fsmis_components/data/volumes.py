@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,12 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
     return Volume(on_image_grid(data, stated, image.shape, image.affine, title), image.affine, path)
 
 
-def save_mask(path: str | Path, label: np.ndarray, like: str | Path | Volume) -> Path:
+def save_mask(
+    path: str | Path,
+    label: np.ndarray,
+    like: str | Path | Volume,
+    ready: Callable[[Path], object] | None = None,
+) -> Path:
     """Write a label map with the header of the scan it belongs to, whole or not at all.
 
     Args:
@@ -121,6 +127,7 @@ def save_mask(path: str | Path, label: np.ndarray, like: str | Path | Volume) ->
             smallest unsigned type that holds them.
         like: the scan. Its shape, affine, qform and sform codes, units and description are kept;
             header extensions are not, as they may hold patient data.
+        ready: called with the complete file under its hidden name, before it gets its own.
 
     Returns:
         The path.
@@ -135,7 +142,7 @@ def save_mask(path: str | Path, label: np.ndarray, like: str | Path | Volume) ->
     if label.min() < 0:
         raise ValueError(f"save_mask: expected values from 0 on, got {label.min()}")
     smallest = np.min_scalar_type(int(label.max()))
-    return write_nifti(_with_header_of(like, label.astype(smallest, copy=False)), Path(path))
+    return write_nifti(_with_header_of(like, label.astype(smallest, copy=False)), Path(path), ready)
 
 
 def save_shares(path: str | Path, steps: np.ndarray, like: str | Path | Volume) -> Path:

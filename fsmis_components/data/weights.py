@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fsmis_components.data.atomic import atomic_write_bytes
 from fsmis_components.data.errors import DataError, exit_on_data_error
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,17 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{path}: expected a state dict of tensors, got {type(state).__name__}.")
     return state
+
+
+def write_torch(content: Mapping[str, Any], path: Path) -> Path:
+    """Write tensors and plain values as PyTorch does, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written. PyTorch's own writer of files makes a RuntimeError of that.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return atomic_write_bytes(path, buffer.getbuffer())
 
 
 def differing_entries(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

@@ -14,11 +14,15 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from fsmis_components.data.atomic import atomic_write, atomic_write_text
+from fsmis_components.data.atomic import atomic_write_text, write_advice
 from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.one_writer import HeldLock, lock_folder
 from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
+from fsmis_components.data.weights import write_torch
 
 logger = logging.getLogger(__name__)
+
+_BEST = "model_best.json"
 
 
 class TrainingState:
@@ -40,13 +44,40 @@ class TrainingState:
         self.objects = objects
         self.settings = dict(settings)
         self.seconds = 0.0  # of the epochs that were saved, over all pieces of the training
+        self._lock: HeldLock | None = None
 
     def attach(self, engine: Engine) -> None:
         """Restore when the engine starts, save when an epoch is complete."""
         engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.COMPLETED, self.release)
+        engine.add_event_handler(Events.TERMINATE, self.release)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
+    def release(self) -> None:
+        """Let another training write into the folder; the end of the process does the same."""
+        if self._lock is not None:
+            self._lock.release()
+
+    @exit_on_data_error
+    def _fail(self, engine: Engine, error: BaseException) -> None:
+        self.release()
+        if not isinstance(error, OSError) or error.errno is None:
+            raise error
+        # pictures and curves are written by libraries that let it pass
+        raise DataError(
+            f"{error.filename or self.folder.parent}: the training stopped after epoch "
+            f"{engine.state.epoch - 1} ({error.strerror}); {write_advice(error)}."
+        ) from error
+
+    @exit_on_data_error
     def _begin(self, engine: Engine) -> None:
-        self.restore(engine)
+        if idist.get_rank() == 0:
+            self._lock = lock_folder(self.folder)
+        try:
+            self.restore(engine)
+        except SystemExit:
+            self.release()
+            raise
         self.began = monotonic() - self.seconds
         # attached only now, to come behind the other handlers of an epoch: where one of them is
         # interrupted, the epoch is done again, and no weights file or validation is missing
@@ -115,18 +146,38 @@ class WeightsSaver:
         """Write the best weights when a trainer's or a validation's engine is done."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
+    @exit_on_data_error
     def __call__(self, engine: Engine) -> None:
-        """Write ``model.pt``, or ``model_best.pt`` where the engine carries the key metric."""
+        """Write ``model.pt``, or ``model_best.pt`` where the engine carries the key metric.
+
+        Raises:
+            SystemExit: they cannot be written, or the record of the best is damaged.
+        """
         value = engine.state.metrics.get(self.key_metric)
-        if value is None:
-            save_weights(plain_weights(self.network), self.folder / "model.pt")
-            return
-        record = self.folder / "model_best.json"
-        best = json.loads(record.read_text())["value"] if record.exists() else float("-inf")
-        if float(value) > best:
-            save_weights(plain_weights(self.network), self.folder / "model_best.pt")
-            text = json.dumps({"metric": self.key_metric, "value": float(value)})
-            atomic_write_text(record, text)
+        try:
+            if value is None:
+                save_weights(plain_weights(self.network), self.folder / "model.pt")
+            elif float(value) > self._best():
+                save_weights(plain_weights(self.network), self.folder / "model_best.pt")
+                text = json.dumps({"metric": self.key_metric, "value": float(value)})
+                atomic_write_text(self.folder / _BEST, text)
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: the weights cannot be written ({error.strerror or error}); "
+                f"{write_advice(error)}."
+            ) from error
+
+    def _best(self) -> float:
+        record = self.folder / _BEST
+        if not record.exists():
+            return float("-inf")
+        try:
+            return float(json.loads(record.read_text(encoding="utf-8"))["value"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(
+                f"{record}: damaged; delete it, and the best weights are chosen anew among those "
+                "to come."
+            ) from error
 
 
 def plain_weights(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -136,5 +187,5 @@ def plain_weights(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a state dict whole or not at all."""
-    atomic_write(path, lambda unfinished: torch.save(state, unfinished))
+    """Write a state dict whole or not at all; a full disk is an OSError."""
+    write_torch(state, path)

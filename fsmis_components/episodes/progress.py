@@ -38,7 +38,10 @@ class TrainingProgress:
         done = engine.state.iteration
         if done >= total:
             logger.info("%s: this training is finished, nothing is left to do", self.output_dir)
-        self.bar = tqdm(total=total, initial=done, desc="training", unit="step", mininterval=5)
+        # where the training fails, the bar must not be drawn again below the reason
+        self.bar = tqdm(
+            total=total, initial=done, desc="training", unit="step", mininterval=5, leave=False
+        )
 
     def _step(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
@@ -54,6 +57,7 @@ class TrainingProgress:
         engine.state.metrics["redraws"] = self.redraws
 
     def _end(self, engine: Engine) -> None:
+        self.bar.leave = True
         self.bar.close()
         logger.info(
             "%d episodes were drawn again. To segment with these weights:\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,18 +46,20 @@ class CaseFiles:
         """All files, the mask last to be written and so the sign that a case is complete."""
         return [path for path in (self.overlay, self.uncertainty, self.mask) if path is not None]
 
-    def remove(self) -> None:
-        """Remove what is there of them."""
-        for path in self.paths:
-            path.unlink(missing_ok=True)
-
-    def write(self, image: Volume, label: np.ndarray, result: Segmentation) -> None:
+    def write(
+        self,
+        image: Volume,
+        label: np.ndarray,
+        result: Segmentation,
+        ready: Callable[[Path], object] | None = None,
+    ) -> None:
         """Write everything.
 
         Args:
             image: the scan; its header is copied.
             label: (X, Y, Z) label values after any post-processing.
             result: gives the uncertainty, the structures and the working geometry.
+            ready: called with the mask under a hidden name, before it gets its own.
         """
         pack = result.pack
         smallest = smallest_label_dtype(int(label.max(initial=0)))
@@ -65,22 +67,29 @@ class CaseFiles:
         save_overlay(self.overlay, image, label, pack.structures, pack.grid, self.overlay.stem)
         if self.uncertainty is not None and result.uncertainty is not None:
             save_shares(self.uncertainty, result.uncertainty, like=image)
-        save_mask(self.mask, label, like=image)
+        save_mask(self.mask, label, like=image, ready=ready)
 
-    def take_over(self, scan: SupportScan, mask: Path, pack: SupportPack) -> None:
+    def take_over(
+        self,
+        scan: SupportScan,
+        mask: Path,
+        pack: SupportPack,
+        ready: Callable[[Path], object] | None = None,
+    ) -> None:
         """Write everything for a mask that a person has corrected.
 
         Args:
             scan: the scan and the mask, on the scan's grid.
             mask: where that mask lies; a file in its final place is not touched.
             pack: gives the structures and the working geometry.
+            ready: as for `write`; not called for a file in its final place.
         """
         label = np.asarray(scan.label.data)
         save_overlay(self.overlay, scan.image, label, pack.structures, pack.grid, self.overlay.stem)
         if self.uncertainty is not None:  # nothing is left to doubt
             save_shares(self.uncertainty, np.zeros(label.shape, np.uint8), like=scan.image)
         if mask.resolve() != self.mask.resolve():
-            save_mask(self.mask, label, like=scan.image)
+            save_mask(self.mask, label, like=scan.image, ready=ready)
 
 
 def volumes_ml(

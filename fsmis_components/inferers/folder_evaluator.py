@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,19 @@ from torch import nn
 from tqdm import tqdm
 
 import fsmis_components
+from fsmis_components.data.atomic import write_advice
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.failures import failure_sentence
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.one_writer import one_writer
 from fsmis_components.data.volumes import load_image
 from fsmis_components.inferers.case_files import CaseFiles, volumes_ml
 from fsmis_components.inferers.report import write_folder_report
 from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow, RunRecord
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.support.corrections import Correction, Corrections
-from fsmis_components.support.support_pack import content_hash
+from fsmis_components.support.support_pack import SupportPack, content_hash
 
 SHOWN_FAILURES = 5
 
@@ -54,8 +58,9 @@ class FolderEvaluator(SupervisedEvaluator):
 
     For a scan `image_7.nii.gz` it writes `image_7_seg.nii.gz` on the scan's own grid,
     `overlays/image_7.png`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
-    `cases.csv`; `report.html` shows them all at the end. A scan that cannot be used becomes a line
-    with the reason and the others go on. Finished scans are kept when the same command is given
+    `cases.csv`; `report.html` shows them all at the end. A scan that fails, for whatever reason,
+    becomes a line with the reason (`errors.log` has the traceback of an unforeseen one) and the
+    others go on. Finished scans are kept when the same command is given
     again, also after an interruption. Corrected masks are taken over as they are.
 
     Args:
@@ -101,6 +106,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self.progress = progress
         self.corrections = corrections
         self._record: RunRecord | None = None
+        self._kept: set[str] = set()
         self._bar = tqdm(disable=True)
 
     @exit_on_data_error
@@ -108,8 +114,8 @@ class FolderEvaluator(SupervisedEvaluator):
         """Segment all scans.
 
         Raises:
-            SystemExit: no support, an output folder of another run, an interruption from the
-                keyboard, or scans that failed.
+            SystemExit: no support, an output folder of another run or in which another one is
+                writing, a full disk, an interruption from the keyboard, or scans that failed.
         """
         pack = self.volume_inferer.resolve(self.network)
         cases = [item["case"] for item in self.data_loader]
@@ -125,36 +131,8 @@ class FolderEvaluator(SupervisedEvaluator):
             }
         columns = [structure.column for structure in pack.structures]
         self._record = RunRecord(self.output_dir, columns, settings)
-        masks = {case.stem: self.files(case).mask for case in cases}
-        self._record.open(
-            [path for case in cases for path in self.files(case).paths],
-            {
-                stem: mask
-                for stem, mask in masks.items()
-                if stem not in corrected or corrected[stem].mask != mask
-            }
-            if corrected
-            else None,
-        )
-        # scans of an earlier run cost nothing, so they must not shorten the time that is left
-        kept = sum(self._record.finished(case, self.files(case).paths) for case in cases)
-        interrupted = False
-        if self.progress and pack.calibration is not None:
-            tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
-        with tqdm(
-            total=len(cases),
-            initial=kept,
-            desc="segmenting",
-            unit="scan",
-            disable=not self.progress,
-        ) as self._bar:
-            try:
-                super().run(global_epoch)
-            except KeyboardInterrupt:
-                interrupted = True  # the report still shows what is finished
-        self._record.write()
-        record_rows = list(self._record.rows.values())
-        write_folder_report(self.output_dir, record_rows, pack, self._record.settings)
+        with one_writer(self.output_dir):
+            interrupted = self._segment_all(self._record, cases, corrected, pack, global_epoch)
         rows = [self._record.rows[case.stem] for case in cases if case.stem in self._record.rows]
         failed = [row for row in rows if row.status == FAILED]
         if interrupted:
@@ -165,6 +143,51 @@ class FolderEvaluator(SupervisedEvaluator):
         if failed:
             table = self.output_dir / "cases.csv"
             raise DataError(_failure_sentence(failed, len(cases), table))
+
+    def _segment_all(
+        self,
+        record: RunRecord,
+        cases: Sequence[Case],
+        corrected: Mapping[str, Correction],
+        pack: SupportPack,
+        global_epoch: int,
+    ) -> bool:
+        """Do what is not done yet; returns whether the keyboard interrupted it."""
+        masks = {case.stem: self.files(case).mask for case in cases}
+        uncorrected = {
+            stem: mask
+            for stem, mask in masks.items()
+            if stem not in corrected or corrected[stem].mask != mask
+        }
+        record.open([self.files(case) for case in cases], uncorrected if corrected else None)
+        self._kept = {case.stem for case in cases if record.finished(case, self.files(case))}
+        if self.progress and pack.calibration is not None:
+            tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
+        interrupted = False
+        try:
+            # scans of an earlier run cost nothing, so they must not shorten the time that is left
+            with tqdm(
+                total=len(cases),
+                initial=len(self._kept),
+                desc="segmenting",
+                unit="scan",
+                disable=not self.progress,
+            ) as self._bar:
+                super().run(global_epoch)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            # whatever ended the run: what is finished is shown
+            record.write()
+            rows = list(record.rows.values())
+            try:
+                write_folder_report(self.output_dir, rows, pack, record.settings)
+            except OSError as error:
+                raise DataError(
+                    f"{self.output_dir}: report.html could not be written "
+                    f"({error.strerror or error}); {write_advice(error)}."
+                ) from error
+        return interrupted
 
     def _corrected(self) -> dict[str, Correction]:
         return {} if self.corrections is None else self.corrections.found()
@@ -180,30 +203,38 @@ class FolderEvaluator(SupervisedEvaluator):
         case: Case = batchdata["case"]
         engine.state.output = {CommonKeys.IMAGE: batchdata[CommonKeys.IMAGE]}
         self._bar.set_postfix_str(case.stem)
-        if not self._record.finished(case, self.files(case).paths):
-            start = time.perf_counter()
-            row = CaseRow(case.stem, DONE, 0.0)
-            correction = self._corrected().get(case.stem)
-            try:
-                if correction is None:
-                    self._segment(engine, case, row)
-                else:
-                    row.volumes = self._take_over(case, correction)
-            except DataError as error:
-                row.message = str(error)
-            except (OSError, MemoryError, torch.OutOfMemoryError) as error:
-                # a full disk or memory ends one case, not the whole run
-                row.message = f"{case.image}: {type(error).__name__}: {error}"
-            row.seconds = time.perf_counter() - start
-            if row.message:
-                row.status = FAILED
-                if self._record.outdated(case):
-                    self.files(case).remove()  # they show another scan of this name
-            self._record.add(case, row, self.files(case).mask if correction is None else None)
+        if case.stem not in self._kept:
+            self._do(self._record, engine, case)
             self._bar.update()
         return engine.state.output
 
-    def _segment(self, engine: Any, case: Case, row: CaseRow) -> None:
+    def _do(self, record: RunRecord, engine: Any, case: Case) -> None:
+        """Segment one scan or take its corrected mask over, and record how it went."""
+        start = time.perf_counter()
+        row = CaseRow(case.stem, DONE, 0.0)
+        correction = self._corrected().get(case.stem)
+        files = self.files(case)
+        ready = partial(record.claim, case, files)
+        scan = ""
+        try:
+            if case.image.exists():
+                # before it is read: where it is replaced meanwhile, it is segmented next time
+                scan = file_hash(case.image)
+            if correction is None:
+                self._segment(engine, case, row, ready)
+            else:
+                row.volumes = self._take_over(case, correction, ready)
+        except Exception as error:  # whatever it is, it ends one case and not the whole run
+            row.status = FAILED
+            row.message = failure_sentence(error, case.image, self.output_dir)
+            if scan:
+                record.discard(case, files, scan)
+        row.seconds = time.perf_counter() - start
+        record.add(case, row, files, scan, own=correction is None)
+
+    def _segment(
+        self, engine: Any, case: Case, row: CaseRow, ready: Callable[[Path], None]
+    ) -> None:
         """Segment, post-process and write one scan; fill its row."""
         image = load_image(case.image)
         result = self.volume_inferer.segment_volume(image, self.network)
@@ -214,7 +245,7 @@ class FolderEvaluator(SupervisedEvaluator):
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
-        self.files(case).write(image, final, result)
+        self.files(case).write(image, final, result, ready)
         structures = result.pack.structures
         row.volumes = volumes_ml(final, image.affine, structures)
         if result.trust is not None:
@@ -222,11 +253,13 @@ class FolderEvaluator(SupervisedEvaluator):
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
             row.warning = result.trust.warning
 
-    def _take_over(self, case: Case, correction: Correction) -> dict[str, float]:
+    def _take_over(
+        self, case: Case, correction: Correction, ready: Callable[[Path], None]
+    ) -> dict[str, float]:
         """Make a corrected mask the result of its scan; returns millilitres per structure."""
         pack = self.volume_inferer.resolve(self.network)
         scan = correction.load()
-        self.files(case).take_over(scan, correction.mask, pack)
+        self.files(case).take_over(scan, correction.mask, pack, ready)
         label = np.asarray(scan.label.data)
         return volumes_ml(label, scan.image.affine, pack.structures)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -16,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.atomic import atomic_write_bytes, sync_file
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.one_writer import HeldLock, take_lock
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ Batch = tuple[int, int, Any]
 
 _COMPLETE = "complete.json"  # written last: the sign that all batches of a scan are there
 _METADATA_KEY = "fsmis_features"
-_UNFINISHED = ".unfinished-"
+_UNFINISHED = ".unfinished-"  # a folder, and beside it the lock of the process that fills it
+_LOCK = ".lock"
 _READ_SLICES = 32
 
 
@@ -37,13 +40,14 @@ class FeatureCache:
 
     What comes back is equal bit for bit and in the same memory format, so masks do not depend on
     where features came from. A scan is found by what its features depend on (`feature_key`), not by
-    its file name. Nothing is ever removed: where the limit is reached, later scans are encoded
-    again in each run.
+    its file name. No complete scan is ever removed: where the limit is reached, later scans are
+    encoded again in each run. What killed runs left half-written is removed.
 
     Features show a patient about as well as the image does; keep the folder where the images are.
+    Only the user may look into the folders of the scans.
 
     Args:
-        folder: made on first use.
+        folder: made on first use, for the user alone.
         gigabytes: what the folder may hold.
 
     Raises:
@@ -94,11 +98,15 @@ class FeatureCache:
             batches: all batches of a scan.
             title: what a warning calls the scan.
         """
-        # a name of its own: two runs may encode the same scan at the same time
-        unfinished = self.folder / f"{_UNFINISHED}{uuid.uuid4().hex[:12]}"
+        trouble, lock = "", None
+        try:
+            self._remove_leftovers()
+            lock = self._begin()
+        except OSError as error:
+            trouble = str(error.strerror or error)
+        unfinished = self.folder if lock is None else lock.path.with_suffix("")
         room = self.gigabytes * 1e9 - _held_bytes(self.folder)
         spans: list[tuple[int, int]] = []
-        trouble = ""
         try:
             for start, stop, features in batches:
                 if not trouble:
@@ -108,6 +116,7 @@ class FeatureCache:
                     trouble = _write(_batch_file(unfinished, start, stop), features)
                 spans.append((start, stop))
                 yield start, stop, features
+            trouble = trouble or self._complete(unfinished, key, spans)
             if trouble:
                 logger.warning(
                     "%s: its features are not kept in %s (%s), so it is encoded again next time; "
@@ -116,13 +125,42 @@ class FeatureCache:
                     self.folder,
                     trouble,
                 )
-            elif key not in self:
-                atomic_write_text(unfinished / _COMPLETE, json.dumps(spans))
-                shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged former one
-                unfinished.rename(self.folder / key)
         finally:
             # also where the reader stopped early or was interrupted
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if lock is not None:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                lock.release()
+
+    def _remove_leftovers(self) -> None:
+        """Make the folder, and remove what killed runs left of it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self.folder.glob(f"{_UNFINISHED}*"):
+            left = path.with_suffix("")  # of the folder and of its lock
+            lock = take_lock(left.with_suffix(_LOCK))
+            if lock is not None:  # no process writes there any more
+                shutil.rmtree(left, ignore_errors=True)
+                lock.release()
+
+    def _begin(self) -> HeldLock:
+        """Lock a new name: two runs may encode the same scan at the same time."""
+        while True:
+            lock = take_lock(self.folder / f"{_UNFINISHED}{uuid.uuid4().hex[:12]}{_LOCK}")
+            if lock is not None:  # else another process took it for a leftover
+                return lock
+
+    def _complete(self, unfinished: Path, key: str, spans: list[tuple[int, int]]) -> str:
+        """Let the features of a scan count; returns why that was not possible."""
+        if key in self:
+            return ""
+        try:
+            content = json.dumps(spans).encode()
+            atomic_write_bytes(unfinished / _COMPLETE, content, private=True)
+            shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged former one
+            unfinished.rename(self.folder / key)
+        except OSError as error:
+            # another run may have been first
+            return "" if key in self else str(error.strerror or error)
+        return ""
 
 
 def feature_key(view: SliceView, weights: str, settings: dict[str, Any]) -> str:
@@ -188,8 +226,12 @@ def _write(path: Path, features: Any) -> str:
             plain[name] = list(entry)
     facts = json.dumps({"tensors": last, "plain": plain})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.touch(mode=0o600)
         save_file(tensors, path, metadata={_METADATA_KEY: facts})
+        path.chmod(0o600)
+        # the sign that all batches are there must not outlive a power cut that they do not
+        sync_file(path)
     except (OSError, SafetensorError) as error:
         return str(getattr(error, "strerror", None) or error)
     return ""
@@ -208,4 +250,8 @@ def _tensor_bytes(features: Any) -> int:
 
 
 def _held_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
+    held = 0
+    for file in folder.glob("*/*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # of another run that has just ended
+            held += file.stat().st_size
+    return held

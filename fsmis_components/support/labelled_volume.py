@@ -156,4 +156,5 @@ def _stamp(path: str | Path) -> Stamp:
         state = Path(path).stat()
     except OSError as error:
         raise DataError(f"{path}: there is no such file; check the path.") from error
-    return state.st_size, state.st_mtime_ns
+    # a program that copies can set the first of the times only
+    return state.st_size, max(state.st_mtime_ns, state.st_ctime_ns)

@@ -9,12 +9,14 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fsmis_components.data.atomic import atomic_write
+from fsmis_components.data.atomic import atomic_write, write_advice
+from fsmis_components.data.errors import DataError
 from fsmis_components.transforms.body_mask import MR_FRACTION, body_mask
 from fsmis_components.transforms.superpixels import superpixel_labels
 from fsmis_components.transforms.supervoxels import supervoxel_labels
@@ -75,7 +77,13 @@ class PseudoLabels:
         labels = _read(path, volume.shape)
         if labels is None:
             labels = self._compute(volume, spacing)
-            atomic_write(path, lambda unfinished: np.savez_compressed(unfinished, labels=labels))
+            try:
+                atomic_write(path, partial(np.savez_compressed, labels=labels))
+            except OSError as error:
+                raise DataError(
+                    f"{path}: the pseudo-labels could not be kept ({error.strerror or error}); "
+                    f"{write_advice(error)}."
+                ) from error
         return labels
 
     def cache_key(self, volume: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from fsmis_components.data import atomic
 from fsmis_components.data.sharded_file import has_sharded, load_sharded
 from fsmis_components.episodes import TrainingState, WeightsSaver
 
@@ -48,6 +53,10 @@ class Training:
         with pytest.raises(KeyboardInterrupt):
             self.run()
         return self
+
+    def stopped_by_error(self) -> None:
+        self.engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: 1 / 0)
+        self.run()
 
     def weights(self) -> dict[str, torch.Tensor]:
         return torch.load(self.folder / "models" / "model.pt", weights_only=True)
@@ -136,6 +145,79 @@ def test_counts_the_seconds_of_all_pieces(tmp_path: Path, monkeypatch) -> None:
     second.engine.add_event_handler(Events.ITERATION_STARTED, tick)
     second.run()
     assert load_sharded(second.state.folder)["seconds"] == 30.0
+
+
+def test_two_trainings_never_write_into_one_folder(tmp_path: Path, whole: Training) -> None:
+    first = Training(tmp_path / "a")
+
+    def another(engine: Engine) -> None:
+        with pytest.raises(SystemExit, match="another run is writing there"):
+            Training(tmp_path / "a").run()
+
+    first.engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), another)
+    assert_finished_as(first.run(), whole)
+    assert not list(first.state.folder.glob(".*"))
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_a_full_disk_is_one_sentence_and_the_training_goes_on(
+    tmp_path: Path, whole: Training, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    left, replace = moment, os.replace
+
+    def full(source: object, target: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)  # type: ignore[arg-type]
+
+    # per epoch: the weights, a part of the state and its index
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic.os, "replace", full)
+        if moment < 3 * EPOCHS:
+            with pytest.raises(SystemExit, match=r"No space left on device\); free some space"):
+                Training(tmp_path / "a").run()
+    assert_finished_as(Training(tmp_path / "a").run(), whole)
+
+
+def test_weights_on_a_full_disk_are_an_error_of_the_disk(tmp_path: Path) -> None:
+    """PyTorch's own writer of files raises a RuntimeError there."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    training = Training(tmp_path)
+    training.network.weight.data = torch.zeros(300, 300)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(SystemExit, match="the weights cannot be written .*free some space"):
+            WeightsSaver(training.network, tmp_path / "models", "dice")(training.engine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, former)
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_what_other_libraries_cannot_write_is_one_sentence_too(tmp_path: Path) -> None:
+    """TensorBoard's curves, for example."""
+    training = Training(tmp_path)
+
+    def curve(engine: Engine) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "events")
+
+    training.engine.add_event_handler(Events.ITERATION_COMPLETED(once=3), curve)
+    with pytest.raises(SystemExit, match="events: the training stopped after epoch 1 .*free some"):
+        training.run()
+    with pytest.raises(ZeroDivisionError):  # what is no matter of the disk stays an error
+        Training(tmp_path).stopped_by_error()
+    assert Training(tmp_path).run().engine.state.epoch == EPOCHS
+
+
+def test_a_damaged_record_of_the_best_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model_best.json").write_text("")
+    training = Training(tmp_path)
+    training.engine.state.metrics["dice"] = 0.5
+    with pytest.raises(SystemExit, match="model_best.json: damaged; delete it"):
+        WeightsSaver(training.network, tmp_path, "dice")(training.engine)
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,10 @@ def test_killed_while_a_mask_is_written(folder: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
     output = folder / "o"
     assert [row["case"] for row in read_cases(output)] == ["image_2"]
-    # half a mask lies there under a hidden name only
-    hidden = [name for name in files(output) if name.startswith(".")]
-    assert len(hidden) == 1 and hidden[0].endswith(".image_3_seg.nii.gz")
+    # half a mask lies there under a hidden name only, and the lock that nobody holds any more
+    hidden = sorted(name for name in files(output) if name.startswith("."))
+    assert len(hidden) == 2 and hidden[0].endswith(".image_3_seg.nii.gz")
+    assert hidden[1] == ".writing"
     assert not (output / "image_3_seg.nii.gz").exists()
     first = output / "image_2_seg.nii.gz"
     before = first.stat().st_mtime_ns
@@ -209,7 +210,9 @@ def test_a_full_disk_under_the_table_is_one_sentence(
     monkeypatch.setattr(run_record, "atomic_write_text", full)
     with pytest.raises(SystemExit) as raised:
         run(folder)
-    assert "cases.csv and run.json could not be written (No space left" in str(raised.value.code)
+    message = str(raised.value.code)
+    assert "run.json: could not be written (No space left" in message
+    assert message.endswith("free some space and give the same command again.")
 
 
 def test_names_that_a_spreadsheet_would_compute(folder: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.volumes import load_image
-from fsmis_components.inferers.run_record import fingerprint
 from fsmis_components.support.keeper import Keeper
 
 _MOST_SCANS = 10_000
@@ -33,7 +32,7 @@ class ScanChecks:
         cases, refused = [], {}
         for id, path in sorted((id, Path(path)) for id, path in paths.items()):
             # a scan that is gone is not kept, so that its return is noticed
-            state = tuple(fingerprint(path)) if path.exists() else None
+            state = _state(path) if path.exists() else None
             look = partial(_trouble, path)
             trouble = look() if state is None else self._troubles.get((path, state), look)
             if trouble:
@@ -52,3 +51,11 @@ def _trouble(path: Path) -> str:
         size = " x ".join(map(str, shape))
         return f"{path}: has one slice only ({size} voxels); take a volume."
     return ""
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Size and times of a file or folder; a program that copies can set one of the times only."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [file.stat() for file in files]
+    times = [max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
+    return sum(stat.st_size for stat in stats), max(times, default=0)

@@ -20,8 +20,8 @@ from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.weights import write_torch
 from fsmis_components.transforms.contrast import ContrastRanges, apply_contrast, draw_contrast
 from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
 
@@ -242,5 +242,5 @@ def read_tensors(path: Path) -> Any:
 
 
 def write_tensors(content: Mapping[str, Any], path: Path) -> None:
-    """Write a dictionary of tensors and numbers, whole or not at all."""
-    atomic_write(path, lambda unfinished: torch.save(dict(content), unfinished))
+    """Write a dictionary of tensors and numbers, whole or not at all; a full disk: OSError."""
+    write_torch(content, path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.failures import failure_sentence
 from fsmis_components.data.volumes import load_image
 from fsmis_components.inferers.suggest.look_store import LookStore
 from fsmis_components.inferers.suggest.scan_look import LookRule, ScanLook, look_at
@@ -75,11 +74,8 @@ def look_at_folder(
                     volume = load_image(case.image)
                     look = look_at(network, volume, case.name, rule, batch_size=batch_size, amp=amp)
                     store.put(case.image, look)
-            except DataError as error:
-                failures[case.name] = str(error)
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                # too large a scan ends its own turn, not the whole run
-                failures[case.name] = f"{case.image}: {type(error).__name__}: {error}"
+            except Exception as error:  # whatever it is, it ends one turn and not the whole run
+                failures[case.name] = failure_sentence(error, case.image, store.folder)
             else:
                 used.append(case)
                 looks.append(look)

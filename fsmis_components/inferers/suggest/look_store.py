@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 import fsmis_components
-from fsmis_components.data.atomic import atomic_write, remove_unfinished
+from fsmis_components.data.atomic import atomic_write_bytes, remove_unfinished, write_advice
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.inferers.run_record import fingerprint
 from fsmis_components.inferers.suggest.scan_look import LookRule, ScanLook
 from fsmis_components.support.support_pack import network_settings, weights_hash
 
@@ -37,6 +37,7 @@ class LookStore:
 
     def __init__(self, folder: Path, network: nn.Module, rule: LookRule, amp: bool = False) -> None:
         self.folder = folder
+        self._hashes: dict[Path, str] = {}  # of scans, taken before they are read
         self._circumstances = {
             "version": fsmis_components.__version__,
             "weights": weights_hash(network),
@@ -46,6 +47,7 @@ class LookStore:
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # a look shows a patient as a small image does
         except OSError as error:
             raise DataError(
                 f"{folder}: the folder cannot be made ({error.strerror}); choose another "
@@ -87,11 +89,10 @@ class LookStore:
         metadata = {_METADATA_KEY: json.dumps(content)}
         remove_unfinished([path])
         try:
-            atomic_write(path, lambda unfinished: save_file(tensors, str(unfinished), metadata))
+            atomic_write_bytes(path, save(tensors, metadata), private=True)
         except OSError as error:
             raise DataError(
-                f"{path}: could not be written ({error.strerror or error}); free some space and "
-                "give the same command again."
+                f"{path}: could not be written ({error.strerror or error}); {write_advice(error)}."
             ) from error
 
     def _path(self, image: Path) -> Path:
@@ -101,5 +102,7 @@ class LookStore:
 
     def _made_of(self, image: Path) -> dict[str, object]:
         # through JSON, so that it compares equal to what a file gives back
-        own = {**self._circumstances, "scan": fingerprint(image)}
+        if image not in self._hashes:
+            self._hashes[image] = file_hash(image)
+        own = {**self._circumstances, "scan": self._hashes[image]}
         return dict(json.loads(json.dumps(own)))

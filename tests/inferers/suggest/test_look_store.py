@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from block_scans import block_image, write_scan
+from block_scans import block_image, write_nifti, write_scan
 from fake_network import IntensityNetwork
 from scan_looks import GRID
 
@@ -63,12 +63,37 @@ def test_a_second_call_encodes_nothing(scans: Path) -> None:
 
 def test_what_changed_is_encoded_again(scans: Path) -> None:
     network = IntensityNetwork()
+    plain = write_nifti(scans / "image_4.nii", block_image(seed=4))
     looks_of(scans, network)
-    changed = write_scan(scans, 2)
-    os.utime(changed, ns=(1, 1))
+    before = plain.stat()
+    write_nifti(plain, block_image(seed=5))  # of the same size
+    os.utime(plain, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(write_scan(scans, 2), ns=(1, 1))  # the same content
     network.encoded.clear()
     looks_of(scans, network)
     assert sum(network.encoded) == 12  # the slices of one scan
+
+
+def test_only_the_user_may_read_looks(scans: Path) -> None:
+    looks_of(scans, IntensityNetwork())
+    folder = scans.parent / "looks"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_whatever_fails_in_a_scan_is_noted_and_the_others_go_on(
+    scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> object:
+        if path.name == "image_2.nii.gz":
+            raise OverflowError("too large")
+        return load_image(path)
+
+    monkeypatch.setattr("fsmis_components.inferers.suggest.folder.load_image", fail)
+    found = looks_of(scans, IntensityNetwork())
+    assert len(found.looks) == 2 and len(found.failures) == 1
+    assert "image_2.nii.gz: OverflowError: too large" in "".join(found.failures.values())
+    assert "Traceback" in (scans.parent / "looks" / "errors.log").read_text()
 
 
 @pytest.mark.parametrize("what", ["weights", "settings", "rule", "amp"])

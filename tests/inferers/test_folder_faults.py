@@ -1,0 +1,319 @@
+"""What lies in the output folder of a run is never lost and never stale."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from block_scans import block_image, block_label, write_nifti, write_scan
+from fake_network import IntensityNetwork
+from monai.data import Dataset
+from run_tables import read_cases
+
+from fsmis_components.data import atomic
+from fsmis_components.data.one_writer import one_writer
+from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
+from fsmis_components.support import SupportSource
+
+ALL = ["image_2", "image_3", "image_4"]
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Support s, another support t, and three queries q that are not compressed."""
+    write_scan(tmp_path / "s", 1, block_label())
+    write_scan(tmp_path / "t", 1, block_label({1: 2, 2: 1}))
+    for number in (2, 3, 4):
+        write_nifti(tmp_path / "q" / f"image_{number}.nii", block_image(seed=number))
+    return tmp_path
+
+
+def evaluator(
+    folder: Path, output: str = "o", support: str = "s", network: IntensityNetwork | None = None
+) -> FolderEvaluator:
+    return FolderEvaluator(
+        device="cpu",
+        dataset=Dataset(query_items(folder / "q")),
+        network=network or IntensityNetwork(),
+        inferer=VolumeInferer(SupportSource(folder / support, spatial_size=24), uncertainty=True),
+        output_dir=folder / output,
+        progress=False,
+    )
+
+
+def sentence(action: Callable[[], object]) -> str:
+    with pytest.raises(SystemExit) as raised:
+        action()
+    assert "\n" not in str(raised.value.code)
+    return str(raised.value.code)
+
+
+def results(output: Path) -> dict[str, bytes]:
+    """All masks and maps by their names."""
+    return {path.name: path.read_bytes() for path in sorted(output.glob("*.nii.gz"))}
+
+
+def statuses(output: Path) -> list[tuple[str, str]]:
+    return [(row["case"], row["status"]) for row in read_cases(output)]
+
+
+DONE = [(name, "done") for name in ALL]
+
+
+def die_at_every_moment(folder: Path) -> None:
+    """For a process of its own: its n-th child is killed at the n-th file that it completes."""
+    torch.set_num_threads(1)
+    moment, killed = 0, True
+    while killed:
+        child = os.fork()
+        if child == 0:
+            left, replace = moment, os.replace
+
+            def kill(source: object, target: object, replace=replace) -> None:  # type: ignore[no-untyped-def]
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                replace(source, target)  # type: ignore[arg-type]
+
+            atomic.os.replace = kill  # type: ignore[assignment]
+            evaluator(folder, f"killed_{moment}").run()
+            os._exit(0)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        moment += 1
+
+
+def test_killed_at_any_moment_the_same_command_goes_on(folder: Path) -> None:
+    evaluator(folder, "plain").run()
+    process = multiprocessing.get_context("spawn").Process(
+        target=die_at_every_moment, args=(folder,)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    killed = sorted(folder.glob("killed_*"))
+    assert len(killed) > 6 * len(ALL)
+    for output in killed:
+        evaluator(folder, output.name).run()
+        assert results(output) == results(folder / "plain"), output.name
+        assert statuses(output) == DONE
+        assert not [path for path in output.iterdir() if path.name.startswith(".")]
+        assert not (output / "set_aside").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: bytes(len(content)),
+        lambda content: content[: len(content) // 2],
+        lambda content: b"no NIfTI",
+    ],
+)
+def test_a_damaged_mask_is_set_aside_and_made_again(
+    folder: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluator(folder).run()
+    whole = results(folder / "o")
+    mask = folder / "o" / "image_3_seg.nii.gz"
+    broken = damage(mask.read_bytes())
+    for _ in range(2):
+        mask.write_bytes(broken)
+        evaluator(folder).run()
+        assert results(folder / "o") == whole
+    kept = folder / "o" / "set_aside"
+    assert {path.name for path in kept.iterdir()} == {mask.name, f"2_{mask.name}"}
+    assert all(path.read_bytes() == broken for path in kept.iterdir())
+    assert "is not as it was written; it is now" in caplog.text
+
+
+def test_a_mask_of_another_grid_is_damaged_and_a_changed_one_is_kept(folder: Path) -> None:
+    evaluator(folder).run()
+    masks = [folder / "o" / f"{name}_seg.nii.gz" for name in ALL]
+    other = write_nifti(masks[0], block_label()[:-1]).read_bytes()
+    person = write_nifti(masks[1], block_label({1: 1})).read_bytes()
+    empty = write_nifti(masks[2], np.zeros_like(block_label())).read_bytes()
+    (folder / "o" / "overlays" / "image_3.png").unlink()
+    network = IntensityNetwork()
+    evaluator(folder, network=network).run()
+    assert sum(network.encoded) == 2 * 12  # the support and one scan
+    assert (folder / "o" / "set_aside" / masks[0].name).read_bytes() == other
+    np.testing.assert_array_equal(np.asarray(nibabel.load(masks[0]).dataobj), block_label())
+    assert masks[1].read_bytes() == person and masks[2].read_bytes() == empty
+
+
+@pytest.mark.parametrize("name", ["image_3_uncertainty.nii.gz", "overlays/image_3.png"])
+def test_other_damaged_files_are_made_again(folder: Path, name: str) -> None:
+    evaluator(folder).run()
+    path = folder / "o" / name
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    evaluator(folder).run()
+    assert path.read_bytes() == whole and not (folder / "o" / "set_aside").exists()
+
+
+def test_the_content_of_a_scan_decides_and_not_its_time(folder: Path) -> None:
+    evaluator(folder).run()
+    scan = folder / "q" / "image_3.nii"
+    before = scan.stat()
+    write_nifti(scan, block_image(seed=3)[::-1].copy())
+    os.utime(scan, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (scan.stat().st_size, scan.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    for untouched in (folder / "q" / "image_2.nii", folder / "q" / "image_4.nii"):
+        os.utime(untouched, ns=(1, 1))
+    network = IntensityNetwork()
+    evaluator(folder, network=network).run()
+    assert sum(network.encoded) == 2 * 12  # the support and one scan
+    mask = nibabel.load(folder / "o" / "image_3_seg.nii.gz")
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label()[::-1])
+
+
+def test_a_changed_mask_of_a_replaced_scan_is_set_aside(folder: Path) -> None:
+    evaluator(folder).run()
+    mask = folder / "o" / "image_3_seg.nii.gz"
+    person = write_nifti(mask, block_label({1: 1})).read_bytes()
+    write_nifti(folder / "q" / "image_3.nii", block_image(seed=9))
+    evaluator(folder).run()
+    assert (folder / "o" / "set_aside" / mask.name).read_bytes() == person
+    (folder / "q" / "image_3.nii").write_bytes(b"no NIfTI")
+    mask.write_bytes(person)
+    sentence(evaluator(folder).run)
+    assert (folder / "o" / "set_aside" / f"2_{mask.name}").read_bytes() == person
+    assert not mask.exists()
+
+
+def test_two_runs_never_write_into_one_folder(folder: Path) -> None:
+    with one_writer(folder / "o"):
+        said = sentence(evaluator(folder, support="t").run)
+    assert str(folder / "o") in said and "another run is writing there" in said
+    assert list((folder / "o").iterdir()) == []
+    evaluator(folder).run()
+    before = results(folder / "o")
+    said = sentence(evaluator(folder, support="t").run)
+    assert "another support or other settings (they differ in: support)" in said
+    assert results(folder / "o") == before
+
+
+def test_records_that_are_missing_damaged_or_foreign_are_told_apart(folder: Path) -> None:
+    evaluator(folder).run()
+    before, record = results(folder / "o"), folder / "o" / "run.json"
+    whole = record.read_text()
+    for content, said in (
+        (None, "no run.json says which run wrote it"),
+        ("", "is damaged or no record of a folder run"),
+        (whole[: len(whole) // 2], "is damaged or no record of a folder run"),
+        ("[" * 100_000, "is damaged or no record of a folder run"),
+        ('{"learning_rate": 0.1}', "is damaged or no record of a folder run"),
+        (json.dumps({**json.loads(whole), "run_hash": "0"}), "a run with another support"),
+    ):
+        record.unlink()
+        if content is not None:
+            record.write_text(content)
+        message = sentence(evaluator(folder).run)
+        assert said in message and "choose another --output_dir" in message
+        assert results(folder / "o") == before
+        if content is None:
+            record.write_text("")
+        else:
+            assert record.read_text() == content
+    record.write_text(whole)
+    evaluator(folder).run()
+
+
+def test_other_scans_do_not_replace_the_record_of_a_run(folder: Path) -> None:
+    evaluator(folder).run()
+    record = (folder / "o" / "run.json").read_bytes()
+    for name in ALL:
+        (folder / "q" / f"{name}.nii").rename(folder / "q" / f"{name}0.nii")
+    assert "choose another --output_dir" in sentence(evaluator(folder, support="t").run)
+    assert (folder / "o" / "run.json").read_bytes() == record
+
+
+class FailsOnOne(IntensityNetwork):
+    """Fails for a scan that is brighter than the others."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def encode(self, image: torch.Tensor) -> object:  # type: ignore[override]
+        if len(image) == 5:  # of a scan with five slices
+            raise self.error
+        return super().encode(image)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OverflowError("cannot convert float\ninfinity to integer"), "OverflowError: cannot"),
+        (RuntimeError(NO_MEMORY), "too little memory (RuntimeError: "),
+        (MemoryError(), "too little memory (MemoryError); close"),
+        (IndexError("x" * 10_000), "IndexError: xxx"),
+        (AssertionError(), "AssertionError; the details"),
+    ],
+)
+def test_whatever_fails_in_a_scan_the_others_go_on(
+    folder: Path, error: Exception, said: str
+) -> None:
+    write_nifti(folder / "q" / "image_3.nii", block_image()[..., 3:8])
+    for _ in range(2):  # also when it is run again
+        message = sentence(evaluator(folder, network=FailsOnOne(error)).run)
+        assert message.startswith("1 of 3 scans failed") and len(message) < 1000
+        rows = read_cases(folder / "o")
+        assert [row["status"] for row in rows] == ["done", "failed", "done"]
+        assert "image_3.nii: " + said in rows[1]["message"]
+        assert (folder / "o" / "image_4_seg.nii.gz").is_file()
+        assert "image_3" in (folder / "o" / "report.html").read_text()
+    log = (folder / "o" / "errors.log").read_text()
+    assert log.count("image_3.nii") == 2 and "Traceback" in log
+    assert type(error).__name__ in log and "in encode" in log
+
+
+def test_what_ends_the_whole_run_leaves_record_and_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = evaluator(folder)
+    do = run._do
+
+    def ends(record, engine, case) -> None:  # type: ignore[no-untyped-def]
+        if case.stem == "image_3":
+            raise SystemExit("ended")
+        do(record, engine, case)
+
+    monkeypatch.setattr(run, "_do", ends)
+    assert sentence(run.run) == "ended"
+    assert statuses(folder / "o") == DONE[:1]
+    assert "image_2" in (folder / "o" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("moment", range(0, 18, 4))
+def test_a_disk_that_fills_up_ends_in_one_sentence_and_the_run_goes_on_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    evaluator(folder, "plain").run()
+    left, sync = moment, os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal left
+        left -= os.path.isfile(f"/proc/self/fd/{descriptor}")
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic.os, "fsync", full)
+        said = sentence(evaluator(folder).run)
+    assert "No space left on device" in said and "free some space" in said
+    evaluator(folder).run()
+    assert results(folder / "o") == results(folder / "plain")
+    assert statuses(folder / "o") == DONE
