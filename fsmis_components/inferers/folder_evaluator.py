@@ -141,6 +141,8 @@ class FolderEvaluator(SupervisedEvaluator):
         interrupted = False
         if self.progress and pack.calibration is not None:
             tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
+        if self.progress:
+            tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")
         with tqdm(
             total=len(cases),
             initial=kept,
@@ -199,6 +201,8 @@ class FolderEvaluator(SupervisedEvaluator):
                 row.status = FAILED
                 if self._record.outdated(case):
                     self.files(case).remove()  # they show another scan of this name
+            elif row.warning and self.progress:
+                tqdm.write(f"{case.stem}: {row.warning}")
             self._record.add(case, row, self.files(case).mask if correction is None else None)
             self._bar.update()
         return engine.state.output
@@ -215,12 +219,13 @@ class FolderEvaluator(SupervisedEvaluator):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
         self.files(case).write(image, final, result)
+        row.warning = " ".join(result.warnings)
+        row.modality = "" if result.scan is None else result.scan.modality
         structures = result.pack.structures
         row.volumes = volumes_ml(final, image.affine, structures)
         if result.trust is not None:
             columns = [structure.column for structure in structures]
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
-            row.warning = result.trust.warning
 
     def _take_over(self, case: Case, correction: Correction) -> dict[str, float]:
         """Make a corrected mask the result of its scan; returns millilitres per structure."""

@@ -133,7 +133,9 @@ class SupportPack:
                         **facts,
                         **{
                             name: tensors[f"{_SCAN_PREFIX}{index}.{name}"]
-                            for name in ScanProfile.TENSORS
+                            for name in (*ScanProfile.TENSORS, "mirrored")
+                            if name in ScanProfile.TENSORS
+                            or f"{_SCAN_PREFIX}{index}.{name}" in tensors
                         },
                     )
                     for index, facts in enumerate(content["scans"])
