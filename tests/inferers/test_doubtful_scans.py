@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import nibabel
@@ -11,6 +10,7 @@ import pytest
 from block_scans import block_image, block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
 from monai.data import Dataset
+from run_tables import read_cases
 
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
 from fsmis_components.support import SupportPack, SupportSource
@@ -35,8 +35,7 @@ def run(root: Path, network: IntensityNetwork | None = None, **settings: object)
         inferer=VolumeInferer(source),
         output_dir=root / "o",
     ).run()
-    with (root / "o" / "cases.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_cases(root / "o")
 
 
 def without_orientation(path: Path) -> None:
@@ -129,8 +128,7 @@ def test_no_data_is_named_and_not_averaged(tmp_path: Path, value: float, message
     write_scan(tmp_path / "q", 3)
     with pytest.raises(SystemExit, match="1 of 2 scans failed"):
         run(tmp_path)
-    with (tmp_path / "o" / "cases.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_cases(tmp_path / "o")
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert "image_2.nii.gz: " in rows[0]["message"] and message in rows[0]["message"]
 
