@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -20,12 +22,13 @@ def write_dicom(
     slope: float = 1,
     intercept: float = -1024,
     spacing: tuple[float, float] = (2.0, 0.5),
+    series: Mapping[str, object] = MappingProxyType({}),
     **changes: object,
 ) -> None:
     """Write int16 pixels (z, rows, columns), one file per slice.
 
     File names run against the positions. `spacing` is that between rows and between columns;
-    `changes` are set on the second file only, None removes the element.
+    `series` is set on all files, `changes` on the second file only, None removes the element.
     """
     pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
     folder.mkdir(exist_ok=True, parents=True)
@@ -49,9 +52,9 @@ def write_dicom(
         data.ImagePositionPatient = [float(value) for value in shifted]
         data.RescaleSlope, data.RescaleIntercept = slope, intercept
         data.PixelData = pixels[index].astype(np.int16).tobytes()
-        for name, value in changes.items() if index == 1 else ():
-            if value is None:
-                delattr(data, name)
-            else:
+        for name, value in {**series, **(changes if index == 1 else {})}.items():
+            if value is not None:
                 setattr(data, name, value)
+            elif name in data:
+                delattr(data, name)
         data.save_as(folder / f"slice_{len(positions) - index}", enforce_file_format=True)

@@ -12,12 +12,17 @@ from fsmis_components.data.dicom_slice import (
     damaged,
     read_header,
     read_plane,
+    unlike,
 )
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import is_nifti_name
 
 _UNEVEN = 0.05  # share of the spacing by which slices may be off: rounded headers, not gaps
 _SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
+_MOST_ASIDE = 0.5  # pixels by which a slice may lie beside the line through the others
+_MOST_SHEAR = (
+    1.0  # millimetres aside per millimetre along the normal: a gantry tilted by 45 degrees
+)
 
 
 def is_dicom_series(folder: Path) -> bool:
@@ -47,8 +52,9 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         index to millimetres right, anterior, superior.
 
     Raises:
-        DataError: pydicom is missing, no or several series, a damaged file, unequal slices, uneven
-            spacing, a compression that pydicom cannot read.
+        DataError: pydicom is missing, no or several series, a damaged file, slices that are not of
+            one stack (another size, place in plane, contrast, time), uneven spacing, a compression
+            that pydicom cannot read.
     """
     headers = _read_headers(folder)
     positions = np.array(
@@ -65,6 +71,7 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     positions = positions[order]
     step = _slice_step(positions, normal, headers[0].thickness, folder)
     row_spacing, column_spacing = _given(headers[0].spacing, "PixelSpacing", folder)
+    _check_in_line(positions, normal, min(row_spacing, column_spacing), folder)
     affine = np.eye(4)
     # PixelSpacing is (between rows, between columns); the first index runs along a row
     affine[:3, 0] = along_row * column_spacing
@@ -97,6 +104,12 @@ def _read_headers(folder: Path) -> list[SliceHeader]:
             raise DataError(f"{folder}: expected one grey slice per DICOM file; {CONVERT}.")
         if header.size != headers[0].size:
             raise DataError(f"{folder}: slices differ in size; keep one stack of equal slices.")
+        if name := unlike(headers[0], header):
+            values = " and ".join(_shown(each.shared[name]) for each in (headers[0], header))
+            raise DataError(
+                f"{folder}: slices of one series differ in {name} ({values}), so they are not of "
+                "one stack; put each stack in its own folder."
+            )
     return headers
 
 
@@ -116,6 +129,27 @@ def _slice_step(
         )
     step: np.ndarray = (positions[-1] - positions[0]) / (len(positions) - 1)
     return step
+
+
+def _check_in_line(positions: np.ndarray, normal: np.ndarray, pixel: float, folder: Path) -> None:
+    """Refuse slices that lie beside the line through all; a tilted gantry only slants the line."""
+    heights = positions @ normal
+    if len(positions) == 1:
+        return
+    beside = positions - heights[:, None] * normal
+    fit = np.polyfit(heights, beside, 1)  # (2, 3): slant and origin
+    aside = float(np.linalg.norm(beside - heights[:, None] * fit[0] - fit[1], axis=1).max())
+    slant = float(np.linalg.norm(fit[0]))
+    if aside > _MOST_ASIDE * pixel or slant > _MOST_SHEAR:
+        far = aside if aside > _MOST_ASIDE * pixel else slant * float(np.ptp(heights))
+        raise DataError(
+            f"{folder}: slices are shifted sideways against each other (ImagePositionPatient, by "
+            f"{far:.3g} mm), so they are not of one stack; put each stack in its own folder."
+        )
+
+
+def _shown(value: np.ndarray | str) -> str:
+    return value if isinstance(value, str) else ", ".join(f"{number:g}" for number in value)
 
 
 def _read_slices(headers: list[SliceHeader]) -> np.ndarray:

@@ -12,6 +12,23 @@ from fsmis_components.data.errors import DataError
 
 CONVERT = "convert the series to NIfTI, for example by dcm2niix"
 _COPY = "copy or export the series again, or move the file away"
+# what all slices of one stack share, and the share by which numbers may differ: of repetition times
+# a triggered scan has some spread, and pixel spacings are rounded
+_ALIKE = {
+    "Modality": 0.0,
+    "ImageType": 0.0,
+    "PhotometricInterpretation": 0.0,
+    "PixelSpacing": 1e-3,
+    "EchoTime": 0.01,
+    "EchoNumbers": 0.0,
+    "RepetitionTime": 0.1,
+    "InversionTime": 0.01,
+    "FlipAngle": 0.01,
+    "DiffusionBValue": 0.0,
+    "TemporalPositionIdentifier": 0.0,
+    "ConvolutionKernel": 0.0,
+    "KVP": 0.01,
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,8 @@ class SliceHeader:
         direction: ImageOrientationPatient (6,), along a row, then along a column; None: none.
         spacing: PixelSpacing (2,), millimetres between rows and between columns; None: none.
         thickness: SliceThickness in millimetres, 0 where there is none.
+        shared: what has to be the same in all slices of one stack, numbers or texts by the name of
+            the element; elements that are not there, or empty, are left out.
     """
 
     path: Path
@@ -37,6 +56,7 @@ class SliceHeader:
     direction: np.ndarray | None
     spacing: np.ndarray | None
     thickness: float
+    shared: dict[str, np.ndarray | str]
 
 
 def read_header(path: Path) -> SliceHeader | None:
@@ -57,8 +77,25 @@ def read_header(path: Path) -> SliceHeader | None:
         raise DataError(f"{path}: this DICOM file is damaged ({error}); {_COPY}.") from error
 
 
+def unlike(one: SliceHeader, other: SliceHeader) -> str | None:
+    """The first element by which two slices cannot be of one stack; None: they can."""
+    for name, tolerance in _ALIKE.items():
+        if name in one.shared and name in other.shared:
+            left, right = one.shared[name], other.shared[name]
+            if isinstance(left, str) or isinstance(right, str) or left.shape != right.shape:
+                same = str(left) == str(right)
+            else:
+                same = np.allclose(left, right, rtol=tolerance, atol=0)
+            if not same:
+                return name
+    return None
+
+
 def read_plane(path: Path) -> np.ndarray:
     """Pixels (columns, rows) after rescale slope and intercept, float64.
+
+    Of MONOCHROME1, where the lowest value is white, the values are turned round first. Not of CT:
+    Hounsfield units mean the same however they are shown.
 
     Raises:
         DataError: damaged, or a compression that pydicom cannot read.
@@ -68,7 +105,13 @@ def read_plane(path: Path) -> np.ndarray:
         image = pydicom.dcmread(path)
         slope = float(image.get("RescaleSlope") or 1)
         intercept = float(image.get("RescaleIntercept") or 0)
-        plane = image.pixel_array.T * slope + intercept  # (rows, columns) turned
+        pixels = image.pixel_array.T.astype(np.float64)  # (rows, columns) turned
+        if (
+            image.get("PhotometricInterpretation") == "MONOCHROME1"
+            and image.get("Modality") != "CT"
+        ):
+            pixels = (-1 if image.PixelRepresentation else 2**image.BitsStored - 1) - pixels
+        plane = pixels * slope + intercept
     except Exception as error:  # pydicom's decoders raise whatever their libraries raise
         raise DataError(f"{path}: this slice cannot be decoded ({error}); {CONVERT}.") from error
     return np.asarray(plane, dtype=np.float64)
@@ -91,7 +134,21 @@ def _understood(header: Any, path: Path) -> SliceHeader:
         direction=_numbers(header, "ImageOrientationPatient", 6),
         spacing=_numbers(header, "PixelSpacing", 2),
         thickness=float(header.get("SliceThickness") or 0),
+        shared={
+            name: _comparable(header.get(name))
+            for name in _ALIKE
+            if header.get(name) not in (None, "")
+        },
     )
+
+
+def _comparable(value: Any) -> np.ndarray | str:
+    """An element's numbers, or its text where it has none."""
+    values = [value] if np.ndim(value) == 0 else list(value)
+    try:
+        return np.array([float(each) for each in values])
+    except ValueError:
+        return "\\".join(map(str, values))
 
 
 def _numbers(header: Any, name: str, count: int) -> np.ndarray | None:

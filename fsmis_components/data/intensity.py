@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.stored_array import quantile, slabs
+from fsmis_components.data.modality import Modality, modality_of
+from fsmis_components.data.stored_array import quantile, sample, slabs
 from fsmis_components.data.volumes import Volume
 
 MODALITIES = ("mr", "ct")
-_AIR = -200.0  # Hounsfield units; no fat is darker, and magnitude MR has no such values
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Normalisation:
         """Refuse a modality for which there is no rule."""
         if self.modality not in MODALITIES:
             raise DataError(f"modality: expected auto, mr or ct, got {self.modality!r}.")
+
+    def describe(self) -> str:
+        """The modality as a person says it."""
+        return {"mr": "MR", "ct": "CT in Hounsfield units"}[self.modality]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,9 +82,7 @@ def resolve_modality(volume: Volume, modality: str = "auto") -> str:
     """Tell MR from CT.
 
     Args:
-        volume: looked at where `modality` is "auto": a scan that reaches -200 or below is CT in
-            Hounsfield units (air), any other is MR. A CT stored with an offset, so that it starts
-            at 0, must be named.
+        volume: looked at where `modality` is "auto", see `modality_of`.
         modality: "auto", "mr" or "ct".
 
     Returns:
@@ -92,7 +94,30 @@ def resolve_modality(volume: Volume, modality: str = "auto") -> str:
     name = str(modality).strip().lower()
     if name != "auto":
         return Normalisation(name).modality
-    return "ct" if min(float(slab.min()) for slab in slabs(volume.data)) <= _AIR else "mr"
+    return modality_of(volume).name
+
+
+def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
+    """Say where a scan's intensities are not of the kind for which a rule was made.
+
+    Args:
+        seen: what the scan looks like.
+        normalisation: the rule that the support set.
+
+    Returns:
+        One sentence, or nothing.
+    """
+    if normalisation.modality == "ct" and seen.name == "mr":
+        return (
+            "The scan is taken as CT, as the support is, but holds no Hounsfield units (no air, "
+            "fat and soft tissue where CT has them): MR, or CT on another scale; check the mask."
+        )
+    if normalisation.modality == "mr" and seen.name == "ct":
+        return (
+            "The scan looks like CT and is taken as MR, as the support is; check the mask, or "
+            "build the support from CT."
+        )
+    return ""
 
 
 def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
@@ -105,17 +130,67 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
 
     Returns:
         A callable on tensors of any shape.
+
+    Raises:
+        DataError: MR whose mean a mark for "no data" would spoil; CT without a value in the window.
     """
+    offset = 0.0
     if normalisation.modality == "ct":
-        lower, upper = normalisation.window
+        offset = modality_of(volume).offset
+        lower, upper = (edge + offset for edge in normalisation.window)
     else:
         lower, upper = -math.inf, quantile(volume.data, normalisation.clip_quantile)
+        _check_fill(volume, upper)
     mean, std = normalisation.mean, normalisation.std
     if mean is None or std is None:
         own_mean, own_std = _mean_and_std(volume, lower, upper)
-        mean = own_mean if mean is None else mean
+        mean = own_mean if mean is None else mean + offset
         std = own_std if std is None else std
+    else:
+        mean += offset
+    low, high = _extremes(volume)
+    if std == 0 and low < high and normalisation.modality == "ct":
+        raise DataError(
+            f"{volume.title}: no voxel lies within the CT window of {normalisation.window[0]:g} to "
+            f"{normalisation.window[1]:g}, so these are no Hounsfield units; convert the scan to "
+            "them, or set --modality mr and rebuild the support."
+        )
     return Normaliser(float(lower), float(upper), float(mean), float(std))
+
+
+def _check_fill(volume: Volume, upper: float) -> None:
+    """Refuse one value farther from all others than these lie apart: it would decide mean and std.
+
+    A dark one always does, a bright one where it is more than the share that is clipped. Zero is
+    what everybody writes outside the body, and harmless.
+
+    Args:
+        volume: the scan.
+        upper: intensity above which it is clipped.
+    """
+    low, high = _extremes(volume)
+    values = sample(volume.data)
+    others = values[(values > low) & (values < high)]
+    if not others.size:  # two values: nothing to be far from
+        return
+    first, last = np.quantile(others, [0.01, 0.99])
+    fill = None
+    if low != 0 and upper > first and first - low > upper - first:
+        fill = low
+    elif high != 0 and high == upper and high - last > last - first:
+        fill = high
+    if fill is not None:
+        count = sum(int(np.count_nonzero(slab == fill)) for slab in slabs(volume.data))
+        raise DataError(
+            f"{volume.title}: holds {fill:g} in {count} of its voxels, far from all other values: "
+            "a mark for no data, which normalisation would count in; replace it by the darkest "
+            "intensity (MR: 0) and save the file again."
+        )
+
+
+def _extremes(volume: Volume) -> tuple[float, float]:
+    lows, highs = zip(*((float(v.min()), float(v.max())) for v in slabs(volume.data)), strict=True)
+    return min(lows), max(highs)
 
 
 def _mean_and_std(volume: Volume, lower: float, upper: float) -> tuple[float, float]:

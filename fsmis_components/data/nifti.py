@@ -115,10 +115,16 @@ def checked_affine(affine: np.ndarray | None, path: Path) -> np.ndarray:
     return matrix
 
 
+def is_coded(image: nibabel.Nifti1Image) -> bool:
+    """Whether qform or sform are coded; else readers agree on no orientation."""
+    return bool(image.header["qform_code"] > 0 or image.header["sform_code"] > 0)
+
+
 def has_position(image: nibabel.Nifti1Image) -> bool:
     """Whether the header says where the voxels lie; tools that know nothing write an identity."""
-    coded = image.header["qform_code"] > 0 or image.header["sform_code"] > 0
-    return bool(coded) and not np.allclose(np.abs(np.asarray(image.affine)), np.eye(4), atol=1e-6)
+    return is_coded(image) and not np.allclose(
+        np.abs(np.asarray(image.affine)), np.eye(4), atol=1e-6
+    )
 
 
 def write_nifti(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 _SLAB_VOXELS = 1 << 22  # voxels that a check looks at in one step: 16 MiB as float32
+_SAMPLE_VOXELS = 1 << 20  # shares of so many are those of the whole
 
 
 class VoxelArray(Protocol):
@@ -86,6 +87,18 @@ def slabs(data: VoxelArray) -> Iterator[np.ndarray]:
     step = max(1, _SLAB_VOXELS // max(1, int(np.prod(data.shape[:-1]))))
     for start in range(0, depth, step):
         yield np.asarray(data[..., start : start + step])
+
+
+def sample(data: VoxelArray) -> np.ndarray:
+    """Values (n,) of a regular grid of some million voxels, for the shape of a histogram.
+
+    Args:
+        data: (X, Y, Z).
+    """
+    step = max(1, round((float(np.prod(data.shape)) / _SAMPLE_VOXELS) ** (1 / 3)))
+    # a thin axis is taken whole: its slices differ
+    index = tuple(slice(None, None, step if length > 8 * step else 1) for length in data.shape)
+    return np.asarray(data[index]).ravel()
 
 
 def quantile(data: VoxelArray, share: float) -> float:

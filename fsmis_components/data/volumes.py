@@ -15,12 +15,16 @@ from fsmis_components.data.label_grid import on_image_grid, whole_numbers
 from fsmis_components.data.nifti import (
     checked_affine,
     has_position,
+    is_coded,
     open_nifti,
     read_voxels,
     squeezed_shape,
     write_nifti,
 )
 from fsmis_components.data.stored_array import VoxelArray, slabs
+
+ORIENTED_KEY = "fsmis_oriented"  # of the meta of a MetaTensor: `Volume.oriented`
+NO_DATA = 1e30  # no scanner measures so much; marks for "no data" lie here and beyond float32
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,14 @@ class Volume:
             Index it for a part, `numpy.asarray` copies the whole.
         affine: (4, 4), from voxel index to millimetres right, anterior, superior.
         source: the file or DICOM folder; None for a volume made in memory.
+        oriented: whether the header says how the axes lie in the patient; False: the affine is what
+            readers take where qform and sform are not coded, so left and right may be swapped.
     """
 
     data: VoxelArray
     affine: np.ndarray
     source: Path | None = None
+    oriented: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,24 +74,39 @@ def load_image(path: str | Path) -> Volume:
         The volume (X, Y, Z); axes of length 1 behind the third are dropped.
 
     Raises:
-        DataError: missing, not a NIfTI, damaged, not 3D, empty, NaN or infinite values, a singular
-            affine; for a folder see `load_dicom_series`.
+        DataError: missing, not a NIfTI, damaged, not 3D, empty, NaN, infinite values or marks for
+            no data (1e30 and beyond), a singular affine; for a folder see `load_dicom_series`.
     """
     path = Path(path)
     if path.is_dir():
         voxels, affine = load_dicom_series(path)
+        _check_values(voxels, path)
         return Volume(voxels, checked_affine(affine, path), path)
     image = open_nifti(path)
     affine = checked_affine(image.affine, path)
     data = read_voxels(image, path)
-    if data.dtype.kind == "f":
-        broken = sum(int(np.count_nonzero(~np.isfinite(slab))) for slab in slabs(data))
-        if broken:
-            raise DataError(
-                f"{path}: {broken} voxels are NaN or infinite; replace them by a number (0 outside "
-                "the body) and save the file again."
-            )
-    return Volume(data, affine, path)
+    _check_values(data, path)
+    return Volume(data, affine, path, is_coded(image))
+
+
+def _check_values(data: VoxelArray, path: Path) -> None:
+    """Refuse values that are no intensities; one of them would decide every mean."""
+    if data.dtype.kind != "f":
+        return
+    broken = sum(int(np.count_nonzero(~np.isfinite(slab))) for slab in slabs(data))
+    if broken:
+        raise DataError(
+            f"{path}: {broken} voxels are NaN or infinite; replace them by a number (0 outside "
+            "the body) and save the file again."
+        )
+    beyond = [slab[np.abs(slab) >= NO_DATA] for slab in slabs(data)]
+    count = sum(part.size for part in beyond)
+    if count:
+        value = next(float(part[0]) for part in beyond if part.size)
+        raise DataError(
+            f"{path}: {count} voxels hold values like {value:.4g}, which mark where there is no "
+            "data; replace them by a number (0 outside the body) and save the file again."
+        )
 
 
 def load_label(path: str | Path, image: Volume | None = None) -> Volume:

@@ -163,6 +163,8 @@ class FolderEvaluator(SupervisedEvaluator):
         self._kept = {case.stem for case in cases if record.finished(case, self.files(case))}
         if self.progress and pack.calibration is not None:
             tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
+        if self.progress:
+            tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")
         interrupted = False
         try:
             # scans of an earlier run cost nothing, so they must not shorten the time that is left
@@ -230,6 +232,8 @@ class FolderEvaluator(SupervisedEvaluator):
             if scan:
                 record.discard(case, files, scan)
         row.seconds = time.perf_counter() - start
+        if row.warning and self.progress:
+            tqdm.write(f"{case.stem}: {row.warning}")
         record.add(case, row, files, scan, own=correction is None)
 
     def _segment(
@@ -246,12 +250,13 @@ class FolderEvaluator(SupervisedEvaluator):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
         self.files(case).write(image, final, result, ready)
+        row.warning = " ".join(result.warnings)
+        row.modality = "" if result.scan is None else result.scan.modality
         structures = result.pack.structures
         row.volumes = volumes_ml(final, image.affine, structures)
         if result.trust is not None:
             columns = [structure.column for structure in structures]
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
-            row.warning = result.trust.warning
 
     def _take_over(
         self, case: Case, correction: Correction, ready: Callable[[Path], None]

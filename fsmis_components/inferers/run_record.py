@@ -38,7 +38,8 @@ class CaseRow:
         volumes: millilitres per structure, keyed by column; empty for a failed case.
         message: why it failed.
         expected_dice: per structure in [0, 1], keyed by column; empty where nothing is expected.
-        warning: why the result should not be trusted, in one sentence.
+        warning: why the result should not be trusted, a sentence each.
+        modality: as what the intensities were taken, "mr" or "ct"; empty for a failed case.
     """
 
     case: str
@@ -48,6 +49,7 @@ class CaseRow:
     message: str = ""
     expected_dice: dict[str, float] = field(default_factory=dict)
     warning: str = ""
+    modality: str = ""
 
 
 class RunRecord:
@@ -190,11 +192,12 @@ class RunRecord:
         """
         figures = [f"{column}_ml" for column in self.columns]
         figures += [f"{column}_expected_dice" for column in self.columns]
-        lines = [["case", "status", "seconds", *figures, "warning", "message"]]
+        lines = [["case", "status", "seconds", *figures, "modality", "warning", "message"]]
         for row in self.rows.values():
             figures = [*_texts(row.volumes, self.columns), *_texts(row.expected_dice, self.columns)]
             seconds = f"{row.seconds:.2f}"
-            lines.append([row.case, row.status, seconds, *figures, row.warning, row.message])
+            remarks = [row.modality, row.warning, row.message]
+            lines.append([row.case, row.status, seconds, *figures, *remarks])
         # the record first: it decides what counts
         self._write_record()
         self._write_text("cases.csv", csv_table(lines))

@@ -16,7 +16,7 @@ from torch import nn
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.request_error import answered
-from fsmis_components.data.volumes import Volume
+from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
 from fsmis_components.inferers.answer_facts import answer_facts
 from fsmis_components.inferers.clean_up import cleaned
 from fsmis_components.inferers.drawn_slices import drawn_label, keep_drawn
@@ -31,7 +31,14 @@ from fsmis_components.inferers.shape_prior import (
 )
 from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
-from fsmis_components.inferers.trust import CaseTrust, TrustMeter, case_trust, mirror_gain
+from fsmis_components.inferers.trust import (
+    CaseTrust,
+    ScanCheck,
+    TrustMeter,
+    case_trust,
+    check_scan,
+    mirror_gain,
+)
 from fsmis_components.support.encode import frozen
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.requested import Answer
@@ -60,12 +67,23 @@ class Segmentation:
             unless asked.
         pack: the support pack that was used.
         trust: what is expected of the result; None where no shapes were expected.
+        scan: what is known of the scan without the network.
     """
 
     label: np.ndarray
     uncertainty: np.ndarray | None
     pack: SupportPack
     trust: CaseTrust | None = None
+    scan: ScanCheck | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the result should be doubted, a sentence each."""
+        unlike = self.trust.warning if self.trust is not None else ""
+        return (
+            *(self.scan.warnings if self.scan is not None else ()),
+            *([unlike] if unlike else []),
+        )
 
 
 @dataclass(frozen=True)
@@ -176,12 +194,16 @@ class VolumeInferer(Inferer):
         affine = affine[0] if affine.ndim == 3 else affine
         asked = meta.get(SUPPORT_KEY)
         with answered():
-            if not bool(torch.isfinite(inputs).all()):
-                raise DataError("image: holds NaN or infinite voxels; replace them by a number.")
+            if not bool((inputs.abs() < NO_DATA).all()):  # NaN is not below either
+                raise DataError(
+                    "image: holds NaN or infinite voxels, or such as mark where there is no data "
+                    f"({NO_DATA:g} and beyond); replace them by a number."
+                )
             request = SupportRequest.from_dict(asked) if asked else None
             answer = self._answer(network, request)
             data = torch.as_tensor(inputs)[0, 0].detach().cpu().numpy()
-            volume = Volume(data, np.asarray(affine, dtype=np.float64), None)
+            oriented = bool(meta.get(ORIENTED_KEY, True))
+            volume = Volume(data, np.asarray(affine, dtype=np.float64), None, oriented)
             result = self.segment_volume(volume, network, answer.pack)
             drawn = None
             if request is not None:
@@ -191,7 +213,8 @@ class VolumeInferer(Inferer):
             result = replace(result, label=keep_drawn(result.label, drawn, axis))
         label = torch.from_numpy(result.label.astype(np.int32))[None, None].to(inputs.device)
         if isinstance(inputs, MetaTensor):
-            return MetaTensor(label, meta={**meta, RESULT_KEY: answer_facts(answer, result.trust)})
+            facts = answer_facts(answer, result.trust, result.warnings)
+            return MetaTensor(label, meta={**meta, RESULT_KEY: facts})
         return label
 
     def _answer(self, network: nn.Module, request: SupportRequest | None) -> Answer:
@@ -358,7 +381,12 @@ class VolumeInferer(Inferer):
             values = [structure.value for structure in pack.structures]
             label = cleaned(label, values, self._expected(pack).builds)
         uncertainty = None if doubt is None else view.restack(doubt)
-        return replace(result, label=view.restack(label), uncertainty=uncertainty)
+        return replace(
+            result,
+            label=view.restack(label),
+            uncertainty=uncertainty,
+            scan=check_scan(view.volume, pack),
+        )
 
 
 def smallest_label_dtype(largest: int) -> np.dtype:

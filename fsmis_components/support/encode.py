@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,13 @@ from torch import nn
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
-from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.data.intensity import (
+    Normalisation,
+    fit_normaliser,
+    intensity_warning,
+    resolve_modality,
+)
+from fsmis_components.data.modality import modality_of
 from fsmis_components.data.volumes import Volume
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support.draw_seeds import draw_seeds
@@ -33,6 +40,8 @@ from fsmis_components.support.support_pack import (
     weights_hash,
 )
 from fsmis_components.support.support_set import SupportScan, SupportSet
+
+logger = logging.getLogger(__name__)
 
 
 def build_support_pack(
@@ -80,6 +89,9 @@ def build_support_pack(
         )
     if normalisation is None:
         normalisation = Normalisation(modality=resolve_modality(first, modality))
+    for scan in support_set.scans:
+        if warning := intensity_warning(modality_of(scan.image), normalisation):
+            logger.warning("support scan %s: %s", scan.name, warning)
     values = [structure.value for structure in support_set.structures]
     views = [SliceView(scan.image, grid) for scan in support_set.scans]
     weights = weights_hash(network)
@@ -120,6 +132,7 @@ def build_support_pack(
                 part.plan.masks,
                 part.plan.labelled,
                 shape_cell(grid),
+                scan.image.oriented,
             )
             for scan, view, part in zip(support_set.scans, views, parts, strict=True)
         ),

@@ -30,6 +30,9 @@ class ScanProfile:
             for all of it; between labelled slices interpolated.
         extents: float32 (N, 2), where each structure begins and ends, in slices; NaN where it is
             not labelled in this scan.
+        oriented: whether its header says how it lies in the patient.
+        mirrored: float16 (3, K, F), descriptors of the slices `mirror_places` as the network sees
+            them mirrored along rows, columns and both; None where they were not made.
     """
 
     name: str
@@ -37,6 +40,8 @@ class ScanProfile:
     descriptors: Tensor
     shapes: Tensor
     extents: Tensor
+    oriented: bool = True
+    mirrored: Tensor | None = None
 
     TENSORS: ClassVar[tuple[str, ...]] = ("descriptors", "shapes", "extents")
 
@@ -51,11 +56,13 @@ class ScanProfile:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        return {name: getattr(self, name) for name in self.TENSORS}
+        tensors = {name: getattr(self, name) for name in self.TENSORS}
+        return tensors if self.mirrored is None else {**tensors, "mirrored": self.mirrored}
 
     def facts(self) -> dict[str, Any]:
         """What is no tensor, as JSON values."""
-        return {"name": self.name, "slice_spacing": self.slice_spacing}
+        facts = {"name": self.name, "slice_spacing": self.slice_spacing}
+        return facts if self.oriented else {**facts, "oriented": False}
 
     def selected(self, index: Tensor) -> ScanProfile:
         """The profile for some structures, int64 (N',)."""
@@ -74,6 +81,7 @@ def profile_scan(
     masks: Tensor,
     labelled: Tensor,
     cell: int,
+    oriented: bool = True,
 ) -> ScanProfile:
     """Make the profile of a scan.
 
@@ -84,6 +92,7 @@ def profile_scan(
         masks: bool (Z, N, H, W) at the working resolution.
         labelled: bool (Z, N), slices in which a structure is labelled.
         cell: `shape_cell` of the working grid.
+        oriented: see `ScanProfile`.
     """
     shapes, extents = [], []
     for index in range(masks.shape[1]):
@@ -96,6 +105,7 @@ def profile_scan(
         descriptors.half(),
         torch.from_numpy(np.stack(shapes)),
         torch.tensor(extents, dtype=torch.float32),
+        oriented,
     )
 
 

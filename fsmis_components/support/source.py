@@ -18,6 +18,7 @@ from fsmis_components.support.corrections import Correction, Corrections
 from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.join_packs import join_packs
+from fsmis_components.support.mirrored import with_mirrored
 from fsmis_components.support.requested import Answer, RequestedSupport
 from fsmis_components.support.support_pack import SupportPack, weights_hash
 from fsmis_components.support.support_request import SupportRequest
@@ -175,6 +176,7 @@ class SupportSource:
             if self.self_test is not None:
                 calibration = self.self_test(network, support_set, pack, **self.encoding)
                 pack = replace(pack, calibration=calibration)
+            pack = with_mirrored(network, pack, support_set.scans[0].image, **self.encoding)
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:
             raise DataError(

@@ -134,7 +134,9 @@ class SupportPack:
                         **facts,
                         **{
                             name: tensors[f"{_SCAN_PREFIX}{index}.{name}"]
-                            for name in ScanProfile.TENSORS
+                            for name in (*ScanProfile.TENSORS, "mirrored")
+                            if name in ScanProfile.TENSORS
+                            or f"{_SCAN_PREFIX}{index}.{name}" in tensors
                         },
                     )
                     for index, facts in enumerate(content["scans"])
@@ -249,8 +251,8 @@ def content_hash(pack: SupportPack) -> str:
     _digest_tensors(
         digest, {**pack.state, _SECTIONS_KEY: pack.sections, _ORIGINS_KEY: pack.origins}
     )
-    for profile in pack.profiles:
-        _digest_tensors(digest, profile.tensors())
+    for profile in pack.profiles:  # without what only warns
+        _digest_tensors(digest, {name: getattr(profile, name) for name in profile.TENSORS})
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from monai.utils import ImageMetaKey
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import is_nifti_name
 from fsmis_components.data.request_error import answered
-from fsmis_components.data.volumes import load_image
+from fsmis_components.data.volumes import ORIENTED_KEY, load_image
 
 
 class LoadVolumed(MapTransform):
@@ -52,14 +52,17 @@ def _loaded(source: Any) -> MetaTensor:
     if path.is_dir() or is_nifti_name(path.name) or not path.exists():
         volume = load_image(path)
         data, affine = np.asarray(volume.data, dtype=np.float32), volume.affine
+        oriented = volume.oriented
     else:
         data, affine = _by_monai(path)
+        oriented = True
     meta = {
         ImageMetaKey.FILENAME_OR_OBJ: str(path),
         "affine": torch.from_numpy(affine),
         "original_affine": affine,
         "spatial_shape": np.asarray(data.shape),
         "original_channel_dim": float("nan"),
+        ORIENTED_KEY: oriented,
     }
     return MetaTensor(torch.from_numpy(data)[None], meta=meta)
 

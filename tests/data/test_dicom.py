@@ -12,6 +12,13 @@ from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask
 
 ROWS, COLUMNS = 6, 5
+MR_HEADER = {
+    "ImageType": ["ORIGINAL", "PRIMARY", "M"],
+    "EchoTime": 4.6,
+    "EchoNumbers": 1,
+    "RepetitionTime": 500,
+    "TemporalPositionIdentifier": 1,
+}
 
 
 def write_series(folder: Path, positions=(0.0, 4.0, 8.0, 12.0), **settings) -> np.ndarray:
@@ -88,14 +95,63 @@ def test_mask_of_a_series(tmp_path):
             {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]},
             "slices point in different directions; keep one stack",
         ),
+        ((0, 4, 8), {"PixelSpacing": [2, 0.6]}, "slices of one series differ in PixelSpacing (2, "),
+        ((0, 4, 8), {"EchoTime": 9.2}, "slices of one series differ in EchoTime (4.6 and 9.2), s"),
+        ((0, 4, 8), {"RepetitionTime": 900}, "slices of one series differ in RepetitionTime (50"),
+        ((0, 4, 8), {"EchoNumbers": 2}, "slices of one series differ in EchoNumbers (1 and 2), s"),
+        ((0, 4, 8), {"TemporalPositionIdentifier": 2}, "slices of one series differ in Temporal"),
+        (
+            (0, 4, 8),
+            {"ImageType": ["ORIGINAL", "PRIMARY", "P"]},
+            "slices of one series differ in ImageType (ORIGINAL\\PRIMARY\\M and ORIGINAL\\PR",
+        ),
+        ((0, 4, 8), {"PhotometricInterpretation": "MONOCHROME1"}, "slices of one series differ in"),
+        (
+            (0, 4, 8, 12),
+            {"ImagePositionPatient": [12, 20, 34]},
+            "slices are shifted sideways against each other (ImagePositionPatient, by",
+        ),
+        (
+            (0, 4),
+            {"ImagePositionPatient": [10, 60, 34]},
+            "slices are shifted sideways against each other (ImagePositionPatient, by 40 mm)",
+        ),
     ],
 )
 def test_rejects(tmp_path, positions, changes, message):
     folder = tmp_path / "series"
-    write_series(folder, positions, **changes)
+    write_series(folder, positions, series=MR_HEADER, **changes)
     with pytest.raises(DataError) as caught:
         load_image(folder)
     assert str(caught.value).startswith(f"{folder}: {message}")
+
+
+def test_what_may_differ_within_a_stack(tmp_path):
+    """Rounded spacings, the repetition times of a triggered scan, elements that one slice lacks."""
+    changes = {"PixelSpacing": [2.0001, 0.5], "RepetitionTime": 520, "EchoTime": None}
+    pixels = write_series(
+        tmp_path / "series", series=MR_HEADER, AcquisitionNumber=7, TriggerTime=31, **changes
+    )
+    assert load_image(tmp_path / "series").shape == pixels.T.shape
+
+
+@pytest.mark.parametrize(("signed", "turned"), [(0, 4095.0), (1, -1.0)])
+def test_monochrome1_is_turned_round(tmp_path, signed, turned):
+    series = {
+        "PhotometricInterpretation": "MONOCHROME1",
+        "PixelRepresentation": signed,
+        "BitsStored": 12,
+        "HighBit": 11,
+    }
+    pixels = np.random.default_rng(0).integers(0, 2000, (3, ROWS, COLUMNS)).astype(np.int16)
+    write_dicom(tmp_path / "mr", pixels, (0, 4, 8), slope=2, intercept=5, series=series)
+    expected = (turned - pixels.transpose(2, 1, 0)) * 2 + 5
+    np.testing.assert_array_equal(load_image(tmp_path / "mr").data, expected)
+    # Hounsfield units are what they are
+    write_dicom(tmp_path / "ct", pixels, (0, 4, 8), series={**series, "Modality": "CT"})
+    np.testing.assert_array_equal(
+        load_image(tmp_path / "ct").data, pixels.transpose(2, 1, 0) - 1024
+    )
 
 
 def cut(content: bytes) -> bytes:

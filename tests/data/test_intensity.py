@@ -1,4 +1,5 @@
 import json
+import re
 
 import nibabel
 import numpy as np
@@ -7,7 +8,13 @@ import torch
 from volume_samples import ras_affine, stored_as
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.data.intensity import (
+    Normalisation,
+    fit_normaliser,
+    intensity_warning,
+    resolve_modality,
+)
+from fsmis_components.data.modality import Modality, modality_of
 from fsmis_components.data.stored_array import StoredArray, quantile, slabs
 from fsmis_components.data.volumes import Volume, load_image
 
@@ -109,6 +116,118 @@ def test_modality_auto():
     assert resolve_modality(scan(0, 4000), "ct") == "ct"
     with pytest.raises(DataError, match="modality: expected auto, mr or ct, got 'pet'"):
         resolve_modality(scan(), "pet")
+
+
+def body(kind="ct", seed=0) -> np.ndarray:
+    """Values of a scan of half air: CT of lung, fat, soft tissue and bone, or bright MR."""
+    rng = np.random.default_rng(seed)
+    parts = {
+        "ct": [(-1000, 10, 4), (-800, 60, 1), (-100, 20, 2), (50, 20, 4), (500, 200, 1)],
+        "mr": [(0, 3, 6), (300, 100, 3), (900, 200, 3)],
+    }[kind]
+    values = [rng.normal(middle, spread, 4000 * share) for middle, spread, share in parts]
+    return np.concatenate(values).round().reshape(40, 40, 30).astype(np.float32)
+
+
+def one_cold_voxel(data):
+    data[0, 0, 0] = -3000
+    return data
+
+
+def undershoot(data):
+    """What cubic resampling leaves: negative values that grow fewer with their distance from 0."""
+    dark = np.random.default_rng(1).exponential(60, data.shape)
+    return np.where(data <= 3, -dark, data)
+
+
+def padded(data, value):
+    data[:10] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "expected"),
+    [
+        ("ct", lambda data: data, Modality("ct")),
+        ("ct", lambda data: padded(data, 0), Modality("ct")),
+        ("ct", lambda data: padded(data, -3024), Modality("ct")),
+        ("ct", lambda data: data.clip(-125, 275), Modality("ct")),
+        ("ct", lambda data: data.clip(-160, 240), Modality("ct")),
+        ("ct", lambda data: data.clip(-1000, 1000), Modality("ct")),
+        ("ct", lambda data: (data + 1024).clip(0, 4095), Modality("ct", 1024.0)),
+        ("ct", lambda data: data + 32768, Modality("ct", 32768.0)),
+        ("ct", lambda data: (data.clip(-1000, 1000) + 1000) / 2000, Modality("mr")),
+        ("ct", lambda data: (data.clip(-160, 240) + 160) / 400 * 255, Modality("mr")),
+        ("mr", lambda data: data, Modality("mr")),
+        ("mr", one_cold_voxel, Modality("mr")),
+        ("mr", undershoot, Modality("mr")),
+        ("mr", lambda data: undershoot(data) * 10, Modality("mr")),
+        ("mr", lambda data: padded(data / 4, -1024), Modality("mr")),
+        ("mr", lambda data: (data - data.mean()) / data.std(), Modality("mr")),
+    ],
+)
+def test_the_histogram_tells_the_modality(kind, change, expected):
+    volume = Volume(change(body(kind)), ras_affine())
+    assert modality_of(volume) == expected
+    assert resolve_modality(volume) == expected.name
+
+
+def test_ct_with_an_offset_is_normalised_as_without():
+    plain = fit_normaliser(Volume(body(), ras_affine()), Normalisation("ct"))
+    shifted = fit_normaliser(Volume(body() + 1024, ras_affine()), Normalisation("ct"))
+    values = torch.tensor([-1000.0, -100.0, 50.0, 900.0])
+    torch.testing.assert_close(shifted(values + 1024), plain(values))
+    fixed = Normalisation("ct", mean=10.0, std=5.0)
+    normalise = fit_normaliser(Volume(body() + 1024, ras_affine()), fixed)
+    torch.testing.assert_close(normalise(torch.tensor([1034.0])), torch.tensor([0.0]))
+
+
+def test_ct_outside_the_window_is_named():
+    with pytest.raises(
+        DataError, match="no voxel lies within the CT window of -125 to 275, so the"
+    ):
+        fit_normaliser(scan(1000, 2000), Normalisation("ct"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "modality", "word"),
+    [("mr", "mr", ""), ("ct", "ct", ""), ("mr", "ct", "no Hounsfield"), ("ct", "mr", "like CT")],
+)
+def test_a_scan_of_another_modality_is_told(seen, modality, word):
+    warning = intensity_warning(Modality(seen), Normalisation(modality))
+    assert word in warning and bool(warning) == bool(word)
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "voxels"),
+    [
+        (-9999, "-9999", 1),  # a single one spoils mean and deviation
+        (-9999, "-9999", 400),
+        (-32768, "-32768", 12000),
+        (-1e6, "-1e+06", 20),
+        (65535, "65535", 400),
+    ],
+)
+def test_a_fill_value_is_named_and_not_averaged(values, value, voxels):
+    data = body("mr")
+    data.reshape(-1)[:voxels] = values
+    with pytest.raises(DataError, match=f"holds {re.escape(value)} in {voxels} of its voxels, far"):
+        fit_normaliser(Volume(data, ras_affine()), Normalisation("mr"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        body("mr"),
+        undershoot(body("mr")),
+        padded(body("mr"), 0),
+        body("mr") > 100,
+        np.where(body("mr") > 100, 5.0, -5.0),
+        np.where(np.arange(48000).reshape(40, 40, 30) == 7, 1e6, body("mr")),  # clipped
+    ],
+)
+def test_what_is_no_fill_value(data):
+    fit_normaliser(Volume(np.asarray(data, np.float32), ras_affine()), Normalisation("mr"))
 
 
 def test_rule_survives_json():

@@ -59,7 +59,7 @@ def normaliser(scan: Volume) -> Normaliser:
 
 def test_values_of_a_packing():
     data = np.array([-1100.0, -200.0, -199.5, 0.0, 274.0, 275.0, 900.0]).reshape(7, 1, 1)
-    packing = fit_packing(volume(data), 8)
+    packing = fit_packing(volume(data), 8, "ct")
     assert packing.slope == pytest.approx(475 / 255, rel=1e-6)
     assert packing.intercept == -200.0
     # 0 HU: 200 / (475 / 255) = 107.4; -199.5 HU: 0.27

@@ -79,6 +79,10 @@ def broken_file(folder: Path, kind: str) -> Path:
         data = numbers(np.float32)
         data[1, 2, 0] = data[1, 2, 1] = float(kind)
         save_nifti(path, data)
+    elif kind in ("1e30", "largest"):
+        data = numbers(np.float64)
+        data[1, 2, 0] = data[1, 2, 1] = -1e30 if kind == "1e30" else np.finfo(np.float64).max
+        save_nifti(path, data)
     elif kind == "4d":
         save_nifti(path, np.zeros((4, 4, 4, 2), np.uint8))
     elif kind == "2d":
@@ -111,6 +115,8 @@ def broken_file(folder: Path, kind: str) -> Path:
         ("cut nii", "the file ends early or is damaged"),
         ("nan", "2 voxels are NaN or infinite; replace them"),
         ("inf", "2 voxels are NaN or infinite; replace them"),
+        ("1e30", "2 voxels hold values like -1e+30, which mark where there is no data; replace"),
+        ("largest", "2 voxels hold values like 1.798e+308, which mark where there is no data; r"),
         ("4d", "expected one 3D volume with at least one voxel, got shape (4, 4, 4, 2); save one"),
         ("2d", "expected one 3D volume with at least one voxel, got shape (4, 4); save"),
         ("empty", "expected one 3D volume with at least one voxel, got shape (0,); save"),

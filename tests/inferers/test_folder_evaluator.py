@@ -121,7 +121,8 @@ def test_finished_scans_are_kept_and_the_rest_is_done(
     write_scan(folders[1], 4)
     network.encoded.clear()
     evaluator(network, folders).run()
-    assert sum(network.encoded) == 12 + 2 * 12  # the support, image_3, image_4
+    # the support and six of its slices mirrored three times, image_3, image_4
+    assert sum(network.encoded) == 12 + 3 * 6 + 2 * 12
     assert mask.stat().st_mtime_ns == before
     rows = table(folders[2])
     assert [row["case"] for row in rows] == ["image_2", "image_3", "image_4"]

@@ -45,6 +45,7 @@ def write_folder_report(
         "SHA-256 of the support, beginning": str(settings["support"])[:_SHOWN_OF_HASH],
         "network": pack.settings,
         "slices": pack.grid.to_dict(),
+        "intensities taken as": pack.normalisation.describe(),
         "intensities": pack.normalisation.to_dict(),
         "inference": settings["inferer"],
         "version of fsmis_components": settings["version"],

@@ -3,5 +3,14 @@
 from fsmis_components.inferers.trust.case_trust import CaseTrust, case_trust
 from fsmis_components.inferers.trust.meter import Measures, TrustMeter
 from fsmis_components.inferers.trust.mirrored import mirror_gain
+from fsmis_components.inferers.trust.scan_check import ScanCheck, check_scan
 
-__all__ = ["CaseTrust", "Measures", "TrustMeter", "case_trust", "mirror_gain"]
+__all__ = [
+    "CaseTrust",
+    "Measures",
+    "ScanCheck",
+    "TrustMeter",
+    "case_trust",
+    "check_scan",
+    "mirror_gain",
+]

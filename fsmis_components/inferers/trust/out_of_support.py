@@ -12,7 +12,8 @@ _LARGEST_RATIO = 2.0  # of the extents of slices; scans of one kind differ by le
 _LEAST_SIMILARITY = 0.15
 _SHORT = 16  # slices of a support that says little about z
 _LEAST_EXPECTED = 0.4  # mean expected Dice below which a scan of little similarity is doubtful
-_MIRROR_GAIN = 0.05  # one in 210 scans that lay as the support did had more
+# of scans that lie as the support does one in 100 has more; where stacks are short, one in ten
+_MIRROR_GAIN, _SHORT_MIRROR_GAIN = 0.02, 0.05
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ def out_of_support(like: Likeness) -> str:
             "The scan has one slice only, so nothing beside it tells where in the support it lies; "
             "give the whole volume, or check the mask."
         )
+    least = _MIRROR_GAIN if like.support_depth >= _SHORT else _SHORT_MIRROR_GAIN
+    # a mirrored scan looks little like the support as it is; but noise does so mirrored too
+    if like.mirror_gain > least and like.similarity + like.mirror_gain > _LEAST_SIMILARITY:
+        return (
+            "The slices look more like the support's when they are mirrored: the orientation in a "
+            "header may be wrong, here or there; check the mask, and its left and right."
+        )
     doubtful = like.support_depth >= _SHORT or like.expected_dice < _LEAST_EXPECTED
     if like.similarity < _LEAST_SIMILARITY and doubtful:
         return (
@@ -75,10 +83,5 @@ def out_of_support(like: Likeness) -> str:
         return (
             "The slices run against the support's: the orientation in a header is wrong, here or "
             "there; check that left and right of the mask are right."
-        )
-    if like.mirror_gain > _MIRROR_GAIN:
-        return (
-            "The slices look more like the support's when they are mirrored: the orientation in a "
-            "header may be wrong, here or there; check the mask."
         )
     return ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,23 @@ import pytest
 import torch
 from block_scans import AFFINE, block_image, block_label, write_scan
 from fake_network import IntensityNetwork
+from monai.data import Dataset
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import fit_normaliser
 from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
 from fsmis_components.inferers.matching import match_volume
 from fsmis_components.inferers.trust import mirror_gain
-from fsmis_components.support import SupportPack, build_support_pack, load_support_set
+from fsmis_components.support import (
+    SupportPack,
+    SupportSource,
+    build_support_pack,
+    load_support_set,
+)
+from fsmis_components.support.mirrored import mirror_places, with_mirrored
 from fsmis_components.support.slice_descriptors import slice_descriptors
+from fsmis_components.support.support_pack import content_hash
 
 
 class ContrastNetwork(IntensityNetwork):
@@ -34,10 +44,74 @@ def gain_of(pack: SupportPack, data: np.ndarray) -> float:
     return mirror_gain(descriptors, view.native_spacing[0], pack, match)
 
 
+def packed(folder: Path, mirrored: bool, image: np.ndarray | None = None) -> SupportPack:
+    write_scan(folder, 1, block_label(), image)
+    support = load_support_set(folder)
+    pack = build_support_pack(ContrastNetwork(), support, spatial_size=24)
+    if mirrored:
+        pack = with_mirrored(ContrastNetwork(), pack, support.scans[0].image)
+    return pack
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
-def test_a_mirrored_scan_gains(tmp_path: Path, axes: tuple[int, ...]) -> None:
-    write_scan(tmp_path, 1, block_label())
-    pack = build_support_pack(ContrastNetwork(), load_support_set(tmp_path), spatial_size=24)
+def test_a_mirrored_scan_gains(tmp_path: Path, axes: tuple[int, ...], mirrored: bool) -> None:
+    pack = packed(tmp_path, mirrored)
     image = block_image(seed=7)
     assert gain_of(pack, image) < 0
-    assert gain_of(pack, np.ascontiguousarray(np.flip(image, axes))) > 0
+    assert gain_of(pack, np.ascontiguousarray(np.flip(image, axes))) > 0.02
+
+
+def test_a_symmetric_support_says_nothing(tmp_path: Path) -> None:
+    """What looks the same in a mirror cannot tell whether it is one."""
+    image = block_image(seed=7)
+    symmetric = image + image[::-1]
+    gains = [
+        gain_of(packed(tmp_path, True, symmetric), np.ascontiguousarray(each))
+        for each in (symmetric, symmetric[::-1])
+    ]
+    assert max(gains) < 0.005
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_mirrored_slices_are_those_of_the_mirrored_scan(tmp_path: Path, slice_axis: int) -> None:
+    write_scan(tmp_path, 1, block_label())
+    scan = load_support_set(tmp_path).scans[0].image
+    network = ContrastNetwork()
+    options = {"spatial_size": 24, "slice_axis": slice_axis}
+    pack = build_support_pack(network, load_support_set(tmp_path), **options)
+    profile = with_mirrored(network, pack, scan).profiles[0]
+    places = mirror_places(profile.depth)
+    rows, columns = (axis for axis in range(3) if axis != slice_axis)
+    for index, axes in enumerate([(rows,), (columns,), (rows, columns)]):
+        flipped = Volume(np.flip(np.asarray(scan.data), axes), scan.affine)
+        view = SliceView(flipped, pack.grid)
+        slices = fit_normaliser(scan, pack.normalisation)(view.slices(0, view.depth))
+        expected = slice_descriptors(network.encode(slices).high)[places]
+        torch.testing.assert_close(profile.mirrored[index].float(), expected, atol=2e-3, rtol=0)
+
+
+def test_a_pack_keeps_what_it_looks_like_mirrored(tmp_path: Path) -> None:
+    pack = packed(tmp_path, True)
+    loaded = SupportPack.load(pack.save(tmp_path / "a.safetensors"))
+    assert torch.equal(loaded.profiles[0].mirrored, pack.profiles[0].mirrored)
+    plain = packed(tmp_path, False)
+    assert SupportPack.load(plain.save(tmp_path / "b.safetensors")).profiles[0].mirrored is None
+    assert content_hash(pack) == content_hash(plain)  # no mask depends on it
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])
+def test_a_folder_run_tells_mirrored_scans(tmp_path: Path, axes: tuple[int, ...]) -> None:
+    write_scan(tmp_path / "s", 1, block_label())
+    image = np.ascontiguousarray(np.flip(block_image(seed=2), axes))
+    write_scan(tmp_path / "q", 2, image=image)
+    FolderEvaluator(
+        device="cpu",
+        dataset=Dataset(query_items(tmp_path / "q")),
+        network=ContrastNetwork(),
+        inferer=VolumeInferer(SupportSource(tmp_path / "s", spatial_size=24)),
+        output_dir=tmp_path / "o",
+    ).run()
+    with (tmp_path / "o" / "cases.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert ("look more like the support's when they are mirrored" in row["warning"]) == bool(axes)
