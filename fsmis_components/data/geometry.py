@@ -106,9 +106,10 @@ def choose_slice_grid(
         axis = tied[-1]
     extent = max(shape[a] * spacing[a] for a in range(3) if a != axis)
     grid = SliceGrid(axis, None if ignore_spacing else extent / spatial_size, spatial_size)
-    places = [axis, *(a for a in range(3) if a != axis)]
+    row, column = (a for a in range(3) if a != axis)
+    axes, backwards = anatomical.axes, anatomical.backwards
     own = StorageOrder(
-        *(tuple(part[a] for a in places) for part in (anatomical.axes, anatomical.backwards))
+        (axes[axis], axes[row], axes[column]), (backwards[axis], backwards[row], backwards[column])
     )
     frame, coarse = own.directions(volume), _coarse_axis(volume, ignore_spacing)
     directions = None
@@ -152,7 +153,8 @@ class StorageOrder:
         """
         cosines = frame @ _stored_directions(volume)  # (3 places, 3 stored axes)
         orders = []
-        for axes in itertools.permutations(range(3)):
+        for slices, rows, columns in itertools.permutations(range(3)):
+            axes = (slices, rows, columns)
             if kept is None or axes[kept[0]] == kept[1]:
                 first, second, third = (bool(cosines[p, axis] < 0) for p, axis in enumerate(axes))
                 orders.append(cls(axes, (first, second, third)))
