@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bundle_folders import build_network
+from scipy.spatial.transform import Rotation
 from torch import nn
 
 from fsmis_components.data.cases import find_cases, select_cases
 from fsmis_components.data.geometry import choose_slice_grid
-from fsmis_components.data.volumes import load_image
+from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.data.weights import load_weights
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.scoring import answer, load_query
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.support import SupportPack, support_set_of_cases
+from fsmis_components.support import SupportPack, build_support_pack, support_set_of_cases
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,38 @@ def test_the_default_pack_segments_without_any_support(
     first, second = (VolumeInferer(pack).segment_volume(image, network).label for _ in range(2))
     assert np.array_equal(first, second)
     assert set(np.unique(first).tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_an_oblique_heart_is_segmented_as_the_plain_one(
+    network: nn.Module, fsmis_data_dir: Path
+) -> None:
+    """Short-axis hearts lie near 45 degrees; slices are those that the scanner acquired."""
+    cases = find_cases(fsmis_data_dir / "acdc", labels="required")
+    support = support_set_of_cases(select_cases(cases, ["patient001_frame01"]))
+    query = load_image(select_cases(cases, ["patient002_frame01"])[0].image)
+    pack = build_support_pack(network, support)
+    plain = VolumeInferer(pack).segment_volume(query, network).label
+    assert plain.any()
+    for axis, degrees in ((0, 60), (1, -45)):
+        oblique = [
+            replace(
+                scan,
+                image=turned(scan.image, axis, degrees),
+                label=turned(scan.label, axis, degrees),
+            )
+            for scan in support.scans
+        ]
+        pack = build_support_pack(network, replace(support, scans=tuple(oblique)))
+        assert pack.grid.directions is not None
+        tilted = turned(turned(query, axis, degrees), (axis + 1) % 3, 20)
+        assert np.array_equal(VolumeInferer(pack).segment_volume(tilted, network).label, plain)
+
+
+def turned(volume: Volume, axis: int, degrees: float) -> Volume:
+    """The same voxels with a header that is turned about an anatomical axis."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_rotvec(np.eye(3)[axis] * degrees, degrees=True).as_matrix()
+    return replace(volume, affine=turn @ volume.affine)
 
 
 def test_one_image_is_enough_for_the_exported_network(
