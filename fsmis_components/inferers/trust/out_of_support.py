@@ -14,6 +14,7 @@ _SHORT = 16  # slices of a support that says little about z
 _LEAST_EXPECTED = 0.4  # mean expected Dice below which a scan of little similarity is doubtful
 # of scans that lie as the support does one in 100 has more; where stacks are short, one in ten
 _MIRROR_GAIN, _SHORT_MIRROR_GAIN = 0.02, 0.05
+_LEAST_MIRRORED = 0.2  # similarity in the mirror; a scan of another kind or noise reaches 0.16
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def out_of_support(like: Likeness) -> str:
             "give the whole volume, or check the mask."
         )
     least = _MIRROR_GAIN if like.support_depth >= _SHORT else _SHORT_MIRROR_GAIN
-    # a mirrored scan looks little like the support as it is; but noise does so mirrored too
-    if like.mirror_gain > least and like.similarity + like.mirror_gain > _LEAST_SIMILARITY:
+    # before the similarity, which is little where a scan is mirrored
+    if like.mirror_gain > least and like.similarity + like.mirror_gain > _LEAST_MIRRORED:
         return (
             "The slices look more like the support's when they are mirrored: the orientation in a "
             "header may be wrong, here or there; check the mask, and its left and right."
