@@ -53,6 +53,7 @@ def with_mirrored(
     through, row, column = view.native_spacing
     spacing = np.insert([row, column], pack.grid.slice_axis, through)
     affine = np.diag([*spacing, 1.0])
+    grid = replace(pack.grid, directions=None, thick=None)  # the slices are in its order already
     parts = []
     with frozen(network), torch.inference_mode():
         for axes in MIRRORS:
@@ -61,7 +62,7 @@ def with_mirrored(
             encoded = encode_scan(
                 network,
                 first,  # sets the normalisation
-                SliceView(mirrored, pack.grid),
+                SliceView(mirrored, grid),
                 pack.normalisation,
                 batch_size=batch_size,
                 amp=amp,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from block_scans import AFFINE, block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 from monai.data import Dataset
+from scipy.spatial.transform import Rotation
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import fit_normaliser
@@ -74,15 +76,30 @@ def test_a_symmetric_support_says_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])
-def test_mirrored_slices_are_those_of_the_mirrored_scan(tmp_path: Path, slice_axis: int) -> None:
+@pytest.mark.parametrize("degrees", [0, 50])
+def test_mirrored_slices_are_those_of_the_mirrored_scan(
+    tmp_path: Path, slice_axis: int, degrees: float
+) -> None:
     write_scan(tmp_path, 1, block_label())
-    scan = load_support_set(tmp_path).scans[0].image
+    turn = np.eye(4)  # an oblique header
+    turn[:3, :3] = Rotation.from_rotvec([degrees, 0, 0], degrees=True).as_matrix()
+    support = load_support_set(tmp_path)
+    oblique = [
+        replace(
+            each,
+            image=replace(each.image, affine=turn @ each.image.affine),
+            label=replace(each.label, affine=turn @ each.label.affine),
+        )
+        for each in support.scans
+    ]
+    support = replace(support, scans=tuple(oblique))
+    scan = support.scans[0].image
     network = ContrastNetwork()
     options = {"spatial_size": 24, "slice_axis": slice_axis}
-    pack = build_support_pack(network, load_support_set(tmp_path), **options)
+    pack = build_support_pack(network, support, **options)
     profile = with_mirrored(network, pack, scan).profiles[0]
     places = mirror_places(profile.depth)
-    rows, columns = (axis for axis in range(3) if axis != slice_axis)
+    _, rows, columns = SliceView(scan, pack.grid)._order
     for index, axes in enumerate([(rows,), (columns,), (rows, columns)]):
         flipped = Volume(np.flip(np.asarray(scan.data), axes), scan.affine)
         view = SliceView(flipped, pack.grid)
