@@ -43,12 +43,7 @@ class SliceGrid:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SliceGrid:
         """The grid that `to_dict` described."""
-        spacing = values["spacing"]
-        return cls(
-            slice_axis=int(values["slice_axis"]),
-            spacing=None if spacing is None else float(spacing),
-            spatial_size=int(values["spatial_size"]),
-        )
+        return cls(**values)
 
 
 def choose_slice_grid(
