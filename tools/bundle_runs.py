@@ -124,6 +124,7 @@ def check_export(bundle: Bundle) -> list[str]:
 def check_support_pack(bundle: Bundle) -> list[str]:
     """The default pack fits the shipped weights, and names what metadata.json says."""
     from fsmis_components.support import SupportPack  # bundles of others need no such package
+    from fsmis_components.support.pack_trial import try_pack
 
     path = bundle.root / "models" / "support_pack.safetensors"
     if not path.is_file():
@@ -137,6 +138,7 @@ def check_support_pack(bundle: Bundle) -> list[str]:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         pack = SupportPack.load(path)
         pack.check_fits(network)
+        try_pack(pack, network)
         names = ["background", *(structure.name for structure in pack.structures)]
         pred = bundle.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         if [pred.get(str(channel)) for channel in range(len(names))] != names:

@@ -61,17 +61,10 @@ class SliceGrid:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SliceGrid:
         """The grid that `to_dict` described."""
-        spacing, thick = values["spacing"], values.get("thick")
         directions = values.get("directions")  # packs of version 0.1 have none
         if directions is not None:
-            directions = tuple((float(r), float(a), float(s)) for r, a, s in directions)
-        return cls(
-            slice_axis=int(values["slice_axis"]),
-            spacing=None if spacing is None else float(spacing),
-            spatial_size=int(values["spatial_size"]),
-            directions=directions,
-            thick=None if thick is None else int(thick),
-        )
+            directions = tuple(tuple(direction) for direction in directions)
+        return cls(**{**values, "directions": directions})
 
 
 def choose_slice_grid(

@@ -12,17 +12,11 @@ from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume
 from fsmis_components.support.encode import encode_scan, frozen
 from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.scan_profile import mirror_places
 from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import SupportPack
 
 MIRRORS = ((0,), (1,), (0, 1))  # rows, columns, both: a turn by 180 degrees
-_PLACES = 8  # slices of the scan; more of them told mirrored scans no better
-
-
-def mirror_places(depth: int) -> np.ndarray:
-    """The slices of a scan of that depth that are looked at mirrored, evenly spaced, ascending."""
-    step = max(1, -(-depth // _PLACES))
-    return np.arange((depth - 1) % step // 2, depth, step)
 
 
 def with_mirrored(

@@ -16,6 +16,7 @@ from fsmis_components.data.geometry import SliceGrid
 # cells along the larger side of a slice: structures are placed by shapes, not outlined
 SHAPE_CELLS = 64
 _LARGEST = 255
+_PLACES = 8  # slices that are looked at mirrored; more of them told mirrored scans no better
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class ScanProfile:
     def selected(self, index: Tensor) -> ScanProfile:
         """The profile for some structures, int64 (N',)."""
         return replace(self, shapes=self.shapes[index], extents=self.extents[index])
+
+
+def mirror_places(depth: int) -> np.ndarray:
+    """The slices of a scan of that depth that are looked at mirrored, evenly spaced, ascending."""
+    step = max(1, -(-depth // _PLACES))
+    return np.arange((depth - 1) % step // 2, depth, step)
 
 
 def shape_cell(grid: SliceGrid) -> int:

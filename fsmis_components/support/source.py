@@ -19,6 +19,7 @@ from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.join_packs import join_packs
 from fsmis_components.support.mirrored import with_mirrored
+from fsmis_components.support.pack_trial import try_pack
 from fsmis_components.support.requested import Answer, RequestedSupport
 from fsmis_components.support.support_pack import SupportPack, weights_hash
 from fsmis_components.support.support_request import SupportRequest
@@ -187,6 +188,7 @@ class SupportSource:
         if path and (self.support_pack or Path(path).is_file()):
             pack = SupportPack.load(path)
             pack.check_fits(network, current)
+            try_pack(pack, network)
             return pack.selected(self.structures)
         raise DataError(
             "no support: give a folder of labelled scans with --support_dir, or a pack with "

@@ -20,8 +20,9 @@ from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.layers.support_state import SupportState, check_state
+from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support.calibration import Calibration
+from fsmis_components.support.pack_content import check_content
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.support_set import Structure, Wanted, choose_structures
 
@@ -103,21 +104,26 @@ class SupportPack:
         """Read a pack.
 
         Raises:
-            DataError: no such file, not a support pack, or a newer format.
+            DataError: no such file, not a support pack, a newer format, or content that does not
+                fit together.
         """
         path = Path(path)
         if not path.is_file():
-            raise DataError(f"{path}: no such support pack; check --support_pack. {_rebuild(path)}")
+            raise DataError(
+                f"{path}: no such support pack; check --support_pack. {rebuild_sentence(path)}"
+            )
         try:
             with safe_open(str(path), framework="pt") as file:
                 content = parse_json((file.metadata() or {}).get(_METADATA_KEY, "null"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
-            raise DataError(f"{path}: not a readable support pack. {_rebuild(path)}") from error
+            raise DataError(
+                f"{path}: not a readable support pack. {rebuild_sentence(path)}"
+            ) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise DataError(
                 f"{path}: not a support pack of format {FORMAT} (this package is version "
-                f"{fsmis_components.__version__}). {_rebuild(path)}"
+                f"{fsmis_components.__version__}). {rebuild_sentence(path)}"
             )
         try:
             tested = content["calibration"]
@@ -151,9 +157,15 @@ class SupportPack:
                 version=content["version"],
                 source=str(path),
             )
-            check_state(pack.state)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the support pack is incomplete. {_rebuild(path)}") from error
+            check_content(pack)
+        except KeyError as error:
+            raise DataError(
+                f"{path}: the support pack has no {error}. {rebuild_sentence(path)}"
+            ) from error
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise DataError(
+                f"{path}: the support pack cannot be used: {error}. {rebuild_sentence(path)}"
+            ) from error
         return pack
 
     def check_fits(self, network: nn.Module, known_hash: str | None = None) -> None:
@@ -180,7 +192,9 @@ class SupportPack:
             reason = "it was made with other network settings (" + ", ".join(changed) + ")"
         else:
             return
-        raise DataError(f"{name}: the support pack does not fit: {reason}. {_rebuild(self.source)}")
+        raise DataError(
+            f"{name}: the support pack does not fit: {reason}. {rebuild_sentence(self.source)}"
+        )
 
     def selected(self, wanted: Wanted) -> SupportPack:
         """The pack for some of its structures, see `choose_structures`; None: for all."""
@@ -294,6 +308,7 @@ def _unwrapped(network: nn.Module) -> nn.Module:
     return network
 
 
-def _rebuild(path: str | Path) -> str:
+def rebuild_sentence(path: str | Path) -> str:
+    """How to make a pack anew, for the end of a message; `path` is its file, or ""."""
     target = f" --save_support_pack {path}" if str(path) else ""
     return f"Rebuild it with --support_dir FOLDER_OF_LABELLED_SCANS{target}."

@@ -181,10 +181,18 @@ def choose_structures(
             )
     if len({value for _, value in pairs}) < len(pairs):
         raise DataError(f"structures: a label value is named twice in {wanted}; name each once.")
-    return tuple(
+    chosen = tuple(
         Structure(name, value, PALETTE[index % len(PALETTE)])
         for index, (name, value) in enumerate(pairs)
     )
+    columns = [structure.column for structure in chosen]
+    for structure in chosen:
+        if columns.count(structure.column) > 1:
+            raise DataError(
+                f"{source}: two structures are called {structure.name}, so that tables could not "
+                "tell them apart; rename one in dataset.json or --structures."
+            )
+    return chosen
 
 
 def _named_pair(

@@ -69,7 +69,7 @@ class LookStore:
                     return None
                 grid = SliceGrid.from_dict(content["grid"])
                 descriptors = file.get_tensor("descriptors")
-        except (SafetensorError, OSError, ValueError, KeyError):
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             return None  # not there, or damaged: it is made anew
         return ScanLook(name, grid, float(content["slice_spacing"]), descriptors)
 

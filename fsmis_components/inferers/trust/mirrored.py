@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fsmis_components.inferers.matching import VolumeMatch
 from fsmis_components.inferers.z_alignment import align
-from fsmis_components.support.mirrored import MIRRORS, mirror_places
-from fsmis_components.support.scan_profile import ScanProfile
+from fsmis_components.support.mirrored import MIRRORS
+from fsmis_components.support.scan_profile import ScanProfile, mirror_places
 from fsmis_components.support.slice_descriptors import CELLS, descriptor_similarity
 from fsmis_components.support.support_pack import SupportPack
 

@@ -24,7 +24,8 @@ from fsmis_components.support import (
     build_support_pack,
     load_support_set,
 )
-from fsmis_components.support.mirrored import mirror_places, with_mirrored
+from fsmis_components.support.mirrored import with_mirrored
+from fsmis_components.support.scan_profile import mirror_places
 from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import content_hash
 

@@ -1,0 +1,186 @@
+"""What must hold of a support pack's content before anything is computed with it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fsmis_components.layers.support_state import check_state
+from fsmis_components.support.scan_profile import ScanProfile, mirror_places
+
+if TYPE_CHECKING:
+    from fsmis_components.support.support_pack import SupportPack
+
+MOST_STRUCTURES = 500  # whole-body label sets have some hundred
+_LARGEST_VALUE = 2**31 - 1  # masks are written as int32 at most
+_LONGEST_NAME = 1000
+_LARGEST_SIZE = 4096  # pixels along the side of a slice
+_HELD_OUT = ("scans", "slices", "nothing")
+
+
+def check_content(pack: SupportPack) -> None:
+    """Check numbers, names and tensors of a pack, and that they fit each other.
+
+    Raises:
+        ValueError: the first thing that is wrong, in words.
+        TypeError: a tensor has another type.
+    """
+    _check_structures(pack)
+    _check_rules(pack)
+    _check_calibration(pack)
+    check_state(pack.state)
+    n, s = pack.state["valid"].shape[1:]
+    _require(n == len(pack.structures), "the state has another number of structures")
+    for name, tensor in pack.state.items():
+        _require(tensor.shape[0] == 1, f"state.{name} belongs to several supports")
+        plain = tensor.dtype in (torch.float32, torch.bool, torch.int64)
+        _require(plain and tensor.numel() > 0, f"state.{name}, empty or of {tensor.dtype}")
+        _check_finite(f"state.{name}", tensor)
+    _check_tensor("sections", pack.sections, torch.bool, (n, s, 3))
+    _check_tensor("origins", pack.origins, torch.int64, (s, 2))
+    _require(len(pack.profiles) > 0, "it has no scan")
+    features = pack.profiles[0].descriptors.shape[1:]
+    for index, profile in enumerate(pack.profiles):
+        _check_profile(f"scan.{index}", profile, n, features)
+    depths = torch.tensor([profile.depth for profile in pack.profiles])
+    scan, place = pack.origins.unbind(1)
+    _require(bool(((scan >= 0) & (scan < len(depths))).all()), "origins name scans that are absent")
+    inside = (place >= 0) & (place < depths[scan])
+    _require(bool(inside.all()), "origins name slices that are absent")
+    serves = pack.sections.any(-1)
+    _require(bool(serves.any(1).all()), "a structure has no labelled slice")
+    _require(torch.equal(pack.state["valid"][0], serves), "state.valid and sections differ")
+    known = torch.stack(
+        [profile.extents[:, 0].isfinite() for profile in pack.profiles]
+    )  # (scans, N)
+    _require(torch.equal(known[scan].T | serves, known[scan].T), "a labelled slice has no extent")
+
+
+def _check_structures(pack: SupportPack) -> None:
+    count = len(pack.structures)
+    _require(0 < count <= MOST_STRUCTURES, f"{count} structures, 1 to {MOST_STRUCTURES} are usual")
+    for structure in pack.structures:
+        _check_name("a structure", structure.name)
+        _require(
+            type(structure.value) is int and 0 < structure.value <= _LARGEST_VALUE,
+            f"label value {structure.value!r}",
+        )
+        colour = structure.colour
+        rgb = isinstance(colour, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", colour)
+        _require(bool(rgb), f"colour {colour!r}, not #rrggbb")
+    for key in ("column", "value"):
+        values = [getattr(structure, key) for structure in pack.structures]
+        _require(len(set(values)) == count, f"two structures share a {key}")
+
+
+def _check_rules(pack: SupportPack) -> None:
+    grid, rule = pack.grid, pack.normalisation
+    _require(
+        type(grid.slice_axis) is int and grid.slice_axis in (0, 1, 2), "slice_axis, not 0 to 2"
+    )
+    _require(grid.spacing is None or _number(grid.spacing, above=0), "spacing, not above 0")
+    _require(
+        type(grid.spatial_size) is int and 8 <= grid.spatial_size <= _LARGEST_SIZE,
+        f"spatial_size, not 8 to {_LARGEST_SIZE}",
+    )
+    _require(
+        grid.directions is None or _frame(grid.directions), "directions, no three unit vectors"
+    )
+    _require(
+        grid.thick is None or (type(grid.thick) is int and grid.thick in (0, 1, 2)),
+        "thick, not 0 to 2",
+    )
+    quantile = rule.clip_quantile
+    _require(_number(quantile, above=0) and quantile <= 1, "clip_quantile, not above 0 and up to 1")
+    lower, upper = rule.window
+    _require(_number(lower) and _number(upper) and lower < upper, "window, not two rising numbers")
+    _require(rule.mean is None or _number(rule.mean), "mean, no number")
+    _require(rule.std is None or _number(rule.std, above=0), "std, not above 0")
+    _check_name("method", pack.method)
+    _check_name("version", pack.version)
+    digest = isinstance(pack.weights_hash, str) and re.fullmatch("[0-9a-f]{64}", pack.weights_hash)
+    _require(bool(digest), "weights_hash, no SHA-256")
+    _require(isinstance(pack.settings, dict), "settings, no names and values")
+
+
+def _check_calibration(pack: SupportPack) -> None:
+    if pack.calibration is None:
+        return
+    tests = pack.calibration.tests
+    _require(len(tests) == len(pack.structures), "calibration of another number of structures")
+    for test in tests:
+        mean = test.mean
+        _require(mean is None or (_number(mean) and 0 <= mean <= 1), "expected Dice, not 0 to 1")
+        _require(_number(test.spread) and 0 <= test.spread <= 1, "spread of Dice, not 0 to 1")
+        _require(type(test.tests) is int and test.tests >= 0, "number of tests")
+        _require(test.held_out in _HELD_OUT, f"held_out, none of {', '.join(_HELD_OUT)}")
+
+
+def _check_profile(title: str, profile: ScanProfile, n: int, features: Sequence[int]) -> None:
+    _check_name(title, profile.name)
+    spacing = profile.slice_spacing
+    _require(spacing is None or _number(spacing, above=0), f"{title}: slice_spacing, not above 0")
+    _require(profile.descriptors.ndim == 2, f"{title}.descriptors, not (Z, F)")
+    z = profile.depth
+    _require(z > 0, f"{title} has no slice")
+    _check_tensor(f"{title}.descriptors", profile.descriptors, torch.float16, (z, *features))
+    _require(profile.shapes.ndim == 4, f"{title}.shapes, not (N, Z, h, w)")
+    cells = profile.shapes.shape[2:]
+    _require(
+        0 < min(cells) <= max(cells) <= _LARGEST_SIZE, f"{title}.shapes of {tuple(cells)} cells"
+    )
+    _check_tensor(f"{title}.shapes", profile.shapes, torch.uint8, (n, z, *cells))
+    extents = profile.extents
+    _check_tensor(f"{title}.extents", extents, torch.float32, (n, 2), finite=False)
+    _require(type(profile.oriented) is bool, f"{title}: oriented, neither true nor false")
+    if profile.mirrored is not None:
+        wanted = (3, len(mirror_places(z)), *features)
+        _check_tensor(f"{title}.mirrored", profile.mirrored, torch.float16, wanted)
+    absent = extents.isnan().all(1)
+    first, last = extents.unbind(1)
+    within = (first < last) & (first >= -z) & (last <= 2 * z)
+    _require(bool((absent | within).all()), f"{title}.extents, outside the scan")
+
+
+def _check_tensor(
+    title: str, tensor: Tensor, dtype: torch.dtype, shape: Sequence[int], finite: bool = True
+) -> None:
+    _require(tensor.dtype == dtype, f"{title} of {tensor.dtype}, not {dtype}")
+    found, wanted = tuple(tensor.shape), tuple(shape)
+    _require(found == wanted, f"{title} of shape {found}, where the rest wants {wanted}")
+    if finite:
+        _check_finite(title, tensor)
+
+
+def _check_finite(title: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point():
+        _require(bool(tensor.isfinite().all()), f"{title} holds NaN or infinity")
+
+
+def _check_name(title: str, name: Any) -> None:
+    sound = isinstance(name, str) and len(name.strip()) > 0 and len(name) <= _LONGEST_NAME
+    _require(sound, f"{title}: a name of 1 to {_LONGEST_NAME} characters")
+
+
+def _number(value: Any, above: float = -math.inf) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > above
+
+
+def _frame(directions: Sequence[Any]) -> bool:
+    """Whether these are three unit vectors that span space; a tilted gantry shears them."""
+    rows = [list(row) for row in directions]
+    if [len(row) for row in rows] != [3, 3, 3] or not all(_number(v) for row in rows for v in row):
+        return False
+    frame = torch.tensor(rows, dtype=torch.float64)
+    unit = bool(((frame.norm(dim=1) - 1).abs() < 1e-3).all())
+    return unit and float(torch.linalg.det(frame).abs()) > 0.1
+
+
+def _require(holds: bool, wrong: str) -> None:
+    if not holds:
+        raise ValueError(wrong)

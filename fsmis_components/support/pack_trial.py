@@ -1,0 +1,71 @@
+"""A pack from a file is tried on a blank slice: only its network knows all of its shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.layers.support_state import SupportState, move_state
+from fsmis_components.support.encode import encode_slices, frozen, network_device
+from fsmis_components.support.slice_descriptors import slice_descriptors
+from fsmis_components.support.support_pack import SupportPack, rebuild_sentence
+
+_SIDES = (64, 96)  # pixels; a network takes slices of any size
+
+
+def try_pack(pack: SupportPack, network: nn.Module) -> None:
+    """Compare a pack with what its network makes of a blank slice, and segment one by it.
+
+    Args:
+        pack: fits the network by its `check_fits`.
+        network: left in the mode in which it came.
+
+    Raises:
+        DataError: a tensor is missing, or has another shape than the network makes.
+    """
+    device = network_device(network)
+    count = len(pack.structures)
+    with frozen(network), torch.no_grad():
+        states = []
+        for side in _SIDES:
+            features = encode_slices(network, torch.zeros(1, 1, side, side))
+            masks = torch.zeros(1, 1, count, side, side, device=device)
+            masks[..., : side // 2, : side // 2] = 1
+            valid = torch.ones(1, 1, count, dtype=torch.bool, device=device)
+            states.append(network.build_support(features, masks, valid, None))  # type: ignore[operator]
+        _compare(pack, states)
+        if pack.profiles[0].descriptors.shape[1] != slice_descriptors(features.high).shape[1]:
+            raise _unfit(pack, "scan.0.descriptors of another length")
+        weights = pack.sections.any(-1)[None].float().to(device)
+        try:
+            logits = network.segment(features, move_state(pack.state, device), weights)  # type: ignore[operator]
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise _unfit(pack, " ".join(str(error).split()[:20])) from error
+    if logits.shape[:2] != (1, 1 + count) or not logits.isfinite().all():
+        raise _unfit(pack, "a blank slice gets no finite logits")
+
+
+def _compare(pack: SupportPack, states: Sequence[SupportState]) -> None:
+    first, second = states
+    if pack.state.keys() != first.keys():
+        names = ", ".join(sorted(pack.state.keys() ^ first.keys()))
+        raise _unfit(pack, f"only one of the two knows {names}")
+    for name, own in pack.state.items():
+        made, larger = first[name], second[name]
+        kind = torch.float32 if made.is_floating_point() else made.dtype
+        same = own.dtype == kind and own.ndim == made.ndim and own.shape[1] == made.shape[1]
+        # a length that does not follow the size of the slice is the network's
+        if not same or any(
+            made.shape[axis] == larger.shape[axis] != own.shape[axis] for axis in range(3, own.ndim)
+        ):
+            raise _unfit(pack, f"state.{name} of {own.dtype} and shape {tuple(own.shape)}")
+
+
+def _unfit(pack: SupportPack, reason: str) -> DataError:
+    return DataError(
+        f"{pack.source or 'this support pack'}: the support pack does not fit its network: "
+        f"{reason}. {rebuild_sentence(pack.source)}"
+    )

@@ -1,0 +1,255 @@
+"""Shipped packs with one number, name, shape or type changed: refused in words, or as they were."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundle_folders import REPOSITORY, shipped_network
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.support import SupportPack
+from fsmis_components.support.pack_trial import try_pack
+from fsmis_components.support.support_pack import content_hash, weights_hash
+
+KEY = "fsmis_support_pack"
+ABSENT = object()
+NAN, INF, HUGE = float("nan"), float("inf"), 10**400
+# for every field: values with which nothing can be computed
+NOT_NUMBERS = [None, True, "x", "7", [], {}, ABSENT]
+UNUSABLE: dict[str, list[Any]] = {
+    "format": [1, 3, *NOT_NUMBERS],
+    "slice_axis": [7, -1, 1.5, NAN, HUGE, *NOT_NUMBERS],
+    "spacing": [0, -1, NAN, INF, HUGE, *NOT_NUMBERS[1:]],
+    "spatial_size": [0, -256, 7, 10**6, 256.5, NAN, *NOT_NUMBERS],
+    "modality": ["auto", "x", 7, None, ABSENT],
+    "clip_quantile": [0, -0.5, 1.5, NAN, *NOT_NUMBERS[:-1]],
+    "window": [[1], [200, -100], [0, NAN], [0, 0, 0], "ab", None, 7, ABSENT],
+    "mean": [NAN, INF, "x", [], True],
+    "std": [0, -1, NAN, INF, "x", [], True],
+    "name": ["", " ", "x" * 100_000, 7, None, [], {}, ABSENT],
+    "value": [0, -1, 1.5, 2**40, HUGE, NAN, *NOT_NUMBERS],
+    "colour": ["", "red", "#12345", "#12345g", 7, None, [], ABSENT],
+    "slice_spacing": [0, -1, NAN, INF, "x", [], True, ABSENT],
+    "method": ["", 7, None, [], ABSENT],
+    "version": ["", 7, None, [], ABSENT],
+    "weights_hash": ["", "x" * 64, "0" * 63, 7, None, [], ABSENT],
+    "settings": [7, None, [], "x", ABSENT],
+    "calibration": [7, [], {}, "x", {"tests": []}, {"tests": 7}, {"tests": [7]}, ABSENT],
+    "tests": [-1, 1.5, NAN, *NOT_NUMBERS],
+    "spread": [-0.1, NAN, INF, HUGE, *NOT_NUMBERS],
+    "held_out": ["x", "", 7, None, [], ABSENT],
+    "structures": [[], {}, 7, None, "x", [7], [[]], ABSENT],
+    "scans": [[], {}, 7, None, "x", [7], ABSENT],
+    "grid": [[], {}, 7, None, "x", ABSENT],
+    "normalisation": [[], {}, 7, None, "x", ABSENT],
+}
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        [length] = struct.unpack("<Q", file.read(8))
+        return json.loads(json.loads(file.read(length))["__metadata__"][KEY])
+
+
+def rewrite(source: Path, target: Path, content: Any) -> Path:
+    """Write a pack with other metadata; a text is taken as it is."""
+    blob = source.read_bytes()
+    [length] = struct.unpack("<Q", blob[:8])
+    header = json.loads(blob[8 : 8 + length])
+    header["__metadata__"][KEY] = content if isinstance(content, str) else json.dumps(content)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    target.write_bytes(struct.pack("<Q", len(text)) + text + blob[8 + length :])
+    return target
+
+
+def fields(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in the metadata; of a list its first and last entry stand for all."""
+    if path:
+        yield path
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from fields(value, (*path, key))
+    elif isinstance(node, list):
+        for index in sorted({0, len(node) - 1} if node else set()):
+            yield from fields(node[index], (*path, index))
+
+
+def changed(content: Any, path: tuple[Any, ...], value: Any) -> Any:
+    result = json.loads(json.dumps(content))
+    *way, last = path
+    holder = result
+    for key in way:
+        holder = holder[key]
+    if value is ABSENT:
+        del holder[last]
+    else:
+        holder[last] = value
+    return result
+
+
+def assert_refused(path: Path, what: object) -> None:
+    with pytest.raises(DataError) as raised:
+        SupportPack.load(path)
+        pytest.fail(f"{what} was taken")
+    said = str(raised.value)
+    assert said.startswith(f"{path}: ") and "--support_dir" in said and len(said) < 1000, what
+
+
+@pytest.fixture(scope="module")
+def small() -> Path:
+    """The smallest pack, for what does not depend on the network."""
+    return REPOSITORY / "bundles" / "ipsnet" / "models" / "support_pack.safetensors"
+
+
+@pytest.fixture(scope="module")
+def network(bundle: Path) -> nn.Module:
+    return shipped_network(bundle)
+
+
+@pytest.fixture(scope="module")
+def shipped(bundle: Path) -> Path:
+    return bundle / "models" / "support_pack.safetensors"
+
+
+def test_numbers_and_names_that_cannot_be(small: Path, tmp_path: Path) -> None:
+    content = metadata(small)
+    # what is inside the settings is the method's own: its network refuses another
+    places = [p for p in fields(content) if p[-1] in UNUSABLE and p[:-1] != ("settings",)]
+    seen = {path[-1] for path in places}
+    assert seen == set(UNUSABLE), "a field is not tried"
+    for path in places:
+        for value in UNUSABLE[path[-1]]:
+            target = rewrite(small, tmp_path / "p.safetensors", changed(content, path, value))
+            assert_refused(target, (path, value))
+
+
+def test_directions_that_cannot_be(small: Path, tmp_path: Path) -> None:
+    content = metadata(small)
+    right = [[0.0, 0.6, 0.8], [1.0, 0.0, 0.0], [0.0, 0.8, -0.6]]
+    oblique = changed(changed(content, ("grid", "directions"), right), ("grid", "thick"), 0)
+    loaded = SupportPack.load(rewrite(small, tmp_path / "p.safetensors", oblique))
+    assert loaded.grid.directions == tuple(map(tuple, right)) and loaded.grid.thick == 0
+    twice, long, flat = [right[0], *right[:2]], [[0, 3, 4], *right[1:]], [*right[:2], [1, 0]]
+    for value in (twice, long, flat, right[:2], [], {}, 7, "abc", [[NAN] * 3] * 3, [["0"] * 3] * 3):
+        target = rewrite(
+            small,
+            tmp_path / "p.safetensors",
+            {**content, "grid": {**content["grid"], "directions": value}},
+        )
+        assert_refused(target, value)
+    for value in (3, -1, 0.5, True, "0", []):
+        target = rewrite(
+            small,
+            tmp_path / "p.safetensors",
+            {**content, "grid": {**content["grid"], "thick": value}},
+        )
+        assert_refused(target, value)
+
+
+def test_any_change_is_refused_or_leaves_a_pack_that_works(small: Path, tmp_path: Path) -> None:
+    content = metadata(small)
+    network = shipped_network(small.parents[1])
+    known = weights_hash(network)
+    outcomes = set()
+    for path in fields(content):
+        for value in (None, True, -1, 0, 2.5, NAN, "x", [], {}, [[]], ABSENT):
+            target = rewrite(small, tmp_path / "p.safetensors", changed(content, path, value))
+            try:
+                pack = SupportPack.load(target)
+                pack.check_fits(network, known)
+            except DataError:
+                outcomes.add("refused")
+                continue
+            outcomes.add("usable")
+            assert len(pack.numbered().selected([1]).structures) == 1
+            assert content_hash(pack)
+            if pack.calibration is not None:
+                assert pack.calibration.describe(pack.structures)
+    assert outcomes == {"refused", "usable"}
+
+
+def test_structures_that_are_told_apart(small: Path, tmp_path: Path) -> None:
+    content = metadata(small)
+    first, second = content["structures"][:2]
+    for change in ({"name": first["name"]}, {"name": first["name"].upper()}, {"value": 1}):
+        twins = changed(content, ("structures", 1), {**second, **change})
+        assert_refused(rewrite(small, tmp_path / "p.safetensors", twins), change)
+    many = [{**first, "name": f"s{i}", "value": i + 1} for i in range(4000)]
+    target = rewrite(small, tmp_path / "p.safetensors", {**content, "structures": many})
+    assert_refused(target, "4000 structures")
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "7", '{"a": ' + "[" * 100_000])
+def test_metadata_of_another_form(text: str, small: Path, tmp_path: Path) -> None:
+    assert_refused(rewrite(small, tmp_path / "p.safetensors", text), text[:9])
+    nested = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    assert_refused(rewrite(small, tmp_path / "p.safetensors", nested), "nested")
+
+
+def damaged(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor | None]]:
+    """A tensor in every form in which no network has it."""
+    yield "absent", None
+    yield "another axis", tensor[None]
+    yield "flat", tensor.flatten()
+    yield "empty", tensor[:0]
+    yield "doubled", tensor.repeat(2, *[1] * (tensor.ndim - 1))
+    for axis, length in enumerate(tensor.shape):
+        # scans are of any size, so that shapes may have any number of cells
+        if length > 2 and not (name.endswith("shapes") and axis > 1):
+            yield f"cut along axis {axis}", tensor.narrow(axis, 0, length - 1)
+    others = {torch.float32: torch.float16, torch.float16: torch.float32, torch.bool: torch.uint8}
+    yield "another type", tensor.to(others.get(tensor.dtype, torch.float64))
+    if tensor.is_floating_point():
+        for value in (NAN, INF):
+            broken = tensor.clone()
+            broken.view(-1)[0] = value
+            yield str(value), broken
+    if name == "origins":
+        for value in (-1, 10**6):
+            for axis in (0, 1):
+                broken = tensor.clone()
+                broken[0, axis] = value
+                yield f"{value} in column {axis}", broken
+    if name in ("sections", "state.valid"):
+        yield "nothing labelled", torch.zeros_like(tensor)
+    if name.endswith("extents"):
+        yield "reversed", tensor.flip(1)
+        yield "far outside", tensor + 1e6
+        yield "nowhere", torch.full_like(tensor, NAN)
+
+
+def test_tensors_that_do_not_fit(shipped: Path, tmp_path: Path, network: nn.Module) -> None:
+    tensors = load_file(shipped)
+    facts = {KEY: json.dumps(metadata(shipped))}
+    path = tmp_path / "p.safetensors"
+    known = weights_hash(network)
+    for name, tensor in tensors.items():
+        for what, other in damaged(name, tensor):
+            others = {**tensors, name: other} if other is not None else dict(tensors)
+            if other is None:
+                del others[name]
+            save_file({k: v.contiguous() for k, v in others.items()}, path, facts)
+            with pytest.raises(DataError) as raised:
+                pack = SupportPack.load(path)
+                pack.check_fits(network, known)
+                try_pack(pack, network)
+                pytest.fail(f"{name} {what} was taken")
+            assert str(raised.value).startswith(f"{path}: ") and "--support_dir" in str(
+                raised.value
+            )
+
+
+def test_the_shipped_pack_is_as_it_was(shipped: Path, tmp_path: Path, network: nn.Module) -> None:
+    pack = SupportPack.load(rewrite(shipped, tmp_path / "p.safetensors", metadata(shipped)))
+    assert content_hash(pack) == content_hash(SupportPack.load(shipped))
+    pack.check_fits(network)
+    try_pack(pack, network)
