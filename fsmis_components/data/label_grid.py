@@ -80,16 +80,23 @@ def on_image_grid(
         label_affine = label_affine @ nibabel.orientations.inv_ornt_aff(order, label.shape)
         label = nibabel.apply_orientation(label, order)
     if label.shape != image_shape:
-        raise DataError(
-            f"{title}: their shapes differ, {label.shape} against {image_shape}; draw the label on "
-            "this image or resample it to the image."
-        )
+        raise shapes_differ(title, label.shape, image_shape)
     if not _same_grid(label_affine, image_affine, image_shape):
         raise DataError(
             f"{title}: their affines differ, so the label lies elsewhere in space than its image; "
             "save the label with the header of the image."
         )
     return label
+
+
+def shapes_differ(
+    title: str, label_shape: tuple[int, ...], image_shape: tuple[int, ...]
+) -> DataError:
+    """The error of a label (X, Y, Z) that is not of its image's shape."""
+    return DataError(
+        f"{title}: their shapes differ, {label_shape} against {image_shape}; draw the label on "
+        "this image or resample it to the image."
+    )
 
 
 def _same_grid(affine: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from fsmis_components.data.atomic import atomic_write, write_advice
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
 
+MOST_VOXELS = 2**31  # a whole body at half a millimetre; as float32 8 GiB
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
 
@@ -67,26 +69,43 @@ def read_voxels(image: nibabel.Nifti1Image, path: Path) -> VoxelArray:
         DataError: damaged, not one 3D volume, empty, colour or complex.
     """
     proxy = cast(ArrayProxy, image.dataobj)
+    shape = checked_shape(image, path)
     try:
         raw = np.asanyarray(proxy.get_unscaled())
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{path}: the file ends early or is damaged ({error}); copy or export it again."
         ) from error
-    raw = raw.reshape(squeezed_shape(raw.shape), order="F")
-    if raw.ndim != 3 or raw.size == 0:
-        raise DataError(
-            f"{path}: expected one 3D volume with at least one voxel, got shape {raw.shape}; "
-            "save one time point or channel per file."
-        )
-    if raw.dtype.kind not in "biuf":
-        raise DataError(
-            f"{path}: expected one number per voxel, got {raw.dtype} (colour or complex); "
-            "export it as a grey image."
-        )
+    raw = raw.reshape(shape, order="F")
     if (proxy.slope, proxy.inter) == (1.0, 0.0):
         return raw
     return StoredArray(raw, proxy.slope, proxy.inter)
+
+
+def checked_shape(image: nibabel.Nifti1Image, path: Path) -> tuple[int, int, int]:
+    """The shape (X, Y, Z) that a header states; no voxel is read.
+
+    Raises:
+        DataError: not one 3D volume, empty, larger than `MOST_VOXELS`, colour or complex.
+    """
+    shape = squeezed_shape(image.shape)
+    if len(shape) != 3 or 0 in shape:
+        raise DataError(
+            f"{path}: expected one 3D volume with at least one voxel, got shape {shape}; "
+            "save one time point or channel per file."
+        )
+    if math.prod(shape) > MOST_VOXELS:
+        raise DataError(
+            f"{path}: the header states {shape[0]} x {shape[1]} x {shape[2]} voxels, more than "
+            f"{MOST_VOXELS:,} cannot be read; crop the scan, or export it again if that is wrong."
+        )
+    kind = image.get_data_dtype()
+    if kind.kind not in "biuf":
+        raise DataError(
+            f"{path}: expected one number per voxel, got {kind} (colour or complex); "
+            "export it as a grey image."
+        )
+    return shape[0], shape[1], shape[2]
 
 
 def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

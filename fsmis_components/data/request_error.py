@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,17 +22,21 @@ else:
     _ServerError = _ServerError if _found else Exception
 
 UNPROCESSABLE = 422
+# the folders of an absolute path, of Unix or of Windows
+_FOLDERS = re.compile(r"(?<![\w.\-/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\:;,'\"]+[/\\])+(?=[^\s/\\])")
 
 
 class RequestError(DataError, _ServerError):
     """A `DataError` that a MONAI Label server answers with status 422 and the sentence.
+
+    Who sends a request learns the names of files, not the folders in which they lie.
 
     Args:
         sentence: as of `DataError`.
     """
 
     def __init__(self, sentence: str) -> None:
-        DataError.__init__(self, sentence)
+        DataError.__init__(self, names_only(sentence))
         self.status_code = UNPROCESSABLE
         self.detail = str(self)
         self.headers = None
@@ -40,10 +47,22 @@ class RequestError(DataError, _ServerError):
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Turn a `DataError` of the body into a `RequestError`."""
+    """Turn a `DataError` of the body, and a lack of memory, into a `RequestError`."""
     try:
         yield
     except RequestError:
         raise
     except DataError as error:
         raise RequestError(str(error)) from error
+    except MemoryError as error:
+        raise RequestError("the scan is too large for the memory of this server.") from error
+
+
+def names_only(sentence: str) -> str:
+    """A sentence with file names in place of absolute paths."""
+    folders = [os.environ.get("MONAI_LABEL_STUDIES"), tempfile.gettempdir()]
+    # those that are known first: the pattern takes a folder with a space for the end of a path
+    for folder in filter(None, folders):
+        for known in (folder, os.path.realpath(folder)):
+            sentence = sentence.replace(known.rstrip("/\\") + os.sep, "")
+    return _FOLDERS.sub("", sentence)

@@ -11,9 +11,10 @@ import numpy as np
 
 from fsmis_components.data.dicom import load_dicom_series
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.label_grid import on_image_grid, whole_numbers
+from fsmis_components.data.label_grid import on_image_grid, shapes_differ, whole_numbers
 from fsmis_components.data.nifti import (
     checked_affine,
+    checked_shape,
     has_position,
     is_coded,
     open_nifti,
@@ -127,11 +128,14 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
     path = Path(path)
     file = open_nifti(path)
     affine = checked_affine(file.affine, path)
+    title = f"{path} and its image {image.title}" if image is not None else str(path)
+    # before a voxel is read: what is small on the disk may fill the memory
+    if image is not None and sorted(checked_shape(file, path)) != sorted(image.shape):
+        raise shapes_differ(title, checked_shape(file, path), image.shape)
     data = whole_numbers(read_voxels(file, path), str(path))
     if image is None:
         return Volume(data, affine, path)
     stated = affine if has_position(file) else None
-    title = f"{path} and its image {image.title}"
     return Volume(on_image_grid(data, stated, image.shape, image.affine, title), image.affine, path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ from fsmis_components.support.support_set import label_names
 FINAL = "final"  # the tag of labels that a person submitted
 _LABELS = "labels"
 _RECORD = "datastore_v2.json"
+_LONGEST_NAME = 200
+_SESSIONS = "~/.cache/monailabel/sessions"  # where MONAI Label keeps uploads of a session
 
 _ATTEMPTS, _PAUSE = 10, 0.05  # seconds
 
@@ -23,6 +27,42 @@ _ATTEMPTS, _PAUSE = 10, 0.05  # seconds
 def is_studies_folder(folder: Path) -> bool:
     """Whether labels of a MONAI Label server lie below a folder of volumes."""
     return (folder / _LABELS).is_dir()
+
+
+def is_plain_name(text: object) -> bool:
+    """Whether an id or a tag of a request is a name: it leads into no other folder.
+
+    Nor can it be taken for an expression of a config, an option of a command or a hidden file.
+    """
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= _LONGEST_NAME
+        and text.isprintable()
+        and text == text.strip()
+        and text[0] not in "$%@.-~"
+        and not set(text) & set('/\\:*?"<>|')
+    )
+
+
+def is_served(path: str | Path, studies_dir: str | Path) -> bool:
+    """Whether a request may name a file of a server by its path.
+
+    Only what lies below the studies folder after links are resolved, the scans to which the folder
+    itself links, and what was uploaded to the server.
+
+    Args:
+        path: of the request.
+        studies_dir: folder of the server's scans.
+    """
+    studies = Path(studies_dir)
+    if not studies.is_dir():
+        return True  # a remote datastore, which has its own cache
+    resolved = Path(path).resolve()
+    sessions = os.environ.get("MONAI_LABEL_SESSION_PATH") or _SESSIONS
+    uploads = (tempfile.gettempdir(), Path(sessions).expanduser())
+    if any(resolved.is_relative_to(Path(root).resolve()) for root in (studies, *uploads)):
+        return True
+    return any(link.is_symlink() and link.resolve() == resolved for link in studies.iterdir())
 
 
 def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[LabelledVolume]:

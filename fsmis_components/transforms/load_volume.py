@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from monai.transforms import LoadImage, MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import is_nifti_name
+from fsmis_components.data.nifti import checked_shape, is_nifti_name, open_nifti
 from fsmis_components.data.request_error import answered
 from fsmis_components.data.volumes import ORIENTED_KEY, load_image
+from fsmis_components.support.studies import is_served
+
+MOST_IN_MEMORY = 2**29  # voxels; MONAI holds a request's scan as float32, here 2 GiB, and copies it
 
 
 class LoadVolumed(MapTransform):
@@ -28,27 +32,48 @@ class LoadVolumed(MapTransform):
     Args:
         keys: entries that hold a path.
         allow_missing_keys: skip entries that are not there.
+        studies_dir: of a label server: other files than its own are refused; None: any file.
 
     Raises:
         RequestError: the file cannot be used; one sentence says why.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        allow_missing_keys: bool = False,
+        studies_dir: str | Path | None = None,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.studies_dir = studies_dir
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with scans in place of paths."""
         d = dict(data)
         for key in self.key_iterator(d):
             with answered():
+                if self.studies_dir and not _is_own(d[key], self.studies_dir):
+                    raise DataError("image: no scan of this server; name one by its id.")
                 d[key] = _loaded(d[key])
         return d
+
+
+def _is_own(source: Any, studies_dir: str | Path) -> bool:
+    named = isinstance(source, str | Path) and str(source).isprintable()
+    return named and Path(source).exists() and is_served(source, studies_dir)
 
 
 def _loaded(source: Any) -> MetaTensor:
     if not isinstance(source, str | Path):
         raise DataError(f"image: expected the path of a scan, got {type(source).__name__}.")
     path = Path(source)
+    if path.is_file() and is_nifti_name(path.name):
+        shape = checked_shape(open_nifti(path), path)
+        if math.prod(shape) > MOST_IN_MEMORY:
+            raise DataError(
+                f"{path}: {' x '.join(map(str, shape))} voxels are too many for a request; segment "
+                "the scan by a folder run, which reads it in parts."
+            )
     if path.is_dir() or is_nifti_name(path.name) or not path.exists():
         volume = load_image(path)
         data, affine = np.asarray(volume.data, dtype=np.float32), volume.affine

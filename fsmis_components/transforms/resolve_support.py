@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.nifti import strip_nifti_suffix
 from fsmis_components.data.request_error import answered
 from fsmis_components.support.labelled_volume import LabelledVolume
-from fsmis_components.support.studies import FINAL, is_studies_folder, labelled_volumes
+from fsmis_components.support.studies import (
+    FINAL,
+    is_plain_name,
+    is_served,
+    is_studies_folder,
+    labelled_volumes,
+)
 from fsmis_components.support.support_request import SUPPORT_KEY, SupportRequest
+
+_MOST_NAMED = 1000
+_LONGEST = 200  # characters of a request that are repeated in a sentence
 
 
 class ResolveSupportd(MapTransform):
@@ -27,7 +37,7 @@ class ResolveSupportd(MapTransform):
     Parameters of a request, beside what the server sends:
 
     - `support`: ids of labelled volumes, or {"image": path, "label": path, "names": {"1": "liver"}}
-      with paths on the server;
+      with paths on the server, which has to lie below the studies folder where there is one;
     - `structures`: label values or names to segment;
     - `num_shots`: of each structure so many volumes serve, those that were labelled last;
     - `support_tag`: which labels of the studies folder count;
@@ -69,18 +79,19 @@ class ResolveSupportd(MapTransform):
         structures = _structures(params.get("structures"))
         numbered = params.get("number_structures", False)
         if not isinstance(numbered, bool):
-            raise DataError(f"number_structures: expected true or false, got {numbered!r}.")
+            raise DataError(f"number_structures: expected true or false, got {_short(numbered)}.")
         own = is_studies_folder(query.parent)
         studies = query.parent if own else self.studies_dir
         tag = params.get("support_tag") or FINAL
-        if not isinstance(tag, str) or Path(tag).name != tag:
-            raise DataError(f"support_tag: expected the tag of labels, as final, got {tag!r}.")
+        if not is_plain_name(tag):
+            raise DataError(
+                f"support_tag: expected the tag of labels, as final, got {_short(tag)}."
+            )
         named = params.get("support")
-        by_path = isinstance(named, list) and bool(named) and not any(map(_is_id, named))
-        labelled = [] if studies is None or by_path else labelled_volumes(studies, tag)
+        labelled = [] if studies is None else labelled_volumes(studies, tag)
         shots = _shots(params.get("num_shots"))
         if named:
-            volumes = tuple(_named(named, labelled))
+            volumes = tuple(_named(named, labelled, self.studies_dir))
             return SupportRequest("request", volumes, structures, shots, numbered)
         others = tuple(volume for volume in labelled if Path(volume.image) != query)
         if others:
@@ -97,33 +108,46 @@ class ResolveSupportd(MapTransform):
 def _structures(structures: Any) -> Any:
     entries = structures if isinstance(structures, list) else [structures]
     if structures is not None and not all(isinstance(entry, str | int) for entry in entries):
-        raise DataError(f"structures: expected names or label values, got {structures!r}.")
+        raise DataError(f"structures: expected names or label values, got {_short(structures)}.")
     return structures
 
 
 def _shots(shots: Any) -> int | None:
     if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
-        raise DataError(f"num_shots: expected a whole number from 1 on, got {shots!r}.")
+        raise DataError(f"num_shots: expected a whole number from 1 on, got {_short(shots)}.")
     return shots
 
 
-def _named(named: Any, labelled: list[LabelledVolume]) -> list[LabelledVolume]:
-    if not isinstance(named, list):
+def _named(
+    named: Any, labelled: list[LabelledVolume], studies: Path | None
+) -> list[LabelledVolume]:
+    if not isinstance(named, list) or len(named) > _MOST_NAMED:
         raise DataError(
-            f"support: expected a list of ids or of image and label paths, got {named!r}."
+            f"support: expected a list of ids or of image and label paths, got {_short(named)}."
         )
     known = {volume.id: volume for volume in labelled}
+    own = {(volume.image, volume.label) for volume in labelled}
     volumes = []
-    for entry in named:
+    for place, entry in enumerate(named, 1):
+        # one sentence whatever is wrong: another one would tell which files there are
+        refused = DataError(
+            f"support: entry {place} is no labelled volume of this server; labelled are: "
+            f"{', '.join(known) or 'none'}."
+        )
         if _is_id(entry):
             if entry not in known:
-                listing = ", ".join(known) or "none"
-                raise DataError(
-                    f"support: {entry} is no labelled volume; those that are labelled: {listing}."
-                )
+                raise refused
             volumes.append(known[entry])
-        else:
-            volumes.append(_volume(entry))
+            continue
+        image, label, *_ = paths = _paths(entry)
+        may_be_named = (
+            studies is None
+            or (str(image), str(label)) in own
+            or (is_served(image, studies) and is_served(label, studies))
+        )
+        if not (may_be_named and image.exists() and label.exists()):
+            raise refused
+        volumes.append(LabelledVolume.of(paths.id, image, label, paths.names))
     return volumes
 
 
@@ -131,17 +155,34 @@ def _is_id(entry: Any) -> bool:
     return isinstance(entry, str)
 
 
-def _volume(entry: Any) -> LabelledVolume:
+class _Paths(NamedTuple):
+    image: Path
+    label: Path
+    id: str
+    names: dict[int, str]
+
+
+def _paths(entry: Any) -> _Paths:
     paths = entry if isinstance(entry, dict) else {}
     image, label, names = paths.get("image"), paths.get("label"), paths.get("names") or {}
-    if not isinstance(image, str) or not isinstance(label, str) or not isinstance(names, dict):
+    if not (_is_path(image) and _is_path(label) and isinstance(names, dict)):
         raise DataError(
-            f"support: expected an id or an object with image, label and names, got {entry!r}."
+            "support: expected an id or an object with image, label and names, got "
+            f"{_short(entry)}."
         )
-    if not all(str(value).isdigit() for value in names):
+    if not all(str(value).isdecimal() and str(value).isascii() for value in names):
         raise DataError(
-            f"support: names go by label value, as {{'1': 'liver'}}, got {', '.join(names)}."
+            f"support: names go by label value, as {{'1': 'liver'}}, got {_short(names)}."
         )
-    values = {int(value): str(name) for value, name in names.items()}
-    id = str(paths.get("id") or Path(image).name.removesuffix(".gz").removesuffix(".nii"))
-    return LabelledVolume.of(id, Path(image).resolve(), Path(label).resolve(), values)
+    values = {int(value): str(name)[:_LONGEST] for value, name in names.items()}
+    id = str(paths.get("id") or strip_nifti_suffix(Path(image).name))[:_LONGEST]
+    return _Paths(Path(image).resolve(), Path(label).resolve(), id, values)
+
+
+def _is_path(path: Any) -> TypeGuard[str]:
+    return isinstance(path, str) and path.isprintable()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -119,7 +119,7 @@ def broken_file(folder: Path, kind: str) -> Path:
         ("largest", "2 voxels hold values like 1.798e+308, which mark where there is no data; r"),
         ("4d", "expected one 3D volume with at least one voxel, got shape (4, 4, 4, 2); save one"),
         ("2d", "expected one 3D volume with at least one voxel, got shape (4, 4); save"),
-        ("empty", "expected one 3D volume with at least one voxel, got shape (0,); save"),
+        ("empty", "expected one 3D volume with at least one voxel, got shape (4, 0, 4); save"),
         ("colour", "expected one number per voxel, got"),
         ("singular", "the affine is singular (spacing 1.5, 1.25, 1.25)"),
         ("flat", "the affine is singular (spacing 1, 0, 1), so the voxels have no place"),
@@ -344,3 +344,24 @@ def test_file_round_trip_of_an_organ(tmp_path, axes):
     saved = save_mask(tmp_path / "b.nii.gz", view.restack(view.native_labels()), image)
     np.testing.assert_array_equal(load_label(saved).data, volume.data)
     np.testing.assert_array_equal(load_label(saved).affine, image.affine)
+
+
+def header_alone(path: Path, shape: tuple[int, ...]) -> Path:
+    """A file whose header states a shape and that holds no voxel."""
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    header.set_sform(np.eye(4) * 2, code=1)
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+    return path
+
+
+def test_headers_are_compared_before_a_voxel_is_read(tmp_path: Path) -> None:
+    huge = header_alone(tmp_path / "huge.nii.gz", (30000, 30000, 3000))
+    with pytest.raises(DataError, match="states 30000 x 30000 x 3000 voxels, more than"):
+        load_image(huge)
+    image = Volume(np.zeros((4, 5, 6), np.uint8), np.eye(4))
+    label = header_alone(tmp_path / "label.nii.gz", (4000, 50, 60))
+    with pytest.raises(DataError, match=r"shapes differ, \(4000, 50, 60\) against \(4, 5, 6\)"):
+        load_label(label, image)

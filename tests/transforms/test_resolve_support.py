@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,14 @@ def test_paths_on_the_server(studies: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"support": ["z"]}, "z is no labelled volume; those that are labelled: a."),
+        ({"support": ["z"]}, "entry 1 is no labelled volume of this server; labelled are: a."),
         ({"support": "a"}, "expected a list"),
         ({"support": [{"image": "x"}]}, "an object with image, label and names"),
-        ({"support": [{"image": "x", "label": "y"}]}, "no such file"),
+        ({"support": [{"image": "x", "label": "y"}]}, "entry 1 is no labelled volume"),
+        ({"support_tag": ".."}, "support_tag: expected the tag of labels"),
+        ({"support_tag": "$x"}, "support_tag: expected the tag of labels"),
+        ({"structures": {"a": "x" * 10**5}}, "structures: expected names.{1,400}$"),
+        ({"support": [{"image": "a\0", "label": "b"}]}, "support: expected an id or an object"),
         ({"support": [{"image": "x", "label": "y", "names": {"gut": 1}}]}, "names go by label"),
         ({"num_shots": 0.5}, "num_shots: expected a whole number"),
         ({"num_shots": 0}, "num_shots: expected a whole number"),
@@ -101,3 +106,46 @@ def test_rejects(studies: Path, params: dict[str, Any], words: str) -> None:
     submit(studies, "a")
     with pytest.raises(RequestError, match=words):
         ask(studies / "d.nii.gz", **params)
+
+
+def test_a_server_serves_its_own_files_alone(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence, whether a foreign file is there or not."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "uploads"))
+    submit(studies, "a")
+    foreign = write_volume(tmp_path / "foreign", "f", 8)
+    own = {"image": str(studies / "a.nii.gz"), "label": str(studies / "labels/final/a.nii.gz")}
+    assert ids(ask(studies / "d.nii.gz", studies, support=[own])) == ["a"]
+    sentences = set()
+    for change in (
+        {"label": str(foreign)},
+        {"label": str(foreign.with_name("missing.nii.gz"))},
+        {"label": str(studies / "labels" / ".." / ".." / "foreign" / "f.nii.gz")},
+        {"image": "/etc/passwd"},
+        {"image": str(studies / "missing.nii.gz")},
+    ):
+        with pytest.raises(RequestError) as raised:
+            ask(studies / "d.nii.gz", studies, support=[{**own, **change}])
+        sentences.add(str(raised.value))
+    assert sentences == {"support: entry 1 is no labelled volume of this server; labelled are: a."}
+
+
+def test_only_scans_of_the_server_are_read(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uploads").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "uploads"))
+    load = LoadVolumed("image", studies_dir=studies)
+    store = write_volume(tmp_path / "store", "s", 8)
+    (studies / "linked.nii.gz").symlink_to(store)
+    upload = write_volume(tmp_path / "uploads", "u", 9)
+    for path in (studies / "a.nii.gz", studies / "linked.nii.gz", store, upload):
+        assert load({"image": str(path)})["image"].ndim == 4
+    foreign = write_volume(tmp_path / "foreign", "f", 7)
+    sentences = set()
+    for named in (foreign, foreign.with_name("missing.nii.gz"), "/etc/passwd", "a\0b", 7, ""):
+        with pytest.raises(RequestError) as raised:
+            load({"image": named})
+        sentences.add(str(raised.value))
+    assert sentences == {"image: no scan of this server; name one by its id."}
