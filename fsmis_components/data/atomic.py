@@ -104,8 +104,14 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room, on the disk or for this user."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full
+
+
 def write_advice(error: OSError) -> str:
     """What to do where a file could not be written, to end a sentence with."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if disk_is_full(error):
         return "free some space and give the same command again"
     return "check that the folder can be written, or choose another --output_dir"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fsmis_components.data.atomic import disk_is_full, write_advice
 from fsmis_components.data.errors import DataError
 
 LOG = "errors.log"
@@ -26,6 +27,8 @@ def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
     """
     if isinstance(error, DataError):
         return str(error)
+    if isinstance(error, OSError) and disk_is_full(error):
+        return f"{source}: its results found no room ({error.strerror}); {write_advice(error)}."
     text = " ".join(str(error).split())
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.exclusion import RULES
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.folds import FoldSplit, fold_split
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.excluded_slices import excluded_slices, write_excluded_slices
+from fsmis_components.evaluation.results_folder import note_once
 from fsmis_components.evaluation.subjects.base import Group
 from fsmis_components.evaluation.subjects.bundle import fold_folder
 from fsmis_components.evaluation.trained_fold import TrainedFold
@@ -103,7 +101,7 @@ def train_folds(
         "plan": {"stages": stages.stages},
         "overrides": stages.overrides,
     }
-    _open_folder(output, description)
+    note_once(output / "training.json", description, results=output.glob("*/stage*"))
     cache = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
     return _FoldTraining(root, data, cache, stages, exclude_rule, minutes, say).run(jobs)
 
@@ -291,30 +289,6 @@ def _check(
         )
     if minutes is not None and not minutes >= _SHORTEST:
         raise DataError(f"minutes: expected at least {_SHORTEST:g}, got {minutes}.")
-
-
-def _open_folder(output: Path, description: Mapping[str, Any]) -> None:
-    """Note what is trained in a folder, or refuse to mix two trainings."""
-    wanted = json.loads(json.dumps(description))
-    path = output / "training.json"
-    if not path.is_file():
-        try:
-            atomic_write_text(path, json.dumps(wanted, indent=2) + "\n")
-        except OSError as error:
-            raise DataError(
-                f"{output}: cannot be written ({error.strerror}); choose another --output_dir."
-            ) from error
-        return
-    try:
-        there = parse_json(path.read_text(encoding="utf-8"))
-        changed = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error}); choose another --output_dir.") from error
-    if changed:
-        raise DataError(
-            f"{output}: holds a training that differs in {', '.join(changed)}; choose another "
-            "--output_dir (nothing was overwritten)."
-        )
 
 
 def _duration(seconds: float) -> str:

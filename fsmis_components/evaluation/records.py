@@ -98,6 +98,7 @@ class CaseRecord:
         fingerprint: hash of the query's image and label.
         slice_axis: along which the counts run, see `SliceGrid`.
         message: why the case failed; empty for a finished one.
+        mask_hashes: SHA-256 of the label maps, by their paths.
     """
 
     rows: list[Row]
@@ -109,3 +110,4 @@ class CaseRecord:
     fingerprint: str = ""
     slice_axis: int = 2
     message: str = ""
+    mask_hashes: dict[str, str] = field(default_factory=dict)

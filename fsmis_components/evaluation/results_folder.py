@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.atomic import atomic_write_text, write_advice
 from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.records import FIGURES, CaseRecord, Row, SliceCounts
 
@@ -37,23 +38,7 @@ class UnitFolder:
         self.root = root
         self.name = f"{file_name(method)}/{unit}"
         self.folder = root / "cases" / self.name
-        wanted = json.loads(json.dumps(identity, sort_keys=True))
-        path = self.folder / "unit.json"
-        if path.is_file():
-            there = read_json(path)
-            changed = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
-            if changed:
-                raise DataError(
-                    f"{self.folder}: holds results that differ in {', '.join(changed)}; choose "
-                    "another --output_dir (nothing was overwritten)."
-                )
-            return
-        try:
-            atomic_write_text(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-        except OSError as error:
-            raise DataError(
-                f"{self.folder}: cannot be written ({error.strerror}); choose another --output_dir."
-            ) from error
+        note_once(self.folder / "unit.json", identity, results=self.folder.glob("*.json"))
 
     def finished(self, case: str, fingerprint: str) -> CaseRecord | None:
         """The record of a case that was finished with the same files; None otherwise."""
@@ -61,7 +46,13 @@ class UnitFolder:
         if not path.is_file():
             return None
         record = read_record(path)
-        return record if record.fingerprint == fingerprint and not record.message else None
+        if record.fingerprint != fingerprint or record.message:
+            return None
+        whole = all(
+            (self.root / mask).is_file() and file_hash(self.root / mask) == digest
+            for mask, digest in record.mask_hashes.items()
+        )
+        return record if whole else None
 
     def add(self, case: str, record: CaseRecord) -> None:
         """Keep a record."""
@@ -72,6 +63,41 @@ class UnitFolder:
         """Where the label map of a case goes."""
         name = f"{file_name(case)}_{protocol}_{labelled}.nii.gz"
         return self.root / "masks" / self.name / name
+
+
+def note_once(path: Path, content: Mapping[str, Any], results: Iterable[Path]) -> None:
+    """Note in a new folder what its results come from, or refuse to mix two kinds of them.
+
+    Args:
+        path: the note, a JSON file; it is on disk before any result.
+        content: JSON values.
+        results: what lies there of an earlier run.
+
+    Raises:
+        DataError: the note says something else, is damaged, or is missing beside results; or it
+            cannot be written.
+    """
+    wanted = json.loads(json.dumps(content, sort_keys=True))
+    if path.is_file():
+        there = read_json(path, "choose another --output_dir")
+        changed = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
+        if changed:
+            raise DataError(
+                f"{path.parent}: holds results that differ in {', '.join(changed)}; choose "
+                "another --output_dir (nothing was overwritten)."
+            )
+        return
+    if found := next(iter(results), None):
+        raise DataError(
+            f"{found}: is there already, and no {path.name} says what it comes from; choose "
+            "another --output_dir (nothing was overwritten)."
+        )
+    try:
+        atomic_write_text(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: cannot be written ({error.strerror or error}); {write_advice(error)}."
+        ) from error
 
 
 def file_name(name: str) -> str:
@@ -122,16 +148,16 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> Path:
     return Path(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, advice: str = "delete it to have it anew") -> dict[str, Any]:
     """Read an object of a results folder.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged; the message ends with the advice.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}); delete it to have it anew.") from error
+        raise DataError(f"{path}: damaged ({error}); {advice}.") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: damaged (no object); delete it to have it anew.")
+        raise DataError(f"{path}: damaged (no object); {advice}.")
     return content

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.failures import failure_sentence
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.volumes import save_mask
 from fsmis_components.evaluation.labelled_slices import with_labelled_slices
@@ -213,9 +214,8 @@ def _run_unit(
             if record is None:
                 record = _score_case(unit, plan.rule, supports, grid, case, folder, fingerprint)
                 folder.add(case.name, record)
-        except (DataError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-            # a damaged scan or a full disk ends one case, not the whole run
-            what = str(error) if isinstance(error, DataError) else f"{case.image}: {error!r}"
+        except Exception as error:  # whatever it is, it ends one case and not the whole run
+            what = failure_sentence(error, case.image, output_dir)
             message = f"{subject.name}, {unit.name}, case {case.name}: {what}"
             record = CaseRecord([], [], str(case.image), str(case.label), {}, 0.0, message=message)
         yield record
@@ -259,4 +259,5 @@ def _score_case(
         seconds=time.perf_counter() - start,
         fingerprint=fingerprint,
         slice_axis=SliceView(query.image, grid).slice_axis,
+        mask_hashes={path: file_hash(folder.root / path) for path in masks.values()},
     )

@@ -264,12 +264,15 @@ def test_another_training_is_not_mixed_in(fake: FakeTraining, dataset: Path, tmp
         ({"plan": {"stages": [{"epochs": 3}]}}, "plan"),
         ({"setting": 2, "structure_groups": [[2, 3]]}, "groups, setting"),
     ):
-        with pytest.raises(DataError, match=rf"a training that differs in {said};"):
+        with pytest.raises(DataError, match=rf"holds results that differ in {said};"):
             train_folds(BUNDLE, dataset, tmp_path, [1], **({"plan": PLAN} | changes))
     assert (tmp_path / "training.json").read_text() == before
     assert len(fake.calls) == 2
     (tmp_path / "training.json").write_text("[]")
     with pytest.raises(DataError, match="training.json: damaged"):
+        train_folds(BUNDLE, dataset, tmp_path, [1], plan=PLAN)
+    (tmp_path / "training.json").unlink()
+    with pytest.raises(DataError, match="no training.json says what it comes from"):
         train_folds(BUNDLE, dataset, tmp_path, [1], plan=PLAN)
 
 

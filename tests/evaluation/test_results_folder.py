@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.evaluation.records import UNDEFINED, CaseRecord, Row, SliceCounts
 from fsmis_components.evaluation.results_folder import (
     UnitFolder,
@@ -50,6 +51,36 @@ def test_refuses_what_another_identity_filled(tmp_path: Path) -> None:
     unit(tmp_path)
     with pytest.raises(DataError, match="results that differ in weights; choose another"):
         unit(tmp_path, weights="y")
+
+
+def test_records_without_the_note_of_what_they_are_are_refused(tmp_path: Path) -> None:
+    folder = unit(tmp_path)
+    folder.add("7", RECORD)
+    note = folder.folder / "unit.json"
+    whole = note.read_text()
+    note.unlink()
+    with pytest.raises(DataError, match="no unit.json says what it comes from; choose another"):
+        unit(tmp_path)
+    for damaged in ("", whole[:10], "[" * 100_000):
+        note.write_text(damaged)
+        with pytest.raises(DataError, match="unit.json: damaged .*choose another --output_dir"):
+            unit(tmp_path)
+    note.write_text(whole)
+    assert unit(tmp_path).finished("7", "abc") == RECORD
+
+
+def test_a_case_whose_mask_is_damaged_is_not_finished(tmp_path: Path) -> None:
+    folder = unit(tmp_path)
+    mask = tmp_path / "masks" / "7.nii.gz"
+    mask.parent.mkdir()
+    mask.write_bytes(b"mask")
+    record = replace(RECORD, masks={"wv/all": "masks/7.nii.gz"})
+    folder.add("7", replace(record, mask_hashes={"masks/7.nii.gz": file_hash(mask)}))
+    assert folder.finished("7", "abc") is not None
+    mask.write_bytes(b"")
+    assert folder.finished("7", "abc") is None
+    mask.unlink()
+    assert folder.finished("7", "abc") is None
 
 
 def test_damaged_and_missing_records(tmp_path: Path) -> None:

@@ -140,6 +140,34 @@ def test_goes_on_after_an_interruption(tmp_path: Path) -> None:
     assert not list((tmp_path / "o").rglob("*tmp*"))
 
 
+def test_whatever_fails_in_a_case_the_others_go_on(tmp_path: Path) -> None:
+    class Fails(MaskCopy):
+        def predict_masks(
+            self, support: SupportSet, query_image: Volume, grid: SliceGrid
+        ) -> np.ndarray:
+            if "image_2" in query_image.title:
+                raise OverflowError("too\nlarge")
+            return super().predict_masks(support, query_image, grid)
+
+    plan = plan_of(dataset(tmp_path / "d"), folds=[0], labelled=["sections"])
+    records, failures = run([Fails()], plan, tmp_path / "o")
+    assert [record.rows[0].case for record in records] == ["1"]
+    assert len(failures) == 1 and "image_2.nii.gz: OverflowError: too large" in failures[0]
+    assert "Traceback" in (tmp_path / "o" / "errors.log").read_text()
+
+
+def test_a_damaged_mask_is_computed_again(tmp_path: Path) -> None:
+    plan = plan_of(dataset(tmp_path / "d"), folds=[0], labelled=["sections"])
+    run([Counting()], plan, tmp_path / "o")
+    mask = next((tmp_path / "o").rglob("2_wv_sections.nii.gz"))
+    whole = mask.read_bytes()
+    mask.write_bytes(b"")
+    again = Counting()
+    run([again], plan, tmp_path / "o")
+    assert [Path(title).name for title in again.calls] == ["image_2.nii.gz"]
+    assert mask.read_bytes() == whole
+
+
 def test_a_changed_scan_is_computed_again(tmp_path: Path) -> None:
     plan = plan_of(dataset(tmp_path / "d"), folds=[0], labelled=["sections"])
     run([Counting()], plan, tmp_path / "o")
@@ -234,8 +262,9 @@ def test_rejects_two_subjects_of_one_name_and_wrong_shapes(tmp_path: Path) -> No
         def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
             return np.zeros(3, np.uint8)
 
-    with pytest.raises(ValueError, match="expected a label map of the scan's shape"):
-        run([Flat()], plan, tmp_path / "o")
+    records, failures = run([Flat()], plan, tmp_path / "o")
+    assert not records and len(failures) == 2
+    assert all("expected a label map of the scan's shape" in failure for failure in failures)
 
 
 def test_the_same_bits_twice(tmp_path: Path) -> None:

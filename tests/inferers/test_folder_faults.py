@@ -260,6 +260,7 @@ class FailsOnOne(IntensityNetwork):
         (MemoryError(), "too little memory (MemoryError); close"),
         (IndexError("x" * 10_000), "IndexError: xxx"),
         (AssertionError(), "AssertionError; the details"),
+        (PermissionError(errno.EACCES, "Permission denied"), "PermissionError: [Errno 13]"),
     ],
 )
 def test_whatever_fails_in_a_scan_the_others_go_on(
@@ -277,6 +278,14 @@ def test_whatever_fails_in_a_scan_the_others_go_on(
     log = (folder / "o" / "errors.log").read_text()
     assert log.count("image_3.nii") == 2 and "Traceback" in log
     assert type(error).__name__ in log and "in encode" in log
+
+
+def test_a_full_disk_is_no_matter_for_the_log(folder: Path) -> None:
+    write_nifti(folder / "q" / "image_3.nii", block_image()[..., 3:8])
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    message = sentence(evaluator(folder, network=FailsOnOne(error)).run)
+    assert "image_3.nii: its results found no room (No space left on device); free" in message
+    assert not (folder / "o" / "errors.log").exists()
 
 
 def test_what_ends_the_whole_run_leaves_record_and_report(

@@ -76,7 +76,7 @@ class AblationFolder:
         """
         wanted = {"format": FORMAT, "bundle": bundle, "dataset": dataset, **plan.to_dict()}
         if self._noted.is_file():
-            there = read_json(self._noted)
+            there = read_json(self._noted, "choose another --output_dir")
             same = ("format", "bundle", "dataset", "stages", "structures", "common")
             changed = [key for key in same if there.get(key) != wanted[key]]
             known = there.get("variants", {})
@@ -92,6 +92,11 @@ class AblationFolder:
                 )
             if there == wanted:
                 return
+        elif found := next((self.root / "finished").glob("*.json"), None):
+            raise DataError(
+                f"{found}: is there already, and no {self._noted.name} says what it belongs to; "
+                "choose another --output_dir (nothing was overwritten)."
+            )
         try:
             atomic_write_text(self._noted, json.dumps(wanted, indent=2) + "\n")
         except OSError as error:
