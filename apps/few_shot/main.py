@@ -1,6 +1,7 @@
 """A MONAI Label app: label a structure in one scan, and the others follow.
 
-    monailabel start_server --app apps/few_shot --studies STUDIES --conf models ssl_alpnet
+    monailabel start_server --app apps/few_shot --studies STUDIES --conf models ssl_alpnet \
+        --host 127.0.0.1
 
 What it adds to the sample app `monaibundle` of MONAI Label: the names of the labelled structures
 as label names, a model for each of them and one that fills a scan by its own slices, a check of
@@ -10,6 +11,7 @@ README.md is the annotator's page.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,9 +20,12 @@ import torch
 from lib.bundles import find_bundles, shared_folder
 from lib.checked_datastore import CheckedDatastore
 from lib.few_shot_strategy import FewShotStrategy
+from lib.guard import RequestGuard
 from lib.infer_tasks import FewShotTask, StructureTask, ThisScanTask
+from lib.parameters import check_training
 from lib.structures import LabelValues
 from lib.train_task import AllScansTask
+from lib.uploads import private_folder, removed_when_refused
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
@@ -31,7 +36,9 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 import fsmis_components
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import answered
+from fsmis_components.support.studies import is_served
 
 
 class MyApp(MONAILabelApp):
@@ -41,10 +48,15 @@ class MyApp(MONAILabelApp):
         app_dir: this folder.
         studies: folder of scans, or address of a remote datastore.
         conf: `models`: names or folders of bundles, separated by commas (ssl_alpnet);
-            `skip_trainers`: true offers no training.
+            `skip_trainers`: true offers no training; `origins`: pages of other servers that may
+            call this one, as https://viewer.example, separated by commas.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        private_folder()
+        _guard_the_door(
+            [o.strip() for o in (conf or {}).get("origins", "").split(",") if o.strip()]
+        )
         self.bundles = find_bundles(Path(app_dir), (conf or {}).get("models", "ssl_alpnet"))
         self._models_lock = Lock()
         super().__init__(
@@ -103,8 +115,19 @@ class MyApp(MONAILabelApp):
         """Segment; what was labelled since the last `info` is known too."""
         if request.get("model") not in self._infers:
             self._offer_models()
-        with answered():
+        with removed_when_refused(request.get("image"), request.get("label")), answered():
+            if request.get("model") not in self._infers:
+                raise DataError("model: there is no such model on this server.")
+            self._check_scan(request.get("image"))
             return super().infer(request, datastore)
+
+    def train(self, request: dict[str, Any]) -> Any:
+        """Train; only what is known by name and type reaches the config, which is evaluated."""
+        with answered():
+            check_training(request)
+            if request.get("model") not in self._trainers:
+                raise DataError("model: there is no such training on this server.")
+            return super().train(request)
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
         """Segment many scans."""
@@ -116,6 +139,14 @@ class MyApp(MONAILabelApp):
         """Propose a scan."""
         with answered():
             return super().next_sample(request)
+
+    def _check_scan(self, image: Any) -> None:
+        store = self.datastore()
+        if not isinstance(store, CheckedDatastore) or image in store.list_images():
+            return
+        named = isinstance(image, str) and image.isprintable() and bool(image)
+        if not (named and Path(image).exists() and is_served(image, self.studies)):
+            raise DataError("image: no scan of this server; name one by its id, or upload it.")
 
     def _offer_models(self) -> None:
         with self._models_lock:
@@ -132,3 +163,18 @@ class MyApp(MONAILabelApp):
             for slug, structure in structures.items():
                 parts[f"{name}_{slug}"] = StructureTask(task, structure)
         return parts
+
+
+def _guard_the_door(origins: list[str]) -> None:
+    """Put the guard in front of MONAI Label's web application, once, where this is a server.
+
+    The application starts before it makes this app, so its stack of middleware exists already.
+    """
+    web = sys.modules.get("monailabel.app")
+    application = getattr(web, "app", None)
+    if application is None or isinstance(application.middleware_stack, RequestGuard):
+        return
+    if application.middleware_stack is None:
+        application.add_middleware(RequestGuard, origins=origins)
+    else:
+        application.middleware_stack = RequestGuard(application.middleware_stack, origins)

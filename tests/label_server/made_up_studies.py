@@ -28,6 +28,11 @@ class Study:
     label: Path
 
     @property
+    def stored_label(self) -> Path:
+        """Return where a server keeps the label once it was submitted."""
+        return self.image.parent / "labels" / "final" / self.image.name
+
+    @property
     def affine(self) -> np.ndarray:
         return nibabel.load(self.image).affine
 

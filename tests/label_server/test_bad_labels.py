@@ -133,7 +133,7 @@ def test_others_serve_and_the_reason_is_told(slicer: Slicer, studies: list[Study
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"support": ["scan_9"]}, "scan_9"),
+        ({"support": ["scan_9"]}, "entry 1 is no labelled volume"),
         ({"support": [{"image": "/nowhere.nii.gz"}]}, "label"),
         ({"structures": ["spleen"]}, "spleen"),
         ({"num_shots": 0}, "num_shots"),

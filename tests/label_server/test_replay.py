@@ -209,7 +209,7 @@ def test_request_names_its_support(stage: Stage, labelled: Study, second: Study)
     by_id = stage.slicer.run(query.id, support=[labelled.id])
     named = {
         "image": str(second.image),
-        "label": str(second.label),
+        "label": str(second.stored_label),
         "names": {str(value): name for value, name in NAMES.items()},
         "id": "mine",
     }

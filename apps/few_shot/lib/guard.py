@@ -1,0 +1,229 @@
+"""The door of the server: what no client of ours sends is refused before MONAI Label reads it.
+
+MONAI Label puts ids, tags and file names of a request into paths, and its parameters into configs
+that are evaluated. So every request is looked at first: who sends it, which address it calls, the
+names in it, and the parameters that come with it (`lib.parameters`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from typing import IO, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
+from fsmis_components.support.studies import is_plain_name
+from lib.parameters import check_parameters
+from lib.uploads import check_upload
+
+MOST_BYTES = 4 << 30  # of a request with files
+_MOST_TEXT = 1 << 20  # of one without, and of a field
+_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
+_OPEN = {"", "info", "infer", "batch", "train", "activelearning", "scoring", "datastore", "session"}
+_OPEN |= {"static", "openapi.json", "docs", "favicon.ico", "ohif", "token", "users", "auth"}
+_HERE_ONLY = {"logs", "model", "reload"}  # what is in them is the owner's
+_ANY_VALUE = {"check_sum"}  # of a query; letters and digits with a colon
+
+
+class Refusal(Exception):
+    """A request that is not let in.
+
+    Args:
+        status: of HTTP.
+        sentence: what is wrong.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class RequestGuard:
+    """ASGI middleware in front of all of MONAI Label.
+
+    Args:
+        app: what answers requests that are let in.
+        origins: pages of other servers that may call this one, as "https://viewer.example:8443".
+        most_bytes: of a request; larger ones are refused with status 413.
+    """
+
+    def __init__(
+        self, app: ASGIApp, origins: Sequence[str] = (), most_bytes: int = MOST_BYTES
+    ) -> None:
+        self.app = app
+        self.origins = set(origins)
+        self.most_bytes = most_bytes
+        names = {"localhost", socket.gethostname(), socket.getfqdn()}
+        self.hosts = {name.lower() for name in names | {_host(origin) for origin in origins}}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it with one sentence."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            headers = Headers(scope=scope)
+            self._check_sender(scope, headers)
+            door = _check_address(scope)
+            with tempfile.SpooledTemporaryFile(max_size=_MOST_TEXT) as body:
+                await self._read(receive, headers, body)
+                await _check_body(headers, body, door)
+                body.seek(0)
+                await self.app(scope, _replayed(body, receive), send)
+        except Refusal as refusal:
+            await _answer(send, refusal.status, str(refusal))
+        except DataError as error:
+            await _answer(send, 422, str(error))
+
+    def _check_sender(self, scope: Scope, headers: Headers) -> None:
+        """Refuse pages of other servers, which a browser lets call any server that it can reach."""
+        host = _host(f"//{headers.get('host', '')}")
+        if not (host in self.hosts or _is_address(host)):
+            raise Refusal(403, "This server is not called so; add its name to --conf origins.")
+        origin = headers.get("origin")
+        if origin is None or origin in self.origins:
+            return
+        parts = urlsplit(origin)
+        if parts.netloc != headers.get("host") and not _is_loopback(_host(origin)):
+            raise Refusal(403, "Pages of other servers may not call this one; see --conf origins.")
+
+    async def _read(self, receive: Receive, headers: Headers, body: IO[bytes]) -> None:
+        multipart = headers.get("content-type", "").startswith("multipart/form-data")
+        limit = self.most_bytes if multipart else _MOST_TEXT
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Refusal(400, "The request ended early.")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise Refusal(413, f"The request is larger than {limit:,} bytes.")
+            body.write(chunk)
+            if not message.get("more_body"):
+                return
+
+
+def _check_address(scope: Scope) -> str:
+    """Check path and query; returns the first part of the path, which says what is asked for."""
+    if scope["method"] not in _METHODS:
+        raise Refusal(405, "This server does not know this method.")
+    door, *rest = [unquote(part) for part in scope["path"].strip("/").split("/")]
+    if door in _HERE_ONLY:
+        client = (scope.get("client") or ("",))[0]
+        if not _is_loopback(client) or scope["method"] not in ("GET", "HEAD"):
+            raise Refusal(403, f"/{door} is read on the server's own machine only.")
+    elif door not in _OPEN or rest[:1] == ["wsi"] or rest[:1] == ["wsi_v2"]:
+        raise Refusal(404, "There is no such address on this server.")
+    names = [] if door in ("static", "ohif") else [part for part in rest if part]
+    for name in names:
+        _check_name("address", name)
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    for name, value in query:
+        if name in _ANY_VALUE:
+            value = value.replace(":", "")
+        if name == "tag" and value and not (value.isascii() and value.replace("_", "").isalnum()):
+            raise Refusal(422, "tag: expected a name of letters, digits and _.")
+        if value:
+            _check_name(name if is_plain_name(name) else "query", value)
+    return door
+
+
+async def _check_body(headers: Headers, body: IO[bytes], door: str) -> None:
+    body.seek(0, 2)
+    if not body.tell():
+        return
+    body.seek(0)
+    kind = headers.get("content-type", "")
+    if kind.startswith("multipart/form-data"):
+        try:
+            parser = MultiPartParser(headers, _chunks(body), max_files=5000)
+            form = await parser.parse()
+        except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as error:
+            raise Refusal(400, "The form of the request cannot be read.") from error
+        for name, part in form.multi_items():
+            if isinstance(part, UploadFile):
+                check_upload(name, part.filename or "", part.file)
+            else:
+                _check_field(door, name, part)
+        await form.close()
+    elif kind.startswith("application/x-www-form-urlencoded"):
+        for name, value in parse_qsl(body.read().decode("latin-1"), keep_blank_values=True):
+            _check_field(door, name, value)
+    else:
+        check_parameters(door, _json(body.read()))
+
+
+def _check_field(door: str, name: str, value: str) -> None:
+    if name in ("params", "info"):
+        check_parameters(door, _json(value) if value else {})
+    elif value and door != "token":
+        _check_name(name if is_plain_name(name) else "form", value)
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return parse_json(text)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Refusal(422, "The parameters are no JSON, or nested too deeply.") from error
+
+
+def _check_name(what: str, text: str) -> None:
+    if not is_plain_name(text):
+        raise Refusal(422, f"{what}: expected a plain name, without folders and signs.")
+
+
+async def _chunks(body: IO[bytes]) -> AsyncIterator[bytes]:
+    while chunk := body.read(_MOST_TEXT):
+        yield chunk
+    yield b""
+
+
+def _replayed(body: IO[bytes], receive: Receive) -> Receive:
+    """Give the body once more, then what the client says next: that it has gone."""
+    ended = False
+
+    async def again() -> Message:
+        nonlocal ended
+        if ended:
+            return await receive()
+        chunk = body.read(_MOST_TEXT)
+        ended = len(chunk) < _MOST_TEXT
+        return {"type": "http.request", "body": chunk, "more_body": not ended}
+
+    return again
+
+
+async def _answer(send: Send, status: int, sentence: str) -> None:
+    text = json.dumps({"detail": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+def _host(address: str) -> str:
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

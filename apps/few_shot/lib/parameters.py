@@ -1,0 +1,164 @@
+"""Parameters of a request by name and type; nothing else reaches a model or a config.
+
+MONAI evaluates text in a config that begins with $, and looks up what begins with % or @. So of a
+training every parameter is known by name, and no text of any request may begin with such a sign.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fsmis_components.data.errors import DataError
+
+_LONGEST = 1000  # characters of a text
+_MOST = 20_000  # texts and numbers of a request
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?|mps")
+_WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
+_WEIGHTS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.pt")
+_ENDINGS = (".nii", ".nii.gz", ".nrrd")
+
+
+def _text(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _one_of(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, type(values[0])) and value in values
+
+
+def _number(lowest: float, highest: float, whole: bool = False) -> Callable[[Any], bool]:
+    kinds = (int,) if whole else (int, float)
+    return lambda value: (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and lowest <= value <= highest
+    )
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool) or value in ("true", "false", "True", "False")
+
+
+def _gpus(value: Any) -> bool:
+    return (
+        isinstance(value, str) and re.fullmatch(r"all|\d{1,2}(,\d{1,2}){0,63}", value) is not None
+    )
+
+
+_COMMON: dict[str, Callable[[Any], bool]] = {
+    "device": _text(_DEVICE),
+    "model": _text(re.compile(r"\w[\w.-]{0,199}")),
+    "model_filename": _text(_WEIGHTS),
+    "multi_gpu": _flag,
+    "gpus": _text(re.compile(r"all|\d{1,2}(,\d{1,2}){0,63}")),
+}
+TRAINING: dict[str, Callable[[Any], bool]] = {
+    **_COMMON,
+    "max_epochs": _number(1, 100_000, whole=True),
+    "val_split": _number(-1, 1),
+    "pretrained": _flag,
+    "run_id": _one_of("", "run", "training"),
+    "local_rank": _number(0, 1000, whole=True),
+    # nothing is reported to a server that a client names
+    "tracking": _one_of("", "None", "none"),
+    "tracking_uri": _one_of(""),
+    "tracking_experiment_name": _one_of(""),
+    "tracking_run_name": _one_of(""),
+}
+INFERENCE: dict[str, Callable[[Any], bool]] = {
+    **_COMMON,
+    "result_extension": _one_of(*_ENDINGS),
+    "result_dtype": _text(_WORD),
+    "result_compress": _flag,
+    "label_tag": _text(_WORD),
+    "save_label": _flag,
+    "logging": _text(_WORD),
+    "max_workers": _number(0, 1000, whole=True),
+    "max_batch_size": _number(0, 10**6, whole=True),
+    "timeout": _number(0, 10**6),
+    "seconds": _number(0, 10**6),
+}
+# what would name a file, or overrule what the server itself puts into a request
+_OWN = {"label", "image_path", "label_path", "description", "session", "local_rank"}
+
+
+def check_parameters(door: str, content: Any) -> None:
+    """Refuse parameters of a request.
+
+    Args:
+        door: first part of its address: "train", "infer", "batch", ...
+        content: the JSON that came with it.
+
+    Raises:
+        DataError: one sentence names the first parameter that is not taken.
+    """
+    if content is None:
+        return
+    if not isinstance(content, Mapping):
+        raise DataError("The parameters have to be an object with names.")
+    _check_texts(content)
+    if door == "train":
+        for name, value in content.items():
+            # all models at once: parameters by the model's name
+            check_training(value if isinstance(value, Mapping) else {name: value})
+    elif door in ("infer", "batch", "activelearning", "scoring"):
+        check_inference(content)
+    elif "label_info" in content and not _is_label_info(content["label_info"]):
+        raise DataError("label_info: expected a list of objects with name and idx.")
+
+
+def check_training(content: Mapping[str, Any]) -> None:
+    """Refuse parameters of a training that are not known by name and type; errors as above."""
+    for name, value in content.items():
+        if name not in TRAINING:
+            raise DataError(f"{name[:100]}: no parameter of a training on this server.")
+        _check_value(name, value, TRAINING[name])
+
+
+def check_inference(content: Mapping[str, Any]) -> None:
+    """Refuse parameters of an inference that could name a file; errors as above."""
+    for name, value in content.items():
+        if name in _OWN:
+            raise DataError(f"{name}: is set by the server, not by a request.")
+        if name in INFERENCE:
+            _check_value(name, value, INFERENCE[name])
+        elif name == "label_info" and not _is_label_info(value):
+            raise DataError("label_info: expected a list of objects with name and idx.")
+
+
+def _check_value(name: str, value: Any, sound: Callable[[Any], bool]) -> None:
+    # of a choice a client may send the whole list back
+    values = value if isinstance(value, list) and value else [value]
+    if not all(sound(each) for each in values):
+        raise DataError(f"{name}: this value is not taken; see the server's options for it.")
+
+
+def _is_label_info(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value)
+    )
+
+
+def _check_texts(content: Any) -> None:
+    """No text may be evaluated, end a file name early, or fill the log."""
+    count, waiting = 0, [content]
+    while waiting:
+        node = waiting.pop()
+        count += 1
+        if count > _MOST:
+            raise DataError("The parameters are too many.")
+        if isinstance(node, Mapping):
+            waiting += [*node.keys(), *node.values()]
+        elif isinstance(node, list):
+            waiting += node
+        elif isinstance(node, str):
+            if len(node) > _LONGEST or "\0" in node:
+                raise DataError(
+                    f"A text of the parameters is longer than {_LONGEST}, or holds NUL."
+                )
+            if node.lstrip()[:1] in ("$", "%", "@"):
+                raise DataError("No text of the parameters may begin with $, % or @.")

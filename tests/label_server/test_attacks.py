@@ -1,0 +1,343 @@
+"""What strangers sent to the server to read, write and run what is not theirs: all refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import shutil
+import stat
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("monailabel", reason="needs MONAI Label: python tools/test_label_server.py")
+
+import nibabel
+import numpy as np
+import requests
+from server_process import LabelServer
+
+from environment import REPOSITORY
+from phantom import draw_subject, write_subject
+
+APP = REPOSITORY / "apps" / "few_shot"
+SHAPE = (64, 56, 8)
+EVIL = "$__import__('os').system('id > {}')"
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that is none of the server's, with a labelled scan."""
+    folder = tmp_path_factory.mktemp("outside")
+    write_subject(draw_subject(1, 9, SHAPE), folder / "scan.nii.gz", folder / "label.nii.gz", "RAS")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(
+    start_server: Callable[..., LabelServer], tmp_path_factory: pytest.TempPathFactory
+) -> LabelServer:
+    folder = tmp_path_factory.mktemp("parent")
+    studies = folder / "studies"
+    studies.mkdir()
+    for number in (1, 2):
+        paths = (folder / f"{kind}_{number}.nii.gz" for kind in ("scan", "truth"))
+        write_subject(draw_subject(1, number, SHAPE), *paths, "RAS")
+        shutil.move(folder / f"scan_{number}.nii.gz", studies)
+    # the folder of a series of tests lies among temporary files, and so would all that is foreign
+    return start_server(APP, studies, ["ssl_alpnet"])
+
+
+def call(server: LabelServer, method: str, path: str, **options: Any) -> requests.Response:
+    return requests.request(method, server.url + path, timeout=60, **options)
+
+
+def assert_refused(answer: requests.Response, *statuses: int) -> str:
+    """Return the one short sentence of a refusal, which names no folder."""
+    assert answer.status_code in (statuses or (400, 403, 404, 405, 413, 422)), answer.text[:500]
+    sentence = answer.json()["detail"]
+    assert isinstance(sentence, str) and len(sentence) < 400, sentence
+    assert str(REPOSITORY) not in sentence and "/tmp" not in sentence
+    return sentence
+
+
+def tree(*folders: Path) -> dict[str, int]:
+    """Return every file below the folders with its time; the server's own notes left out."""
+    return {
+        str(path): path.stat().st_mtime_ns
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not {"logs", ".lock"} & set(path.parts) and path.suffix != ".log"
+    }
+
+
+@pytest.fixture
+def untouched(server: LabelServer, outside: Path):
+    """Check that a refused request left no file anywhere, changed none and removed none."""
+    folders = server.studies.parent, server.app_dir.parent, outside
+    before = tree(*folders)
+    yield
+    assert tree(*folders) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_epochs", "val_split", "pretrained", "device", "gpus", "run_id", "model_filename"]
+    + ["tracking", "tracking_uri", "tracking_experiment_name", "multi_gpu", "train#trainer"],
+)
+@pytest.mark.parametrize("path", ["/train/ssl_alpnet?run_sync=true", "/train/?run_sync=true"])
+def test_a_training_runs_no_text(
+    server: LabelServer, untouched: None, outside: Path, name: str, path: str
+) -> None:
+    mark = outside / "ran"
+    for value in (EVIL.format(mark), [EVIL.format(mark)], f" {EVIL.format(mark)}", "%a", "@b"):
+        params = {name: value}
+        body = params if path.startswith("/train/ssl") else {"ssl_alpnet": params}
+        assert_refused(call(server, "POST", path, json=body), 422)
+    assert not mark.exists()
+
+
+def test_a_training_takes_nothing_else(server: LabelServer, untouched: None) -> None:
+    for params in (
+        {"max_epochs": 0},
+        {"max_epochs": True},
+        {"max_epochs": "50"},
+        {"max_epochs": 1e300},
+        {"model_filename": "../../other/model.pt"},
+        {"model_filename": "model.json"},
+        {"device": "cpu; id"},
+        {"unknown": 1},
+        {"tracking": "mlflow"},
+        {"tracking_uri": "http://example.org"},
+        [1, 2],
+    ):
+        assert_refused(call(server, "POST", "/train/ssl_alpnet", json=params), 422)
+    # FastAPI reads a body without a type as JSON
+    text = json.dumps({"max_epochs": "$1"})
+    assert_refused(call(server, "POST", "/train/ssl_alpnet", data=text, headers={}), 422)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"model_filename": "/etc/passwd"},
+        {"model_filename": "../../x.pt"},
+        {"result_extension": "/../../../x"},
+        {"result_extension": ".sh"},
+        {"label_tag": "../x"},
+        {"structures": "$1"},
+        {"image_path": "/etc/passwd"},
+        {"label": "/etc/passwd"},
+        {"label_info": "x"},
+        {"label_info": [1]},
+        {"support_tag": ".."},
+        {"support_tag": "a/b"},
+        {"structures": "x" * 100_000},
+        {"device": "cuda:0 --x"},
+        [],
+    ],
+)
+def test_an_inference_takes_nothing_else(
+    server: LabelServer, untouched: None, params: dict[str, Any]
+) -> None:
+    path = "/infer/ssl_alpnet?image=scan_2&output=json"
+    form = {"params": (None, json.dumps(params))}
+    assert_refused(call(server, "POST", path, files=form), 422)
+    assert_refused(call(server, "POST", path, data={"params": json.dumps(params)}), 422)
+    if isinstance(params, dict) and "support_tag" not in params:
+        batch = "/batch/infer/ssl_alpnet?run_sync=true"
+        assert_refused(call(server, "POST", batch, json=params), 422)
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000, "{", "nan", '"x"'])
+def test_parameters_that_are_no_object(server: LabelServer, untouched: None, deep: str) -> None:
+    for method, path in (("POST", "/train/ssl_alpnet"), ("POST", "/activelearning/few_shot")):
+        headers = {"content-type": "application/json"}
+        assert_refused(call(server, method, path, data=deep, headers=headers), 422)
+    form = {"params": (None, deep), "label": ("a.nii.gz", b"x")}
+    assert_refused(call(server, "PUT", "/datastore/label?image=scan_2", files=form), 422)
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../x", "..", "a/b", "final/", ".hidden", "a\\b", "$x"])
+def test_names_lead_nowhere(server: LabelServer, untouched: None, name: str) -> None:
+    label = (server.studies.parent / "truth_2.nii.gz").read_bytes()
+    for method, path, extra in (
+        ("PUT", "/datastore/label", {"image": "scan_2", "tag": name}),
+        ("PUT", "/datastore/label", {"image": name, "tag": "final"}),
+        ("PUT", "/datastore/image", {"image": name}),
+        ("PUT", "/datastore/", {"image": name}),
+        ("DELETE", "/datastore/image", {"id": name}),
+        ("DELETE", "/datastore/", {"id": name}),
+        ("DELETE", "/datastore/label", {"id": "scan_2", "tag": name}),
+        ("PUT", "/datastore/label/info", {"label": "scan_2", "tag": name}),
+        ("PUT", "/datastore/updatelabelinfo", {"label": name, "tag": "final"}),
+        ("PUT", "/datastore/image/info", {"image": name}),
+        ("GET", "/datastore/label", {"label": "scan_2", "tag": name}),
+        ("GET", "/datastore/image", {"image": name}),
+        ("POST", "/infer/ssl_alpnet", {"image": name}),
+        ("POST", "/infer/ssl_alpnet", {"session_id": name}),
+    ):
+        files = None
+        if method == "PUT":
+            field = "file" if path.endswith(("image", "datastore/")) else "label"
+            files = {field: ("a.nii.gz", label)}
+            files = {"info": (None, "{}")} if path.endswith("info") else files
+        assert_refused(call(server, method, path, params=extra, files=files))
+    if name != "..":  # which the client itself resolves
+        part = requests.utils.quote(name, safe="")
+        assert_refused(call(server, "POST", f"/infer/{part}?image=scan_2"))
+        assert_refused(call(server, "GET", f"/session/{part}"))
+
+
+@pytest.mark.parametrize(
+    "name", ["x.sh", "x.nii.gz.sh", "../x.nii.gz", "a/b.nii.gz", "x.py", ".nii"]
+)
+def test_files_have_names_of_scans(server: LabelServer, untouched: None, name: str) -> None:
+    content = (server.studies.parent / "truth_2.nii.gz").read_bytes()
+    for method, path, field in (
+        ("PUT", "/datastore/label?image=scan_2&tag=final", "label"),
+        ("PUT", "/datastore/image?image=scan_7", "file"),
+        ("POST", "/infer/ssl_alpnet", "file"),
+        ("PUT", "/session/", "files"),
+    ):
+        # requests takes the folders of a name away
+        body = io.BytesIO()
+        head = f'form-data; name="{field}"; filename="{name}"'
+        body.write(b"--b\r\nContent-Disposition: " + head.encode() + b"\r\n\r\n" + content)
+        body.write(b"\r\n--b--\r\n")
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        answer = call(server, method, path, data=body.getvalue(), headers=headers)
+        assert_refused(answer, 422)
+
+
+def test_other_doors_are_closed(server: LabelServer, untouched: None) -> None:
+    for method, path in (
+        ("PUT", "/model/ssl_alpnet"),
+        ("DELETE", "/model/ssl_alpnet"),
+        ("POST", "/reload"),
+        ("GET", "/proxy/dicom/x"),
+        ("POST", "/infer/wsi/ssl_alpnet"),
+        ("POST", "/infer/wsi_v2/ssl_alpnet"),
+        ("GET", "/anything"),
+        ("TRACE", "/info/"),
+    ):
+        files = {"file": ("model.pt", b"x")} if path.startswith("/model") else None
+        assert_refused(call(server, method, path, files=files), 403, 404, 405)
+
+
+def test_unknown_scans_and_labels(server: LabelServer, untouched: None) -> None:
+    info = {"info": (None, "{}")}
+    label = {"label": ("a.nii.gz", (server.studies.parent / "truth_2.nii.gz").read_bytes())}
+    for method, path, files in (
+        ("POST", "/infer/ssl_alpnet?image=nobody", None),
+        ("PUT", "/datastore/label?image=nobody&tag=final", label),
+        ("DELETE", "/datastore/image?id=nobody", None),
+        ("DELETE", "/datastore/label?id=nobody&tag=final", None),
+        ("PUT", "/datastore/image/info?image=nobody", info),
+        ("PUT", "/datastore/label/info?label=scan_2&tag=final", info),
+        ("GET", "/datastore/image?image=nobody", None),
+        ("GET", "/datastore/label?label=nobody&tag=final", None),
+    ):
+        assert_refused(call(server, method, path, files=files), 404, 422)
+
+
+def test_files_of_others_are_not_served(
+    server: LabelServer, untouched: None, outside: Path
+) -> None:
+    """One sentence, whether a file is there or not."""
+    said = set()
+    for image in (outside / "scan.nii.gz", outside / "missing.nii.gz", "/etc/passwd", "/root"):
+        params = {"image": str(image)}
+        form = {"params": (None, json.dumps(params))}
+        answer = call(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
+        said.add(assert_refused(answer, 422))
+    assert len(said) == 1
+    said = set()
+    own = {"image": str(server.studies / "scan_1.nii.gz")}
+    for label in (outside / "label.nii.gz", outside / "missing.nii.gz", "/etc/passwd"):
+        params = {"support": [{**own, "label": str(label)}]}
+        form = {"params": (None, json.dumps(params))}
+        answer = call(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
+        said.add(assert_refused(answer, 422))
+    assert len(said) == 1
+
+
+def test_pages_of_others_may_not_call(server: LabelServer) -> None:
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+    ):
+        assert_refused(call(server, "GET", "/info/", headers=headers), 403)
+        assert_refused(call(server, "OPTIONS", "/train/ssl_alpnet", headers=headers), 403)
+    port = server.url.rpartition(":")[2]
+    for origin in (server.url, "http://localhost:3000", f"http://127.0.0.1:{port}"):
+        assert call(server, "GET", "/info/", headers={"Origin": origin}).status_code == 200
+
+
+def bomb(shape: tuple[int, ...], size: int) -> bytes:
+    """A small file whose header states a shape and that unpacks to many bytes."""
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    header.set_sform(np.eye(4), code=1)
+    return gzip.compress(header.binaryblock + bytes(4 + size), 9)
+
+
+def memory(server: LabelServer) -> int:
+    """Return the largest memory that the server has taken, in bytes."""
+    status = Path(f"/proc/{server._process.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_small_files_do_not_fill_the_memory(server: LabelServer, untouched: None) -> None:
+    before = memory(server)
+    small = bomb((2000, 2000, 500), 400_000_000)
+    assert len(small) < 1_000_000
+    for content in (small, bomb((30000, 30000, 3000), 1000)):
+        label = {"label": ("a.nii.gz", content)}
+        answer = call(server, "PUT", "/datastore/label?image=scan_2&tag=final", files=label)
+        assert_refused(answer, 422)
+        form = {"file": ("a.nii.gz", content)}
+        assert_refused(call(server, "POST", "/infer/ssl_alpnet", files=form), 422)
+    assert memory(server) - before < 200_000_000
+
+
+def test_archives_stay_in_their_folder(server: LabelServer, untouched: None) -> None:
+    for name in ("../x.nii.gz", "/x.nii.gz", "a/../../x.nii.gz"):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr(name, b"x")
+        files = {"files": ("a.zip", content.getvalue())}
+        assert_refused(call(server, "PUT", "/session/?uncompress=true", files=files), 422)
+
+
+def test_uploads_are_private_and_what_is_right_still_works(server: LabelServer) -> None:
+    folders = list((server.app_dir.parent / "temporary").glob("few_shot_*"))
+    assert folders and all(stat.S_IMODE(folder.stat().st_mode) == 0o700 for folder in folders)
+    truth = (server.studies.parent / "truth_1.nii.gz").read_bytes()
+    names = [{"name": "Vesselled", "idx": 1}, {"name": "rimmed", "idx": 2}]
+    names += [{"name": f"part {value}", "idx": value} for value in range(3, 9)]
+    files = {
+        "label": ("a.nii.gz", truth),
+        "params": (None, json.dumps({"label_info": names})),
+    }
+    answer = call(server, "PUT", "/datastore/label?image=scan_1&tag=final", files=files)
+    assert answer.status_code == 200, answer.text
+    answer = call(
+        server, "POST", "/infer/ssl_alpnet?image=scan_2&output=json", files={"params": (None, "{}")}
+    )
+    assert answer.status_code == 200 and answer.json()["support"]["scans"] == ["scan_1"]
+    end = time.monotonic() + 20  # the server removes what was answered a moment later
+    while left := [path for each in folders for path in each.rglob("*") if path.is_file()]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+    assert os.path.isfile(server.studies / "labels" / "final" / "scan_1.nii.gz")
