@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.packed_cases import pack_cases
@@ -79,6 +80,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if unknown:
         raise DataError(f"--options: no subject is called {', '.join(unknown)}; name one of yours.")
     output = Path(options.output_dir)
+    check_writable(output)
     cache = output / "unet_weights"
     subjects = [make_subject(s, geometry, own.get(_head(s)), cache) for s in options.subjects]
     structures = _yaml(options.structures, "--structures") if options.structures else None

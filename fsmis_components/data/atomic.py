@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from fsmis_components.data.errors import exit_on_data_error, unwritable
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
 
@@ -35,6 +38,26 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
         # also after an interruption; nothing is left of it once it has its name
         unfinished.unlink(missing_ok=True)
     return path
+
+
+@exit_on_data_error
+def check_writable(folder: str | Path, another: str = "choose another --output_dir") -> None:
+    """Try to write where a folder is or will be, before work is done whose result would be lost.
+
+    Args:
+        folder: the output folder; it is not made, and nothing is left behind.
+        another: how another one is named.
+
+    Raises:
+        SystemExit: nothing can be written there; the message says why.
+    """
+    try:
+        place = Path(folder).absolute()
+        there = next(path for path in (place, *place.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise unwritable(folder, error, another) from error
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:

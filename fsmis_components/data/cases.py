@@ -116,8 +116,8 @@ def select_cases(cases: Sequence[Case], names: Sequence[str | int] | str | int) 
     for name in names:
         text = str(name).strip("'\" ")
         found = [case for case in cases if text in (case.name, case.stem)]
-        if not found and text.isdigit():
-            found = [c for c in cases if c.name.isdigit() and int(c.name) == int(text)]
+        if not found and text.isdecimal():
+            found = [c for c in cases if c.name.isdecimal() and int(c.name) == int(text)]
         if len(found) != 1:
             trouble = "no case" if not found else "several cases"
             raise DataError(f"id {text}: {trouble} of this name; use one of: {known}.")
@@ -254,4 +254,4 @@ def _unique(cases: list[Case], folder: Path) -> list[Case]:
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import unreadable
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -23,5 +23,5 @@ def file_hash(path: Path) -> str:
                 while block := file.read(_BLOCK):
                     digest.update(block)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file.") from error
+        raise unreadable(path, error) from error
     return digest.hexdigest()

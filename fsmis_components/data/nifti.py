@@ -13,7 +13,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unreadable, unwritable
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -44,6 +44,10 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
         raise DataError(
             f"{path}: not a NIfTI file; convert it to .nii.gz, for example by dcm2niix."
         )
+    try:
+        path.open("rb").close()  # nibabel takes a file that it may not open for one of no kind
+    except OSError as error:
+        raise unreadable(path, error) from error
     try:
         image = nibabel.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
@@ -131,7 +135,4 @@ def write_nifti(image: nibabel.Nifti1Image, path: Path) -> Path:
     try:
         return atomic_write(path, lambda unfinished: nibabel.save(image, unfinished))
     except OSError as error:
-        raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); free some space or name "
-            "another --output_dir."
-        ) from error
+        raise unwritable(path, error) from error

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 
 FORMAT = 1
 SHARD_BYTES = 15 * 2**20
@@ -60,10 +60,7 @@ def save_sharded(
         atomic_write_text(folder / _INDEX, json.dumps(index, indent=2) + "\n")
         _remove_others(folder, {str(part["name"]) for part in parts})
     except OSError as error:
-        raise DataError(
-            f"{folder}: the state cannot be written ({error.strerror or error}); free some space "
-            "or name another --output_dir."
-        ) from error
+        raise unwritable(folder, error) from error
     return folder
 
 

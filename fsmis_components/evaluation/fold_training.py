@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import find_cases
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.exclusion import RULES
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.folds import FoldSplit, fold_split
@@ -300,9 +300,7 @@ def _open_folder(output: Path, description: Mapping[str, Any]) -> None:
         try:
             atomic_write_text(path, json.dumps(wanted, indent=2) + "\n")
         except OSError as error:
-            raise DataError(
-                f"{output}: cannot be written ({error.strerror}); choose another --output_dir."
-            ) from error
+            raise unwritable(output, error) from error
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))

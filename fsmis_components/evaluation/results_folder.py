@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.evaluation.records import FIGURES, CaseRecord, Row, SliceCounts
 
 _DECIMALS = 4
@@ -51,9 +51,7 @@ class UnitFolder:
         try:
             atomic_write_text(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
         except OSError as error:
-            raise DataError(
-                f"{self.folder}: cannot be written ({error.strerror}); choose another --output_dir."
-            ) from error
+            raise unwritable(self.folder, error) from error
 
     def finished(self, case: str, fingerprint: str) -> CaseRecord | None:
         """The record of a case that was finished with the same files; None otherwise."""

@@ -18,6 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 import fsmis_components
+from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
@@ -111,6 +112,7 @@ class FolderEvaluator(SupervisedEvaluator):
             SystemExit: no support, an output folder of another run, an interruption from the
                 keyboard, or scans that failed.
         """
+        check_writable(self.output_dir)
         pack = self.volume_inferer.resolve(self.network)
         cases = [item["case"] for item in self.data_loader]
         corrected = self._corrected()

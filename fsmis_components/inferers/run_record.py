@@ -13,7 +13,7 @@ from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.support.corrections import MASKS, RECORD
 
@@ -84,10 +84,7 @@ class RunRecord:
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(
-                f"{self.output_dir}: the output folder cannot be made ({error.strerror}); "
-                "choose another --output_dir."
-            ) from error
+            raise unwritable(self.output_dir, error) from error
         earlier = self._read()
         if earlier.get("run_hash") == self.run_hash:
             self._fingerprints = earlier["cases"]
@@ -163,10 +160,7 @@ class RunRecord:
             atomic_write_text(self.output_dir / "cases.csv", lines.getvalue())
             atomic_write_text(self.output_dir / RECORD, json.dumps(record, indent=2) + "\n")
         except OSError as error:
-            raise DataError(
-                f"{self.output_dir}: cases.csv and run.json could not be written "
-                f"({error.strerror or error}); free some space and give the same command again."
-            ) from error
+            raise unwritable(self.output_dir, error) from error
 
     def _check_unchanged(self, masks: Mapping[str, Path], written: Mapping[str, str]) -> None:
         for stem, mask in masks.items():

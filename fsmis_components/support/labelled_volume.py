@@ -141,7 +141,7 @@ def names_of(info: Mapping[str, Any]) -> dict[int, str]:
     entries = info["label_info"]
     for entry in entries if isinstance(entries, list) else ():
         value = entry.get("idx", entry.get("id")) if isinstance(entry, dict) else None
-        if isinstance(value, int | float | str) and str(value).strip().isdigit():
+        if isinstance(value, int | float | str) and str(value).strip().isdecimal():
             names[int(str(value).strip())] = str(entry.get("name") or "").strip()
     return names
 

@@ -191,7 +191,7 @@ def _named_pair(
     item: int | str, known: Mapping[int, str], names: Mapping[int, str], source: str
 ) -> tuple[str, int]:
     text = str(item).strip("'\" ")
-    if text.lstrip("+-").isdigit():
+    if text.lstrip("+-").isdecimal():
         value = int(text)
         return known.get(value, names.get(value, f"structure_{value}")), value
     for value, name in {**names, **known}.items():
@@ -218,7 +218,7 @@ def label_names(folder: str | Path) -> dict[int, str]:
     names: dict[int, str] = {}
     if isinstance(labels, dict):
         for key, entry in labels.items():
-            if str(key).isdigit() and isinstance(entry, str):
+            if str(key).isdecimal() and isinstance(entry, str):
                 names[int(key)] = entry
             elif isinstance(entry, int):
                 names[entry] = str(key)

@@ -138,7 +138,7 @@ def _volume(entry: Any) -> LabelledVolume:
         raise DataError(
             f"support: expected an id or an object with image, label and names, got {entry!r}."
         )
-    if not all(str(value).isdigit() for value in names):
+    if not all(str(value).isdecimal() for value in names):
         raise DataError(
             f"support: names go by label value, as {{'1': 'liver'}}, got {', '.join(names)}."
         )

@@ -192,3 +192,11 @@ def test_two_processes_train_together(bundle: Path, phantom_dataset: Path, tmp_p
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert not any(name.startswith("module.") for name in weights(tmp_path / "out"))
+
+
+def test_an_unwritable_output_folder_is_found_before_any_scan_is_read(
+    bundle: Path, phantom_dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit, match="cannot be written .*choose another --output_dir"):
+        train(bundle, phantom_dataset, tmp_path / "file" / "output")

@@ -294,7 +294,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, failure):
     with pytest.raises((DataError, KeyboardInterrupt)) as caught:
         save_mask(path, numbers() + 1, volume)
     if isinstance(failure, OSError):
-        message = f"{path}: could not be written (No space left on device); free some space"
+        message = f"{path}: cannot be written (No space left on device); free some space"
         assert str(caught.value).startswith(message)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.nii.gz"]
     assert path.read_bytes() == before
@@ -302,7 +302,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, failure):
 
 def test_write_where_a_file_stands_in_the_way(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(DataError, match=r"out/a\.nii\.gz: could not be written"):
+    with pytest.raises(DataError, match=r"out/a\.nii\.gz: cannot be written"):
         save_mask(tmp_path / "out" / "a.nii.gz", numbers(), Volume(numbers(), ras_affine()))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from pathlib import Path
 
 import nibabel
@@ -201,6 +202,35 @@ def test_no_support_is_one_sentence(
         evaluator(network, (folders[0] / "nowhere", *folders[1:])).run()
     assert str(folders[0] / "nowhere") in str(raised.value.code)
     assert not folders[2].exists()
+
+
+def test_an_unwritable_output_folder_is_found_before_any_work(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    folders[2].write_text("a file in the way")
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, folders).run()
+    message = str(raised.value.code)
+    assert message.startswith(f"{folders[2]}: cannot be written") and "space" not in message
+    assert not network.encoded
+
+
+def test_a_scan_that_may_not_be_read_is_said_so(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def denied(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == "image_3.nii.gz":  # root may read everything
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, folders).run()
+    assert "image_3.nii.gz: cannot be read (Permission denied)" in str(raised.value.code)
+    assert "damaged" not in str(raised.value.code)
+    assert [row["status"] for row in table(folders[2])] == ["done", "failed"]
 
 
 def test_labels_beside_the_queries_are_not_opened(folders: tuple[Path, Path, Path]) -> None:

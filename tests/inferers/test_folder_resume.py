@@ -208,4 +208,4 @@ def test_a_full_disk_under_the_table_is_one_sentence(
     monkeypatch.setattr(run_record, "atomic_write_text", full)
     with pytest.raises(SystemExit) as raised:
         run(folder)
-    assert "cases.csv and run.json could not be written (No space left" in str(raised.value.code)
+    assert "cannot be written (No space left on device); free some space" in str(raised.value.code)

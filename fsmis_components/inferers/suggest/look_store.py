@@ -12,7 +12,7 @@ from torch import nn
 
 import fsmis_components
 from fsmis_components.data.atomic import atomic_write, remove_unfinished
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import unwritable
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.inferers.run_record import fingerprint
 from fsmis_components.inferers.suggest.scan_look import LookRule, ScanLook
@@ -46,10 +46,7 @@ class LookStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(
-                f"{folder}: the folder cannot be made ({error.strerror}); choose another "
-                "--output_dir."
-            ) from error
+            raise unwritable(folder, error) from error
 
     def get(self, image: Path, name: str) -> ScanLook | None:
         """The look of a scan; None where it has to be made (anew).
@@ -88,10 +85,7 @@ class LookStore:
         try:
             atomic_write(path, lambda unfinished: save_file(tensors, str(unfinished), metadata))
         except OSError as error:
-            raise DataError(
-                f"{path}: could not be written ({error.strerror or error}); free some space and "
-                "give the same command again."
-            ) from error
+            raise unwritable(path, error) from error
 
     def _path(self, image: Path) -> Path:
         # names may repeat between folders, paths do not
