@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from fsmis_components.data.atomic import check_writable
-from fsmis_components.data.cases import find_cases
+from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.packed_cases import pack_cases
 from fsmis_components.evaluation.fold_training import train_folds
@@ -85,9 +85,10 @@ def evaluate(options: argparse.Namespace) -> int:
     subjects = [make_subject(s, geometry, own.get(_head(s)), cache) for s in options.subjects]
     structures = _yaml(options.structures, "--structures") if options.structures else None
     named = {v: k for k, v in structures.items()} if isinstance(structures, dict) else {}
-    cases = find_cases(options.dataset_dir, labels="required", section="training")
+    found = search_cases(options.dataset_dir, labels="required", section="training")
+    found.tell()
     plan = Plan(
-        cases=cases,
+        cases=found.cases,
         rule=RULES[options.rule],
         folds=range(options.num_folds) if options.folds is None else options.folds,
         num_folds=options.num_folds,

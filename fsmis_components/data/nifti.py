@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import cast
 
 import nibabel
 import numpy as np
@@ -42,7 +41,7 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
         raise DataError(f"{path}: there is no such file; check the path.")
     if not is_nifti_name(path.name):
         raise DataError(
-            f"{path}: not a NIfTI file; convert it to .nii.gz, for example by dcm2niix."
+            f"{path}: not a format that is read; convert it to .nii.gz, for example by dcm2niix."
         )
     try:
         path.open("rb").close()  # nibabel takes a file that it may not open for one of no kind
@@ -69,9 +68,10 @@ def read_voxels(image: nibabel.Nifti1Image, path: Path) -> VoxelArray:
     Raises:
         DataError: damaged, not one 3D volume, empty, colour or complex.
     """
-    proxy = cast(ArrayProxy, image.dataobj)
+    proxy = image.dataobj
+    slope, inter = (proxy.slope, proxy.inter) if isinstance(proxy, ArrayProxy) else (1.0, 0.0)
     try:
-        raw = np.asanyarray(proxy.get_unscaled())
+        raw = np.asanyarray(proxy.get_unscaled() if isinstance(proxy, ArrayProxy) else proxy)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{path}: the file ends early or is damaged ({error}); copy or export it again."
@@ -87,9 +87,9 @@ def read_voxels(image: nibabel.Nifti1Image, path: Path) -> VoxelArray:
             f"{path}: expected one number per voxel, got {raw.dtype} (colour or complex); "
             "export it as a grey image."
         )
-    if (proxy.slope, proxy.inter) == (1.0, 0.0):
+    if (slope, inter) == (1.0, 0.0):
         return raw
-    return StoredArray(raw, proxy.slope, proxy.inter)
+    return StoredArray(raw, slope, inter)
 
 
 def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

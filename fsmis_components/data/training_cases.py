@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from fsmis_components.data.cases import find_cases
+from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import exit_on_data_error
 from fsmis_components.data.folds import FoldSplit, fold_split
 
@@ -28,10 +28,10 @@ def training_split(
         SystemExit: a folder cannot be used; the message says why.
     """
     folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
-    splits = [
-        fold_split(find_cases(folder, labels=labels, section="training"), fold)
-        for folder in folders
-    ]
+    found = [search_cases(folder, labels=labels, section="training") for folder in folders]
+    for one in found:
+        one.tell()
+    splits = [fold_split(one.cases, fold) for one in found]
     return FoldSplit(
         train=tuple(case for split in splits for case in split.train),
         held_out=tuple(case for split in splits for case in split.held_out),

@@ -14,12 +14,14 @@ from fsmis_components.data.label_grid import on_image_grid, whole_numbers
 from fsmis_components.data.nifti import (
     checked_affine,
     has_position,
+    is_nifti_name,
     open_nifti,
     read_voxels,
     squeezed_shape,
     write_nifti,
 )
 from fsmis_components.data.stored_array import VoxelArray, slabs
+from fsmis_components.data.volume_files import open_volume
 
 
 @dataclass(frozen=True)
@@ -57,23 +59,23 @@ class Volume:
 
 
 def load_image(path: str | Path) -> Volume:
-    """Read a scan: a NIfTI file or a folder that holds one DICOM series.
+    """Read a scan: a volume file (NIfTI, MGZ, NRRD, MetaImage) or a folder of one DICOM series.
 
     Args:
-        path: `.nii`, `.nii.gz` or a folder.
+        path: a file of a format of `open_volume`, or a folder.
 
     Returns:
         The volume (X, Y, Z); axes of length 1 behind the third are dropped.
 
     Raises:
-        DataError: missing, not a NIfTI, damaged, not 3D, empty, NaN or infinite values, a singular
-            affine; for a folder see `load_dicom_series`.
+        DataError: missing, of another format, damaged, not 3D, empty, NaN or infinite values, a
+            singular affine; for a folder see `load_dicom_series`.
     """
     path = Path(path)
     if path.is_dir():
         voxels, affine = load_dicom_series(path)
         return Volume(voxels, checked_affine(affine, path), path)
-    image = open_nifti(path)
+    image = open_volume(path)
     affine = checked_affine(image.affine, path)
     data = read_voxels(image, path)
     if data.dtype.kind == "f":
@@ -90,7 +92,7 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
     """Read a label map.
 
     Args:
-        path: `.nii` or `.nii.gz`.
+        path: a file of a format of `open_volume`.
         image: the scan that it labels. A label on the same voxels in another storage order (other
             tools rewrite it) is reordered exactly; one whose header says nothing of its place is
             taken voxel by voxel. None: the label as it is.
@@ -102,7 +104,7 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
         DataError: as `load_image`; not whole numbers from 0; on another grid than the image.
     """
     path = Path(path)
-    file = open_nifti(path)
+    file = open_volume(path)
     affine = checked_affine(file.affine, path)
     data = whole_numbers(read_voxels(file, path), str(path))
     if image is None:
@@ -152,7 +154,7 @@ def save_shares(path: str | Path, steps: np.ndarray, like: str | Path | Volume) 
 def _with_header_of(like: str | Path | Volume, array: np.ndarray) -> nibabel.Nifti1Image:
     volume = like if isinstance(like, Volume) else None
     source = like.source if isinstance(like, Volume) else Path(like)
-    if source is not None and not source.is_dir():
+    if source is not None and is_nifti_name(source.name) and not source.is_dir():
         template = open_nifti(source)
         shape = squeezed_shape(template.shape)
         # a label that was reordered to its image no longer lies on the grid of its own file

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import fsmis_components
 from fsmis_components.data.atomic import check_writable
-from fsmis_components.data.cases import Case, find_cases
+from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.volumes import load_image
@@ -41,13 +41,16 @@ def query_items(dataset_dir: str | Path) -> list[dict[str, Any]]:
         dataset_dir: folder in any layout of `find_cases`.
 
     Returns:
-        One item per scan: "image" is its path, "case" what else is known of it.
+        One item per scan: "image" is its path, "case" what else is known of it, "found" what lies
+        in the folder, also unused.
 
     Raises:
         SystemExit: the folder holds no scan; the message says why.
     """
-    cases = find_cases(dataset_dir, labels="never")
-    return [{CommonKeys.IMAGE: str(case.image), "case": case} for case in cases]
+    found = search_cases(dataset_dir, labels="never")
+    return [
+        {CommonKeys.IMAGE: str(case.image), "case": case, "found": found} for case in found.cases
+    ]
 
 
 class FolderEvaluator(SupervisedEvaluator):
@@ -115,6 +118,7 @@ class FolderEvaluator(SupervisedEvaluator):
         check_writable(self.output_dir)
         pack = self.volume_inferer.resolve(self.network)
         cases = [item["case"] for item in self.data_loader]
+        found = [item["found"] for item in self.data_loader if "found" in item]
         corrected = self._corrected()
         settings = {
             "support": content_hash(pack),
@@ -141,6 +145,8 @@ class FolderEvaluator(SupervisedEvaluator):
         # scans of an earlier run cost nothing, so they must not shorten the time that is left
         kept = sum(self._record.finished(case, self.files(case).paths) for case in cases)
         interrupted = False
+        if self.progress and found:
+            found[0].tell()
         if self.progress and pack.calibration is not None:
             tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
         with tqdm(
@@ -156,7 +162,8 @@ class FolderEvaluator(SupervisedEvaluator):
                 interrupted = True  # the report still shows what is finished
         self._record.write()
         record_rows = list(self._record.rows.values())
-        write_folder_report(self.output_dir, record_rows, pack, self._record.settings)
+        unused = found[0].described() if found else []
+        write_folder_report(self.output_dir, record_rows, pack, self._record.settings, unused)
         rows = [self._record.rows[case.stem] for case in cases if case.stem in self._record.rows]
         failed = [row for row in rows if row.status == FAILED]
         if interrupted:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from fsmis_components.data.cases import Case, find_cases, select_cases
+from fsmis_components.data.cases import Case, find_cases, search_cases, select_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.volumes import Volume, load_image, load_label
 
@@ -102,7 +102,9 @@ def load_support_set(
         DataError: nothing labelled, a named scan has no label, a structure is in no support scan.
     """
     if support_ids is None:
-        cases = find_cases(support_dir, labels="required", section="training")
+        found = search_cases(support_dir, labels="required", section="training")
+        found.tell()
+        cases = found.cases
     else:
         cases = select_cases(find_cases(support_dir, labels="optional"), support_ids)
     if num_shots is not None:

@@ -14,13 +14,13 @@ from monai.transforms import LoadImage, MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import is_nifti_name
 from fsmis_components.data.request_error import answered
+from fsmis_components.data.volume_names import is_volume_name
 from fsmis_components.data.volumes import load_image
 
 
 class LoadVolumed(MapTransform):
-    """Read a scan from its path: a NIfTI file or a DICOM folder, other files by MONAI's readers.
+    """Read a scan from its path: a volume file or a DICOM folder, other files by MONAI's readers.
 
     The result is a float32 MetaTensor (1, X, Y, Z) in the stored axis order, with the meta entries
     from which MONAI Label writes a mask on the scan's own grid.
@@ -49,7 +49,7 @@ def _loaded(source: Any) -> MetaTensor:
     if not isinstance(source, str | Path):
         raise DataError(f"image: expected the path of a scan, got {type(source).__name__}.")
     path = Path(source)
-    if path.is_dir() or is_nifti_name(path.name) or not path.exists():
+    if path.is_dir() or is_volume_name(path.name) or not path.exists():
         volume = load_image(path)
         data, affine = np.asarray(volume.data, dtype=np.float32), volume.affine
     else:

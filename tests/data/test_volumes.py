@@ -66,7 +66,7 @@ def broken_file(folder: Path, kind: str) -> Path:
     if kind == "text":
         path.write_text("no scan")
     elif kind == "suffix":
-        path = folder / "image_7.mha"
+        path = folder / "image_7.png"
         path.write_text("")
     elif kind == "gz":
         path.write_bytes(gzip.compress(b"x" * 1000))
@@ -106,7 +106,7 @@ def broken_file(folder: Path, kind: str) -> Path:
         ("missing", "there is no such file; check the path"),
         ("text", "not a NIfTI file, or a damaged one"),
         ("gz", "not a NIfTI file, or a damaged one"),
-        ("suffix", "not a NIfTI file; convert it to .nii.gz"),
+        ("suffix", "not a format that is read; convert it to .nii.gz"),
         ("cut gz", "the file ends early or is damaged"),
         ("cut nii", "the file ends early or is damaged"),
         ("nan", "2 voxels are NaN or infinite; replace them"),
