@@ -10,7 +10,7 @@ import numpy as np
 
 from fsmis_components.data.dicom import load_dicom_series
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.label_grid import on_image_grid, whole_numbers
+from fsmis_components.data.label_grid import check_no_scan, on_image_grid, whole_numbers
 from fsmis_components.data.nifti import (
     checked_affine,
     has_position,
@@ -101,17 +101,21 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
         The volume (X, Y, Z), a NumPy array of integers; with the affine of `image` where given.
 
     Raises:
-        DataError: as `load_image`; not whole numbers from 0; on another grid than the image.
+        DataError: as `load_image`; not whole numbers from 0; on another grid than the image; a
+            scan in place of a label.
     """
     path = Path(path)
     file = open_volume(path)
     affine = checked_affine(file.affine, path)
     data = whole_numbers(read_voxels(file, path), str(path))
     if image is None:
+        check_no_scan(data, str(path))
         return Volume(data, affine, path)
     stated = affine if has_position(file) else None
     title = f"{path} and its image {image.title}"
-    return Volume(on_image_grid(data, stated, image.shape, image.affine, title), image.affine, path)
+    data = on_image_grid(data, stated, image.shape, image.affine, title)
+    check_no_scan(data, str(path), image.data)
+    return Volume(data, image.affine, path)
 
 
 def save_mask(path: str | Path, label: np.ndarray, like: str | Path | Volume) -> Path:
