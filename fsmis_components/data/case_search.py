@@ -8,8 +8,8 @@ from typing import Literal
 
 from fsmis_components.data.dicom import is_dicom_file
 from fsmis_components.data.volume_names import (
-    DETACHED_SUFFIXES,
     HEADER_SUFFIXES,
+    is_data_of,
     is_image_name,
     is_label_folder,
     is_label_name,
@@ -202,11 +202,8 @@ class FolderSearch:
         self._leave(orphans, "named as the label or the result of a scan that is not here")
 
     def _leave_strangers(self, files: list[Path], scans: list[Path]) -> None:
-        headers = {path.stem for path in scans if path.suffix.lower() in HEADER_SUFFIXES}
-        for path in files:
-            data = path.name.lower().endswith(DETACHED_SUFFIXES)
-            if not (data and path.name.partition(".")[0] in headers):
-                self._leave([path], STRANGER)
+        headers = [path for path in scans if path.suffix.lower() in HEADER_SUFFIXES]
+        self._leave([f for f in files if not any(is_data_of(f, h) for h in headers)], STRANGER)
 
     def _leave(self, paths: list[Path], reason: str) -> None:
         self.unused += [(path, reason) for path in paths]

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from fsmis_components.data.errors import unreadable
+from fsmis_components.data.volume_names import volume_parts
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -18,7 +19,7 @@ def file_hash(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        for part in volume_parts(path):
             with part.open("rb") as file:
                 while block := file.read(_BLOCK):
                     digest.update(block)

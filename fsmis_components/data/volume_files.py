@@ -12,13 +12,14 @@ from nibabel.filebasedimages import ImageFileError
 
 from fsmis_components.data.errors import DataError, unreadable
 from fsmis_components.data.nifti import is_nifti_name, open_nifti
-from fsmis_components.data.volume_names import is_volume_name
+from fsmis_components.data.volume_names import is_data_of, is_volume_name
 
 _CONVERT = "convert it to .nii.gz"
 _META_IMAGE = (".mha", ".mhd")
 _HEADER_BYTES = 1 << 20
 # where the voxels lie: MetaImage's ElementDataFile, NRRD's data file
 _DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*[=:]|data ?file:)(.*)$", re.I | re.M)
+_OWN_DATA = ("local", "")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
 
 
@@ -58,10 +59,10 @@ def _freesurfer(path: Path) -> nibabel.Nifti1Image:
 
 
 def _by_simpleitk(path: Path, header: bytes) -> nibabel.Nifti1Image:
-    if not _keeps_to_its_folder(header, path.suffix.lower() in _META_IMAGE):
+    if not _keeps_to_its_folder(header, path):
         raise DataError(
-            f"{path}: takes its voxels from other places than one file beside it, or its header "
-            f"is damaged; {_CONVERT}."
+            f"{path}: takes its voxels from other places than a file of its name beside it, or its "
+            f"header is damaged; {_CONVERT}."
         )
     sitk = _simpleitk(path)
     reader = sitk.ImageFileReader()
@@ -87,11 +88,12 @@ def _by_simpleitk(path: Path, header: bytes) -> nibabel.Nifti1Image:
     return _nifti(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine, placed)
 
 
-def _keeps_to_its_folder(header: bytes, meta_image: bool) -> bool:
-    """Whether the voxels lie in the file itself or beside it.
+def _keeps_to_its_folder(header: bytes, path: Path) -> bool:
+    """Whether the voxels lie in the file itself, or beside it in one of the same name.
 
     A file from elsewhere must not be able to name any file of this machine.
     """
+    meta_image = path.suffix.lower() in _META_IMAGE
     if not meta_image:
         end = _HEADER_END.search(header)
         # the header of a detached NRRD may end with the file
@@ -102,7 +104,8 @@ def _keeps_to_its_folder(header: bytes, meta_image: bool) -> bool:
     if meta_image and not names:
         return False
     return all(
-        Path(name.replace("\\", "/")).name == name and not name.lower().startswith("list")
+        name.lower() in _OWN_DATA
+        or (Path(name.replace("\\", "/")).name == name and is_data_of(Path(name), path))
         for name in (names[:1] if meta_image else names)
     )
 

@@ -41,6 +41,21 @@ def strip_volume_suffix(name: str) -> str:
     return name
 
 
+def volume_parts(path: Path) -> list[Path]:
+    """The files of a volume: of a DICOM folder, of a header with its voxels, or the file itself."""
+    if path.is_dir():
+        return sorted(part for part in path.iterdir() if part.is_file())
+    if path.suffix.lower() in HEADER_SUFFIXES:
+        return [path, *(part for part in sorted(path.parent.iterdir()) if is_data_of(part, path))]
+    return [path]
+
+
+def is_data_of(path: Path, header: Path) -> bool:
+    """Whether a file is named as the voxels of a detached header beside it."""
+    name = path.name.lower()
+    return name.startswith(f"{header.stem}.".lower()) and name.endswith(DETACHED_SUFFIXES)
+
+
 def scan_name(path: Path) -> str:
     """File name without ending and without a leading "image_", in capitals or not."""
     stem = strip_volume_suffix(path.name)

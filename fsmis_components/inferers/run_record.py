@@ -15,6 +15,7 @@ from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.volume_names import volume_parts
 from fsmis_components.support.corrections import MASKS, RECORD
 
 DONE = "done"
@@ -185,9 +186,8 @@ def _texts(figures: Mapping[str, float], columns: Sequence[str]) -> list[str]:
 
 
 def fingerprint(path: Path) -> list[int]:
-    """Size and time of change of a file, or of the files of a folder."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    stats = [file.stat() for file in files]
+    """Size and time of change of a file, or of the files that make up a volume."""
+    stats = [file.stat() for file in volume_parts(path)]
     return [
         sum(stat.st_size for stat in stats),
         max((stat.st_mtime_ns for stat in stats), default=0),

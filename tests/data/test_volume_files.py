@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.volumes import load_image, load_label, save_mask
 
 OBLIQUE = np.array([[-0.9, 0.1, 0.3, 5], [0.1, -0.8, 0.4, -7], [0.1, 0.2, 3.0, 9], [0, 0, 0, 1.0]])
@@ -69,6 +70,7 @@ def test_a_missing_package_is_one_sentence(
         ("mhd", "ElementDataFile = ../a.raw"),
         ("mhd", "elementdatafile : ..\\a.raw"),
         ("mhd", "ElementDataFile = LIST"),
+        ("mhd", "ElementDataFile = other.raw"),
         ("mhd", ""),
         ("nrrd", "data file: /etc/passwd"),
         ("nhdr", "datafile: ../a.raw"),
@@ -79,7 +81,7 @@ def test_a_missing_package_is_one_sentence(
 def test_a_header_cannot_name_a_file_elsewhere(tmp_path: Path, ending: str, line: str) -> None:
     head = "NRRD0005\ntype: uchar\n" if ending.startswith("n") else "NDims = 3\n"
     (tmp_path / f"a.{ending}").write_text(f"{head}{line}\ndata file: /etc/passwd\n\n"[:1200000])
-    with pytest.raises(DataError, match="takes its voxels from other places than one file beside"):
+    with pytest.raises(DataError, match="takes its voxels from other places than a file of its"):
         load_image(tmp_path / f"a.{ending}")
 
 
@@ -105,3 +107,11 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, ending: str) -> None:
     with pytest.raises(DataError, match="damaged") as raised:
         load_image(tmp_path / f"a.{ending}")
     assert str(raised.value).startswith(f"{tmp_path / f'a.{ending}'}: ")
+
+
+@pytest.mark.parametrize("ending", ["mhd", "nhdr"])
+def test_the_hash_holds_the_voxels_too(tmp_path: Path, ending: str) -> None:
+    header = write(tmp_path / f"image_1.{ending}", affine=orthogonal())
+    before = file_hash(header), header.read_bytes()
+    write(header, DATA + 1, orthogonal())
+    assert header.read_bytes() == before[1] and file_hash(header) != before[0]
