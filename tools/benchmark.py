@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from fsmis_components.data.cases import find_cases
+from fsmis_components.data.atomic import check_writable
+from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.packed_cases import pack_cases
 from fsmis_components.evaluation.fold_training import train_folds
@@ -79,13 +80,15 @@ def evaluate(options: argparse.Namespace) -> int:
     if unknown:
         raise DataError(f"--options: no subject is called {', '.join(unknown)}; name one of yours.")
     output = Path(options.output_dir)
+    check_writable(output)
     cache = output / "unet_weights"
     subjects = [make_subject(s, geometry, own.get(_head(s)), cache) for s in options.subjects]
     structures = _yaml(options.structures, "--structures") if options.structures else None
     named = {v: k for k, v in structures.items()} if isinstance(structures, dict) else {}
-    cases = find_cases(options.dataset_dir, labels="required", section="training")
+    found = search_cases(options.dataset_dir, labels="required", section="training")
+    found.tell()
     plan = Plan(
-        cases=cases,
+        cases=found.cases,
         rule=RULES[options.rule],
         folds=range(options.num_folds) if options.folds is None else options.folds,
         num_folds=options.num_folds,

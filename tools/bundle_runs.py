@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def check_schema(bundle: Bundle) -> list[str]:
         kept = sorted(path.name for path in SCHEMAS.glob("*.json"))
         problem = f"metadata.json names the schema {name!r}, kept here is {kept}: name that one"
         return [problem if bundle.is_ours else NOTE + problem]
+    if find_spec("jsonschema") is None:  # MONAI would fail with a TypeError
+        return ["the check needs the package jsonschema: install it by 'pip install jsonschema'"]
     with _as_problem() as problems:
         verify_metadata(meta_file=str(bundle.path("metadata")), filepath=str(SCHEMAS / name))
     return problems

@@ -98,7 +98,7 @@ def _slice_number(text: str) -> int | None:
     """The slice from 0, as it is asked for from 1; None for auto."""
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise DataError(f"--slice: expected auto or a number from 1, got {text!r}.")
     return int(text) - 1
 

@@ -22,6 +22,7 @@ import fsmis_components
 from bundle_checks import verify
 from bundle_files import Bundle
 from fsmis_components.data.atomic import atomic_write
+from fsmis_components.data.errors import unwritable
 from fsmis_components.packaging import content_hash
 from pack_archive import bundle_files, others, packed_files, write_archive
 from pack_index import entry, update_index
@@ -74,7 +75,7 @@ def pack(root: Path, output: Path, verified: bool = True) -> Path:
         index = update_index(output, entry(root, bundle.metadata, path, facts))
     except OSError as error:
         raise PackError(
-            f"{output} cannot be written ({error.strerror}): name another folder with --output."
+            str(unwritable(output, error, "name another folder with --output"))
         ) from error
     except ValueError as error:
         raise PackError(f"{error}: name another folder with --output.") from error

@@ -19,9 +19,9 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.atomic import atomic_write_text, check_writable
 from fsmis_components.data.cases import find_cases
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.volumes import load_image
 from fsmis_components.evaluation.subjects.bundle import UNTRAINED, BundleSubject
 from fsmis_components.inferers.suggest import (
@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_writable(options.output_dir)
     cases = find_cases(options.dataset_dir, labels="never")
     subject = BundleSubject(options.bundle, options.weights, dict(map(_knob, options.knobs)))
     pack = _support(subject, options)
@@ -93,10 +94,7 @@ def _run(options: argparse.Namespace) -> None:
         atomic_write_text(folder / "suggestion.csv", csv_text(ranked))
         save_picture(folder / "suggestion.png", ranked, looks, likeness.similarity)
     except OSError as error:
-        raise DataError(
-            f"{folder}: the suggestion could not be written ({error.strerror or error}); choose "
-            "another --output_dir."
-        ) from error
+        raise unwritable(folder, error) from error
     print(printed(ranked, found.failures), end="")
 
 

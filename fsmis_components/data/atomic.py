@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from fsmis_components.data.errors import exit_on_data_error, unwritable
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
 # what file systems answer that cannot write a folder's entries to disk on demand
@@ -41,6 +44,26 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
         # also after an interruption; nothing is left of it once it has its name
         unfinished.unlink(missing_ok=True)
     return path
+
+
+@exit_on_data_error
+def check_writable(folder: str | Path, another: str = "choose another --output_dir") -> None:
+    """Try to write where a folder is or will be, before work is done whose result would be lost.
+
+    Args:
+        folder: the output folder; it is not made, and nothing is left behind.
+        another: how another one is named.
+
+    Raises:
+        SystemExit: nothing can be written there; the message says why.
+    """
+    try:
+        place = Path(folder).absolute()
+        there = next(path for path in (place, *place.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise unwritable(folder, error, another) from error
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:
@@ -102,16 +125,3 @@ def _sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Whether an error says that there is no room, on the disk or for this user."""
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return isinstance(error, OSError) and error.errno in full
-
-
-def write_advice(error: OSError) -> str:
-    """What to do where a file could not be written, to end a sentence with."""
-    if disk_is_full(error):
-        return "free some space and give the same command again"
-    return "check that the folder can be written, or choose another --output_dir"

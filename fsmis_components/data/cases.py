@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from fsmis_components.data.dicom import is_dicom_series
-from fsmis_components.data.errors import DataError
+from tqdm import tqdm
+
+from fsmis_components.data.case_search import STRANGER, Case, FolderSearch, Labels, Section, Unused
+from fsmis_components.data.errors import DataError, unreadable
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
-
-Labels = Literal["required", "optional", "never"]
-Section = Literal["training", "test", "all"]
+from fsmis_components.data.volume_names import is_image_name, scan_name
 
 _DATALIST_KEYS = {
     "training": ("training",),
     "test": ("test", "testing"),
     "all": ("training", "validation", "test", "testing"),
 }
-_OWN_OUTPUT = ("_seg", "_uncertainty")  # a later run over the same folder takes no mask for a scan
+_SHOWN = 10
+_SHOWN_IN_ERROR = 3
+# bytes: file systems allow 255, and "_uncertainty.nii.gz" and a hidden name are added
+_LONGEST_STEM = 200
 _LAYOUTS = (
     "image_<id>.nii.gz with label_<id>.nii.gz, images/ with labels/, imagesTr/ with labelsTr/, "
     "or a datalist JSON"
@@ -30,39 +34,52 @@ _LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """One scan and, where there is one, its label.
+class FoundCases:
+    """What lies in a folder.
 
     Attributes:
-        name: what tables and --support_ids call it: the file name without suffix and without a
-            leading "image_".
-        image: NIfTI file, or folder of a DICOM series.
-        label: NIfTI file; None where there is none or it was not looked for.
-        alias: in place of the file name, where files in several folders share theirs.
+        folder: where it was looked for.
+        cases: the scans, in natural order of their names (2 before 10).
+        unused: files and folders that are no scans of ours, each with the reason.
     """
 
-    name: str
-    image: Path
-    label: Path | None = None
-    alias: str | None = None
+    folder: Path
+    cases: list[Case]
+    unused: list[Unused]
 
-    @property
-    def stem(self) -> str:
-        """File name without suffix, "image_7"; outputs are called "<stem>_seg.nii.gz"."""
-        return self.alias or strip_nifti_suffix(self.image.name)
+    def describe(self, shown: int = _SHOWN) -> str:
+        """The unused ones in a few lines; empty where all is used."""
+        if not self.unused:
+            return ""
+        lines = [f"{self.folder}: {len(self.unused)} not used"]
+        lines += [f"  {path}: {why}" for path, why in self.described()[:shown]]
+        if len(self.unused) > shown:
+            lines.append(f"  and {len(self.unused) - shown} more")
+        return "\n".join(lines)
+
+    def tell(self) -> None:
+        """Say what is unused at the start of a run; of several processes the first one does."""
+        if self.unused and os.environ.get("RANK", "0") == "0":
+            tqdm.write(self.describe())
+
+    def described(self) -> list[tuple[str, str]]:
+        """The unused ones by their path below the folder."""
+        return [(_below(path, self.folder).as_posix(), why) for path, why in self.unused]
 
 
-def find_cases(
+def search_cases(
     folder: str | Path, *, labels: Labels = "optional", section: Section = "all"
-) -> list[Case]:
-    """Find the scans of a folder or datalist, in natural order of their names (2 before 10).
+) -> FoundCases:
+    """Find the scans of a folder or datalist, and what in it is not used.
 
     Args:
         folder: one of these, tried in this order: a datalist JSON file, or a folder with a
             `dataset.json` that lists files; the Decathlon folders `imagesTr`, `labelsTr`,
             `imagesTs`; `images/` with `labels/` (same file names); `image_<id>` with `label_<id>`;
-            any other NIfTI files, as images without labels. A folder of a DICOM series counts as
-            an image of its name. Hidden files and `*_seg.nii.gz` (our own output) are left out.
+            any other files of a format that is read, as images without labels. A folder of a DICOM
+            series counts as an image of its name, at any depth; other scans in subfolders are
+            found where none lies beside the subfolder. Of nnU-Net's `case_0000`, `case_0001` the
+            first channel counts, as `case`. Hidden files are left out.
         labels: "required": each scan must have one; "optional": where there is one; "never":
             labels are not looked for.
         section: "training" or "test" of layouts that tell them apart, "all" of a datalist also
@@ -77,23 +94,40 @@ def find_cases(
     """
     folder = Path(folder).expanduser()
     if labels not in ("required", "optional", "never") or section not in _DATALIST_KEYS:
-        raise ValueError(f"find_cases: unknown labels {labels!r} or section {section!r}")
+        raise ValueError(f"search_cases: unknown labels {labels!r} or section {section!r}")
     if not folder.exists():
         raise DataError(f"{folder}: there is no such file or folder; check the path.")
     if folder.is_file() and folder.suffix.lower() != ".json":
         raise DataError(f"{folder}: expected a folder or a datalist .json; name the folder.")
     datalist = folder / "dataset.json" if folder.is_dir() else folder
     content = _read_datalist(datalist) if datalist.is_file() else None
+    search = FolderSearch(labels, section)
     if content is not None:
-        cases = _from_datalist(datalist, content, labels, section)
+        search.cases = _from_datalist(datalist, content, labels, section)
     else:
-        cases = _from_folder(folder, labels, section)
-    if not cases:
+        try:
+            search.folder(folder)
+        except OSError as error:
+            raise unreadable(folder, error) from error
+    # what may be a scan comes first
+    search.unused.sort(key=lambda entry: entry[1] == STRANGER)
+    if not search.cases:
         part = "" if section == "all" else f" for section {section}"
-        raise DataError(f"{folder}: no image found{part}; expected {_LAYOUTS}.")
+        left = [f"{_below(path, folder)}: {why}" for path, why in search.unused[:_SHOWN_IN_ERROR]]
+        left = [f" (not used: {' | '.join(left)})"] if left else []
+        raise DataError(f"{folder}: no image found{part}; expected {_LAYOUTS}{''.join(left)}.")
+    cases = _unique(search.cases, folder)
     if labels == "required":
-        _check_labelled(cases, folder)
-    return sorted(_unique(cases, folder), key=lambda case: _natural(case.name))
+        cases, found = _labelled(cases, folder)
+        search.unused += found
+    return FoundCases(folder, sorted(cases, key=lambda case: _natural(case.name)), search.unused)
+
+
+def find_cases(
+    folder: str | Path, *, labels: Labels = "optional", section: Section = "all"
+) -> list[Case]:
+    """The cases of `search_cases`, for readers who do not report what is unused."""
+    return search_cases(folder, labels=labels, section=section).cases
 
 
 def select_cases(cases: Sequence[Case], names: Sequence[str | int] | str | int) -> list[Case]:
@@ -116,8 +150,8 @@ def select_cases(cases: Sequence[Case], names: Sequence[str | int] | str | int) 
     for name in names:
         text = str(name).strip("'\" ")
         found = [case for case in cases if text in (case.name, case.stem)]
-        if not found and text.isdigit():
-            found = [c for c in cases if c.name.isdigit() and int(c.name) == int(text)]
+        if not found and text.isdecimal():
+            found = [c for c in cases if c.name.isdecimal() and int(c.name) == int(text)]
         if len(found) != 1:
             trouble = "no case" if not found else "several cases"
             raise DataError(f"id {text}: {trouble} of this name; use one of: {known}.")
@@ -126,65 +160,6 @@ def select_cases(cases: Sequence[Case], names: Sequence[str | int] | str | int) 
     if not chosen:
         raise DataError(f"ids: expected at least one name, got none; use some of: {known}.")
     return chosen
-
-
-def _from_folder(folder: Path, labels: Labels, section: Section) -> list[Case]:
-    if (folder / "imagesTr").is_dir() or (folder / "imagesTs").is_dir():
-        parts = {"training": ("Tr",), "test": ("Ts",), "all": ("Tr", "Ts")}[section]
-        return [
-            case
-            for part in parts
-            for case in _paired_folders(folder / f"images{part}", folder / f"labels{part}", labels)
-        ]
-    if (folder / "images").is_dir():
-        return _paired_folders(folder / "images", folder / "labels", labels)
-    if is_dicom_series(folder):
-        return [_case(folder, None)]
-    entries = _images(folder)
-    prefixed = [path for path in entries if path.name.startswith("image_")]
-    if prefixed:
-        own = _labels_by_name(folder, "label_") if labels != "never" else {}
-        return [_case(path, own.get(_name(path))) for path in prefixed]
-    return [_case(path, None) for path in entries if not path.name.startswith("label_")]
-
-
-def _paired_folders(images: Path, labels_folder: Path, labels: Labels) -> list[Case]:
-    own = _labels_by_name(labels_folder) if labels != "never" else {}
-    return [_case(path, own.get(_name(path))) for path in _images(images)]
-
-
-def _images(folder: Path) -> list[Path]:
-    """NIfTI files and DICOM series folders, without hidden ones and our own output."""
-    images = []
-    for path in _visible(folder):
-        if is_nifti_name(path.name):
-            if not strip_nifti_suffix(path.name).endswith(_OWN_OUTPUT):
-                images.append(path)
-        elif path.is_dir() and is_dicom_series(path):
-            images.append(path)
-    return images
-
-
-def _labels_by_name(folder: Path, prefix: str = "") -> dict[str, Path]:
-    """Label files by the name of their case; only those whose file name starts by the prefix."""
-    found = {}
-    for path in _visible(folder):
-        if is_nifti_name(path.name) and path.name.startswith(prefix):
-            found[_name(path).removeprefix("label_")] = path
-    return found
-
-
-def _visible(folder: Path) -> list[Path]:
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in entries if not path.name.startswith("."))
-
-
-def _name(path: Path) -> str:
-    return strip_nifti_suffix(path.name).removeprefix("image_")
-
-
-def _case(image: Path, label: Path | None) -> Case:
-    return Case(_name(image), image, label)
 
 
 def _read_datalist(path: Path) -> dict[str, Any] | None:
@@ -220,7 +195,7 @@ def _from_datalist(
                     "at most one 'label' path."
                 )
             wanted = path.parent / label if label and labels != "never" else None
-            case = _case(path.parent / image, wanted)
+            case = Case(scan_name(Path(image)), path.parent / image, wanted)
             for file in (case.image, case.label):
                 if file is not None and not file.exists():
                     raise DataError(f"{file}: listed in {path}, but there is no such file.")
@@ -228,30 +203,59 @@ def _from_datalist(
     return cases
 
 
-def _check_labelled(cases: Iterable[Case], folder: Path) -> None:
-    missing = [case.image.name for case in cases if case.label is None]
-    if missing:
-        more = "" if len(missing) <= 3 else f" and {len(missing) - 3} more"
+def _labelled(cases: list[Case], folder: Path) -> tuple[list[Case], list[Unused]]:
+    """The labelled cases; of scans in subfolders, labels are not demanded."""
+    labelled = [case for case in cases if case.label is not None]
+    places = {case.image.parent for case in labelled}
+    missing = [case for case in cases if case.label is None]
+    demanded = [
+        case.image.name
+        for case in missing
+        if not labelled or is_image_name(case.image.name) or case.image.parent in places
+    ]
+    if demanded:
+        more = "" if len(demanded) <= 3 else f" and {len(demanded) - 3} more"
         raise DataError(
-            f"{folder}: no label for {', '.join(sorted(missing)[:3])}{more}; expected {_LAYOUTS}."
+            f"{folder}: no label for {', '.join(sorted(demanded)[:3])}{more}; expected {_LAYOUTS}."
         )
+    return labelled, [(case.image, "a scan without a label") for case in missing]
 
 
 def _unique(cases: list[Case], folder: Path) -> list[Case]:
-    """Cases of distinct names: files that share theirs also bear the name of their folder."""
+    """Cases of distinct names: files that share theirs bear their path below the folder."""
     counts = Counter(case.stem for case in cases)
     named = []
     for case in cases:
         if counts[case.stem] > 1:
-            alias = f"{case.image.parent.name}_{case.stem}"
+            parts = _below(case.image, folder).parent.parts
+            alias = "_".join([*parts, case.stem])
+            case = replace(case, name=alias, alias=alias)
+        if len(case.stem.encode()) > _LONGEST_STEM:
+            # as outputs have longer names than the scan; the hash tells apart what is cut off
+            head = case.stem.encode()[: _LONGEST_STEM - 9].decode(errors="ignore")
+            alias = f"{head}_{sha256(case.stem.encode()).hexdigest()[:8]}"
             case = replace(case, name=alias, alias=alias)
         named.append(case)
-    for name, count in Counter(case.stem for case in named).items():
-        if count > 1:
-            raise DataError(f"{folder}: two images are called {name}; rename or remove one.")
+    for key in ("stem", "name"):
+        first: dict[str, Case] = {}
+        for case in named:
+            other = first.setdefault(getattr(case, key), case)
+            if other is not case:
+                paths = [str(_below(c.image, folder)) for c in (other, case)]
+                raise DataError(
+                    f"{folder}: {paths[0]} and {paths[1]} would both be called "
+                    f"{getattr(case, key)}; remove or rename one of the two."
+                )
     return named
+
+
+def _below(path: Path, folder: Path) -> Path:
+    root = folder if folder.is_dir() else folder.parent
+    return (
+        path.relative_to(root) if path.is_relative_to(root) else Path(path.parent.name, path.name)
+    )
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]

@@ -15,7 +15,6 @@ from fsmis_components.data.dicom_slice import (
     unlike,
 )
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import is_nifti_name
 
 _UNEVEN = 0.05  # share of the spacing by which slices may be off: rounded headers, not gaps
 _SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
@@ -25,19 +24,13 @@ _MOST_SHEAR = (
 )
 
 
-def is_dicom_series(folder: Path) -> bool:
-    """Whether a folder directly holds a DICOM file, be it among notes or damaged ones.
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file is a DICOM file by its ending or by the mark in its first bytes.
 
-    Looks at names and at the mark in the first bytes, without pydicom.
+    Raises:
+        OSError: it cannot be read.
     """
-    # by name first: a NIfTI label must not be opened to find scans
-    candidates = [
-        path
-        for path in sorted(folder.iterdir())
-        if not is_nifti_name(path.name) and _may_be_slice(path)
-    ]
-    named = any(path.suffix.lower() == ".dcm" for path in candidates)
-    return named or any(_has_dicom_mark(path) for path in candidates)
+    return _may_be_slice(path) and (path.suffix.lower() == ".dcm" or _has_dicom_mark(path))
 
 
 def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unreadable
 
 CONVERT = "convert the series to NIfTI, for example by dcm2niix"
 _COPY = "copy or export the series again, or move the file away"
@@ -71,8 +71,8 @@ def read_header(path: Path) -> SliceHeader | None:
         return _understood(header, path)
     except (pydicom.errors.InvalidDicomError, EOFError):
         return None
-    except OSError:
-        raise  # the disk's trouble, not the file's
+    except OSError as error:  # the disk's trouble, not the file's
+        raise unreadable(path, error) from error
     except Exception as error:  # a damaged header makes pydicom raise whatever comes
         raise DataError(f"{path}: this DICOM file is damaged ({error}); {_COPY}.") from error
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -22,6 +24,40 @@ class DataError(ValueError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(" ".join(str(sentence).split()))
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room, on the disk or for this user."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full
+
+
+def unwritable(
+    place: str | Path, error: OSError, another: str = "choose another --output_dir"
+) -> DataError:
+    """The error about a file or folder that cannot be written, with advice that fits its cause.
+
+    Args:
+        place: what was to be written.
+        error: what the operating system said.
+        another: how another place is named, where that would help.
+    """
+    if disk_is_full(error):
+        advice = "free some space and give the same command again"
+    elif error.errno == errno.ENAMETOOLONG:
+        advice = f"its name is too long: shorten it, or {another}"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = f"get the right to write there, or {another}"
+    else:
+        advice = another
+    return DataError(f"{place}: cannot be written ({error.strerror or error}); {advice}.")
+
+
+def unreadable(place: str | Path, error: OSError) -> DataError:
+    """The error about a file or folder that is there but cannot be opened."""
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    advice = "get the right to read it" if denied else "check the disk and copy it again"
+    return DataError(f"{place}: cannot be read ({error.strerror or error}); {advice}.")
 
 
 def exit_on_data_error(entry: T) -> T:

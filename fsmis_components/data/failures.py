@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fsmis_components.data.atomic import disk_is_full, write_advice
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, disk_is_full, unwritable
 
 LOG = "errors.log"
 _SHOWN = 300  # characters of a foreign message
@@ -28,7 +27,7 @@ def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, OSError) and disk_is_full(error):
-        return f"{source}: its results found no room ({error.strerror}); {write_advice(error)}."
+        return str(unwritable(f"{source}: its results", error))
     text = " ".join(str(error).split())
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__

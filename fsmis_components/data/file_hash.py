@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import unreadable
+from fsmis_components.data.volume_names import volume_parts
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -18,11 +19,10 @@ def file_hash(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        parts = (part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
-        for part in sorted(parts):
+        for part in volume_parts(path):
             with part.open("rb") as file:
                 while block := file.read(_BLOCK):
                     digest.update(block)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file.") from error
+        raise unreadable(path, error) from error
     return digest.hexdigest()

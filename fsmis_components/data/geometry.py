@@ -370,7 +370,7 @@ def _axis_number(slice_axis: str | int) -> int | None:
     text = str(slice_axis).strip().lower()
     if text == "auto":
         return None
-    number = AXIS_NAMES.get(text, int(text) if text.isdigit() else -1)
+    number = AXIS_NAMES.get(text, int(text) if text.isdecimal() else -1)
     if number not in (0, 1, 2):
         raise DataError(
             f"slice_axis: expected auto, axial, coronal, sagittal, 0, 1 or 2, got {slice_axis!r}."

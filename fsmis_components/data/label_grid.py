@@ -6,9 +6,15 @@ import nibabel
 import numpy as np
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.stored_array import VoxelArray, slabs
+from fsmis_components.data.stored_array import StoredArray, VoxelArray, slabs
 
-_WHOLE_TOLERANCE = 1e-3  # a label scaled by the header comes back as 0.9999 or 1.0001
+_WHOLE_TOLERANCE = 1e-3  # a float may come back as 0.9999 or 1.0001
+_MOST_TOLERANCE = 0.45  # where the slope of the header is so coarse that all would be near
+_MANY_VALUES = 64  # with fewer nothing tells a coarse scan from a label
+# Of neighbours in 140 structures of a brain 17 % differ, at a quarter of the resolution 48 %; in
+# scans of five kinds 88 to 99 %.
+_MOST_BORDERS = 0.7
+_SAMPLED_VOXELS = 1 << 22
 _VOXEL_TOLERANCE = 0.25  # how far, in voxels, a label's corner may lie from its image's
 
 
@@ -25,12 +31,16 @@ def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
     if isinstance(data, np.ndarray) and data.dtype.kind in "bu":
         return data.view(np.uint8) if data.dtype.kind == "b" else data
     largest = 0.0
+    tolerance = _WHOLE_TOLERANCE
+    if isinstance(data, StoredArray) and data.raw.dtype.kind in "iu":
+        # 53 written as an integer with a slope of 0.0016 is 52.9984: off by half a step at most
+        tolerance = min(tolerance + abs(data.slope) / 2, _MOST_TOLERANCE)
     for slab in slabs(data):
         with np.errstate(invalid="ignore"):  # infinity minus infinity: caught as not whole
-            wrong = ~(np.abs(slab - np.rint(slab)) <= _WHOLE_TOLERANCE)
+            wrong = ~(np.abs(slab - np.rint(slab)) <= tolerance)
         if wrong.any():
             raise DataError(
-                f"{title}: a label holds whole numbers, this one holds {slab[wrong][0]:.4g}; "
+                f"{title}: a label holds whole numbers, this one holds {slab[wrong][0]:.6g}; "
                 "save it without interpolation and as integers."
             )
         if np.rint(slab.min()) < 0:
@@ -47,6 +57,48 @@ def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
         whole[..., start : start + slab.shape[-1]] = np.rint(slab)
         start += slab.shape[-1]
     return whole
+
+
+def check_no_scan(label: np.ndarray, title: str, image: VoxelArray | None = None) -> None:
+    """Refuse a scan that is given as a label.
+
+    Args:
+        label: (X, Y, Z) whole numbers.
+        title: the file, for messages.
+        image: (X, Y, Z), the scan that it labels, in the same storage order.
+
+    Raises:
+        DataError: it has the voxels of its image, or values that change from voxel to voxel.
+    """
+    if label.max(initial=0) < _MANY_VALUES:
+        return
+    sample = label[..., :: max(1, label.size // _SAMPLED_VOXELS)]
+    count = len(np.unique(sample))
+    if count <= _MANY_VALUES:
+        return
+    if image is not None and all(
+        np.array_equal(part, other) for part, other in zip(slabs(label), slabs(image), strict=True)
+    ):
+        raise DataError(
+            f"{title}: holds the very voxels of its image; name the label map that belongs to this "
+            "scan."
+        )
+    # along the axis on which they are most alike: thick slices make neighbours differ
+    if min(_share_of_borders(sample, axis) for axis in (0, 1)) > _MOST_BORDERS:
+        raise DataError(
+            f"{title}: holds {count} values that change from voxel to voxel, as a scan does and no "
+            "label map; name the label map that belongs to this scan."
+        )
+
+
+def _share_of_borders(label: np.ndarray, axis: int) -> float:
+    """Share of neighbours along an axis that differ, of those that are not both background."""
+    size = label.shape[axis]
+    if size < 2:
+        return 1.0
+    first, second = (label.take(range(i, size - 1 + i), axis=axis) for i in (0, 1))
+    inside = (first != 0) | (second != 0)
+    return float(np.mean((first != second)[inside])) if inside.any() else 0.0
 
 
 def on_image_grid(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 import nibabel
 import numpy as np
@@ -14,8 +13,8 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from fsmis_components.data.atomic import atomic_write, write_advice
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.atomic import atomic_write
+from fsmis_components.data.errors import DataError, unreadable, unwritable
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
 
 MOST_VOXELS = 2**31  # a whole body at half a millimetre; as float32 8 GiB
@@ -45,8 +44,12 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
         raise DataError(f"{path}: there is no such file; check the path.")
     if not is_nifti_name(path.name):
         raise DataError(
-            f"{path}: not a NIfTI file; convert it to .nii.gz, for example by dcm2niix."
+            f"{path}: not a format that is read; convert it to .nii.gz, for example by dcm2niix."
         )
+    try:
+        path.open("rb").close()  # nibabel takes a file that it may not open for one of no kind
+    except OSError as error:
+        raise unreadable(path, error) from error
     try:
         image = nibabel.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
@@ -68,18 +71,19 @@ def read_voxels(image: nibabel.Nifti1Image, path: Path) -> VoxelArray:
     Raises:
         DataError: damaged, not one 3D volume, empty, colour or complex.
     """
-    proxy = cast(ArrayProxy, image.dataobj)
+    proxy = image.dataobj
+    slope, inter = (proxy.slope, proxy.inter) if isinstance(proxy, ArrayProxy) else (1.0, 0.0)
     shape = checked_shape(image, path)
     try:
-        raw = np.asanyarray(proxy.get_unscaled())
+        raw = np.asanyarray(proxy.get_unscaled() if isinstance(proxy, ArrayProxy) else proxy)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{path}: the file ends early or is damaged ({error}); copy or export it again."
         ) from error
     raw = raw.reshape(shape, order="F")
-    if (proxy.slope, proxy.inter) == (1.0, 0.0):
+    if (slope, inter) == (1.0, 0.0):
         return raw
-    return StoredArray(raw, proxy.slope, proxy.inter)
+    return StoredArray(raw, slope, inter)
 
 
 def checked_shape(image: nibabel.Nifti1Image, path: Path) -> tuple[int, int, int]:
@@ -94,11 +98,7 @@ def checked_shape(image: nibabel.Nifti1Image, path: Path) -> tuple[int, int, int
             f"{path}: expected one 3D volume with at least one voxel, got shape {shape}; "
             "save one time point or channel per file."
         )
-    if math.prod(shape) > MOST_VOXELS:
-        raise DataError(
-            f"{path}: the header states {shape[0]} x {shape[1]} x {shape[2]} voxels, more than "
-            f"{MOST_VOXELS:,} cannot be read; crop the scan, or export it again if that is wrong."
-        )
+    check_size(shape, path)
     kind = image.get_data_dtype()
     if kind.kind not in "biuf":
         raise DataError(
@@ -106,6 +106,15 @@ def checked_shape(image: nibabel.Nifti1Image, path: Path) -> tuple[int, int, int
             "export it as a grey image."
         )
     return shape[0], shape[1], shape[2]
+
+
+def check_size(shape: Sequence[int], path: Path) -> None:
+    """Refuse a scan of more voxels than can be read; errors as `checked_shape`."""
+    if math.prod(shape) > MOST_VOXELS:
+        raise DataError(
+            f"{path}: the header states {' x '.join(map(str, shape))} voxels, more than "
+            f"{MOST_VOXELS:,} cannot be read; crop the scan, or export it again if that is wrong."
+        )
 
 
 def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -170,6 +179,4 @@ def write_nifti(
     try:
         return atomic_write(path, write)
     except OSError as error:
-        raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); {write_advice(error)}."
-        ) from error
+        raise unwritable(path, error) from error

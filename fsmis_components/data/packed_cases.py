@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import Case, Section, find_cases
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.json_text import parse_json
@@ -185,10 +185,7 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
     try:
         atomic_write_text(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); free some space or name "
-            "another --output_dir."
-        ) from error
+        raise unwritable(path, error) from error
 
 
 def _pack_case(case: Case, output: Path, record: dict[str, Any], bits: int, modality: str) -> None:

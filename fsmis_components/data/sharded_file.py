@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from fsmis_components.data.atomic import atomic_write_bytes, atomic_write_text, write_advice
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.atomic import atomic_write_bytes, atomic_write_text
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.json_text import parse_json
 
 FORMAT = 1
@@ -61,10 +61,7 @@ def save_sharded(
         atomic_write_text(folder / _INDEX, json.dumps(index, indent=2) + "\n")
         _remove_others(folder, {str(part["name"]) for part in parts})
     except OSError as error:
-        raise DataError(
-            f"{folder}: the state cannot be written ({error.strerror or error}); "
-            f"{write_advice(error)}."
-        ) from error
+        raise unwritable(folder, error) from error
     return folder
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from fsmis_components.data.cases import find_cases
+from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.folds import FoldSplit, fold_split
 
@@ -31,9 +31,12 @@ def training_split(
         SystemExit: a folder cannot be used; the message says why.
     """
     folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
+    found = [search_cases(folder, labels=labels, section="training") for folder in folders]
+    for one in found:
+        one.tell()
     splits = []
-    for folder in folders:
-        cases = find_cases(folder, labels=labels, section="training")
+    for folder, one in zip(folders, found, strict=True):
+        cases = one.cases
         names = set((left_out or {}).get(Path(folder).name, ()))
         if not names:
             splits.append(fold_split(cases, fold))

@@ -11,18 +11,25 @@ import numpy as np
 
 from fsmis_components.data.dicom import load_dicom_series
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.label_grid import on_image_grid, shapes_differ, whole_numbers
+from fsmis_components.data.label_grid import (
+    check_no_scan,
+    on_image_grid,
+    shapes_differ,
+    whole_numbers,
+)
 from fsmis_components.data.nifti import (
     checked_affine,
     checked_shape,
     has_position,
     is_coded,
+    is_nifti_name,
     open_nifti,
     read_voxels,
     squeezed_shape,
     write_nifti,
 )
 from fsmis_components.data.stored_array import VoxelArray, slabs
+from fsmis_components.data.volume_files import open_volume
 
 ORIENTED_KEY = "fsmis_oriented"  # of the meta of a MetaTensor: `Volume.oriented`
 NO_DATA = 1e30  # no scanner measures so much; marks for "no data" lie here and beyond float32
@@ -66,24 +73,24 @@ class Volume:
 
 
 def load_image(path: str | Path) -> Volume:
-    """Read a scan: a NIfTI file or a folder that holds one DICOM series.
+    """Read a scan: a volume file (NIfTI, MGZ, NRRD, MetaImage) or a folder of one DICOM series.
 
     Args:
-        path: `.nii`, `.nii.gz` or a folder.
+        path: a file of a format of `open_volume`, or a folder.
 
     Returns:
         The volume (X, Y, Z); axes of length 1 behind the third are dropped.
 
     Raises:
-        DataError: missing, not a NIfTI, damaged, not 3D, empty, NaN, infinite values or marks for
-            no data (1e30 and beyond), a singular affine; for a folder see `load_dicom_series`.
+        DataError: missing, of another format, damaged, not 3D, empty, NaN, infinite values or marks
+            for no data (1e30 and beyond), a singular affine; for a folder see `load_dicom_series`.
     """
     path = Path(path)
     if path.is_dir():
         voxels, affine = load_dicom_series(path)
         _check_values(voxels, path)
         return Volume(voxels, checked_affine(affine, path), path)
-    image = open_nifti(path)
+    image = open_volume(path)
     affine = checked_affine(image.affine, path)
     data = read_voxels(image, path)
     _check_values(data, path)
@@ -114,7 +121,7 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
     """Read a label map.
 
     Args:
-        path: `.nii` or `.nii.gz`.
+        path: a file of a format of `open_volume`.
         image: the scan that it labels. A label on the same voxels in another storage order (other
             tools rewrite it) is reordered exactly; one whose header says nothing of its place is
             taken voxel by voxel. None: the label as it is.
@@ -123,10 +130,11 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
         The volume (X, Y, Z), a NumPy array of integers; with the affine of `image` where given.
 
     Raises:
-        DataError: as `load_image`; not whole numbers from 0; on another grid than the image.
+        DataError: as `load_image`; not whole numbers from 0; on another grid than the image; a
+            scan in place of a label.
     """
     path = Path(path)
-    file = open_nifti(path)
+    file = open_volume(path)
     affine = checked_affine(file.affine, path)
     title = f"{path} and its image {image.title}" if image is not None else str(path)
     # before a voxel is read: what is small on the disk may fill the memory
@@ -134,9 +142,12 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
         raise shapes_differ(title, checked_shape(file, path), image.shape)
     data = whole_numbers(read_voxels(file, path), str(path))
     if image is None:
+        check_no_scan(data, str(path))
         return Volume(data, affine, path)
     stated = affine if has_position(file) else None
-    return Volume(on_image_grid(data, stated, image.shape, image.affine, title), image.affine, path)
+    data = on_image_grid(data, stated, image.shape, image.affine, title)
+    check_no_scan(data, str(path), image.data)
+    return Volume(data, image.affine, path)
 
 
 def save_mask(
@@ -185,7 +196,7 @@ def save_shares(path: str | Path, steps: np.ndarray, like: str | Path | Volume) 
 def _with_header_of(like: str | Path | Volume, array: np.ndarray) -> nibabel.Nifti1Image:
     volume = like if isinstance(like, Volume) else None
     source = like.source if isinstance(like, Volume) else Path(like)
-    if source is not None and not source.is_dir():
+    if source is not None and is_nifti_name(source.name) and not source.is_dir():
         template = open_nifti(source)
         shape = squeezed_shape(template.shape)
         # a label that was reordered to its image no longer lies on the grid of its own file

@@ -14,8 +14,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from fsmis_components.data.atomic import atomic_write_text, write_advice
-from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
 from fsmis_components.data.one_writer import HeldLock, lock_folder
 from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
 from fsmis_components.data.weights import write_torch
@@ -64,10 +64,9 @@ class TrainingState:
         if not isinstance(error, OSError) or error.errno is None:
             raise error
         # pictures and curves are written by libraries that let it pass
-        raise DataError(
-            f"{error.filename or self.folder.parent}: the training stopped after epoch "
-            f"{engine.state.epoch - 1} ({error.strerror}); {write_advice(error)}."
-        ) from error
+        place = error.filename or self.folder.parent
+        stopped = f"the training stopped after epoch {engine.state.epoch - 1}: {place}"
+        raise unwritable(stopped, error) from error
 
     @exit_on_data_error
     def _begin(self, engine: Engine) -> None:
@@ -162,10 +161,7 @@ class WeightsSaver:
                 text = json.dumps({"metric": self.key_metric, "value": float(value)})
                 atomic_write_text(self.folder / _BEST, text)
         except OSError as error:
-            raise DataError(
-                f"{self.folder}: the weights cannot be written ({error.strerror or error}); "
-                f"{write_advice(error)}."
-            ) from error
+            raise unwritable(self.folder, error) from error
 
     def _best(self) -> float:
         record = self.folder / _BEST

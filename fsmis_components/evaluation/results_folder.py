@@ -10,9 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from fsmis_components.data.atomic import atomic_write_text, write_advice
+from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.csv_table import csv_table
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.records import FIGURES, CaseRecord, Row, SliceCounts
@@ -95,9 +95,7 @@ def note_once(path: Path, content: Mapping[str, Any], results: Iterable[Path]) -
     try:
         atomic_write_text(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
     except OSError as error:
-        raise DataError(
-            f"{path.parent}: cannot be written ({error.strerror or error}); {write_advice(error)}."
-        ) from error
+        raise unwritable(path.parent, error) from error
 
 
 def file_name(name: str) -> str:

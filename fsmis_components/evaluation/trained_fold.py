@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.sharded_file import has_sharded, load_sharded
@@ -105,10 +105,7 @@ class TrainedFold:
             text = json.dumps(content, indent=2) + "\n"
             atomic_write_text(self.folder / "finished.json", text)
         except OSError as error:
-            raise DataError(
-                f"{self.folder}: cannot be written ({error.strerror}); free some space and give "
-                "the same command."
-            ) from error
+            raise unwritable(self.folder, error) from error
 
 
 def finished_facts(folder: Path) -> dict[str, Any] | None:

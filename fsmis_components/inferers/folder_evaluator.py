@@ -19,9 +19,9 @@ from torch import nn
 from tqdm import tqdm
 
 import fsmis_components
-from fsmis_components.data.atomic import write_advice
-from fsmis_components.data.cases import Case, find_cases
-from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.atomic import check_writable
+from fsmis_components.data.cases import Case, FoundCases, search_cases
+from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
 from fsmis_components.data.failures import failure_sentence
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.one_writer import one_writer
@@ -44,13 +44,16 @@ def query_items(dataset_dir: str | Path) -> list[dict[str, Any]]:
         dataset_dir: folder in any layout of `find_cases`.
 
     Returns:
-        One item per scan: "image" is its path, "case" what else is known of it.
+        One item per scan: "image" is its path, "case" what else is known of it, "found" what lies
+        in the folder, also unused.
 
     Raises:
         SystemExit: the folder holds no scan; the message says why.
     """
-    cases = find_cases(dataset_dir, labels="never")
-    return [{CommonKeys.IMAGE: str(case.image), "case": case} for case in cases]
+    found = search_cases(dataset_dir, labels="never")
+    return [
+        {CommonKeys.IMAGE: str(case.image), "case": case, "found": found} for case in found.cases
+    ]
 
 
 class FolderEvaluator(SupervisedEvaluator):
@@ -117,8 +120,10 @@ class FolderEvaluator(SupervisedEvaluator):
             SystemExit: no support, an output folder of another run or in which another one is
                 writing, a full disk, an interruption from the keyboard, or scans that failed.
         """
+        check_writable(self.output_dir)
         pack = self.volume_inferer.resolve(self.network)
         cases = [item["case"] for item in self.data_loader]
+        found = [item["found"] for item in self.data_loader if "found" in item]
         corrected = self._corrected()
         settings = {
             "support": content_hash(pack),
@@ -132,7 +137,9 @@ class FolderEvaluator(SupervisedEvaluator):
         columns = [structure.column for structure in pack.structures]
         self._record = RunRecord(self.output_dir, columns, settings)
         with one_writer(self.output_dir):
-            interrupted = self._segment_all(self._record, cases, corrected, pack, global_epoch)
+            interrupted = self._segment_all(
+                self._record, cases, corrected, pack, global_epoch, found[0] if found else None
+            )
         rows = [self._record.rows[case.stem] for case in cases if case.stem in self._record.rows]
         failed = [row for row in rows if row.status == FAILED]
         if interrupted:
@@ -151,6 +158,7 @@ class FolderEvaluator(SupervisedEvaluator):
         corrected: Mapping[str, Correction],
         pack: SupportPack,
         global_epoch: int,
+        found: FoundCases | None,
     ) -> bool:
         """Do what is not done yet; returns whether the keyboard interrupted it."""
         masks = {case.stem: self.files(case).mask for case in cases}
@@ -163,6 +171,8 @@ class FolderEvaluator(SupervisedEvaluator):
         self._kept = {case.stem for case in cases if record.finished(case, self.files(case))}
         if self.progress and pack.calibration is not None:
             tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
+        if self.progress and found:
+            found.tell()
         if self.progress:
             tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")
         interrupted = False
@@ -183,12 +193,10 @@ class FolderEvaluator(SupervisedEvaluator):
             record.write()
             rows = list(record.rows.values())
             try:
-                write_folder_report(self.output_dir, rows, pack, record.settings)
+                unused = found.described() if found else []
+                write_folder_report(self.output_dir, rows, pack, record.settings, unused)
             except OSError as error:
-                raise DataError(
-                    f"{self.output_dir}: report.html could not be written "
-                    f"({error.strerror or error}); {write_advice(error)}."
-                ) from error
+                raise unwritable(self.output_dir / "report.html", error) from error
         return interrupted
 
     def _corrected(self) -> dict[str, Correction]:

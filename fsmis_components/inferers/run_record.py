@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fsmis_components.data.atomic import atomic_write_text, remove_unfinished, write_advice
+from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
 from fsmis_components.data.csv_table import csv_table
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.volumes import load_image, load_label
@@ -217,10 +217,7 @@ class RunRecord:
         try:
             atomic_write_text(self.output_dir / name, text)
         except OSError as error:
-            raise DataError(
-                f"{self.output_dir / name}: could not be written ({error.strerror or error}); "
-                f"{write_advice(error)}."
-            ) from error
+            raise unwritable(self.output_dir / name, error) from error
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.output_dir).as_posix()

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from torch import nn
 
+from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.errors import DataError
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
@@ -122,6 +123,9 @@ class SupportSource:
         with self._lock:
             known = self._network is not None and self._network() is network
             if self._pack is None or not known or self._hash != current:
+                if self.save_support_pack:
+                    another = "name another file with --save_support_pack"
+                    check_writable(Path(self.save_support_pack).parent, another)
                 pack = self._with_corrections(self._make(network, current), network)
                 if self.save_support_pack:
                     pack = pack.renamed(str(pack.save(self.save_support_pack)))

@@ -16,7 +16,7 @@ from torch import nn
 
 import fsmis_components
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.json_text import parse_json
@@ -94,10 +94,8 @@ class SupportPack:
         try:
             return atomic_write(path, lambda unfinished: unfinished.write_bytes(blob))
         except OSError as error:
-            raise DataError(
-                f"{path}: the support pack cannot be written ({error.strerror}); "
-                "name another file with --save_support_pack."
-            ) from error
+            another = "name another file with --save_support_pack"
+            raise unwritable(path, error, another) from error
 
     @classmethod
     def load(cls, path: str | Path) -> SupportPack:

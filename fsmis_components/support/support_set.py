@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from fsmis_components.data.cases import Case, find_cases, select_cases
+from fsmis_components.data.cases import Case, find_cases, search_cases, select_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
@@ -102,7 +102,9 @@ def load_support_set(
         DataError: nothing labelled, a named scan has no label, a structure is in no support scan.
     """
     if support_ids is None:
-        cases = find_cases(support_dir, labels="required", section="training")
+        found = search_cases(support_dir, labels="required", section="training")
+        found.tell()
+        cases = found.cases
     else:
         cases = select_cases(find_cases(support_dir, labels="optional"), support_ids)
     if num_shots is not None:
@@ -199,7 +201,7 @@ def _named_pair(
     item: int | str, known: Mapping[int, str], names: Mapping[int, str], source: str
 ) -> tuple[str, int]:
     text = str(item).strip("'\" ")
-    if text.lstrip("+-").isdigit():
+    if text.lstrip("+-").isdecimal():
         value = int(text)
         return known.get(value, names.get(value, f"structure_{value}")), value
     for value, name in {**names, **known}.items():
@@ -226,7 +228,7 @@ def label_names(folder: str | Path) -> dict[int, str]:
     names: dict[int, str] = {}
     if isinstance(labels, dict):
         for key, entry in labels.items():
-            if str(key).isdigit() and isinstance(entry, str):
+            if str(key).isdecimal() and isinstance(entry, str):
                 names[int(key)] = entry
             elif isinstance(entry, int):
                 names[entry] = str(key)

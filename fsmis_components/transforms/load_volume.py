@@ -17,6 +17,7 @@ from monai.utils import ImageMetaKey
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import checked_shape, is_nifti_name, open_nifti
 from fsmis_components.data.request_error import answered
+from fsmis_components.data.volume_names import is_volume_name
 from fsmis_components.data.volumes import ORIENTED_KEY, load_image
 from fsmis_components.support.studies import is_served
 
@@ -24,7 +25,7 @@ MOST_IN_MEMORY = 2**29  # voxels; MONAI holds a request's scan as float32, here 
 
 
 class LoadVolumed(MapTransform):
-    """Read a scan from its path: a NIfTI file or a DICOM folder, other files by MONAI's readers.
+    """Read a scan from its path: a volume file or a DICOM folder, other files by MONAI's readers.
 
     The result is a float32 MetaTensor (1, X, Y, Z) in the stored axis order, with the meta entries
     from which MONAI Label writes a mask on the scan's own grid.
@@ -74,7 +75,7 @@ def _loaded(source: Any) -> MetaTensor:
                 f"{path}: {' x '.join(map(str, shape))} voxels are too many for a request; segment "
                 "the scan by a folder run, which reads it in parts."
             )
-    if path.is_dir() or is_nifti_name(path.name) or not path.exists():
+    if path.is_dir() or is_volume_name(path.name) or not path.exists():
         volume = load_image(path)
         data, affine = np.asarray(volume.data, dtype=np.float32), volume.affine
         oriented = volume.oriented

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fsmis_components.data.atomic import atomic_write, write_advice
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.atomic import atomic_write
+from fsmis_components.data.errors import unwritable
 from fsmis_components.transforms.body_mask import MR_FRACTION, body_mask
 from fsmis_components.transforms.superpixels import superpixel_labels
 from fsmis_components.transforms.supervoxels import supervoxel_labels
@@ -80,10 +80,7 @@ class PseudoLabels:
             try:
                 atomic_write(path, partial(np.savez_compressed, labels=labels))
             except OSError as error:
-                raise DataError(
-                    f"{path}: the pseudo-labels could not be kept ({error.strerror or error}); "
-                    f"{write_advice(error)}."
-                ) from error
+                raise unwritable(path, error) from error
         return labels
 
     def cache_key(self, volume: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> str:

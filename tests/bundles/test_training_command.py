@@ -203,3 +203,11 @@ def test_episodes_between_patients(bundle: Path, phantom_dataset: Path, tmp_path
     assert [case.name for case in learned.held_out] == ["2", "4"]
     workflow.run()
     assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path / "out").values())
+
+
+def test_an_unwritable_output_folder_is_found_before_any_scan_is_read(
+    bundle: Path, phantom_dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit, match="cannot be written .*choose another --output_dir"):
+        train(bundle, phantom_dataset, tmp_path / "file" / "output")

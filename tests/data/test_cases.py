@@ -169,8 +169,11 @@ def test_labels_never_are_not_touched(tmp_path, monkeypatch, layout):
         (("imagesTr/a.nii.gz",), {"section": "test"}, "no image found for section test"),
         (("image_1.nii.gz",), {"labels": "required"}, "no label for image_1.nii.gz; expected"),
         (("images/1.nii",), {"labels": "required"}, "no label for 1.nii; expected"),
-        (("image_1.nii.gz", "image_1.nii"), {}, "two images are called"),
-        (("imagesTr/a.nii", "imagesTs/a.nii", "imagesTs/a.nii.gz"), {}, "two images are called"),
+        (("image_1.nii.gz", "image_1.nii"), {}, "image_1.nii and image_1.nii.gz would both be"),
+        (("imagesTr/a.nii", "imagesTs/a.nii", "imagesTs/a.nii.gz"), {}, "Ts/a.nii.gz would both"),
+        (("image_1.nii", "Image_1.nii"), {}, "would both be called 1; remove or rename one"),
+        (("image_1.nii", "image_1_0000.nii"), {}, "would both be called 1; remove or rename"),
+        (("a_seg.nii", "b.txt"), {}, "(not used: a_seg.nii: named as the label or the result"),
     ],
 )
 def test_rejects_folders(tmp_path, names, arguments, message):

@@ -6,7 +6,8 @@ import pytest
 from dicom_series import write_dicom
 from volume_samples import stored_as
 
-from fsmis_components.data.dicom import is_dicom_series, load_dicom_series
+from fsmis_components.data.cases import find_cases
+from fsmis_components.data.dicom import load_dicom_series
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask
@@ -38,7 +39,7 @@ def test_values_and_places(tmp_path):
     # DICOM counts to the left and to posterior; 0.5 mm between columns, 2 mm between rows
     expected = [[-0.5, 0, 0, -10], [0, -2, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]]
     np.testing.assert_allclose(volume.affine, expected, atol=1e-9)
-    assert is_dicom_series(tmp_path / "series")
+    assert find_cases(tmp_path)[0].image == tmp_path / "series"
 
 
 def test_slices_in_space_whatever_the_series_direction(tmp_path):
@@ -179,7 +180,7 @@ def test_a_damaged_end_is_not_left_out(tmp_path, damage, message):
     content = first.read_bytes()
     assert damage(content) != content
     first.write_bytes(damage(content))
-    assert is_dicom_series(tmp_path / "series")
+    assert find_cases(tmp_path)[0].image == tmp_path / "series"
     with pytest.raises(DataError) as caught:
         load_image(tmp_path / "series")
     assert str(caught.value).startswith(f"{first}: {message}")
@@ -215,7 +216,8 @@ def test_rejects_other_folders(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match="no DICOM image in this folder; name the folder of a"):
         load_image(tmp_path)
-    assert not is_dicom_series(tmp_path)
+    with pytest.raises(DataError, match=r"no image found.*a\.txt: no format of scans"):
+        find_cases(tmp_path)
 
 
 def test_says_what_to_install(tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
-from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.errors import DataError, exit_on_data_error, unreadable, unwritable
 
 
 @exit_on_data_error
@@ -59,3 +61,28 @@ def test_exit_code_and_last_line():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (1, "f: no.")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space and give the same command again"),
+        (errno.EACCES, "get the right to write there, or choose another --output_dir"),
+        (errno.EROFS, "get the right to write there, or choose another --output_dir"),
+        (errno.ENAMETOOLONG, "its name is too long: shorten it, or choose another --output_dir"),
+        (errno.ENOTDIR, "choose another --output_dir"),
+    ],
+)
+def test_advice_fits_the_cause(number, advice):
+    reason = os.strerror(number)
+    sentence = str(unwritable("masks", OSError(number, reason)))
+    assert sentence == f"masks: cannot be written ({reason}); {advice}."
+    if "space" not in advice:
+        assert "space" not in sentence
+
+
+def test_unreadable_says_who_is_at_fault():
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    sentence = "a.nii: cannot be read (Permission denied); get the right to read it."
+    assert str(unreadable("a.nii", denied)) == sentence
+    assert "check the disk" in str(unreadable("a.nii", OSError(errno.EIO, "Input/output error")))

@@ -237,7 +237,7 @@ def test_rejects(dataset: Path, tmp_path: Path):
         pack_cases(dataset, tmp_path / "packed", modality="pet")
     assert not (tmp_path / "packed").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="could not be written"):
+    with pytest.raises(DataError, match="cannot be written"):
         pack_cases(dataset, tmp_path / "file" / "packed")
 
 

@@ -66,7 +66,7 @@ def broken_file(folder: Path, kind: str) -> Path:
     if kind == "text":
         path.write_text("no scan")
     elif kind == "suffix":
-        path = folder / "image_7.mha"
+        path = folder / "image_7.png"
         path.write_text("")
     elif kind == "gz":
         path.write_bytes(gzip.compress(b"x" * 1000))
@@ -110,7 +110,7 @@ def broken_file(folder: Path, kind: str) -> Path:
         ("missing", "there is no such file; check the path"),
         ("text", "not a NIfTI file, or a damaged one"),
         ("gz", "not a NIfTI file, or a damaged one"),
-        ("suffix", "not a NIfTI file; convert it to .nii.gz"),
+        ("suffix", "not a format that is read; convert it to .nii.gz"),
         ("cut gz", "the file ends early or is damaged"),
         ("cut nii", "the file ends early or is damaged"),
         ("nan", "2 voxels are NaN or infinite; replace them"),
@@ -300,7 +300,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, failure):
     with pytest.raises((DataError, KeyboardInterrupt)) as caught:
         save_mask(path, numbers() + 1, volume)
     if isinstance(failure, OSError):
-        message = f"{path}: could not be written (No space left on device); free some space"
+        message = f"{path}: cannot be written (No space left on device); free some space"
         assert str(caught.value).startswith(message)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.nii.gz"]
     assert path.read_bytes() == before
@@ -308,7 +308,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, failure):
 
 def test_write_where_a_file_stands_in_the_way(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(DataError, match=r"out/a\.nii\.gz: could not be written"):
+    with pytest.raises(DataError, match=r"out/a\.nii\.gz: cannot be written"):
         save_mask(tmp_path / "out" / "a.nii.gz", numbers(), Volume(numbers(), ras_affine()))
 
 

@@ -189,7 +189,7 @@ def test_weights_on_a_full_disk_are_an_error_of_the_disk(tmp_path: Path) -> None
     training.network.weight.data = torch.zeros(300, 300)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with pytest.raises(SystemExit, match="the weights cannot be written .*free some space"):
+        with pytest.raises(SystemExit, match="models: cannot be written .*free some space"):
             WeightsSaver(training.network, tmp_path / "models", "dice")(training.engine)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -205,7 +205,9 @@ def test_what_other_libraries_cannot_write_is_one_sentence_too(tmp_path: Path) -
         raise OSError(errno.ENOSPC, "No space left on device", "events")
 
     training.engine.add_event_handler(Events.ITERATION_COMPLETED(once=3), curve)
-    with pytest.raises(SystemExit, match="events: the training stopped after epoch 1 .*free some"):
+    with pytest.raises(
+        SystemExit, match="stopped after epoch 1: events: cannot be written .*free some"
+    ):
         training.run()
     with pytest.raises(ZeroDivisionError):  # what is no matter of the disk stays an error
         Training(tmp_path).stopped_by_error()

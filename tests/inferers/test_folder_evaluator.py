@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from pathlib import Path
 
 import nibabel
@@ -202,6 +203,74 @@ def test_no_support_is_one_sentence(
         evaluator(network, (folders[0] / "nowhere", *folders[1:])).run()
     assert str(folders[0] / "nowhere") in str(raised.value.code)
     assert not folders[2].exists()
+
+
+def test_an_unwritable_output_folder_is_found_before_any_work(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    folders[2].write_text("a file in the way")
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, folders).run()
+    message = str(raised.value.code)
+    assert message.startswith(f"{folders[2]}: cannot be written") and "space" not in message
+    assert not network.encoded
+
+
+def test_a_scan_that_may_not_be_read_is_said_so(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def denied(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == "image_3.nii.gz":  # root may read everything
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(SystemExit) as raised:
+        evaluator(network, folders).run()
+    assert "image_3.nii.gz: cannot be read (Permission denied)" in str(raised.value.code)
+    assert "damaged" not in str(raised.value.code)
+    assert [row["status"] for row in table(folders[2])] == ["done", "failed"]
+
+
+def test_what_is_not_used_is_told_at_the_start_and_in_the_report(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders[1] / "scan_9.nii.gz").write_bytes(b"")
+    (folders[1] / "<b>.dcm").write_bytes(b"")
+    run = evaluator(network, folders)
+    run.progress = True
+    run.run()
+    lines = capsys.readouterr().out.splitlines()
+    first = lines.index(f"{folders[1]}: 2 not used")
+    assert lines[first + 1].startswith("  <b>.dcm: a DICOM slice beside scans")
+    assert lines[first + 2].startswith("  scan_9.nii.gz: not called image_<id>")
+    text = (folders[2] / "report.html").read_text(encoding="utf-8")
+    checked_page(text)
+    assert "<h2>Not used</h2>" in text and "scan_9.nii.gz" in text and "&lt;b&gt;.dcm" in text
+    assert [row["case"] for row in table(folders[2])] == ["image_2", "image_3"]
+
+
+def test_a_folder_in_which_nothing_can_be_used_ends_with_the_reasons(tmp_path: Path) -> None:
+    (tmp_path / "scan.hdr").write_bytes(b"")
+    with pytest.raises(SystemExit) as raised:
+        query_items(tmp_path)
+    assert "not used: scan.hdr: no format of scans that is read" in str(raised.value.code)
+
+
+def test_scans_of_one_name_in_subfolders_get_masks_of_their_own(
+    network: IntensityNetwork, folders: tuple[Path, Path, Path]
+) -> None:
+    queries = folders[1].parent / "bids"
+    for subject in ("sub-01", "sub-02"):
+        (queries / subject).mkdir(parents=True)
+        block = nibabel.MGHImage(block_image(), np.diag([1.0, 1.0, 4.0, 1.0]))
+        nibabel.save(block, queries / subject / "T1.mgz")
+    evaluator(network, (folders[0], queries, folders[2])).run()
+    for subject in ("sub-01", "sub-02"):
+        mask = nibabel.load(folders[2] / f"{subject}_T1_seg.nii.gz")
+        np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label())
 
 
 def test_labels_beside_the_queries_are_not_opened(folders: tuple[Path, Path, Path]) -> None:

@@ -211,7 +211,7 @@ def test_a_full_disk_under_the_table_is_one_sentence(
     with pytest.raises(SystemExit) as raised:
         run(folder)
     message = str(raised.value.code)
-    assert "run.json: could not be written (No space left" in message
+    assert "run.json: cannot be written (No space left" in message
     assert message.endswith("free some space and give the same command again.")
 
 

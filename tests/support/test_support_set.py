@@ -54,6 +54,7 @@ def test_structures_by_value_name_or_mapping(wanted: object, expected: list) -> 
         ([9], "structure structure_9 (label value 9) is in no support scan"),
         (["heart"], "names 'heart', which is not among liver, structure_7"),
         ([5, "liver"], "named twice"),
+        (["²"], "names '²', which is not among liver, structure_7"),
         ([], "at least one"),
     ],
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,14 @@ def test_schema_checks_tensors(toy: Path):
         content["network_data_format"]["inputs"]["image"]["num_channels"] = "one"
 
     assert bundle_runs.check_schema(_edit(toy, "metadata", change))
+
+
+def test_a_missing_package_is_one_sentence(toy: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    lines: list[str] = []
+    assert not verify(toy, lines.append, static=True)
+    said = "the check needs the package jsonschema: install it by 'pip install jsonschema'"
+    assert [line.strip() for line in lines if "jsonschema" in line] == [f"metadata schema: {said}"]
 
 
 def test_unknown_schema_is_said(toy: Path):

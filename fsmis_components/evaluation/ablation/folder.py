@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.evaluation.ablation.plan import AblationPlan, Piece, read_ablation_plan
 from fsmis_components.evaluation.results_folder import read_json
 
@@ -100,9 +100,7 @@ class AblationFolder:
         try:
             atomic_write_text(self._noted, json.dumps(wanted, indent=2) + "\n")
         except OSError as error:
-            raise DataError(
-                f"{self.root}: cannot be written ({error.strerror}); choose another --output_dir."
-            ) from error
+            raise unwritable(self.root, error) from error
 
     def read_plan(self) -> tuple[AblationPlan, dict[str, Any]]:
         """The plan that was noted last, and the names of bundle and dataset.

@@ -12,7 +12,7 @@ import torch
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.csv_table import csv_table
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.provenance import surroundings
 from fsmis_components.evaluation.similarity_benchmark.measure import Measured
@@ -48,9 +48,7 @@ def claim_folder(folder: Path, facts: Mapping[str, Any]) -> None:
     try:
         atomic_write_text(path, _json(facts, []))
     except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output_dir."
-        ) from error
+        raise unwritable(folder, error) from error
 
 
 def run_facts(

@@ -18,7 +18,11 @@ _SHOWN_OF_HASH = 12  # characters
 
 
 def write_folder_report(
-    folder: Path, rows: Sequence[CaseRow], pack: SupportPack, settings: Mapping[str, Any]
+    folder: Path,
+    rows: Sequence[CaseRow],
+    pack: SupportPack,
+    settings: Mapping[str, Any],
+    unused: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write `report.html` into the folder of a run, whole or not at all.
 
@@ -28,6 +32,7 @@ def write_folder_report(
         pack: the support.
         settings: of the run as `RunRecord` keeps them: hash of the support, settings of the
             inferer, version of this package.
+        unused: what in the folder of scans was not used, and why.
 
     Returns:
         The file.
@@ -51,5 +56,5 @@ def write_folder_report(
         "version of fsmis_components": settings["version"],
         "written": datetime.now().astimezone().isoformat(" ", "seconds"),
     }
-    page = render_folder_page(rows, pack.structures, facts, folder, pack.calibration)
+    page = render_folder_page(rows, pack.structures, facts, folder, pack.calibration, unused)
     return atomic_write_text(folder / "report.html", page)

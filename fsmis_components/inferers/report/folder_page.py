@@ -25,6 +25,7 @@ from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.support_set import Structure
 
 TITLE = "Segmented scans"
+_MOST_UNUSED = 200  # rows of the page
 _STYLE = (
     DARK
     + """
@@ -51,6 +52,7 @@ def render_folder_page(
     facts: Mapping[str, Any],
     folder: Path,
     calibration: Calibration | None = None,
+    unused: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The whole HTML text.
 
@@ -60,6 +62,7 @@ def render_folder_page(
         facts: how it was made, as JSON values; "method" and "support" are named in the lead.
         folder: the output folder, in which masks and pictures lie.
         calibration: the support's test of itself; None where it was not made.
+        unused: what in the folder of scans was not used, and why.
     """
     summaries = summarise_volumes(rows, [structure.column for structure in structures])
     failed = [row for row in rows if row.status == FAILED]
@@ -82,6 +85,8 @@ def render_folder_page(
     if done:
         parts.append("<h2>Pictures</h2>")
         parts += [_picture(row, structures, summaries, folder) for row in done]
+    if unused:
+        parts.append(f"<h2>Not used</h2>\n{_unused_table(unused)}")
     parts.append(f"<h2>How this was made</h2>\n{facts_table(facts)}")
     return page_frame(TITLE, parts, _STYLE)
 
@@ -156,6 +161,16 @@ def _scan_row(
         f'<td class="right">{row.seconds:.1f}</td>{"".join(cells)}'
         f'<td class="remark">{escape(row.message) or _remarks(row, hints, structures)}</td></tr>'
     )
+
+
+def _unused_table(unused: Sequence[tuple[str, str]]) -> str:
+    rows = [
+        f'<tr><td class="name">{escape(path)}</td><td class="remark">{escape(why)}</td></tr>'
+        for path, why in unused[:_MOST_UNUSED]
+    ]
+    if len(unused) > _MOST_UNUSED:
+        rows.append(f"<tr><td>and {len(unused) - _MOST_UNUSED} more</td><td></td></tr>")
+    return _table("<th>file or folder</th><th>reason</th>", rows)
 
 
 def _picture(

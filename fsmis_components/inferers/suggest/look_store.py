@@ -11,8 +11,8 @@ from safetensors.torch import save
 from torch import nn
 
 import fsmis_components
-from fsmis_components.data.atomic import atomic_write_bytes, remove_unfinished, write_advice
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.atomic import atomic_write_bytes, remove_unfinished
+from fsmis_components.data.errors import unwritable
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.json_text import parse_json
@@ -49,10 +49,7 @@ class LookStore:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)  # a look shows a patient as a small image does
         except OSError as error:
-            raise DataError(
-                f"{folder}: the folder cannot be made ({error.strerror}); choose another "
-                "--output_dir."
-            ) from error
+            raise unwritable(folder, error) from error
 
     def get(self, image: Path, name: str) -> ScanLook | None:
         """The look of a scan; None where it has to be made (anew).
@@ -91,9 +88,7 @@ class LookStore:
         try:
             atomic_write_bytes(path, save(tensors, metadata), private=True)
         except OSError as error:
-            raise DataError(
-                f"{path}: could not be written ({error.strerror or error}); {write_advice(error)}."
-            ) from error
+            raise unwritable(path, error) from error
 
     def _path(self, image: Path) -> Path:
         # names may repeat between folders, paths do not

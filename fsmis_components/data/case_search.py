@@ -1,0 +1,234 @@
+"""The search of a folder tree for scans: which files are scans, and why the others are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fsmis_components.data.dicom import is_dicom_file
+from fsmis_components.data.volume_names import (
+    HEADER_SUFFIXES,
+    is_data_of,
+    is_image_name,
+    is_label_folder,
+    is_label_name,
+    is_result_name,
+    is_volume_name,
+    labelled_stem,
+    nnunet_channels,
+    scan_name,
+    strip_volume_suffix,
+)
+
+Labels = Literal["required", "optional", "never"]
+Section = Literal["training", "test", "all"]
+Unused = tuple[Path, str]
+
+STRANGER = "no format of scans that is read; convert a scan to .nii.gz"
+_KNOWN = (
+    "cases.csv",
+    "run.json",
+    "report.html",
+    "overlays",
+    "packed.json",
+    "dataset.json",
+    "DICOMDIR",
+)
+_SECTIONS = {"training": ("Tr",), "test": ("Ts",), "all": ("Tr", "Ts")}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan and, where there is one, its label.
+
+    Attributes:
+        name: what tables and --support_ids call it: the file name without suffix and without a
+            leading "image_".
+        image: a file of a format that is read, or folder of a DICOM series.
+        label: label file; None where there is none or it was not looked for.
+        alias: in place of the file name, where that is too long or files in several folders share
+            theirs.
+    """
+
+    name: str
+    image: Path
+    label: Path | None = None
+    alias: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """File name without suffix, "image_7"; outputs are called "<stem>_seg.nii.gz"."""
+        return self.alias or strip_volume_suffix(self.image.name)
+
+
+@dataclass
+class FolderSearch:
+    """Collects the scans of a folder and of the folders in it.
+
+    Args:
+        labels: whether labels are looked for; their files are never opened.
+        section: of layouts that tell training and test scans apart.
+    """
+
+    labels: Labels
+    section: Section
+    cases: list[Case] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+    _seen: set[Path] = field(default_factory=set)
+
+    def folder(self, folder: Path) -> None:
+        """Search a folder in whatever layout it has.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if folder.resolve() in self._seen:  # a link that leads back
+            return
+        self._seen.add(folder.resolve())
+        parts = ("Tr", "Ts")
+        if any((folder / f"images{part}").is_dir() for part in parts):
+            pairs = {f"images{part}": f"labels{part}" for part in parts}
+            wanted = [f"images{part}" for part in _SECTIONS[self.section]]
+        elif (folder / "images").is_dir():
+            pairs, wanted = {"images": "labels"}, ["images"]
+        else:
+            self._files(folder, _entries(folder))
+            return
+        for images in wanted:
+            if (folder / images).is_dir():
+                self._paired(folder / images, folder / pairs[images])
+        known = {*pairs, *pairs.values()}
+        beside = f"beside {' and '.join(wanted)}, where the scans are looked for"
+        self.unused += [
+            (path, beside)
+            for path in _entries(folder)
+            if path.name not in known and path.name not in _KNOWN
+        ]
+
+    def _paired(self, images: Path, labels_folder: Path) -> None:
+        own = {}
+        if self.labels != "never" and labels_folder.is_dir():
+            own = _by_name(_entries(labels_folder))
+        self._files(images, _entries(images), own)
+
+    def _files(
+        self, folder: Path, entries: list[Path], paired: dict[str, Path] | None = None
+    ) -> None:
+        """Sort the entries of one folder; `paired`: the labels, where they lie in their own."""
+        scans: list[Path] = []
+        labels: list[Path] = []
+        below: list[tuple[Path, FolderSearch]] = []
+        slices: list[Path] = []
+        files: list[Path] = []
+        for path in entries:
+            # by name first: labels are neither opened nor asked for their kind
+            if is_volume_name(path.name):
+                (labels if _is_no_scan(path, paired is None) else scans).append(path)
+            elif path.name in _KNOWN:
+                pass
+            elif paired is None and is_label_folder(path.name):
+                self._leave([path], "named as labels; a folder of scans needs another name")
+            elif path.is_dir():
+                below.append((path, self._searched(path)))
+            else:
+                try:
+                    (slices if is_dicom_file(path) else files).append(path)
+                except OSError as error:
+                    self._leave([path], _no_access(error))
+        own = _by_name(labels) if paired is None and self.labels != "never" else paired or {}
+        prefixed = [path for path in scans if is_image_name(path.name)]
+        first = len(self.cases)
+        # a stray slice makes no case of a folder whose scans lie in it or below
+        found = len(scans) + sum(len(inner.cases) for _, inner in below)
+        if len(slices) > found and not prefixed:
+            self.cases.append(Case(scan_name(folder), folder))
+            self._leave(scans, "beside the slices of a DICOM series; give it a folder of its own")
+        else:
+            self._leave(slices, "a DICOM slice beside scans; give a series a folder of its own")
+            if prefixed and paired is None:
+                rest = [path for path in scans if not is_image_name(path.name)]
+                self._leave(rest, "not called image_<id>, as the scans beside it are")
+                scans = prefixed
+            self._add(scans, own if prefixed or paired is not None else {}, paired is not None)
+        self._leave_strangers(files, scans)
+        beside = len(self.cases) > first
+        for path, inner in below:
+            self._merge(path, inner, own, beside, paired is not None)
+        self._leave_orphans(labels, self.cases[first:])
+
+    def _add(self, scans: list[Path], own: dict[str, Path], certain: bool) -> None:
+        channels = nnunet_channels(scans, certain)
+        for path in scans:
+            name, channel = channels.get(path, (scan_name(path), 0))
+            if channel:
+                self._leave([path], "a further channel of a scan; one channel is used, _0000")
+            else:
+                self.cases.append(Case(name, path, own.get(name) or own.get(scan_name(path))))
+
+    def _searched(self, path: Path) -> FolderSearch:
+        inner = FolderSearch(self.labels, self.section, _seen=self._seen)
+        try:
+            if (path / "run.json").is_file():
+                inner._leave([path], "the output folder of a run")
+            else:
+                inner.folder(path)
+        except OSError as error:
+            inner._leave([path], _no_access(error))
+        told = [
+            left for left, _ in inner.unused if left.parent != path or is_volume_name(left.name)
+        ]
+        if not inner.cases and not told:
+            inner.unused = [(path, "a folder without scans")]
+        return inner
+
+    def _merge(
+        self, path: Path, inner: FolderSearch, own: dict[str, Path], beside: bool, paired: bool
+    ) -> None:
+        """Take over what a subfolder holds; beside scans only DICOM series."""
+        for case in inner.cases:
+            if case.image == path and (paired or is_image_name(path.name)):
+                case = Case(case.name, case.image, own.get(case.name))
+            if beside and not case.image.is_dir():
+                self._leave([case.image], "in a folder beside scans; name that folder to use it")
+            else:
+                self.cases.append(case)
+        self.unused += inner.unused
+
+    def _leave_orphans(self, labels: list[Path], cases: list[Case]) -> None:
+        """Labels and results of scans that are here are no news."""
+        scans = {name for case in cases for name in (case.stem, case.name, "")}
+        orphans = [path for path in labels if labelled_stem(path.name) not in scans]
+        self._leave(orphans, "named as the label or the result of a scan that is not here")
+
+    def _leave_strangers(self, files: list[Path], scans: list[Path]) -> None:
+        headers = [path for path in scans if path.suffix.lower() in HEADER_SUFFIXES]
+        self._leave([f for f in files if not any(is_data_of(f, h) for h in headers)], STRANGER)
+
+    def _leave(self, paths: list[Path], reason: str) -> None:
+        self.unused += [(path, reason) for path in paths]
+
+
+def _is_no_scan(path: Path, free: bool) -> bool:
+    """Whether a file is a label or a result; in a folder of images any name may be a scan's."""
+    if path.name.lower().endswith(".seg.nrrd") or is_result_name(path.name):
+        return True
+    return free and not is_image_name(path.name) and is_label_name(path.name)
+
+
+def _no_access(error: OSError) -> str:
+    return f"cannot be read ({error.strerror or error})"
+
+
+def _by_name(labels: list[Path]) -> dict[str, Path]:
+    """Label files by the name of their case."""
+    found = {}
+    for path in labels:
+        if is_volume_name(path.name):
+            name = scan_name(path)
+            found[name[len("label_") :] if name.lower().startswith("label_") else name] = path
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,0 +1,88 @@
+"""What counts as a label map: whole numbers also under a slope, and no scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from block_scans import AFFINE, block_image, block_label, write_nifti
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.volumes import load_image, load_label
+
+
+def scaled(path: Path, values: np.ndarray, kind: type) -> tuple[Path, float]:
+    """Write floats as integers with a slope, as nibabel does by itself; returns the slope."""
+    image = nibabel.Nifti1Image(values.astype(np.float64), AFFINE)
+    image.set_data_dtype(kind)
+    nibabel.save(image, path)
+    return path, float(nibabel.load(path).dataobj.slope)
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(np.int16, 208), (np.uint8, 53), (np.uint8, 208)])
+def test_whole_numbers_under_a_slope(tmp_path: Path, kind: type, largest: int) -> None:
+    label = np.zeros((9, 8, 7), np.int16)
+    label[1:8, 2:7, 1:6] = np.arange(175).reshape(7, 5, 5) // 25 * largest // 6
+    path, slope = scaled(tmp_path / "label.nii.gz", label, kind)
+    stored = np.asarray(nibabel.load(path).dataobj)
+    assert slope < 1 and not np.allclose(stored, np.rint(stored), atol=1e-3)
+    np.testing.assert_array_equal(np.rint(stored), label)
+    np.testing.assert_array_equal(load_label(path).data, label)
+
+
+@pytest.mark.parametrize("largest", [1.0, 53.0, 220.0])
+def test_shares_under_a_slope_are_no_label(tmp_path: Path, largest: float) -> None:
+    values = np.linspace(0, largest, 9 * 8 * 7).reshape(9, 8, 7)
+    for kind in (np.uint8, np.int16):
+        path, _ = scaled(tmp_path / "label.nii.gz", values, kind)
+        with pytest.raises(DataError, match="a label holds whole numbers, this one holds"):
+            load_label(path)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_an_image_is_no_label_of_itself(tmp_path: Path, kind: type) -> None:
+    # so even that its values do not change from voxel to voxel
+    data = np.kron(np.arange(1, 217).reshape(6, 6, 6), np.ones((4, 4, 4))).astype(kind)
+    image = load_image(write_nifti(tmp_path / "image_1.nii.gz", data))
+    label = write_nifti(tmp_path / "label_1.nii.gz", data)
+    with pytest.raises(DataError, match="label_1.* holds the very voxels of its image; name the"):
+        load_label(label, image)
+    assert load_label(write_nifti(label, (data // 60).astype(np.uint8)), image).data.max() == 3
+
+
+def test_another_scan_is_no_label(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 400, block_label().shape).astype(np.int16)
+    image = load_image(write_nifti(tmp_path / "image_1.nii.gz", block_image()))
+    with pytest.raises(DataError, match="values that change from voxel to voxel, as a scan does"):
+        load_label(write_nifti(tmp_path / "label_1.nii.gz", noise), image)
+
+
+def test_many_structures_stay_a_label(tmp_path: Path) -> None:
+    blocks = np.arange(1, 217, dtype=np.uint8).reshape(6, 6, 6)
+    label = np.kron(blocks, np.ones((4, 4, 4), np.uint8))
+    path = write_nifti(tmp_path / "label.nii.gz", label)
+    np.testing.assert_array_equal(load_label(path).data, label)
+
+
+def test_brains_with_140_structures(fsmis_data_dir: Path, tmp_path: Path) -> None:
+    folder = fsmis_data_dir / "brains"
+    paths = sorted(folder.glob("label_*.nii.gz"))[:3]
+    for path in paths:
+        image = load_image(path.with_name(path.name.replace("label_", "image_")))
+        label = load_label(path, image)
+        assert len(np.unique(label.data)) > 100
+        # also as another tool would store it, and at half the resolution
+        coarse = np.asarray(label.data)[::2, ::2, ::2]
+        assert load_label(write_nifti(tmp_path / "coarse.nii.gz", coarse)).data.max() > 100
+
+
+@pytest.mark.parametrize("name", ["chaos_t2", "btcv_ct", "hippocampus", "brains"])
+def test_real_scans_are_no_labels(fsmis_data_dir: Path, tmp_path: Path, name: str) -> None:
+    """Of one scan for another: not the same voxels, only of the same kind."""
+    scan = sorted((fsmis_data_dir / name).glob("image_*"))[0]
+    data = np.asarray(load_image(scan).data)
+    values = np.rint(data - data.min()).astype(np.int32)
+    with pytest.raises(DataError, match="values that change from voxel to voxel"):
+        load_label(write_nifti(tmp_path / "label.nii.gz", values))
