@@ -195,9 +195,7 @@ def test_names_lead_nowhere(server: LabelServer, untouched: None, name: str) -> 
         assert_refused(call(server, "GET", f"/session/{part}"))
 
 
-@pytest.mark.parametrize(
-    "name", ["x.sh", "x.nii.gz.sh", "../x.nii.gz", "a/b.nii.gz", "x.py", ".nii"]
-)
+@pytest.mark.parametrize("name", ["x.sh", "x.nii.gz.sh", "a/..", "x.nii.gz/", "a.nii/x.py", ".nii"])
 def test_files_have_names_of_scans(server: LabelServer, untouched: None, name: str) -> None:
     content = (server.studies.parent / "truth_2.nii.gz").read_bytes()
     for method, path, field in (

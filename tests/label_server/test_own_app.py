@@ -164,11 +164,14 @@ def test_requests_that_cannot_be_answered_are_refused_in_words(
     assert status == 422 and "'heart', which is not among Vesselled, rimmed" in sentence
 
 
-def test_the_clients_own_support_wins(labelled: Slicer, scans: Path):
+def test_the_clients_own_support_wins(server: LabelServer, labelled: Slicer, scans: Path):
+    mine = server.studies / "mine"  # what lies below the folder of scans may be named
+    mine.mkdir()
+    shutil.copy(scans / "truth_3.nii.gz", mine)
     support = [
         {
-            "image": str(scans / "scan_3.nii.gz"),
-            "label": str(scans / "truth_3.nii.gz"),
+            "image": str(server.studies / "scan_3.nii.gz"),
+            "label": str(mine / "truth_3.nii.gz"),
             "names": {str(value): name for value, name in STRUCTURES.items()},
             "id": "mine",
         }

@@ -211,7 +211,6 @@ def test_request_names_its_support(stage: Stage, labelled: Study, second: Study)
         "image": str(second.image),
         "label": str(second.stored_label),
         "names": {str(value): name for value, name in NAMES.items()},
-        "id": "mine",
     }
     by_path = stage.slicer.run(query.id, support=[named])
     assert by_id.params["support"] == {
@@ -219,7 +218,7 @@ def test_request_names_its_support(stage: Stage, labelled: Study, second: Study)
         "source": "request",
         "scans": [labelled.id],
     }
-    assert by_path.params["support"]["scans"] == ["mine"]
+    assert by_path.params["support"]["scans"] == [second.id]
     assert not np.array_equal(by_id.mask, by_path.mask)
 
 

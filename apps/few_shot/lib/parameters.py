@@ -54,6 +54,7 @@ _COMMON: dict[str, Callable[[Any], bool]] = {
     "model": _text(re.compile(r"\w[\w.-]{0,199}")),
     "model_filename": _text(_WEIGHTS),
     "multi_gpu": _flag,
+    "client_id": lambda value: value is None or isinstance(value, str),  # for the log
     "gpus": _text(re.compile(r"all|\d{1,2}(,\d{1,2}){0,63}")),
 }
 TRAINING: dict[str, Callable[[Any], bool]] = {
