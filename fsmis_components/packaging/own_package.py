@@ -16,6 +16,7 @@ from types import ModuleType
 import fsmis_components
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.knobs import check_path
+from fsmis_components.packaging.request_values import refuse_code_of_requests
 from fsmis_components.packaging.stamp import PackageStamp, content_hash
 
 _SHOWN = 12  # digits of a hash in a message
@@ -25,6 +26,8 @@ _SHOWN = 12  # digits of a hash in a message
 def own_package(bundle_root: str | Path, modules: Iterable[str] = ()) -> ModuleType:
     """Return `fsmis_components`, checked by `require_own_package`, for expressions of a config.
 
+    It is the first thing that a config evaluates, so it also asks `refuse_code_of_requests`.
+
     Args:
         bundle_root: the bundle's folder.
         modules: parts of the package that expressions use, such as "data.weights"; imported.
@@ -32,8 +35,10 @@ def own_package(bundle_root: str | Path, modules: Iterable[str] = ()) -> ModuleT
     Raises:
         SystemExit: `bundle_root` is no path, or the bundle was packed with another content of the
             package.
+        CodeInRequest: a server's client put code into the config.
     """
     check_path("bundle_root", bundle_root)
+    refuse_code_of_requests(Path(bundle_root))
     require_own_package(Path(bundle_root))
     for name in modules:
         importlib.import_module(f"{fsmis_components.__name__}.{name}")

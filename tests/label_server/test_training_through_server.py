@@ -95,3 +95,16 @@ def _hashes(folder: Path) -> dict[str, str]:
         for path in folder.iterdir()
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "device"])
+def test_a_request_runs_no_code_in_the_sample_app_either(
+    training: Training, tmp_path: Path, name: str
+):
+    before = _hashes(training.models)
+    code = f"$__import__('os').system('id > {tmp_path}/proof')"
+    task = training.slicer.train(**{"max_epochs": 1, name: code})
+    assert task["status"] == "ERROR"
+    assert f"{name}: expected" in "\n".join(task["details"])
+    assert not (tmp_path / "proof").exists()
+    assert _hashes(training.models) == before
