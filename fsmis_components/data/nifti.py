@@ -61,19 +61,22 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
     return image
 
 
-def read_voxels(image: nibabel.Nifti1Image, path: Path) -> VoxelArray:
+def read_voxels(
+    image: nibabel.Nifti1Image, path: Path, most_voxels: int = MOST_VOXELS
+) -> VoxelArray:
     """The voxels (X, Y, Z) in the stored type; a memory map where the file is not compressed.
 
     Args:
         image: from `open_nifti`.
         path: the file, for messages.
+        most_voxels: of a scan that is not refused.
 
     Raises:
-        DataError: damaged, not one 3D volume, empty, colour or complex.
+        DataError: damaged; otherwise as `checked_shape`.
     """
     proxy = image.dataobj
     slope, inter = (proxy.slope, proxy.inter) if isinstance(proxy, ArrayProxy) else (1.0, 0.0)
-    shape = checked_shape(image, path)
+    shape = checked_shape(image, path, most_voxels)
     try:
         raw = np.asanyarray(proxy.get_unscaled() if isinstance(proxy, ArrayProxy) else proxy)
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -86,11 +89,13 @@ def read_voxels(image: nibabel.Nifti1Image, path: Path) -> VoxelArray:
     return StoredArray(raw, slope, inter)
 
 
-def checked_shape(image: nibabel.Nifti1Image, path: Path) -> tuple[int, int, int]:
+def checked_shape(
+    image: nibabel.Nifti1Image, path: Path, most_voxels: int = MOST_VOXELS
+) -> tuple[int, int, int]:
     """The shape (X, Y, Z) that a header states; no voxel is read.
 
     Raises:
-        DataError: not one 3D volume, empty, larger than `MOST_VOXELS`, colour or complex.
+        DataError: not one 3D volume, empty, larger than `most_voxels`, colour or complex.
     """
     shape = squeezed_shape(image.shape)
     if len(shape) != 3 or 0 in shape:
@@ -98,7 +103,7 @@ def checked_shape(image: nibabel.Nifti1Image, path: Path) -> tuple[int, int, int
             f"{path}: expected one 3D volume with at least one voxel, got shape {shape}; "
             "save one time point or channel per file."
         )
-    check_size(shape, path)
+    check_size(shape, path, most_voxels)
     kind = image.get_data_dtype()
     if kind.kind not in "biuf":
         raise DataError(
@@ -108,12 +113,12 @@ def checked_shape(image: nibabel.Nifti1Image, path: Path) -> tuple[int, int, int
     return shape[0], shape[1], shape[2]
 
 
-def check_size(shape: Sequence[int], path: Path) -> None:
+def check_size(shape: Sequence[int], path: Path, most_voxels: int = MOST_VOXELS) -> None:
     """Refuse a scan of more voxels than can be read; errors as `checked_shape`."""
-    if math.prod(shape) > MOST_VOXELS:
+    if math.prod(shape) > most_voxels:
         raise DataError(
             f"{path}: the header states {' x '.join(map(str, shape))} voxels, more than "
-            f"{MOST_VOXELS:,} cannot be read; crop the scan, or export it again if that is wrong."
+            f"{most_voxels:,} are not read; crop the scan, or export it again if that is wrong."
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
 from fsmis_components.data.errors import DataError, unreadable
-from fsmis_components.data.nifti import check_size, is_nifti_name, open_nifti
+from fsmis_components.data.nifti import MOST_VOXELS, check_size, is_nifti_name, open_nifti
 from fsmis_components.data.volume_names import is_data_of, is_volume_name
 
 _CONVERT = "convert it to .nii.gz"
@@ -23,11 +23,12 @@ _OWN_DATA = ("local", "")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
 
 
-def open_volume(path: Path) -> nibabel.Nifti1Image:
+def open_volume(path: Path, most_voxels: int = MOST_VOXELS) -> nibabel.Nifti1Image:
     """Open a volume file of a format that is read.
 
     Args:
         path: NIfTI and FreeSurfer's MGZ are read by nibabel, NRRD and MetaImage by SimpleITK.
+        most_voxels: of a scan that is not refused, where all voxels are read at once.
 
     Returns:
         Its voxels and affine; qform and sform codes of 0 where the file does not say how it lies.
@@ -44,7 +45,7 @@ def open_volume(path: Path) -> nibabel.Nifti1Image:
         raise unreadable(path, error) from error
     if path.suffix.lower() in (".mgz", ".mgh"):
         return _freesurfer(path)
-    return _by_simpleitk(path, header)
+    return _by_simpleitk(path, header, most_voxels)
 
 
 def _freesurfer(path: Path) -> nibabel.Nifti1Image:
@@ -58,7 +59,7 @@ def _freesurfer(path: Path) -> nibabel.Nifti1Image:
     return _nifti(image.dataobj, image.affine, placed)
 
 
-def _by_simpleitk(path: Path, header: bytes) -> nibabel.Nifti1Image:
+def _by_simpleitk(path: Path, header: bytes, most_voxels: int) -> nibabel.Nifti1Image:
     if not _keeps_to_its_folder(header, path):
         raise DataError(
             f"{path}: takes its voxels from other places than a file of its name beside it, or its "
@@ -76,7 +77,7 @@ def _by_simpleitk(path: Path, header: bytes) -> nibabel.Nifti1Image:
                 f"{path}: expected one 3D volume with one number per voxel, got {axes} axes and "
                 f"{layers} numbers per voxel ({what} several layers); save one per file."
             )
-        check_size(reader.GetSize(), path)
+        check_size(reader.GetSize(), path, most_voxels)
         image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

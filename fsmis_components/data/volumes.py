@@ -18,6 +18,7 @@ from fsmis_components.data.label_grid import (
     whole_numbers,
 )
 from fsmis_components.data.nifti import (
+    MOST_VOXELS,
     checked_affine,
     checked_shape,
     has_position,
@@ -72,11 +73,12 @@ class Volume:
         return "volume" if self.source is None else str(self.source)
 
 
-def load_image(path: str | Path) -> Volume:
+def load_image(path: str | Path, most_voxels: int = MOST_VOXELS) -> Volume:
     """Read a scan: a volume file (NIfTI, MGZ, NRRD, MetaImage) or a folder of one DICOM series.
 
     Args:
         path: a file of a format of `open_volume`, or a folder.
+        most_voxels: of a scan that is not refused before a voxel is read.
 
     Returns:
         The volume (X, Y, Z); axes of length 1 behind the third are dropped.
@@ -90,9 +92,9 @@ def load_image(path: str | Path) -> Volume:
         voxels, affine = load_dicom_series(path)
         _check_values(voxels, path)
         return Volume(voxels, checked_affine(affine, path), path)
-    image = open_volume(path)
+    image = open_volume(path, most_voxels)
     affine = checked_affine(image.affine, path)
-    data = read_voxels(image, path)
+    data = read_voxels(image, path, most_voxels)
     _check_values(data, path)
     return Volume(data, affine, path, is_coded(image))
 

@@ -7,7 +7,6 @@ the config of a training as it came. The bundle asks here before any of it is ev
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+
+from fsmis_components.data.json_text import parse_json
 
 _MAX_EPOCHS = "train#trainer#max_epochs"
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
@@ -70,5 +71,5 @@ def _evaluated_config() -> ConfigParser | None:
 def _own_devices(bundle_root: Path) -> Iterator[Any]:
     for path in (bundle_root / "configs").glob("*.json"):
         if path.name != _WRITTEN_BY_SERVER:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = parse_json(path.read_text(encoding="utf-8"))
             yield config.get("device") if isinstance(config, dict) else None

@@ -47,9 +47,9 @@ class LabelledVolume:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for the same files in the same state with the same names."""
+        """Equal for the same files in the same state with the same names, called the same."""
         names = tuple(sorted(self.names.items()))
-        return self.image, self.label, self.stamps, names
+        return self.id, self.image, self.label, self.stamps, names
 
     def check(self) -> None:
         """Open both files and refuse what cannot serve.

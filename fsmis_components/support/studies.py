@@ -48,7 +48,7 @@ def is_served(path: str | Path, studies_dir: str | Path) -> bool:
     """Whether a request may name a file of a server by its path.
 
     Only what lies below the studies folder after links are resolved, the scans to which the folder
-    itself links, and what was uploaded to the server.
+    itself links, and what was uploaded to the server (`is_upload`).
 
     Args:
         path: of the request.
@@ -58,11 +58,32 @@ def is_served(path: str | Path, studies_dir: str | Path) -> bool:
     if not studies.is_dir():
         return True  # a remote datastore, which has its own cache
     resolved = Path(path).resolve()
-    sessions = os.environ.get("MONAI_LABEL_SESSION_PATH") or _SESSIONS
-    uploads = (tempfile.gettempdir(), Path(sessions).expanduser())
-    if any(resolved.is_relative_to(Path(root).resolve()) for root in (studies, *uploads)):
+    if resolved.is_relative_to(studies.resolve()) or is_upload(path):
         return True
     return any(link.is_symlink() and link.resolve() == resolved for link in studies.iterdir())
+
+
+def is_upload(path: str | Path) -> bool:
+    """Whether a file was uploaded to MONAI Label: with a request, or for a session."""
+    resolved = Path(path).resolve()
+    sessions = os.environ.get("MONAI_LABEL_SESSION_PATH") or _SESSIONS
+    if resolved.is_relative_to(Path(sessions).expanduser().resolve()):
+        return True
+    return is_temporary(path)
+
+
+def is_temporary(path: str | Path) -> bool:
+    """Whether a file is one of those that MONAI Label makes in the temporary folder."""
+    resolved = Path(path).resolve()
+    temporary = Path(tempfile.gettempdir()).resolve()
+    # others may keep files of their own there
+    return resolved.parent == temporary and resolved.name.startswith(tempfile.gettempprefix())
+
+
+def is_own_file(source: object, studies_dir: str | Path) -> bool:
+    """Whether a request names a file of the server that is there."""
+    named = isinstance(source, str | Path) and str(source).isprintable()
+    return named and Path(str(source)).exists() and is_served(str(source), studies_dir)
 
 
 def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[LabelledVolume]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from monai.transforms import LoadImage, MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import checked_shape, is_nifti_name, open_nifti
 from fsmis_components.data.request_error import answered
 from fsmis_components.data.volume_names import is_volume_name
 from fsmis_components.data.volumes import ORIENTED_KEY, load_image
-from fsmis_components.support.studies import is_served
+from fsmis_components.support.studies import is_own_file
 
+NO_SCAN = "image: no scan of this server; name one by its id."
 MOST_IN_MEMORY = 2**29  # voxels; MONAI holds a request's scan as float32, here 2 GiB, and copies it
 
 
@@ -53,30 +52,18 @@ class LoadVolumed(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             with answered():
-                if self.studies_dir and not _is_own(d[key], self.studies_dir):
-                    raise DataError("image: no scan of this server; name one by its id.")
+                if self.studies_dir and not is_own_file(d[key], self.studies_dir):
+                    raise DataError(NO_SCAN)
                 d[key] = _loaded(d[key])
         return d
-
-
-def _is_own(source: Any, studies_dir: str | Path) -> bool:
-    named = isinstance(source, str | Path) and str(source).isprintable()
-    return named and Path(source).exists() and is_served(source, studies_dir)
 
 
 def _loaded(source: Any) -> MetaTensor:
     if not isinstance(source, str | Path):
         raise DataError(f"image: expected the path of a scan, got {type(source).__name__}.")
     path = Path(source)
-    if path.is_file() and is_nifti_name(path.name):
-        shape = checked_shape(open_nifti(path), path)
-        if math.prod(shape) > MOST_IN_MEMORY:
-            raise DataError(
-                f"{path}: {' x '.join(map(str, shape))} voxels are too many for a request; segment "
-                "the scan by a folder run, which reads it in parts."
-            )
     if path.is_dir() or is_volume_name(path.name) or not path.exists():
-        volume = load_image(path)
+        volume = load_image(path, MOST_IN_MEMORY)
         data, affine = np.asarray(volume.data, dtype=np.float32), volume.affine
         oriented = volume.oriented
     else:

@@ -76,6 +76,7 @@ class ResolveSupportd(MapTransform):
         return d
 
     def _request(self, params: Mapping[Any, Any], query: Path) -> SupportRequest:
+        _check_file_names(params)
         structures = _structures(params.get("structures"))
         numbered = params.get("number_structures", False)
         if not isinstance(numbered, bool):
@@ -103,6 +104,16 @@ class ResolveSupportd(MapTransform):
             else ()
         )
         return SupportRequest("bundle", (), structures, None, numbered, notes)
+
+
+def _check_file_names(params: Mapping[Any, Any]) -> None:
+    """Refuse what would lead MONAI Label, which makes file names of it, into another folder."""
+    for key in ("result_extension", "label_tag", "model_filename"):
+        named = params.get(key)
+        for name in named if isinstance(named, list) else [named]:
+            plain = isinstance(name, str) and is_plain_name(name.lstrip("."))
+            if name not in (None, "") and not plain:
+                raise DataError(f"{key}: expected a plain name, got {_short(name)}.")
 
 
 def _structures(structures: Any) -> Any:

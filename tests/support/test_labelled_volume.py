@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ def test_values_and_plain_form(image: Path) -> None:
     assert labelled.values() == (3, 7)
     again = LabelledVolume.from_dict(json.loads(json.dumps(labelled.to_dict())))
     assert again.key == labelled.key and again.id == "case"
+    # what is kept under a key bears the id, which a request may choose
+    assert replace(labelled, id="other").key != labelled.key
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,9 @@ def test_paths_on_the_server(studies: Path) -> None:
         ({"support": [{"image": "x"}]}, "an object with image, label and names"),
         ({"support": [{"image": "x", "label": "y"}]}, "entry 1 is no labelled volume"),
         ({"support_tag": ".."}, "support_tag: expected the tag of labels"),
+        ({"label_tag": "../../x"}, "label_tag: expected a plain name"),
+        ({"result_extension": "/../x.nii"}, "result_extension: expected a plain name"),
+        ({"model_filename": ["model.pt", "../x"]}, "model_filename: expected a plain name"),
         ({"support_tag": "$x"}, "support_tag: expected the tag of labels"),
         ({"structures": {"a": "x" * 10**5}}, "structures: expected names.{1,400}$"),
         ({"support": [{"image": "a\0", "label": "b"}]}, "support: expected an id or an object"),
@@ -139,12 +142,14 @@ def test_only_scans_of_the_server_are_read(
     load = LoadVolumed("image", studies_dir=studies)
     store = write_volume(tmp_path / "store", "s", 8)
     (studies / "linked.nii.gz").symlink_to(store)
-    upload = write_volume(tmp_path / "uploads", "u", 9)
+    upload = write_volume(tmp_path / "uploads", "tmpu", 9)
+    others = write_volume(tmp_path / "uploads", "of_another_user", 9)
     for path in (studies / "a.nii.gz", studies / "linked.nii.gz", store, upload):
         assert load({"image": str(path)})["image"].ndim == 4
     foreign = write_volume(tmp_path / "foreign", "f", 7)
     sentences = set()
-    for named in (foreign, foreign.with_name("missing.nii.gz"), "/etc/passwd", "a\0b", 7, ""):
+    missing = foreign.with_name("missing.nii.gz")
+    for named in (foreign, others, missing, "/etc/passwd", "a\0b", 7, ""):
         with pytest.raises(RequestError) as raised:
             load({"image": named})
         sentences.add(str(raised.value))
