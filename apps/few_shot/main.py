@@ -38,7 +38,7 @@ from monailabel.tasks.activelearning.random import Random
 import fsmis_components
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import answered
-from fsmis_components.support.studies import is_served
+from fsmis_components.support.studies import is_own_file
 
 
 class MyApp(MONAILabelApp):
@@ -145,8 +145,7 @@ class MyApp(MONAILabelApp):
         store = self.datastore()
         if not isinstance(store, CheckedDatastore) or image in store.list_images():
             return
-        named = isinstance(image, str) and image.isprintable() and bool(image)
-        if not (named and Path(image).exists() and is_served(image, self.studies)):
+        if not is_own_file(image, self.studies):
             raise DataError("image: no scan of this server; name one by its id, or upload it.")
 
     def _offer_models(self) -> None:

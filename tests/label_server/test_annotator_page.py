@@ -58,9 +58,17 @@ def test_servers_are_started_as_in_the_tests(server: LabelServer):
     tested = _options(server.command[server.command.index("start_server") + 1 :])
     assert own["--conf"] == tested["--conf"] == {"models": "ssl_alpnet"}
     assert stock["--conf"] == {"models": "ssl_alpnet", **STOCK_CONF}
+    assert own["--host"] == stock["--host"] == "127.0.0.1"
     assert (own["--studies"], stock["--studies"]) == ("STUDIES", "STUDIES")
     assert REPOSITORY / own["--app"] == REPOSITORY / "apps" / "few_shot"
     assert Path(stock["--app"]).name == STOCK
+
+
+def test_every_documented_server_listens_to_its_own_machine_only():
+    for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("[abft]*/**/*.md")):
+        for line in page.read_text().splitlines():
+            if "start_server" in line:
+                assert "--host 127.0.0.1" in line, f"{page}: {line}"
 
 
 def test_preparations_leave_a_bundle_where_the_app_finds_it(tmp_path: Path):
