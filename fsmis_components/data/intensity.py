@@ -171,7 +171,7 @@ def _check_fill(volume: Volume, upper: float) -> None:
     low, high = _extremes(volume)
     values = sample(volume.data)
     others = values[(values > low) & (values < high)]
-    if not others.size:  # two values: nothing to be far from
+    if not others.size or others.min() == others.max():  # two or three values: none is far off
         return
     first, last = np.quantile(others, [0.01, 0.99])
     fill = None

@@ -10,7 +10,6 @@ from fsmis_components.layers.prototypes import GlobalPrototypes, GridPrototypes,
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.losses import margin_cross_entropy
-from fsmis_components.losses.margin_cross_entropy import IGNORE
 from fsmis_components.networks.few_shot_network import (
     FewShotNetwork,
     SliceFeatures,
@@ -146,8 +145,10 @@ class ALPNet(FewShotNetwork):
         repeated = {name: tensor.repeat_interleave(s, 0) for name, tensor in state.items()}
         logits = self._to_image(self._margins(support.high, repeated, None), support.image_size)
         absent = torch.logical_not(label.flatten(2).any(-1))[:, None, :, None, None]
-        target = torch.where(absent, float(IGNORE), support_label).flatten(0, 1)
-        loss = margin_cross_entropy(logits, target)
+        ignored = 255.0
+        loss = margin_cross_entropy(
+            logits, support_label.masked_fill(absent, ignored).flatten(0, 1)
+        )
         return loss.reshape(b, s).mean(1)
 
     def _pool(

@@ -146,7 +146,7 @@ def test_a_mask_of_another_grid_is_damaged_and_a_changed_one_is_kept(folder: Pat
     (folder / "o" / "overlays" / "image_3.png").unlink()
     network = IntensityNetwork()
     evaluator(folder, network=network).run()
-    assert sum(network.encoded) == 2 * 12  # the support and one scan
+    assert sum(network.encoded) == 2 * 12 + 18  # the support, also mirrored, and one scan
     assert (folder / "o" / "set_aside" / masks[0].name).read_bytes() == other
     np.testing.assert_array_equal(np.asarray(nibabel.load(masks[0]).dataobj), block_label())
     assert masks[1].read_bytes() == person and masks[2].read_bytes() == empty
@@ -173,7 +173,7 @@ def test_the_content_of_a_scan_decides_and_not_its_time(folder: Path) -> None:
         os.utime(untouched, ns=(1, 1))
     network = IntensityNetwork()
     evaluator(folder, network=network).run()
-    assert sum(network.encoded) == 2 * 12  # the support and one scan
+    assert sum(network.encoded) == 2 * 12 + 18  # the support, also mirrored, and one scan
     mask = nibabel.load(folder / "o" / "image_3_seg.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label()[::-1])
 
@@ -284,7 +284,7 @@ def test_a_full_disk_is_no_matter_for_the_log(folder: Path) -> None:
     write_nifti(folder / "q" / "image_3.nii", block_image()[..., 3:8])
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     message = sentence(evaluator(folder, network=FailsOnOne(error)).run)
-    assert "image_3.nii: its results found no room (No space left on device); free" in message
+    assert "image_3.nii: its results: cannot be written (No space left on device); free" in message
     assert not (folder / "o" / "errors.log").exists()
 
 

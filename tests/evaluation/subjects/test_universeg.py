@@ -235,7 +235,7 @@ def test_the_querys_label_changes_nothing(weights: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("voxels", "modality", "share"),
     [
-        ([0, 50, 100, 200], "mr", [0, 0.25, 0.5, 1]),
+        ([0, 50, 150, 200], "mr", [0, 0.25, 0.75, 1]),
         ([-1000, -125, 75, 900], "ct", [0, 0, 0.5, 1]),
         ([7, 7, 7, 7], "mr", [0, 0, 0, 0]),
     ],
