@@ -47,12 +47,15 @@ class RequestError(DataError, _ServerError):
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Turn a `DataError` of the body, and a lack of memory, into a `RequestError`."""
+    """Turn a `DataError` of the body, and a lack of memory, into a `RequestError`.
+
+    So too the end that an entry of a config makes of a command: it must not end a server.
+    """
     try:
         yield
     except RequestError:
         raise
-    except DataError as error:
+    except (DataError, SystemExit) as error:
         raise RequestError(str(error)) from error
     except MemoryError as error:
         raise RequestError("the scan is too large for the memory of this server.") from error

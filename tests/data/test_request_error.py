@@ -48,3 +48,8 @@ def test_a_server_takes_it_for_its_own_error(monkeypatch: pytest.MonkeyPatch) ->
     error = module.RequestError("one sentence.")
     assert isinstance(error, HTTPException) and isinstance(error, DataError)
     assert str(error) == error.detail == "one sentence." and error.status_code == 422
+
+
+def test_the_end_of_a_command_is_no_end_of_a_server() -> None:
+    with pytest.raises(RequestError, match="no scan to train on"), answered():
+        raise SystemExit("no scan to train on: label one.")

@@ -223,6 +223,7 @@ def test_other_doors_are_closed(server: LabelServer, untouched: None) -> None:
         ("POST", "/infer/wsi/ssl_alpnet"),
         ("POST", "/infer/wsi_v2/ssl_alpnet"),
         ("GET", "/anything"),
+        ("GET", "/datastore/dataset"),
         ("TRACE", "/info/"),
     ):
         files = {"file": ("model.pt", b"x")} if path.startswith("/model") else None

@@ -30,6 +30,8 @@ _MOST_TEXT = 1 << 20  # of one without, and of a field
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 _OPEN = {"", "info", "infer", "batch", "train", "activelearning", "scoring", "datastore", "session"}
 _OPEN |= {"static", "openapi.json", "docs", "favicon.ico", "ohif", "token", "users", "auth"}
+# whole slides; an archive of all scans, of which a copy would stay
+_SHUT = {"infer/wsi", "infer/wsi_v2", "datastore/dataset"}
 _HERE_ONLY = {"logs", "model", "reload"}  # what is in them is the owner's
 _ANY_VALUE = {"check_sum"}  # of a query; letters and digits with a colon
 
@@ -122,7 +124,7 @@ def _check_address(scope: Scope) -> str:
         client = (scope.get("client") or ("",))[0]
         if not _is_loopback(client) or scope["method"] not in ("GET", "HEAD"):
             raise Refusal(403, f"/{door} is read on the server's own machine only.")
-    elif door not in _OPEN or rest[:1] == ["wsi"] or rest[:1] == ["wsi_v2"]:
+    elif door not in _OPEN or (rest and f"{door}/{rest[0]}" in _SHUT):
         raise Refusal(404, "There is no such address on this server.")
     names = [] if door in ("static", "ohif") else [part for part in rest if part]
     for name in names:
