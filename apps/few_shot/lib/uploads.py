@@ -58,7 +58,6 @@ def _check_archive(field: str, file: IO[bytes]) -> None:
     if len(parts) > _MOST_FILES or sum(part.file_size for part in parts) > _MOST_UNPACKED:
         raise DataError(f"{field}: the archive unpacks to more than this server takes.")
     names = (name for part in parts for name in part.filename.rstrip("/").split("/"))
-    names = (name for part in parts for name in part.filename.rstrip("/").split("/"))
     if not all(map(is_plain_name, names)):
         raise DataError(f"{field}: the archive holds names that lead out of it.")
 
