@@ -139,6 +139,8 @@ class MyApp(MONAILabelApp):
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """Propose a scan."""
         with answered():
+            if request.get("strategy") not in self._strategies:
+                raise DataError("strategy: there is no such strategy on this server.")
             return super().next_sample(request)
 
     def _check_scan(self, image: Any) -> None:

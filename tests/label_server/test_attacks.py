@@ -224,6 +224,7 @@ def test_other_doors_are_closed(server: LabelServer, untouched: None) -> None:
         ("POST", "/infer/wsi_v2/ssl_alpnet"),
         ("GET", "/anything"),
         ("GET", "/datastore/dataset"),
+        ("POST", "/scoring/dice"),
         ("TRACE", "/info/"),
     ):
         files = {"file": ("model.pt", b"x")} if path.startswith("/model") else None
@@ -296,6 +297,43 @@ def memory(server: LabelServer) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"ts": NaN}', '{"ts": 1e999}', '{"ts": "x"}', '{"ts": [1]}', '{"strategy": 5}']
+    + ['{"strategy": {"few_shot": {"ts": "x"}}}', '{"params": 5}', '{"x": "\\ud800"}'],
+)
+def test_no_note_of_a_client_ends_later_requests(
+    server: LabelServer, untouched: None, text: str
+) -> None:
+    """Such a note was kept, and every answer after it was status 500."""
+    form = {"info": (None, text)}
+    for kind in ("image", "label"):
+        path = f"/datastore/{kind}/info?{kind}=scan_1&tag=final"
+        assert_refused(call(server, "PUT", path, files=form), 422)
+
+
+def test_values_and_names_that_ended_in_an_error(server: LabelServer, untouched: None) -> None:
+    for params in ({"result_dtype": "object"}, {"logging": "x"}, {"images": ["/etc/passwd"]}):
+        form = {"params": (None, json.dumps(params))}
+        answer = call(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
+        assert_refused(answer, 422)
+        assert_refused(call(server, "POST", "/batch/infer/ssl_alpnet", json=params), 422)
+    assert_refused(call(server, "POST", "/activelearning/nothing", json={}), 422)
+    assert_refused(call(server, "GET", "/ohif/%2e%2e"), 422)
+
+
+def test_the_log_is_not_read_through_a_proxy(server: LabelServer) -> None:
+    headers = {"X-Forwarded-For": "192.0.2.1"}
+    assert_refused(call(server, "GET", "/logs/", headers=headers), 403)
+    assert_refused(call(server, "GET", "/model/ssl_alpnet", headers=headers), 403)
+
+
+def test_labels_of_any_tag_of_a_person_are_checked(server: LabelServer, untouched: None) -> None:
+    label = {"label": ("a.nii.gz", b"no label")}
+    answer = call(server, "PUT", "/datastore/label?image=scan_2&tag=second", files=label)
+    assert_refused(answer, 422)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_small_files_do_not_fill_the_memory(server: LabelServer, untouched: None) -> None:
     before = memory(server)
@@ -307,14 +345,18 @@ def test_small_files_do_not_fill_the_memory(server: LabelServer, untouched: None
         assert_refused(answer, 422)
         form = {"file": ("a.nii.gz", content)}
         assert_refused(call(server, "POST", "/infer/ssl_alpnet", files=form), 422)
+        assert_refused(call(server, "PUT", "/datastore/image?image=new", files=form), 422)
     assert memory(server) - before < 200_000_000
 
 
-def test_archives_stay_in_their_folder(server: LabelServer, untouched: None) -> None:
-    for name in ("../x.nii.gz", "/x.nii.gz", "a/../../x.nii.gz"):
+def test_archives_are_not_unpacked(server: LabelServer, untouched: None) -> None:
+    for name in ("../x.nii.gz", "x.nii.gz"):
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as archive:
             archive.writestr(name, b"x")
+        for other in ("a.tar", "a.nii.gz"):
+            files = {"files": (other, content.getvalue())}
+            assert_refused(call(server, "PUT", "/session/?uncompress=true", files=files), 422)
         files = {"files": ("a.zip", content.getvalue())}
         assert_refused(call(server, "PUT", "/session/?uncompress=true", files=files), 422)
 

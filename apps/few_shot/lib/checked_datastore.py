@@ -9,10 +9,12 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import checked_shape, is_nifti_name, open_nifti
+from fsmis_components.data.nifti import check_size, checked_shape
 from fsmis_components.data.request_error import RequestError, answered
+from fsmis_components.data.volume_files import open_volume
 from fsmis_components.support.labelled_volume import LabelledVolume, names_of
 from fsmis_components.support.studies import is_plain_name
+from fsmis_components.transforms.load_volume import MOST_IN_MEMORY
 from lib.uploads import removed_when_refused
 
 _VOLUMES = (".nii", ".nii.gz", ".nrrd")
@@ -37,8 +39,9 @@ class CheckedDatastore(LocalDatastore):
             _check_ending("file", image_filename)
             if image_id in self._datastore.objects:
                 raise DataError(f"image: {image_id} is there already; choose another name.")
-            if is_nifti_name(Path(image_filename).name):
-                checked_shape(open_nifti(Path(image_filename)), Path(image_filename))
+            # what a request may not have is not stored either, for Next Sample reads it
+            path = Path(image_filename)
+            check_size(checked_shape(open_volume(path, MOST_IN_MEMORY), path), path, MOST_IN_MEMORY)
             return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(
@@ -54,7 +57,7 @@ class CheckedDatastore(LocalDatastore):
             self._check_known(image_id)
             _check_tag(label_tag)
             _check_ending("label", label_filename)
-            if label_tag == DefaultLabelTag.FINAL:
+            if label_tag != DefaultLabelTag.ORIGINAL:
                 names = names_of(label_info or {})
                 image = self.get_image_uri(image_id)
                 try:

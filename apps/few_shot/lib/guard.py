@@ -28,11 +28,12 @@ from lib.uploads import check_upload
 MOST_BYTES = 4 << 30  # of a request with files
 _MOST_TEXT = 1 << 20  # of one without, and of a field
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
-_OPEN = {"", "info", "infer", "batch", "train", "activelearning", "scoring", "datastore", "session"}
+_OPEN = {"", "info", "infer", "batch", "train", "activelearning", "datastore", "session"}
 _OPEN |= {"static", "openapi.json", "docs", "favicon.ico", "ohif", "token", "users", "auth"}
-# whole slides; an archive of all scans, of which a copy would stay
-_SHUT = {"infer/wsi", "infer/wsi_v2", "datastore/dataset"}
+# whole slides are not ours, and of the archive of all scans a copy would stay for each request
+_CLOSED = {("infer", "wsi"), ("infer", "wsi_v2"), ("datastore", "dataset")}
 _HERE_ONLY = {"logs", "model", "reload"}  # what is in them is the owner's
+_PROXIED = {"forwarded", "x-forwarded-for", "x-real-ip", "via"}  # the client is a proxy of others
 _ANY_VALUE = {"check_sum"}  # of a query; letters and digits with a colon
 
 
@@ -75,7 +76,7 @@ class RequestGuard:
         try:
             headers = Headers(scope=scope)
             self._check_sender(scope, headers)
-            door = _check_address(scope)
+            door = _check_address(scope, headers)
             with tempfile.SpooledTemporaryFile(max_size=_MOST_TEXT) as body:
                 await self._read(receive, headers, body)
                 await _check_body(headers, body, door)
@@ -115,24 +116,27 @@ class RequestGuard:
                 return
 
 
-def _check_address(scope: Scope) -> str:
+def _check_address(scope: Scope, headers: Headers) -> str:
     """Check path and query; returns the first part of the path, which says what is asked for."""
     if scope["method"] not in _METHODS:
         raise Refusal(405, "This server does not know this method.")
     door, *rest = [unquote(part) for part in scope["path"].strip("/").split("/")]
     if door in _HERE_ONLY:
         client = (scope.get("client") or ("",))[0]
-        if not _is_loopback(client) or scope["method"] not in ("GET", "HEAD"):
+        here = _is_loopback(client) and not _PROXIED & set(headers.keys())
+        if not here or scope["method"] not in ("GET", "HEAD"):
             raise Refusal(403, f"/{door} is read on the server's own machine only.")
-    elif door not in _OPEN or (rest and f"{door}/{rest[0]}" in _SHUT):
+    elif door not in _OPEN or (door, *rest[:1]) in _CLOSED:
         raise Refusal(404, "There is no such address on this server.")
-    names = [] if door in ("static", "ohif") else [part for part in rest if part]
+    names = [] if door == "static" else [part for part in rest if part]
     for name in names:
         _check_name("address", name)
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     for name, value in query:
         if name in _ANY_VALUE:
             value = value.replace(":", "")
+        if name == "uncompress" and value.lower() not in ("", "0", "false"):
+            raise Refusal(422, "uncompress: archives are not unpacked; send the files.")
         if name == "tag" and value and not (value.isascii() and value.replace("_", "").isalnum()):
             raise Refusal(422, "tag: expected a name of letters, digits and _.")
         if value:
@@ -154,7 +158,7 @@ async def _check_body(headers: Headers, body: IO[bytes], door: str) -> None:
             raise Refusal(400, "The form of the request cannot be read.") from error
         for name, part in form.multi_items():
             if isinstance(part, UploadFile):
-                check_upload(name, part.filename or "", part.file)
+                check_upload(name, part.filename or "")
             else:
                 _check_field(door, name, part)
         await form.close()

@@ -19,6 +19,7 @@ _DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?|mps")
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
 _WEIGHTS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.pt")
 _ENDINGS = (".nii", ".nii.gz", ".nrrd")
+_LEVELS = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
 
 def _text(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
@@ -73,18 +74,32 @@ TRAINING: dict[str, Callable[[Any], bool]] = {
 INFERENCE: dict[str, Callable[[Any], bool]] = {
     **_COMMON,
     "result_extension": _one_of(*_ENDINGS),
-    "result_dtype": _text(_WORD),
+    "result_dtype": _one_of("uint8", "uint16", "int16", "int32", "float32"),
     "result_compress": _flag,
     "label_tag": _text(_WORD),
     "save_label": _flag,
-    "logging": _text(_WORD),
+    "logging": lambda value: isinstance(value, str) and value.upper() in _LEVELS,
     "max_workers": _number(0, 1000, whole=True),
     "max_batch_size": _number(0, 10**6, whole=True),
     "timeout": _number(0, 10**6),
     "seconds": _number(0, 10**6),
 }
+# the server's own notes beside a scan or a label, with which it reckons: a wrong one would end
+# every later request with an error
+KEPT: dict[str, Callable[[Any], bool]] = {
+    "ts": _number(0, 1e12),
+    "params": lambda value: isinstance(value, Mapping),
+    "strategy": lambda value: (
+        isinstance(value, Mapping)
+        and all(
+            isinstance(each, Mapping) and _number(0, 1e12)(each.get("ts", 0))
+            for each in value.values()
+        )
+    ),
+}
 # what would name a file, or overrule what the server itself puts into a request
 _OWN = {"label", "image_path", "label_path", "description", "session", "local_rank"}
+_OWN |= {"images"}
 
 
 def check_parameters(door: str, content: Any) -> None:
@@ -108,8 +123,12 @@ def check_parameters(door: str, content: Any) -> None:
             check_training(value if isinstance(value, Mapping) else {name: value})
     elif door in ("infer", "batch", "activelearning", "scoring"):
         check_inference(content)
-    elif "label_info" in content and not _is_label_info(content["label_info"]):
-        raise DataError("label_info: expected a list of objects with name and idx.")
+    else:
+        for name, sound in KEPT.items():
+            if name in content and not sound(content[name]):
+                raise DataError(f"{name}: this value is not kept; leave it out.")
+        if "label_info" in content and not _is_label_info(content["label_info"]):
+            raise DataError("label_info: expected a list of objects with name and idx.")
 
 
 def check_training(content: Mapping[str, Any]) -> None:
@@ -145,7 +164,7 @@ def _is_label_info(value: Any) -> bool:
 
 
 def _check_texts(content: Any) -> None:
-    """No text may be evaluated, end a file name early, or fill the log."""
+    """No text may be evaluated, end a file name early, or fill the log; JSON can answer with it."""
     count, waiting = 0, [content]
     while waiting:
         node = waiting.pop()
@@ -163,3 +182,7 @@ def _check_texts(content: Any) -> None:
                 )
             if node.lstrip()[:1] in ("$", "%", "@"):
                 raise DataError("No text of the parameters may begin with $, % or @.")
+            if any("\ud800" <= letter <= "\udfff" for letter in node):
+                raise DataError("A text of the parameters is no Unicode.")
+        elif isinstance(node, float) and not math.isfinite(node):
+            raise DataError("A number of the parameters is not finite.")

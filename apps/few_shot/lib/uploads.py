@@ -1,4 +1,4 @@
-"""Files that a client sends: their names, their sizes, and that none is left when it is refused."""
+"""Files that a client sends: their names, and that none is left when it is refused."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import atexit
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.support.studies import is_plain_name
 
-ENDINGS = (".nii", ".nii.gz", ".nrrd", ".dcm", ".zip")
-_MOST_UNPACKED = 16 << 30  # bytes of a series of slices
-_MOST_FILES = 20_000
+ENDINGS = (".nii", ".nii.gz", ".nrrd", ".dcm")
 
 
 def private_folder() -> Path:
@@ -31,8 +27,8 @@ def private_folder() -> Path:
     return Path(folder)
 
 
-def check_upload(field: str, name: str, file: IO[bytes]) -> None:
-    """Refuse a file whose name or content no client of ours sends.
+def check_upload(field: str, name: str) -> None:
+    """Refuse a file whose name no client of ours sends; archives are not unpacked.
 
     Raises:
         DataError: one sentence says why.
@@ -43,24 +39,6 @@ def check_upload(field: str, name: str, file: IO[bytes]) -> None:
         raise DataError(
             f"{field}: expected a file with a plain name that ends in {', '.join(ENDINGS)}."
         )
-    if name.lower().endswith(".zip"):
-        _check_archive(field, file)
-
-
-def _check_archive(field: str, file: IO[bytes]) -> None:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            parts = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise DataError(f"{field}: the archive cannot be read.") from error
-    finally:
-        file.seek(0)
-    if len(parts) > _MOST_FILES or sum(part.file_size for part in parts) > _MOST_UNPACKED:
-        raise DataError(f"{field}: the archive unpacks to more than this server takes.")
-    names = (name for part in parts for name in part.filename.rstrip("/").split("/"))
-    names = (name for part in parts for name in part.filename.rstrip("/").split("/"))
-    if not all(map(is_plain_name, names)):
-        raise DataError(f"{field}: the archive holds names that lead out of it.")
 
 
 @contextmanager
