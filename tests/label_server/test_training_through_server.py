@@ -105,6 +105,6 @@ def test_a_request_runs_no_code_in_the_sample_app_either(
     code = f"$__import__('os').system('id > {tmp_path}/proof')"
     task = training.slicer.train(**{"max_epochs": 1, name: code})
     assert task["status"] == "ERROR"
-    assert f"{name}: expected" in "\n".join(task["details"])
+    assert f"CodeInRequest: {name}: expected" in training.server.log
     assert not (tmp_path / "proof").exists()
     assert _hashes(training.models) == before
