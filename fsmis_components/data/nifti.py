@@ -16,6 +16,7 @@ from nibabel.spatialimages import HeaderDataError
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, unreadable, unwritable
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
+from fsmis_components.data.volume_names import strip_suffix
 
 MOST_VOXELS = 2**31  # a whole body at half a millimetre; as float32 8 GiB
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -28,10 +29,7 @@ def is_nifti_name(name: str) -> bool:
 
 def strip_nifti_suffix(name: str) -> str:
     """File name without `.nii` or `.nii.gz`."""
-    for suffix in NIFTI_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    return strip_suffix(name, NIFTI_SUFFIXES)
 
 
 def open_nifti(path: Path) -> nibabel.Nifti1Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,46 @@ from fsmis_components.transforms.pseudo_labels import PseudoLabels
 MAX_ATTEMPTS = 50
 
 
-class EpisodeDataset(Dataset[dict[str, Tensor]]):
+class RedrawnEpisodes(Dataset[dict[str, Tensor]]):
+    """Episodes by their number; one that loses a region in the warp is drawn again, and counted.
+
+    Subclasses set `drawer` and `length` and give ``_make``.
+
+    Attributes:
+        drawer: draws the episode of a number and an attempt.
+        length: number of episodes where the dataset is read without a sampler.
+    """
+
+    drawer: Any
+    length: int
+    lost = "a region"  # what an episode must not lose, for the message
+
+    def __len__(self) -> int:
+        """Return the number of episodes of one pass."""
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return episode ``index``.
+
+        Returns:
+            image (1, H, W) and label (N, H, W) of the query, support_image (S, 1, H, W),
+            support_label (S, N, H, W), redraws ().
+        """
+        for attempt in range(MAX_ATTEMPTS):
+            item = self._make(self.drawer.draw(index, attempt))
+            if item is not None:
+                return item
+        raise RuntimeError(
+            f"{type(self).__name__}: episode {index} lost {self.lost} in each of {MAX_ATTEMPTS} "
+            "draws; use weaker transforms or a larger min_area"
+        )
+
+    def _make(self, episode: Any) -> dict[str, Tensor] | None:
+        """Return the tensors of an episode; None where it lost a region."""
+        raise NotImplementedError
+
+
+class EpisodeDataset(RedrawnEpisodes):
     """Episodes as tensors; item i is a pure function of the seed and of i.
 
     An episode whose region leaves the image in the warp is drawn again, and counted in the item's
@@ -64,27 +104,6 @@ class EpisodeDataset(Dataset[dict[str, Tensor]]):
         self.corpus = load_corpus(cases, kinds, settings or CorpusSettings())
         tables = [volume.table for volume in self.corpus]
         self.drawer = EpisodeDrawer(tables, rule or EpisodeRule(), seed)
-
-    def __len__(self) -> int:
-        """Return the number of episodes of one pass."""
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return episode ``index``.
-
-        Returns:
-            image (1, H, W) and label (N, H, W) of the query, support_image (1, 1, H, W),
-            support_label (1, N, H, W), redraws ().
-        """
-        for attempt in range(MAX_ATTEMPTS):
-            episode = self.drawer.draw(index, attempt)
-            item = self._make(episode)
-            if item is not None:
-                return item
-        raise RuntimeError(
-            f"EpisodeDataset: episode {index} lost a region in each of {MAX_ATTEMPTS} draws; "
-            "use weaker transforms or a larger min_area"
-        )
 
     def _make(self, episode: Episode) -> dict[str, Tensor] | None:
         volume = self.corpus[episode.volume]

@@ -17,7 +17,7 @@ from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceView, centre_fit
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.episodes.corpus import CorpusSettings, normalised_slices
-from fsmis_components.episodes.dataset import MAX_ATTEMPTS, EpisodeDataset
+from fsmis_components.episodes.dataset import EpisodeDataset, RedrawnEpisodes
 from fsmis_components.episodes.patient_episode import (
     PatientDrawer,
     PatientEpisode,
@@ -44,7 +44,7 @@ class LabelledVolume:
     table: PatientTable
 
 
-class PatientEpisodeDataset(Dataset[dict[str, Tensor]]):
+class PatientEpisodeDataset(RedrawnEpisodes):
     """Supervised episodes between two patients; item i is a pure function of the seed and of i.
 
     Args:
@@ -61,6 +61,8 @@ class PatientEpisodeDataset(Dataset[dict[str, Tensor]]):
     Raises:
         SystemExit: the data cannot be used; the message says why.
     """
+
+    lost = "a structure of its support"
 
     @exit_on_data_error
     def __init__(
@@ -83,27 +85,6 @@ class PatientEpisodeDataset(Dataset[dict[str, Tensor]]):
             self.corpus += _labelled_volumes(case, settings, patient_pattern)
         tables = [volume.table for volume in self.corpus]
         self.drawer = PatientDrawer(tables, rule, seed, batch_size)
-
-    def __len__(self) -> int:
-        """Return the number of episodes of one pass."""
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return episode ``index``.
-
-        Returns:
-            image (1, H, W) and label (N, H, W) of the query, support_image (S, 1, H, W),
-            support_label (S, N, H, W), redraws ().
-        """
-        for attempt in range(MAX_ATTEMPTS):
-            episode = self.drawer.draw(index, attempt)
-            item = self._make(episode)
-            if item is not None:
-                return item
-        raise RuntimeError(
-            f"PatientEpisodeDataset: episode {index} lost a structure of its support in each of "
-            f"{MAX_ATTEMPTS} draws; use weaker transforms or a larger min_area"
-        )
 
     def _make(self, episode: PatientEpisode) -> dict[str, Tensor] | None:
         support = self._slices(episode.support, episode.support_slices, episode.structures)

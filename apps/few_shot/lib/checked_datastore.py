@@ -9,12 +9,12 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import check_size, checked_shape
+from fsmis_components.data.nifti import checked_shape
 from fsmis_components.data.request_error import RequestError, answered
 from fsmis_components.data.volume_files import open_volume
 from fsmis_components.support.labelled_volume import LabelledVolume, names_of
-from fsmis_components.support.studies import is_plain_name
 from fsmis_components.transforms.load_volume import MOST_IN_MEMORY
+from lib.names import check_name, check_tag
 from lib.uploads import removed_when_refused
 
 _VOLUMES = (".nii", ".nii.gz", ".nrrd")
@@ -35,13 +35,13 @@ class CheckedDatastore(LocalDatastore):
         """
         with removed_when_refused(image_filename), answered():
             if image_id:
-                _check_name("image", image_id)
+                check_name("image", image_id)
             _check_ending("file", image_filename)
             if image_id in self._datastore.objects:
                 raise DataError(f"image: {image_id} is there already; choose another name.")
             # what a request may not have is not stored either, for Next Sample reads it
             path = Path(image_filename)
-            check_size(checked_shape(open_volume(path, MOST_IN_MEMORY), path), path, MOST_IN_MEMORY)
+            checked_shape(open_volume(path, MOST_IN_MEMORY), path, MOST_IN_MEMORY)
             return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(
@@ -55,7 +55,7 @@ class CheckedDatastore(LocalDatastore):
         """
         with removed_when_refused(label_filename), answered():
             self._check_known(image_id)
-            _check_tag(label_tag)
+            check_tag(label_tag)
             _check_ending("label", label_filename)
             if label_tag != DefaultLabelTag.ORIGINAL:
                 names = names_of(label_info or {})
@@ -78,7 +78,7 @@ class CheckedDatastore(LocalDatastore):
         """Remove a label."""
         with answered():
             self._check_known(label_id)
-            _check_tag(label_tag)
+            check_tag(label_tag)
             super().remove_label(label_id, label_tag)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
@@ -91,27 +91,15 @@ class CheckedDatastore(LocalDatastore):
         """Keep something with a label."""
         with answered():
             self._check_known(label_id)
-            _check_tag(label_tag)
+            check_tag(label_tag)
             if self._datastore.label(label_id, label_tag) is None:
                 raise DataError(f"label: {label_id} has none of this tag.")
             super().update_label_info(label_id, label_tag, info)
 
     def _check_known(self, image_id: str) -> None:
-        _check_name("image", image_id)
+        check_name("image", image_id)
         if image_id not in self._datastore.objects:
             raise DataError(f"image: there is no scan {image_id} on this server.")
-
-
-def _check_name(what: str, text: str) -> None:
-    if not is_plain_name(text):
-        raise DataError(f"{what}: expected a plain name, without folders and signs.")
-
-
-def _check_tag(tag: str) -> None:
-    # the enumeration's members are texts too
-    text = str(getattr(tag, "value", tag))
-    if not (text.isascii() and text.replace("_", "").isalnum()):
-        raise DataError("tag: expected a name of letters, digits and _.")
 
 
 def _check_ending(what: str, path: str) -> None:

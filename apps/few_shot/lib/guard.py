@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.support.studies import is_plain_name
+from lib.names import check_name, check_tag
 from lib.parameters import check_parameters
 from lib.uploads import check_upload
 
@@ -130,17 +131,17 @@ def _check_address(scope: Scope, headers: Headers) -> str:
         raise Refusal(404, "There is no such address on this server.")
     names = [] if door == "static" else [part for part in rest if part]
     for name in names:
-        _check_name("address", name)
+        check_name("address", name)
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     for name, value in query:
         if name in _ANY_VALUE:
             value = value.replace(":", "")
         if name == "uncompress" and value.lower() not in ("", "0", "false"):
             raise Refusal(422, "uncompress: archives are not unpacked; send the files.")
-        if name == "tag" and value and not (value.isascii() and value.replace("_", "").isalnum()):
-            raise Refusal(422, "tag: expected a name of letters, digits and _.")
+        if name == "tag" and value:
+            check_tag(value)
         if value:
-            _check_name(name if is_plain_name(name) else "query", value)
+            check_name(name if is_plain_name(name) else "query", value)
     return door
 
 
@@ -173,7 +174,7 @@ def _check_field(door: str, name: str, value: str) -> None:
     if name in ("params", "info"):
         check_parameters(door, _json(value) if value else {})
     elif value and door != "token":
-        _check_name(name if is_plain_name(name) else "form", value)
+        check_name(name if is_plain_name(name) else "form", value)
 
 
 def _json(text: str | bytes) -> Any:
@@ -181,11 +182,6 @@ def _json(text: str | bytes) -> Any:
         return parse_json(text)
     except (ValueError, UnicodeDecodeError) as error:
         raise Refusal(422, "The parameters are no JSON, or nested too deeply.") from error
-
-
-def _check_name(what: str, text: str) -> None:
-    if not is_plain_name(text):
-        raise Refusal(422, f"{what}: expected a plain name, without folders and signs.")
 
 
 async def _chunks(body: IO[bytes]) -> AsyncIterator[bytes]:
