@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import init_bundle
+from toy_bundle import edit, toy_configs, toy_metadata
 
 import bundle_advice
 import bundle_files
@@ -21,119 +20,6 @@ from bundle_files import Bundle
 from verify_bundle import verify_archive
 
 CHECKERS = (bundle_files, bundle_advice, bundle_house)
-
-NETWORK = {
-    "_target_": "torch.nn.Conv2d",
-    "in_channels": 1,
-    "out_channels": 2,
-    "kernel_size": 3,
-    "padding": 1,
-}
-ENGINE = {"device": "@device", "network": "@network_def"}
-
-
-def _loader(dataset: str) -> dict[str, Any]:
-    return {"_target_": "DataLoader", "dataset": dataset, "num_workers": 0}
-
-
-def _configs() -> dict[str, dict[str, Any]]:
-    """Return the smallest bundle that passes every check."""
-    top = {
-        "imports": ["$import glob"],
-        "bundle_root": ".",
-        "dataset_dir": "data",
-        "device": "$torch.device('cpu')",
-        "network_def": NETWORK,
-    }
-    dataset = {"_target_": "Dataset", "data": "$glob.glob(@dataset_dir + '/*.nii.gz')"}
-    evaluator = {"_target_": "SupervisedEvaluator", "key_val_metric": None, **ENGINE}
-    train = {
-        **top,
-        "epochs": 3,
-        "train": {
-            "dataset": dataset,
-            "inferer": {"_target_": "SimpleInferer"},
-            "trainer": {
-                "_target_": "SupervisedTrainer",
-                "max_epochs": "@epochs",
-                "train_data_loader": _loader("@train#dataset"),
-                "optimizer": "$torch.optim.SGD(@network_def.parameters(), lr=0.1)",
-                "loss_function": "$torch.nn.MSELoss()",
-                **ENGINE,
-            },
-        },
-        "validate": {
-            "key_metric": {"val_mean_dice": {"_target_": "MeanDice"}},
-            "evaluator": {**evaluator, "val_data_loader": _loader("@train#dataset")},
-        },
-        "initialize": ["$monai.utils.set_determinism(seed=1)"],
-        "training": ["$@train#trainer.run()"],
-        "run": "%training",
-    }
-    evaluate = {
-        "validate#handlers": [
-            {"_target_": "MetricsSaver", "save_dir": "eval", "metrics": ["val_mean_dice"]}
-        ],
-        "evaluating": ["$@validate#evaluator.run()"],
-        "run": "%evaluating",
-    }
-    inference = {
-        **top,
-        "support_dir": None,
-        "output_dir": "outputs",
-        "note": "$str(@support_dir) + @output_dir + @note_tail",
-        "note_tail": "",
-        "dataset": dataset,
-        "inferer": {"_target_": "SimpleInferer"},
-        "evaluator": {**evaluator, "val_data_loader": _loader("@dataset")},
-        "initialize": ["$print(@note)"],
-        "evaluating": ["$@evaluator.run()"],
-        "run": "%evaluating",
-    }
-    return {"train": train, "evaluate": evaluate, "inference": inference}
-
-
-def _metadata() -> dict[str, Any]:
-    tensor = {
-        "type": "image",
-        "format": "magnitude",
-        "num_channels": 1,
-        "spatial_shape": ["32*n", "32*n"],
-        "dtype": "float32",
-        "value_range": [],
-    }
-    pred = {**tensor, "num_channels": 2, "channel_def": {"0": "background", "1": "liver"}}
-    keys = ("monai_version", "pytorch_version", "numpy_version", "task", "description", "authors")
-    return {
-        **dict.fromkeys((*keys, "copyright"), "x"),
-        "schema": "https://example.org/meta_schema_20240725.json",
-        "version": "0.1.0",
-        "changelog": {"0.1.0": "first"},
-        "required_packages_version": {"nibabel": "5.4.2"},
-        "network_data_format": {"inputs": {"image": tensor}, "outputs": {"pred": pred}},
-    }
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    root = tmp_path / "bundles" / "toy"
-    for folder in ("configs", "docs", "models"):
-        (root / folder).mkdir(parents=True)
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
-        (root / name).write_text("text\n")
-    for name, content in {**_configs(), "metadata": _metadata()}.items():
-        (root / "configs" / f"{name}.json").write_text(json.dumps(content))
-    network = torch.nn.Conv2d(1, 2, 3, padding=1)
-    torch.save(network.state_dict(), root / "models" / "model.pt")
-    return root
-
-
-def _edit(root: Path, config: str, change: Callable[[dict[str, Any]], object]) -> Bundle:
-    path = root / "configs" / f"{config}.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    return Bundle(root)
 
 
 def _ask(check: str, bundle: Bundle) -> list[str]:
@@ -153,7 +39,7 @@ def test_a_good_bundle_of_others_passes_every_check_that_is_for_it(toy: Path):
 
 
 def test_a_bundle_that_names_our_package_is_asked_all(toy: Path):
-    _edit(toy, "train", lambda c: c.update(note={"_target_": "fsmis_components.support.x"}))
+    edit(toy, "train", lambda c: c.update(note={"_target_": "fsmis_components.support.x"}))
     lines: list[str] = []
     verify(toy, lines.append, static=True)
     titles = [line.strip().partition(":")[0] for line in lines]
@@ -167,11 +53,11 @@ def _plain(folder: Path) -> Path:
         (root / name).mkdir(parents=True)
     (root / "LICENSE").write_text("text\n")
     names = ("imports", "bundle_root", "dataset_dir", "device", "network_def", "dataset", "inferer")
-    inference = _configs()["inference"]
+    inference = toy_configs()["inference"]
     config = {name: inference[name] for name in (*names, "evaluator")}
     config["run"] = ["$@evaluator.run()"]
     (root / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
-    metadata = {k: v for k, v in _metadata().items() if k != "changelog"}
+    metadata = {k: v for k, v in toy_metadata().items() if k != "changelog"}
     (root / "configs" / "metadata.json").write_text(json.dumps(metadata))
     torch.save(torch.nn.Conv2d(1, 2, 3, padding=1).state_dict(), root / "models" / "model.pt")
     return root
@@ -324,7 +210,7 @@ def test_files(toy: Path):
 def test_each_fault_is_found(toy: Path, check: str, config: str, change: Any, said: str):
     bundle = Bundle(toy)
     assert not _ask(check, bundle)
-    assert said in " ".join(_ask(check, _edit(toy, config, change)))
+    assert said in " ".join(_ask(check, edit(toy, config, change)))
 
 
 def test_a_plan_of_trainings_has_no_knobs(toy: Path):
@@ -339,7 +225,7 @@ def test_the_old_name_of_the_required_packages_is_advice(toy: Path):
     def rename(content: dict[str, Any]) -> None:
         content["optional_packages_version"] = content.pop("required_packages_version")
 
-    [said] = bundle_files.check_metadata(_edit(toy, "metadata", rename))
+    [said] = bundle_files.check_metadata(edit(toy, "metadata", rename))
     assert said.startswith("note: optional_packages_version is now called")
 
 
@@ -348,55 +234,3 @@ def test_versions_follow_requirements(toy: Path):
     said = " ".join(bundle_house.check_versions(Bundle(toy)))
     assert "monai x in metadata.json, 1.6.1 in requirements.txt" in said
     assert "nibabel 5.4.2 in metadata.json, None" in said
-
-
-@pytest.mark.parametrize("key", ["version", "required_packages_version", "network_data_format"])
-def test_schema_requires(toy: Path, key: str):
-    assert not bundle_runs.check_schema(Bundle(toy))
-    assert key in " ".join(bundle_runs.check_schema(_edit(toy, "metadata", lambda c: c.pop(key))))
-
-
-def test_schema_checks_tensors(toy: Path):
-    def change(content: dict[str, Any]) -> None:
-        content["network_data_format"]["inputs"]["image"]["num_channels"] = "one"
-
-    assert bundle_runs.check_schema(_edit(toy, "metadata", change))
-
-
-def test_a_missing_package_is_one_sentence(toy: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "jsonschema", None)
-    lines: list[str] = []
-    assert not verify(toy, lines.append, static=True)
-    said = "the check needs the package jsonschema: install it by 'pip install jsonschema'"
-    assert [line.strip() for line in lines if "jsonschema" in line] == [f"metadata schema: {said}"]
-
-
-def test_unknown_schema_is_said(toy: Path):
-    bundle = _edit(toy, "metadata", lambda c: c.update(schema="https://example.org/other.json"))
-    [said] = bundle_runs.check_schema(bundle)
-    assert said.startswith("note: ") and "other.json" in said, "advice for a bundle of others"
-    _edit(toy, "train", lambda c: c.update(note="$fsmis_components"))
-    [said] = bundle_runs.check_schema(Bundle(toy))
-    assert said.startswith("metadata.json names the schema 'other.json'")
-
-
-def test_network_and_export(toy: Path):
-    def change(content: dict[str, Any]) -> None:
-        content["network_def"]["out_channels"] = 3
-
-    assert "output channel number" in bundle_runs.check_network(_edit(toy, "inference", change))[0]
-    assert bundle_runs.check_export(Bundle(toy)), "the weights do not fit any more"
-
-
-def test_required_ids_are_named_without_making_anything(toy: Path):
-    assert not bundle_runs.check_required_ids(Bundle(toy))
-    bundle = _edit(
-        toy, "train", lambda c: (c.pop("device"), c["train"]["trainer"].pop("max_epochs"))
-    )
-    [said] = bundle_runs.check_required_ids(bundle)
-    assert said.startswith("train.json has no device, train#trainer#max_epochs: ")
-
-
-def test_missing_property_is_named(toy: Path):
-    bundle = _edit(toy, "train", lambda c: c["train"].pop("inferer"))
-    assert "train_inferer" in " ".join(bundle_runs.check_training(bundle))
