@@ -122,8 +122,9 @@ class FolderEvaluator(SupervisedEvaluator):
         """
         check_writable(self.output_dir)
         pack = self.volume_inferer.resolve(self.network)
-        cases = [item["case"] for item in self.data_loader]
-        found = [item["found"] for item in self.data_loader if "found" in item]
+        items = list(self.data_loader)
+        cases = [item["case"] for item in items]
+        found = next((item["found"] for item in items if "found" in item), None)
         corrected = self._corrected()
         settings = {
             "support": content_hash(pack),
@@ -138,7 +139,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self._record = RunRecord(self.output_dir, columns, settings)
         with one_writer(self.output_dir):
             interrupted = self._segment_all(
-                self._record, cases, corrected, pack, global_epoch, found[0] if found else None
+                self._record, cases, corrected, pack, global_epoch, found
             )
         rows = [self._record.rows[case.stem] for case in cases if case.stem in self._record.rows]
         failed = [row for row in rows if row.status == FAILED]
