@@ -230,7 +230,7 @@ class SliceView:
             first, last = self.depth - stop, self.depth - start
         index = [slice(None)] * 3
         index[self._order[0]] = slice(first, last)
-        return self._turned(np.asarray(self.volume.data[tuple(index)]))
+        return self.stacked(np.asarray(self.volume.data[tuple(index)]))
 
     def slices(self, start: int, stop: int) -> Tensor:
         """Slices start..stop-1 for the network, not normalised.
@@ -280,7 +280,8 @@ class SliceView:
         flipped = label_slices[tuple(_direction(back) for back in self._backwards)]
         return np.transpose(flipped, np.argsort(self._order))
 
-    def _turned(self, part: np.ndarray) -> np.ndarray:
+    def stacked(self, part: np.ndarray) -> np.ndarray:
+        """An array in the storage order of the volume as slices (D, h, w), not copied."""
         turned = np.transpose(part, self._order)
         return turned[tuple(_direction(back) for back in self._backwards)]
 
@@ -305,6 +306,11 @@ class SliceView:
                 "wrong; correct it or set --ignore_spacing True."
             )
         return height, width
+
+
+def near_isotropic(volume: Volume, grid: SliceGrid) -> bool:
+    """Whether a scan may be cut along any axis, because none of its spacings stands out."""
+    return _coarse_axis(volume, grid.spacing is None) is None
 
 
 def display_plane(plane: np.ndarray) -> np.ndarray:

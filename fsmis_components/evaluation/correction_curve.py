@@ -17,9 +17,10 @@ from fsmis_components.evaluation.scoring import Query, load_query
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers.slabs import encode_slabs
 from fsmis_components.inferers.volume_inferer import VolumeInferer
-from fsmis_components.support.encode import build_support_pack, frozen
+from fsmis_components.support.encode import frozen
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.join_packs import join_packs
+from fsmis_components.support.planes import build_planes
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportSet, support_set_of_cases
 
@@ -76,13 +77,13 @@ def correction_curve(
         "amp": subject.amp,
         "cache": cache,
     }
-    base = build_support_pack(subject.network, support, **subject.geometry, **encoding)
+    base = build_planes(subject.network, support, **subject.geometry, **encoding)
     values = [structure.value for structure in base.structures]
     added = [
-        build_support_pack(
+        build_planes(
             subject.network,
             SupportSet(support_set_of_cases([case]).scans, base.structures, str(case.label)),
-            grid=base.grid,
+            grids=base.grids,
             normalisation=base.normalisation,
             partial=True,
             **encoding,

@@ -12,9 +12,12 @@ from torch import nn
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume
 from fsmis_components.layers.support_state import SupportState, move_state, select_sections
-from fsmis_components.support.encode import encode_scan, network_device
+from fsmis_components.support.encode import chosen_features, encode_scan, network_device
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.support_pack import SupportPack
+
+# query slices of one call: few, because support slices that any of them asks for serve all
+_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,17 @@ def segment_slab(
         float32 logits (stop - start, 1 + N, H, W) on the network's device.
     """
     device = network_device(network)
-    own = weights[slab.start : slab.stop]
-    # sections that no slice of the slab asks for cost time and change nothing
-    used = torch.nonzero(own.flatten(0, 1).any(0)).flatten()
-    if 0 < len(used) < own.shape[-1]:
-        state, own = select_sections(state, used.to(state["valid"].device)), own[..., used]
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-        logits = network.segment(  # type: ignore[operator]
-            slab.features, move_state(state, device), own.to(device)
-        )
-    return logits.float()
+    state = move_state(state, device)
+    parts = []
+    for start in range(slab.start, slab.stop, _TOGETHER):
+        stop = min(start + _TOGETHER, slab.stop)
+        features = chosen_features(slab.features, range(start - slab.start, stop - slab.start))
+        own, asked = weights[start:stop], state
+        # sections that none of these slices asks for cost time and change nothing
+        used = torch.nonzero(own.flatten(0, 1).any(0)).flatten()
+        if 0 < len(used) < own.shape[-1]:
+            asked, own = select_sections(state, used.to(device)), own[..., used]
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+            logits = network.segment(features, asked, own.to(device))  # type: ignore[operator]
+        parts.append(logits.float())
+    return torch.cat(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from monai.utils import ImageMetaKey
 from torch import nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.geometry import SliceView, near_isotropic
 from fsmis_components.data.request_error import answered
 from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
 from fsmis_components.inferers.answer_facts import answer_facts
@@ -22,6 +23,7 @@ from fsmis_components.inferers.clean_up import cleaned
 from fsmis_components.inferers.drawn_slices import drawn_label, keep_drawn
 from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
+from fsmis_components.inferers.plane_margins import PlaneMargins
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     log_odds,
@@ -41,6 +43,7 @@ from fsmis_components.inferers.trust import (
 )
 from fsmis_components.support.encode import frozen
 from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.keeper import Keeper
 from fsmis_components.support.requested import Answer
 from fsmis_components.support.scan_profile import shape_cell
 from fsmis_components.support.slice_descriptors import slice_descriptors
@@ -48,6 +51,7 @@ from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
 
+_MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in three planes
 ABSENT = -40.0  # margin of a structure that is not there, twice the scale of cosines
 
 
@@ -128,10 +132,11 @@ class VolumeSteps:
 class VolumeInferer(Inferer):
     """Segment whole volumes by a support; a query label has no place in its interface.
 
-    Each slice is encoded once. Its features say where it lies in the support, which labelled slices
-    answer for it, and, all structures at once, what it shows. Features and margins that exceed a
-    fixed amount wait on disk, and margins go back to the scan's grid batch by batch, so memory does
-    not grow with a float copy of the volume.
+    Each slice is encoded once; a near-isotropic scan is cut in every plane of the support. Its
+    features say where it lies in the support, which labelled slices answer for it, and, all
+    structures at once, what it shows. Features and margins that exceed a fixed amount wait on disk,
+    and margins go back to the scan's grid batch by batch, so memory does not grow with a float copy
+    of the volume.
 
     Args:
         support: a pack, or the source that resolves one for the network.
@@ -161,7 +166,7 @@ class VolumeInferer(Inferer):
         self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
         self.prior = prior or PriorRule()
         self.cache = cache
-        self._shapes: ExpectedShapes | None = None
+        self._shapes: Keeper[ExpectedShapes] = Keeper(_MOST_SHAPES)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -260,21 +265,10 @@ class VolumeInferer(Inferer):
         pack = pack or self.resolve(network)
         view = SliceView(volume, pack.grid)
         with frozen(network), torch.inference_mode():
-            encoded = encode_slabs(
-                network,
-                volume,
-                view,
-                pack,
-                batch_size=self.batch_size,
-                amp=self.amp,
-                cache=self.cache,
-            )
             with SlabStore() as kept:
-                with SlabStore() as slabs:
-                    for slab in encoded:
-                        slabs.add(slab)
-                    look = self._look(slabs, view, pack, network, kept)
-                result = self._assemble(kept, look, view, pack)
+                look = self._first_pass(view, pack, network, kept)
+                others = self._other_planes(volume, pack, network)
+                result = self._assemble(kept, look, view, pack, others)
             return self._finish(result, view)
 
     def segment_slabs(
@@ -290,8 +284,43 @@ class VolumeInferer(Inferer):
         """
         with SlabStore() as kept:
             look = self._look(slabs, view, pack, network, kept)
-            result = self._assemble(kept, look, view, pack)
+            others = self._other_planes(view.volume, pack, network)
+            result = self._assemble(kept, look, view, pack, others)
         return self._finish(result, view)
+
+    def _other_planes(
+        self, volume: Volume, pack: SupportPack, network: nn.Module
+    ) -> PlaneMargins | None:
+        """What the other planes of a near-isotropic scan say; None: there are none."""
+        if not pack.planes or not near_isotropic(volume, pack.grid):
+            return None
+        total = PlaneMargins(len(pack.structures), volume.shape)
+        for plane in pack.planes:
+            view = SliceView(volume, plane.grid)
+            with SlabStore() as kept:
+                look = self._first_pass(view, plane, network, kept)
+                for slab in kept:
+                    own = self._with_prior(slab, look, view, plane)
+                    total.add(view, slab.start, slab.stop, view.to_native_logits(own))
+        return total
+
+    def _first_pass(
+        self, view: SliceView, pack: SupportPack, network: nn.Module, kept: SlabStore
+    ) -> _Look | None:
+        """Encode all slices, then as `_look`; features are not held any longer."""
+        encoded = encode_slabs(
+            network,
+            view.volume,
+            view,
+            pack,
+            batch_size=self.batch_size,
+            amp=self.amp,
+            cache=self.cache,
+        )
+        with SlabStore() as slabs:
+            for slab in encoded:
+                slabs.add(slab)
+            return self._look(slabs, view, pack, network, kept)
 
     def _look(
         self,
@@ -339,33 +368,44 @@ class VolumeInferer(Inferer):
             kept.add(Slab(slab.start, slab.stop, SlabMargins(logits[:, 1:].cpu())))
 
     def _expected(self, pack: SupportPack) -> ExpectedShapes:
-        shapes = self._shapes
-        if shapes is None or shapes.pack is not pack:
-            # one assignment: workers that share this object may make it twice, never half
-            self._shapes = shapes = ExpectedShapes(pack, self.prior)
-        return shapes
+        # shapes hold their pack, so no other one can have its identity while they are kept
+        return self._shapes.get(id(pack), partial(ExpectedShapes, pack, self.prior))
+
+    def _with_prior(
+        self, slab: Slab, look: _Look | None, view: SliceView, pack: SupportPack
+    ) -> torch.Tensor:
+        """Margins (n, N, H, W) of a slab with what is expected of its slices."""
+        margins: torch.Tensor = slab.features.margins
+        if look is None:
+            return margins
+        shape, cell = look.expected.likely[slab.start : slab.stop], shape_cell(pack.grid)
+        prior = to_pixels(log_odds(shape), cell, view.working_size)
+        margins = margins + self.prior.weight * prior
+        return margins.masked_fill(~present_slices(shape)[..., None, None], ABSENT)
 
     def _assemble(
-        self, margins: Iterable[Slab], look: _Look | None, view: SliceView, pack: SupportPack
+        self,
+        margins: Iterable[Slab],
+        look: _Look | None,
+        view: SliceView,
+        pack: SupportPack,
+        others: PlaneMargins | None,
     ) -> Segmentation:
         """Labels and uncertainty (D, h, w) on the scan's grid of margins and expected shapes."""
         values = np.array([0, *(structure.value for structure in pack.structures)])
         values = values.astype(smallest_label_dtype(int(values.max())))
         label = np.zeros((view.depth, *view.native_size), values.dtype)
         doubt = np.zeros(label.shape, np.uint8) if self.uncertainty else None
-        cell = shape_cell(pack.grid)
-        meter = TrustMeter(len(pack.structures), cell)
+        meter = TrustMeter(len(pack.structures), shape_cell(pack.grid))
         for slab in margins:
-            own, slices = slab.features.margins, slice(slab.start, slab.stop)
+            own, slices = self._with_prior(slab, look, view, pack), slice(slab.start, slab.stop)
             if look is not None:
-                shape = look.expected.likely[slices]
-                prior = to_pixels(log_odds(shape), cell, view.working_size)
-                own = own + self.prior.weight * prior
-                own = own.masked_fill(~present_slices(shape)[..., None, None], ABSENT)
                 meter.add(own, look.expected.fitted[slices])
             # channel 0 is the background, whose margin is zero
             logits = view.to_native_logits(torch.cat([torch.zeros_like(own[:, :1]), own], 1))
-            label[slices] = values[logits.argmax(1).numpy()]
+            if others is not None:
+                logits[:, 1:] = others.fused(view, slab.start, slab.stop, logits[:, 1:])
+            label[slices] = values[_largest_channel(logits).numpy()]
             if doubt is not None:
                 largest = logits.softmax(1).amax(1)
                 doubt[slices] = (255 * (1.0 - largest)).round().numpy()
@@ -387,6 +427,15 @@ class VolumeInferer(Inferer):
             uncertainty=uncertainty,
             scan=check_scan(view.volume, pack),
         )
+
+
+def _largest_channel(logits: torch.Tensor) -> torch.Tensor:
+    """The same as `logits.argmax(1)`, in a third of the time on a CPU."""
+    largest, number = logits[:, 0].clone(), torch.zeros_like(logits[:, 0], dtype=torch.int32)
+    for channel in range(1, logits.shape[1]):
+        number.masked_fill_(logits[:, channel] > largest, channel)
+        torch.maximum(largest, logits[:, channel], out=largest)
+    return number
 
 
 def smallest_label_dtype(largest: int) -> np.dtype:

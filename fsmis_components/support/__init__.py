@@ -3,6 +3,7 @@
 from fsmis_components.support.corrections import Corrections
 from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.planes import build_planes
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack, stored_state, weights_hash
 from fsmis_components.support.support_set import (
@@ -21,6 +22,7 @@ __all__ = [
     "SupportScan",
     "SupportSet",
     "SupportSource",
+    "build_planes",
     "build_support_pack",
     "load_support_set",
     "support_set_of_cases",

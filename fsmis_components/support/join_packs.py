@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support.support_pack import SupportPack
 
@@ -23,7 +25,8 @@ def join_packs(packs: Sequence[SupportPack]) -> SupportPack:
         packs: of one network, structures, working grid and normalisation.
 
     Returns:
-        The first pack with the support slices and profiles of all, not tested.
+        The first pack with the support slices and profiles of all, not tested. Planes are joined
+        too; one in which a structure is nowhere labelled is left out.
 
     Raises:
         ValueError: the packs do not belong together.
@@ -44,7 +47,16 @@ def join_packs(packs: Sequence[SupportPack]) -> SupportPack:
         origins=torch.cat(origins),
         profiles=tuple(profile for pack in packs for profile in pack.profiles),
         calibration=None,  # it tested another support
+        planes=_joined_planes([pack.planes for pack in packs]),
     )
+
+
+def _joined_planes(planes: Sequence[Sequence[SupportPack]]) -> tuple[SupportPack, ...]:
+    by_grid: dict[SliceGrid, list[SupportPack]] = {}
+    for plane in itertools.chain.from_iterable(planes):
+        by_grid.setdefault(plane.grid, []).append(plane)
+    joined = [join_packs(own) for own in by_grid.values()]
+    return tuple(plane for plane in joined if plane.sections.flatten(1).any(1).all())
 
 
 def join_states(states: Sequence[SupportState]) -> SupportState:

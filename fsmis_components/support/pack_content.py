@@ -59,6 +59,11 @@ def check_content(pack: SupportPack) -> None:
         [profile.extents[:, 0].isfinite() for profile in pack.profiles]
     )  # (scans, N)
     _require(torch.equal(known[scan].T | serves, known[scan].T), "a labelled slice has no extent")
+    _require(len(pack.planes) <= 2, "more planes than a volume has")
+    for plane in pack.planes:
+        _require(not plane.planes, "planes of planes")
+        _require(plane.profiles[0].descriptors.shape[1:] == features, "planes of other features")
+        check_content(plane)
 
 
 def _check_structures(pack: SupportPack) -> None:

@@ -26,6 +26,8 @@ def try_pack(pack: SupportPack, network: nn.Module) -> None:
     Raises:
         DataError: a tensor is missing, or has another shape than the network makes.
     """
+    for plane in pack.planes:
+        try_pack(plane, network)
     device = network_device(network)
     count = len(pack.structures)
     with frozen(network), torch.no_grad():

@@ -12,14 +12,14 @@ import numpy as np
 from torch import nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
+from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import load_image
 from fsmis_components.support.common_structures import common_structures
-from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.join_packs import join_packs
 from fsmis_components.support.keeper import Keeper
 from fsmis_components.support.labelled_volume import LabelledVolume
+from fsmis_components.support.planes import build_planes, plane_grids
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest
 from fsmis_components.support.support_set import (
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 class _Frame(NamedTuple):
     """What the first scan of a support sets for all others."""
 
-    grid: SliceGrid
+    grids: tuple[SliceGrid, ...]
     normalisation: Normalisation
 
 
@@ -65,8 +65,8 @@ class RequestedSupport:
     can only save time, never change an answer. A volume that joins others is encoded alone.
 
     Args:
-        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` as of
-            `build_support_pack`.
+        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`, `fuse_planes` as of
+            `build_planes`.
         slices: which labelled slices serve.
         encoding: `batch_size`, `amp` and `cache` as of `build_support_pack`.
     """
@@ -134,7 +134,7 @@ class RequestedSupport:
             if not used:
                 raise DataError(
                     f"{structure.name}: is smaller than one pixel at spatial_size "
-                    f"{frame.grid.spatial_size} in every labelled volume; label more of it."
+                    f"{pack.grid.spatial_size} in every labelled volume; label more of it."
                 )
         pack = pack.numbered() if request.number_structures else pack
         chosen = zip(wanted, pack.structures, strict=True)
@@ -149,7 +149,7 @@ class RequestedSupport:
         options = dict(self.geometry)
         image = load_image(volume.image)
         modality = resolve_modality(image, options.pop("modality"))
-        return _Frame(choose_slice_grid(image, **options), Normalisation(modality=modality))
+        return _Frame(plane_grids(image, **options), Normalisation(modality=modality))
 
     def _encoded(
         self,
@@ -161,12 +161,11 @@ class RequestedSupport:
     ) -> SupportPack:
         scan = relabelled(volume.load(), values)
         support_set = SupportSet((scan,), structures, volume.label, self.slices)
-        return build_support_pack(
+        return build_planes(
             network,
             support_set,
-            spatial_size=frame.grid.spatial_size,
             normalisation=frame.normalisation,
-            grid=frame.grid,
+            grids=frame.grids,
             partial=True,
             **self.encoding,
         )

@@ -16,11 +16,11 @@ from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.errors import DataError
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
-from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.join_packs import join_packs
 from fsmis_components.support.mirrored import with_mirrored
 from fsmis_components.support.pack_trial import try_pack
+from fsmis_components.support.planes import build_planes
 from fsmis_components.support.requested import Answer, RequestedSupport
 from fsmis_components.support.support_pack import SupportPack, weights_hash
 from fsmis_components.support.support_request import SupportRequest
@@ -58,6 +58,7 @@ class SupportSource:
         modality: see `build_support_pack`.
         slice_axis: see `build_support_pack`.
         ignore_spacing: see `build_support_pack`.
+        fuse_planes: see `build_planes`; False also leaves out the planes of a pack.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         corrections: scans whose masks were corrected; they join the support.
@@ -80,6 +81,7 @@ class SupportSource:
         modality: str = "auto",
         slice_axis: str | int = "auto",
         ignore_spacing: bool = False,
+        fuse_planes: bool = True,
         batch_size: int = 8,
         amp: bool = False,
         corrections: Corrections | None = None,
@@ -101,6 +103,7 @@ class SupportSource:
             "modality": modality,
             "slice_axis": slice_axis,
             "ignore_spacing": ignore_spacing,
+            "fuse_planes": fuse_planes,
         }
         self.encoding: dict[str, Any] = {"batch_size": batch_size, "amp": amp, "cache": cache}
         self.corrections = corrections
@@ -172,12 +175,7 @@ class SupportSource:
                 num_shots=self.num_shots,
             )
             support_set = replace(support_set, slices=self.labelled_slices)
-            pack = build_support_pack(
-                network,
-                support_set,
-                **self.geometry,
-                **self.encoding,
-            )
+            pack = build_planes(network, support_set, **self.geometry, **self.encoding)
             if self.self_test is not None:
                 calibration = self.self_test(network, support_set, pack, **self.encoding)
                 pack = replace(pack, calibration=calibration)
@@ -192,6 +190,8 @@ class SupportSource:
         if path and (self.support_pack or Path(path).is_file()):
             pack = SupportPack.load(path)
             pack.check_fits(network, current)
+            if not self.geometry["fuse_planes"]:
+                pack = replace(pack, planes=())
             try_pack(pack, network)
             return pack.selected(self.structures)
         raise DataError(
@@ -205,11 +205,11 @@ class SupportSource:
         if not scans:
             return pack
         source = str(self.corrections.corrections_dir) if self.corrections is not None else ""
-        added = build_support_pack(
+        added = build_planes(
             network,
             SupportSet(tuple(scans), pack.structures, source),
             normalisation=pack.normalisation,
-            grid=pack.grid,
+            grids=pack.grids,
             partial=True,
             **self.encoding,
         )

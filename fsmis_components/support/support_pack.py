@@ -32,6 +32,7 @@ _STATE_PREFIX = "state."
 _SECTIONS_KEY = "sections"
 _ORIGINS_KEY = "origins"
 _SCAN_PREFIX = "scan."
+_PLANE_PREFIX = "plane."
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class SupportPack:
         weights_hash: `weights_hash` of the network that made the state.
         settings: the network's own settings that shape the state.
         calibration: the support's test of itself; None where it was not made.
+        planes: the same scans cut along other axes, see `build_planes`; none of them has planes.
         version: version of this package.
         source: the file, for messages; empty when it was just built.
     """
@@ -66,23 +68,27 @@ class SupportPack:
     weights_hash: str
     settings: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    planes: tuple[SupportPack, ...] = ()
     version: str = fsmis_components.__version__
     source: str = ""
+
+    @property
+    def grids(self) -> tuple[SliceGrid, ...]:
+        """The working geometry of all planes."""
+        return self.grid, *(plane.grid for plane in self.planes)
 
     def save(self, path: str | Path) -> Path:
         """Write the pack as one safetensors file; an interrupted write leaves no half file."""
         path = Path(path)
-        tensors = {_STATE_PREFIX + key: value.contiguous() for key, value in self.state.items()}
-        tensors[_SECTIONS_KEY] = self.sections.contiguous()
-        tensors[_ORIGINS_KEY] = self.origins.contiguous()
-        for index, profile in enumerate(self.profiles):
-            for key, value in profile.tensors().items():
-                tensors[f"{_SCAN_PREFIX}{index}.{key}"] = value.contiguous()
+        tensors = self._tensors()
+        for index, plane in enumerate(self.planes):
+            prefix = f"{_PLANE_PREFIX}{index}."
+            tensors |= {prefix + key: tensor for key, tensor in plane._tensors().items()}
         content = {
             "format": FORMAT,
             "structures": [asdict(structure) for structure in self.structures],
-            "scans": [profile.facts() for profile in self.profiles],
-            "grid": self.grid.to_dict(),
+            **self._cut(),
+            "planes": [plane._cut() for plane in self.planes],
             "normalisation": self.normalisation.to_dict(),
             "method": self.method,
             "weights_hash": self.weights_hash,
@@ -126,27 +132,8 @@ class SupportPack:
         try:
             tested = content["calibration"]
             pack = cls(
-                state={
-                    key.removeprefix(_STATE_PREFIX): tensor
-                    for key, tensor in tensors.items()
-                    if key.startswith(_STATE_PREFIX)
-                },
-                sections=tensors[_SECTIONS_KEY],
-                origins=tensors[_ORIGINS_KEY],
-                profiles=tuple(
-                    ScanProfile(
-                        **facts,
-                        **{
-                            name: tensors[f"{_SCAN_PREFIX}{index}.{name}"]
-                            for name in (*ScanProfile.TENSORS, "mirrored")
-                            if name in ScanProfile.TENSORS
-                            or f"{_SCAN_PREFIX}{index}.{name}" in tensors
-                        },
-                    )
-                    for index, facts in enumerate(content["scans"])
-                ),
+                **_cut_of(content, tensors),
                 structures=tuple(Structure(**entry) for entry in content["structures"]),
-                grid=SliceGrid.from_dict(content["grid"]),
                 normalisation=Normalisation.from_dict(content["normalisation"]),
                 method=content["method"],
                 weights_hash=content["weights_hash"],
@@ -155,6 +142,16 @@ class SupportPack:
                 version=content["version"],
                 source=str(path),
             )
+            planes = []
+            for index, cut in enumerate(content.get("planes", ())):  # version 0.1 has none
+                prefix = f"{_PLANE_PREFIX}{index}."
+                own = {
+                    key.removeprefix(prefix): tensor
+                    for key, tensor in tensors.items()
+                    if key.startswith(prefix)
+                }
+                planes.append(replace(pack, **_cut_of(cut, own), calibration=None))
+            pack = replace(pack, planes=tuple(planes))
             check_content(pack)
         except KeyError as error:
             raise DataError(
@@ -165,6 +162,21 @@ class SupportPack:
                 f"{path}: the support pack cannot be used: {error}. {rebuild_sentence(path)}"
             ) from error
         return pack
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors of this plane by the names that they have in a file."""
+        tensors = {_STATE_PREFIX + key: value.contiguous() for key, value in self.state.items()}
+        tensors[_SECTIONS_KEY] = self.sections.contiguous()
+        tensors[_ORIGINS_KEY] = self.origins.contiguous()
+        for index, profile in enumerate(self.profiles):
+            for key, value in profile.tensors().items():
+                tensors[f"{_SCAN_PREFIX}{index}.{key}"] = value.contiguous()
+        return tensors
+
+    def _cut(self) -> dict[str, Any]:
+        """What else differs between planes, as plain values."""
+        scans = [profile.facts() for profile in self.profiles]
+        return {"scans": scans, "grid": self.grid.to_dict()}
 
     def check_fits(self, network: nn.Module, known_hash: str | None = None) -> None:
         """Refuse a pack that another network, other weights or other settings made.
@@ -213,6 +225,7 @@ class SupportPack:
             sections=self.sections[index],
             profiles=tuple(profile.selected(index) for profile in self.profiles),
             calibration=self.calibration and self.calibration.selected(index.tolist()),
+            planes=tuple(plane.selected(wanted) for plane in self.planes),
             structures=tuple(
                 replace(structure, colour=colour)
                 for structure, colour in zip(chosen, colours, strict=True)
@@ -223,7 +236,9 @@ class SupportPack:
         """The pack with the label values 1..N in the order of its structures."""
         numbered = enumerate(self.structures, start=1)
         return replace(
-            self, structures=tuple(replace(each, value=place) for place, each in numbered)
+            self,
+            structures=tuple(replace(each, value=place) for place, each in numbered),
+            planes=tuple(plane.numbered() for plane in self.planes),
         )
 
     def renamed(self, source: str) -> SupportPack:
@@ -242,6 +257,29 @@ def stored_state(path: str | Path | None) -> SupportState | None:
         SystemExit: the file is no support pack.
     """
     return SupportPack.load(path).state if path and Path(path).is_file() else None
+
+
+def _cut_of(cut: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What `SupportPack._cut` and `SupportPack._tensors` hold, as arguments of a pack."""
+    profiles = []
+    for index, facts in enumerate(cut["scans"]):
+        own: dict[str, Any] = {}
+        for name in (*ScanProfile.TENSORS, "mirrored"):
+            key = f"{_SCAN_PREFIX}{index}.{name}"
+            if name in ScanProfile.TENSORS or key in tensors:
+                own[name] = tensors[key]
+        profiles.append(ScanProfile(**facts, **own))
+    return {
+        "state": {
+            key.removeprefix(_STATE_PREFIX): tensor
+            for key, tensor in tensors.items()
+            if key.startswith(_STATE_PREFIX)
+        },
+        "sections": tensors[_SECTIONS_KEY],
+        "origins": tensors[_ORIGINS_KEY],
+        "profiles": tuple(profiles),
+        "grid": SliceGrid.from_dict(cut["grid"]),
+    }
 
 
 def content_hash(pack: SupportPack) -> str:
@@ -265,6 +303,8 @@ def content_hash(pack: SupportPack) -> str:
     )
     for profile in pack.profiles:  # without what only warns
         _digest_tensors(digest, {name: getattr(profile, name) for name in profile.TENSORS})
+    for plane in pack.planes:
+        digest.update(content_hash(plane).encode())
     return digest.hexdigest()
 
 

@@ -50,7 +50,13 @@ class BundleSubject(NetworkSubject):
         network.to(parser.get_parsed_content("device"), memory_format=torch.channels_last)
         geometry = {
             knob: parser.get_parsed_content(knob)
-            for knob in ("spatial_size", "modality", "slice_axis", "ignore_spacing")
+            for knob in (
+                "spatial_size",
+                "modality",
+                "slice_axis",
+                "ignore_spacing",
+                "fuse_planes",
+            )
         }
         inferer = parser.get_parsed_content("inferer")
         bundle = root.resolve().name

@@ -15,7 +15,8 @@ from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.inferers.matching import section_weights
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
 from fsmis_components.inferers.volume_inferer import VolumeInferer
-from fsmis_components.support.encode import build_support_pack, frozen
+from fsmis_components.support.encode import frozen
+from fsmis_components.support.planes import build_planes
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportSet
 
@@ -26,8 +27,8 @@ class NetworkSubject(Subject):
     Args:
         network: a network of the contract; left in the mode in which it came.
         name: what tables call it.
-        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` of
-            `build_support_pack`.
+        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`, `fuse_planes` of
+            `build_planes`.
         inferer: whole-volume inference; its support is replaced by the benchmark's.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
@@ -100,7 +101,7 @@ class NetworkSubject(Subject):
         for known, pack in self._packs:
             if known is support:
                 return pack
-        pack = build_support_pack(
+        pack = build_planes(
             self.network, support, **self.geometry, batch_size=self.batch_size, amp=self.amp
         )
         self._packs = [*self._packs[-1:], (support, pack)]

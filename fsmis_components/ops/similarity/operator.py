@@ -20,16 +20,15 @@ def solve(problem: SimilarityProblem, backend: str) -> Tensor:
         (B, N, *space), with values (B, N, V, *space), in float64 for a float64 query and in
         float32 otherwise.
     """
-    reduced, _ = reduced_similarity(
-        problem.query.flatten(2),
-        problem.prototypes,
-        problem.valid,
-        problem.values,
-        problem.reduction,
-        problem.scale,
-        problem.eps,
-        backend,
+    operands = (problem.query.flatten(2), problem.prototypes, problem.valid, problem.values)
+    rule = (problem.reduction, problem.scale, problem.eps)
+    learns = torch.is_grad_enabled() and any(
+        operand is not None and operand.requires_grad for operand in operands
     )
+    if learns or torch.compiler.is_compiling():
+        reduced, _ = reduced_similarity(*operands, *rule, backend)
+    else:  # an operator's first call imports the compiler, which takes a second
+        reduced, _ = _module(backend).forward(*operands, *rule)
     return reduced.unflatten(-1, problem.query.shape[2:])
 
 

@@ -1,0 +1,64 @@
+"""Margins of several planes of one scan, averaged on the scan's own grid."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsmis_components.data.geometry import SliceView
+
+_LOWEST = -20.0  # the scale of margins: no plane alone rules a structure out
+
+
+class PlaneMargins:
+    """The sum of margins (N, X, Y, Z) over planes beside the one that is assembled.
+
+    It lies in an unnamed temporary file, as half precision: 20 structures of a brain are 200 MB,
+    which the system keeps in memory where it can.
+
+    Args:
+        num_structures: N.
+        shape: X, Y, Z of the scan as it is stored.
+
+    Raises:
+        OSError: the disk is full.
+    """
+
+    def __init__(self, num_structures: int, shape: Sequence[int]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (removed with this object)
+        size = (num_structures, *shape)
+        self._sum = np.memmap(self._file, np.float16, "w+", shape=size)
+        self._planes = 1
+
+    def add(self, view: SliceView, start: int, stop: int, margins: Tensor) -> None:
+        """Add what a plane says of slices start..stop-1.
+
+        Args:
+            view: the scan cut along this plane.
+            start: first slice; 0 begins a plane.
+            stop: one past the last slice.
+            margins: (stop - start, N, h, w) at the scan's own resolution, float32.
+        """
+        self._planes += start == 0
+        for total, own in zip(self._sum, margins.clamp_min(_LOWEST).unbind(1), strict=True):
+            view.stacked(total)[start:stop] += own.cpu().numpy().astype(np.float16)
+
+    def fused(self, view: SliceView, start: int, stop: int, margins: Tensor) -> Tensor:
+        """The mean over all planes in slices start..stop-1 of another one.
+
+        Args:
+            view: the scan cut along that plane.
+            start: first slice.
+            stop: one past the last slice.
+            margins: (stop - start, N, h, w), what that plane says.
+
+        Returns:
+            Shape and type of `margins`.
+        """
+        others = np.stack([view.stacked(total)[start:stop] for total in self._sum], 1)
+        total = torch.from_numpy(others.astype(np.float32)).to(margins)
+        return (margins.clamp_min(_LOWEST) + total) / self._planes

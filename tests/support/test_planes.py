@@ -1,0 +1,150 @@
+"""A support that is cut along one axis, or along all three."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from block_scans import block_image, block_label, write_scan
+from fake_network import IntensityNetwork
+
+from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers import VolumeInferer
+from fsmis_components.support import (
+    SupportPack,
+    SupportSet,
+    SupportSource,
+    build_planes,
+    build_support_pack,
+    load_support_set,
+)
+from fsmis_components.support.join_packs import join_packs
+from fsmis_components.support.support_pack import content_hash
+
+ISOTROPIC = np.diag([1.5, 1.5, 1.5, 1.0])
+
+
+@pytest.fixture
+def network() -> IntensityNetwork:
+    return IntensityNetwork()
+
+
+@pytest.fixture
+def support(tmp_path: Path) -> SupportSet:
+    write_scan(tmp_path, 1, block_label())
+    return with_affine(load_support_set(tmp_path), ISOTROPIC)
+
+
+def with_affine(support: SupportSet, affine: np.ndarray) -> SupportSet:
+    scans = tuple(
+        replace(
+            scan,
+            image=replace(scan.image, affine=affine),
+            label=replace(scan.label, affine=affine),
+        )
+        for scan in support.scans
+    )
+    return replace(support, scans=scans)
+
+
+def test_one_pack_for_each_axis(network: IntensityNetwork, support: SupportSet) -> None:
+    pack = build_planes(network, support, spatial_size=24)
+    assert [grid.slice_axis for grid in pack.grids] == [2, 0, 1]
+    for own, axis in zip([pack, *pack.planes], (2, 0, 1), strict=True):
+        alone = build_support_pack(network, support, spatial_size=24, slice_axis=axis)
+        assert content_hash(replace(own, planes=())) == content_hash(alone)
+    assert content_hash(pack) != content_hash(replace(pack, planes=()))
+
+
+def test_one_plane_where_another_would_be_wrong(
+    network: IntensityNetwork, support: SupportSet
+) -> None:
+    options = {"spatial_size": 24}
+    assert not build_planes(network, support, fuse_planes=False, **options).planes
+    thick = with_affine(support, np.diag([1.5, 1.5, 6.0, 1.0]))
+    assert not build_planes(network, thick, **options).planes
+    sparse = np.array(support.scans[0].label.data)
+    labelled = np.flatnonzero(sparse.any((0, 1)))
+    sparse[:, :, labelled[1:-1:2]] = 0  # a person outlined every second slice
+    scan = support.scans[0]
+    striped = replace(scan, label=replace(scan.label, data=sparse))
+    assert not build_planes(network, replace(support, scans=(striped,)), **options).planes
+
+
+def test_stored_joined_and_selected(
+    tmp_path: Path, network: IntensityNetwork, support: SupportSet
+) -> None:
+    pack = build_planes(network, support, spatial_size=24)
+    read = SupportPack.load(pack.save(tmp_path / "pack.safetensors"))
+    assert content_hash(read) == content_hash(pack)
+    one = pack.selected([pack.structures[1].value]).numbered()
+    assert all(plane.structures == one.structures for plane in one.planes)
+    assert all(plane.state["valid"].shape[1] == 1 for plane in one.planes)
+    added = build_planes(
+        network, support, grids=pack.grids, normalisation=pack.normalisation, partial=True
+    )
+    joined = join_packs([pack, added])
+    assert [len(plane.profiles) for plane in joined.planes] == [2, 2]
+    # a scan that serves in one plane alone takes no plane away
+    joined = join_packs([pack, replace(added, planes=())])
+    assert [len(plane.profiles) for plane in joined.planes] == [1, 1]
+    kept = SupportSource(support_pack=tmp_path / "pack.safetensors", fuse_planes=False)
+    assert not kept.resolve(network).planes
+
+
+def test_margins_of_all_planes_decide(network: IntensityNetwork, support: SupportSet) -> None:
+    pack = build_planes(network, support, spatial_size=24)
+    inferer, query = VolumeInferer(pack), Volume(block_image(seed=5), ISOTROPIC)
+    found = inferer.segment_volume(query, network).label
+    np.testing.assert_array_equal(found, block_label())
+    # planes say the same whichever of them is assembled, so none has a say of its own
+    first, *others = [replace(each, planes=()) for each in (pack, *pack.planes)]
+    turned = replace(others[0], planes=(first, others[1]))
+    again = VolumeInferer(turned).segment_volume(query, network).label
+    assert float((again != found).mean()) < 0.001
+    # planes that see another structure in place of the right one outvote the first
+    swapped = tuple(
+        replace(
+            plane,
+            state={
+                name: tensor.flip(1) if tensor.shape[1] == 2 else tensor
+                for name, tensor in plane.state.items()
+            },
+        )
+        for plane in pack.planes
+    )
+    unlike = VolumeInferer(replace(pack, planes=swapped), uncertainty=True)
+    wrong = unlike.segment_volume(query, network)
+    assert float((wrong.label == found)[found > 0].mean()) < 0.5
+    agreed = VolumeInferer(pack, uncertainty=True).segment_volume(query, network)
+    assert wrong.uncertainty is not None and agreed.uncertainty is not None
+    assert wrong.uncertainty.mean() > agreed.uncertainty.mean()
+
+
+def test_a_thick_query_has_one_plane(network: IntensityNetwork, support: SupportSet) -> None:
+    pack = build_planes(network, support, spatial_size=24)
+    query = Volume(block_image(seed=5), np.diag([1.5, 1.5, 4.0, 1.0]))
+    network.encoded.clear()
+    found = VolumeInferer(pack).segment_volume(query, network)
+    assert sum(network.encoded) == query.shape[2]
+    alone = VolumeInferer(replace(pack, planes=())).segment_volume(query, network)
+    np.testing.assert_array_equal(found.label, alone.label)
+
+
+@pytest.mark.parametrize("codes", ["LPS", "SRA", "AIR", "PIL"])
+def test_storage_order_changes_nothing(
+    network: IntensityNetwork, support: SupportSet, codes: str
+) -> None:
+    pack = build_planes(network, support, spatial_size=24)
+    query = Volume(block_image(seed=5), ISOTROPIC)
+    plain = VolumeInferer(pack).segment_volume(query, network).label
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(ISOTROPIC), nibabel.orientations.axcodes2ornt(tuple(codes))
+    )
+    affine = ISOTROPIC @ nibabel.orientations.inv_ornt_aff(turn, query.shape)
+    other = Volume(np.ascontiguousarray(nibabel.apply_orientation(query.data, turn)), affine)
+    found = VolumeInferer(pack).segment_volume(other, network).label
+    np.testing.assert_array_equal(found, nibabel.apply_orientation(plain, turn))
