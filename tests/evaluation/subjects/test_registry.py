@@ -19,7 +19,7 @@ def test_subjects_get_the_geometry() -> None:
     assert isinstance(floor, MaskCopy) and (floor.slice_axis, floor.ignore_spacing) == (2, True)
     bundle = make_subject(f"{BUNDLE}:untrained", GEOMETRY, {"batch_size": 2})
     assert isinstance(bundle, BundleSubject)
-    assert (bundle.geometry, bundle.batch_size) == (GEOMETRY, 2)
+    assert (bundle.geometry, bundle.batch_size) == ({**GEOMETRY, "fuse_planes": True}, 2)
     unet = make_subject("supervised_unet", GEOMETRY, {"steps": 3}, "kept")
     assert isinstance(unet, SupervisedUNet)
     assert (unet.modality, unet.cache_dir, unet.spatial_size) == ("mr", Path("kept"), 192)
