@@ -138,7 +138,7 @@ class SupportPack:
                         **facts,
                         **{
                             name: tensors[f"{_SCAN_PREFIX}{index}.{name}"]
-                            for name in (*ScanProfile.TENSORS, "mirrored")
+                            for name in (*ScanProfile.TENSORS, *ScanProfile.OPTIONAL)
                             if name in ScanProfile.TENSORS
                             or f"{_SCAN_PREFIX}{index}.{name}" in tensors
                         },
@@ -264,7 +264,9 @@ def content_hash(pack: SupportPack) -> str:
         digest, {**pack.state, _SECTIONS_KEY: pack.sections, _ORIGINS_KEY: pack.origins}
     )
     for profile in pack.profiles:  # without what only warns
-        _digest_tensors(digest, {name: getattr(profile, name) for name in profile.TENSORS})
+        tensors = profile.tensors()
+        tensors.pop("mirrored", None)
+        _digest_tensors(digest, tensors)
     return digest.hexdigest()
 
 
