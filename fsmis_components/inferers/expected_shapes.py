@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceView
 from fsmis_components.inferers.clean_up import Build, build_of
 from fsmis_components.inferers.matching import VolumeMatch
+from fsmis_components.inferers.registration import displacement, stride_through, warped_shapes
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     best_move,
+    blurred,
     blurred_shapes,
     leads,
     mapped_shapes,
@@ -21,10 +25,41 @@ from fsmis_components.inferers.shape_prior import (
     pad_slices,
 )
 from fsmis_components.inferers.z_alignment import Alignment
+from fsmis_components.support.scan_profile import ScanProfile, shape_cell
+from fsmis_components.support.self_similarity import self_similarity
 from fsmis_components.support.support_pack import SupportPack
 
 # what is moved to fit is sharper than what is expected in the end
 _FITTED_BLUR, _FITTED_BLUR_SLICES = 1.0, 0.5
+
+
+class Appearance(NamedTuple):
+    """What support scans are registered with.
+
+    Attributes:
+        self_similarity: uint8 (D, 12, h, w) of the query.
+        through: query slices that are as far apart as two cells, see `stride_through`.
+    """
+
+    self_similarity: Tensor
+    through: int
+
+
+def appearance_of(view: SliceView, pack: SupportPack) -> Appearance:
+    """The appearance of a query.
+
+    Raises:
+        DataError: no scan of the support can be registered.
+    """
+    if all(profile.self_similarity is None for profile in pack.profiles):
+        raise DataError(
+            f"{pack.source or 'support'}: a support pack that was made before registration was "
+            "there; make it anew with --support_dir, or leave out --registration True."
+        )
+    cell = shape_cell(pack.grid)
+    through, pixel = view.working_spacing
+    looks = self_similarity(view, pack.normalisation, cell)
+    return Appearance(looks, stride_through(through, cell * pixel))
 
 
 class Expected(NamedTuple):
@@ -71,7 +106,13 @@ class ExpectedShapes:
             result.append(Build(parts, all(build.solid for build in seen)))
         return result
 
-    def of(self, match: VolumeMatch, evidence: Tensor | None, size: tuple[int, int]) -> Expected:
+    def of(
+        self,
+        match: VolumeMatch,
+        evidence: Tensor | None,
+        size: tuple[int, int],
+        appearance: Appearance | None = None,
+    ) -> Expected:
         """What is expected in a query.
 
         Args:
@@ -79,6 +120,8 @@ class ExpectedShapes:
             evidence: margins (D, N, h, w) on the grid of the shapes, to which each shape is moved;
                 None: shapes stay where they are.
             size: h and w.
+            appearance: of the query, with which support scans are registered in place of moves,
+                where theirs is known; None: none is.
         """
         lead = None if evidence is None else leads(evidence)
         shape = (len(match.section_weights), len(self.pack.structures), *size)
@@ -89,7 +132,10 @@ class ExpectedShapes:
             if not share:
                 continue
             labelled = ~profile.extents.isnan().any(1)
-            own = self._of_scan(scan, match.alignments[scan], lead, labelled, size)
+            if appearance is not None and profile.self_similarity is not None:
+                own = self._registered(profile, match.alignments[scan], appearance, size)
+            else:
+                own = self._of_scan(scan, match.alignments[scan], lead, labelled, size)
             for sum_, part in zip(expected, own, strict=True):
                 sum_ += share * labelled[:, None, None] * part
             total += share * labelled
@@ -114,6 +160,33 @@ class ExpectedShapes:
             likely[:, index] = moved(likely[:, index], move)
             fitted[:, index] = moved(fitted[:, index], move)
         return Expected(likely, fitted)
+
+    def _registered(
+        self,
+        profile: ScanProfile,
+        alignment: Alignment,
+        appearance: Appearance,
+        size: tuple[int, int],
+    ) -> Expected:
+        rule, (places, slope) = self.rule, (alignment.positions, abs(alignment.slope))
+        looks = profile.self_similarity.numpy().astype(np.float32)  # type: ignore[union-attr]
+        # beyond the ends the last slice goes on, but counts for nothing
+        support = mapped_shapes(looks, np.clip(places, 0, profile.depth - 1), 0, size)
+        known = np.pad(np.ones_like(looks[:, :1]), ((1, 1), (0, 0), (0, 0), (0, 0)))
+        field = displacement(
+            appearance.self_similarity,
+            support,
+            mapped_shapes(known, places, 1, size)[:, 0],
+            appearance.through,
+            round(rule.slices(profile.depth) / slope),
+        )
+        shapes = profile.shapes.transpose(0, 1).numpy().astype(np.float32) / 255
+        padded = np.pad(shapes, ((1, 1), (0, 0), (0, 0), (0, 0)))
+        bent = warped_shapes(mapped_shapes(padded, places, 1, size), field).numpy()
+        share = rule.registered_share
+        likely = blurred(bent, share * rule.blur, share * rule.blur_slices / slope)
+        fitted = blurred(bent, _FITTED_BLUR, _FITTED_BLUR_SLICES / slope)
+        return Expected(torch.from_numpy(likely), torch.from_numpy(fitted))
 
     @staticmethod
     def _mapped(

@@ -28,6 +28,7 @@ class PriorRule:
         weight: of the log odds, beside margins of a scale of 20.
         blur: standard deviation in plane, in cells.
         blur_slices: standard deviation along z, in support slices.
+        registered_share: share of both blurs that is left to shapes that were registered.
         reach: largest move in plane, in cells.
         reach_slices: largest move along z, as a share of the support's depth.
         likely: standard deviation of a move in plane, in cells.
@@ -39,6 +40,7 @@ class PriorRule:
     weight: float = 0.9
     blur: float = 3.0
     blur_slices: float = 1.0
+    registered_share: float = 2 / 3
     reach: int = 10
     reach_slices: float = 1 / 6
     likely: float = 5.0
@@ -56,9 +58,16 @@ def blurred_shapes(profile: ScanProfile, blur: float, blur_slices: float) -> np.
     pad = pad_slices(blur_slices)
     shapes = profile.shapes.numpy().astype(np.float32) / 255
     padded = np.pad(shapes, ((0, 0), (pad, pad), (0, 0), (0, 0)))
+    return blurred(padded.swapaxes(0, 1), blur, blur_slices)
+
+
+def blurred(shapes: np.ndarray, blur: float, blur_slices: float) -> np.ndarray:
+    """Shapes (Z, N, h, w) blurred by standard deviations in cells and in slices."""
     sigma = (blur_slices, blur, blur)
-    blurred = [gaussian_filter(each, sigma, mode="constant", truncate=3.0) for each in padded]
-    return np.stack(blurred, axis=1)
+    each = [
+        gaussian_filter(own, sigma, mode="constant", truncate=3.0) for own in shapes.swapaxes(0, 1)
+    ]
+    return np.stack(each, axis=1)
 
 
 def pad_slices(blur_slices: float) -> int:

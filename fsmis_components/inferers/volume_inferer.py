@@ -21,7 +21,7 @@ from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
 from fsmis_components.inferers.answer_facts import answer_facts
 from fsmis_components.inferers.clean_up import cleaned
 from fsmis_components.inferers.drawn_slices import drawn_label, keep_drawn
-from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes
+from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes, appearance_of
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.plane_margins import PlaneMargins
 from fsmis_components.inferers.shape_prior import (
@@ -115,12 +115,14 @@ class VolumeSteps:
             out too.
         shape_prior: the support's shapes say where a structure is to be expected.
         shape_moves: these shapes are moved to where the network sees the structure.
+        registration: in place of the moves, the support is bent until it looks like the query.
         clean_up: as many parts as in the support, without holes.
     """
 
     z_matching: bool = True
     shape_prior: bool = True
     shape_moves: bool = True
+    registration: bool = False
     clean_up: bool = True
 
     def __post_init__(self) -> None:
@@ -332,6 +334,7 @@ class VolumeInferer(Inferer):
     ) -> _Look | None:
         """Keep the margins of all slabs and say where structures are to be expected."""
         steps, rule = self.steps, self.prior
+        to_fit = steps.shape_moves or steps.registration
         if not steps.z_matching:
             self._keep_margins(slabs, spread_thirds(view.depth, pack.sections), pack, network, kept)
             return None
@@ -340,8 +343,8 @@ class VolumeInferer(Inferer):
             descriptors,
             view.native_spacing[0],
             pack,
-            # a shape is moved only where the network has looked; a blurred one has faint ends
-            reach=rule.reach_slices if steps.shape_prior and steps.shape_moves else 0.0,
+            # a shape goes only where the network has looked; a blurred one has faint ends
+            reach=rule.reach_slices if steps.shape_prior and to_fit else 0.0,
             slack=1.0 if steps.shape_prior else 0.0,
         )
         self._keep_margins(slabs, match.section_weights, pack, network, kept)
@@ -351,7 +354,8 @@ class VolumeInferer(Inferer):
         if steps.shape_moves:
             evidence = torch.cat([to_cells(slab.features.margins, cell) for slab in kept])
         height, width = (-(-length // cell) for length in view.working_size)
-        expected = self._expected(pack).of(match, evidence, (height, width))
+        appearance = appearance_of(view, pack) if steps.registration else None
+        expected = self._expected(pack).of(match, evidence, (height, width), appearance)
         mirrored = mirror_gain(descriptors, view.native_spacing[0], pack, match)
         return _Look(match, expected, mirrored)
 

@@ -32,6 +32,7 @@ from fsmis_components.support.feature_cache import (
 from fsmis_components.support.join_packs import join_states
 from fsmis_components.support.scan_profile import profile_scan, shape_cell
 from fsmis_components.support.sections import plan_sections
+from fsmis_components.support.self_similarity import self_similarity
 from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import (
     SupportPack,
@@ -133,6 +134,7 @@ def build_support_pack(
                 part.plan.labelled,
                 shape_cell(grid),
                 scan.image.oriented,
+                self_similarity(view, normalisation, shape_cell(grid)),
             )
             for scan, view, part in zip(support_set.scans, views, parts, strict=True)
         ),

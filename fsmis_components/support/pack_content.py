@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fsmis_components.layers.support_state import check_state
 from fsmis_components.support.scan_profile import ScanProfile, mirror_places
+from fsmis_components.support.self_similarity import CHANNELS
 
 if TYPE_CHECKING:
     from fsmis_components.support.support_pack import SupportPack
@@ -146,6 +147,9 @@ def _check_profile(title: str, profile: ScanProfile, n: int, features: Sequence[
     if profile.mirrored is not None:
         wanted = (3, len(mirror_places(z)), *features)
         _check_tensor(f"{title}.mirrored", profile.mirrored, torch.float16, wanted)
+    if profile.self_similarity is not None:
+        wanted = (z, CHANNELS, *cells)
+        _check_tensor(f"{title}.self_similarity", profile.self_similarity, torch.uint8, wanted)
     absent = extents.isnan().all(1)
     first, last = extents.unbind(1)
     within = (first < last) & (first >= -z) & (last <= 2 * z)

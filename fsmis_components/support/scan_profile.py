@@ -34,6 +34,8 @@ class ScanProfile:
         oriented: whether its header says how it lies in the patient.
         mirrored: float16 (3, K, F), descriptors of the slices `mirror_places` as the network sees
             them mirrored along rows, columns and both; None where they were not made.
+        self_similarity: uint8 (Z, 12, h, w), `self_similarity` of the cells, by which the scan can
+            be registered; None in packs of former versions.
     """
 
     name: str
@@ -43,8 +45,10 @@ class ScanProfile:
     extents: Tensor
     oriented: bool = True
     mirrored: Tensor | None = None
+    self_similarity: Tensor | None = None
 
     TENSORS: ClassVar[tuple[str, ...]] = ("descriptors", "shapes", "extents")
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("mirrored", "self_similarity")
 
     @property
     def depth(self) -> int:
@@ -57,8 +61,8 @@ class ScanProfile:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        tensors = {name: getattr(self, name) for name in self.TENSORS}
-        return tensors if self.mirrored is None else {**tensors, "mirrored": self.mirrored}
+        tensors = {name: getattr(self, name) for name in (*self.TENSORS, *self.OPTIONAL)}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def facts(self) -> dict[str, Any]:
         """What is no tensor, as JSON values."""
@@ -89,6 +93,7 @@ def profile_scan(
     labelled: Tensor,
     cell: int,
     oriented: bool = True,
+    self_similarity: Tensor | None = None,
 ) -> ScanProfile:
     """Make the profile of a scan.
 
@@ -100,6 +105,7 @@ def profile_scan(
         labelled: bool (Z, N), slices in which a structure is labelled.
         cell: `shape_cell` of the working grid.
         oriented: see `ScanProfile`.
+        self_similarity: likewise.
     """
     shapes, extents = [], []
     for index in range(masks.shape[1]):
@@ -113,6 +119,7 @@ def profile_scan(
         torch.from_numpy(np.stack(shapes)),
         torch.tensor(extents, dtype=torch.float32),
         oriented,
+        self_similarity=self_similarity,
     )
 
 

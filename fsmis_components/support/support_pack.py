@@ -264,7 +264,7 @@ def _cut_of(cut: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict
     profiles = []
     for index, facts in enumerate(cut["scans"]):
         own: dict[str, Any] = {}
-        for name in (*ScanProfile.TENSORS, "mirrored"):
+        for name in (*ScanProfile.TENSORS, *ScanProfile.OPTIONAL):
             key = f"{_SCAN_PREFIX}{index}.{name}"
             if name in ScanProfile.TENSORS or key in tensors:
                 own[name] = tensors[key]
@@ -302,7 +302,9 @@ def content_hash(pack: SupportPack) -> str:
         digest, {**pack.state, _SECTIONS_KEY: pack.sections, _ORIGINS_KEY: pack.origins}
     )
     for profile in pack.profiles:  # without what only warns
-        _digest_tensors(digest, {name: getattr(profile, name) for name in profile.TENSORS})
+        tensors = profile.tensors()
+        tensors.pop("mirrored", None)
+        _digest_tensors(digest, tensors)
     for plane in pack.planes:
         digest.update(content_hash(plane).encode())
     return digest.hexdigest()

@@ -1,0 +1,170 @@
+"""How a support scan is to be bent so that it lies like the query: ConvexAdam on MIND.
+
+A first search tries every shift within a reach, place by place, and couples neighbours; some steps
+of gradient descent refine it (Siebert, Hansen and Heinrich, "Fast 3D registration with accurate
+optimisation and little learning for Learn2Reg 2021"). Both scans come as `self_similarity`, so no
+network and no intensity takes part.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsmis_components.support.self_similarity import patch_mean
+
+# places are two cells apart in plane; chosen on CHAOS-T2 and hippocampus, as all numbers here
+_STRIDE = 2
+_COUPLING = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of neighbours, from loose to stiff
+_WIDE, _NEAR = 4, 2  # reach of the first search, in twice as coarse places, and of the second
+_MOST_THROUGH = 3  # places of the first search along z
+_DEEP = 16  # places along z above which the first search halves them too
+_STEPS, _RATE, _STIFFNESS = 30, 0.2, 0.25  # of the gradient descent
+_ROUNDS = 10  # in which a field and its way back are brought together
+
+Triple = tuple[int, int, int]
+
+
+def stride_through(slice_spacing: float, cell: float) -> int:
+    """Slices between two places, so that places are as far apart along z as in plane.
+
+    Args:
+        slice_spacing: millimetres between slices.
+        cell: millimetres along the side of a cell.
+    """
+    return max(1, round(_STRIDE * cell / slice_spacing))
+
+
+def displacement(query: Tensor, support: Tensor, known: Tensor, through: int, reach: int) -> Tensor:
+    """Where in the support each place of the query lies.
+
+    Args:
+        query: (D, C, h, w) descriptors.
+        support: the same of the support, mapped to the slices of the query.
+        known: (D, h, w) in [0, 1], where the support scan has something.
+        through: see `stride_through`.
+        reach: largest displacement along z, in slices.
+
+    Returns:
+        float32 (3, D, h, w), slices, rows and columns: the query at x shows what the support shows
+        at x + displacement(x).
+    """
+    stride = (through, _STRIDE, _STRIDE)
+    fixed, moving = _comparable(query, support)
+    fixed, moving, inside = (_pooled(maps, stride) for maps in (fixed, moving, known[None]))
+    coarse = (2 if fixed.shape[1] > _DEEP else 1, 2, 2)
+    far = min(max(1, round(reach / through)), _MOST_THROUGH)
+    wide = (-(-far // coarse[0]), _WIDE, _WIDE)
+    rough = _searched(
+        _pooled(fixed, coarse), _pooled(moving, coarse), _pooled(inside, coarse), wide
+    )
+    field = _finer(rough, fixed.shape[1:], coarse)
+    near = _searched(
+        fixed,
+        _warped(moving, field),
+        _warped(inside, field, "zeros"),
+        (1, _NEAR, _NEAR),
+    )
+    field = near + _warped(field, near)
+    return _finer(_refined(field, fixed, moving, inside), query[:, 0].shape, stride)
+
+
+def warped_shapes(shapes: Tensor, field: Tensor) -> Tensor:
+    """Shapes (D, N, h, w) bent by a displacement (3, D, h, w); what comes in is empty."""
+    return _warped(shapes.transpose(0, 1), field, "zeros").transpose(0, 1).contiguous()
+
+
+def _comparable(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (C, D, h, w) without what all places share, of mean square 1 summed over channels."""
+    left, right = query.float().transpose(0, 1), support.float().transpose(0, 1)
+    mean = (left.mean((1, 2, 3), keepdim=True) + right.mean((1, 2, 3), keepdim=True)) / 2
+    left, right = left - mean, right - mean
+    power = (left.square().sum(0).mean() + right.square().sum(0).mean()) / 2
+    scale = power.clamp_min(1e-6).rsqrt()
+    return left * scale, right * scale
+
+
+def _pooled(maps: Tensor, stride: Triple) -> Tensor:
+    return F.avg_pool3d(maps[None], stride, ceil_mode=True)[0]
+
+
+def _finer(field: Tensor, size: torch.Size, stride: Triple) -> Tensor:
+    """A displacement between coarse places as one between fine ones."""
+    fine = F.interpolate(field[None], size=size, mode="trilinear", align_corners=False)[0]
+    return fine * torch.tensor(stride, dtype=torch.float32).view(3, 1, 1, 1)
+
+
+def _warped(maps: Tensor, field: Tensor, outside: str = "border") -> Tensor:
+    """Maps (C, D, h, w) read at x + field(x)."""
+    size = maps.shape[1:]
+    axes = [torch.arange(length, dtype=torch.float32) for length in size]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij")) + field
+    unit = [2 * places[axis] / max(1, size[axis] - 1) - 1 for axis in (2, 1, 0)]
+    grid = torch.stack(unit, -1)[None]
+    return F.grid_sample(maps[None], grid, padding_mode=outside, align_corners=True)[0]
+
+
+def _searched(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Tensor:
+    """The field of a search in both directions, consistent with the way back."""
+    there = _coupled(fixed, moving, inside[0], reach)
+    back = _coupled(moving, fixed, torch.ones_like(inside[0]), reach)
+    for _ in range(_ROUNDS):
+        there, back = (
+            0.5 * (there - _warped(back, there)),
+            0.5 * (back - _warped(there, back)),
+        )
+    return there
+
+
+def _coupled(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Tensor:
+    """Every shift is scored at every place, then neighbours agree step by step."""
+    size = fixed.shape[1:]
+    far = [min(most, length - 1) for most, length in zip(reach, size, strict=True)]
+    pad = [each for each in reversed(far) for _ in range(2)]
+    around = F.pad(moving[None], pad, mode="replicate")[0]
+    seen = F.pad(inside, pad)
+    shifts = list(product(*(range(-each, each + 1) for each in far)))
+    costs = []
+    for shift in shifts:
+        window = tuple(
+            slice(first + step, first + step + length)
+            for first, step, length in zip(far, shift, size, strict=True)
+        )
+        difference = (fixed - around[(slice(None), *window)]).square().sum(0)
+        # what lies outside the support scan is as unlike as the average place
+        costs.append(difference * seen[window] + (1 - seen[window]) * difference.mean())
+    cost = patch_mean(torch.stack(costs))
+    steps = torch.tensor(shifts, dtype=torch.float32)
+    field = patch_mean(steps[cost.argmin(0)].permute(3, 0, 1, 2))
+    for stiffness in _COUPLING:
+        best, chosen = torch.full(size, torch.inf), torch.zeros(size, dtype=torch.long)
+        for index, step in enumerate(steps):
+            own = cost[index] + stiffness * (field - step.view(3, 1, 1, 1)).square().sum(0)
+            better = own < best
+            best = torch.where(better, own, best)
+            chosen.masked_fill_(better, index)
+        field = patch_mean(patch_mean(steps[chosen].permute(3, 0, 1, 2)))
+    return field
+
+
+def _refined(field: Tensor, fixed: Tensor, moving: Tensor, inside: Tensor) -> Tensor:
+    """Gradient descent on likeness and smoothness of the field."""
+    # volumes are segmented without gradients, whose tensors cannot take part in them
+    with torch.inference_mode(False), torch.enable_grad():
+        fixed, moving, inside = fixed.clone(), moving.clone(), inside.clone()
+        free = field.clone().requires_grad_(True)
+        optimiser = torch.optim.Adam([free], lr=_RATE)
+        for _ in range(_STEPS):
+            smooth = patch_mean(patch_mean(free))
+            unlike = (fixed - _warped(moving, smooth)).square().mean(0)
+            loss = 12 * (unlike * _warped(inside, smooth, "zeros")[0]).mean()
+            for axis in (1, 2, 3):
+                if smooth.shape[axis] > 1:
+                    loss = loss + _STIFFNESS * smooth.diff(dim=axis).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return patch_mean(patch_mean(free.detach()))

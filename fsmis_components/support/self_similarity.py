@@ -1,0 +1,78 @@
+"""What the surroundings of a place look like, whatever the scanner: MIND descriptors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.intensity import Normalisation, fit_normaliser
+
+CHANNELS = 12
+_LARGEST = 255
+_SLICES = 16  # that are described at once, so that memory does not grow with the depth
+_HALO = 2  # slices that a description reaches into
+_LEAST_VARIANCE = 1e-4  # of normalised intensities: below it there is noise only
+_SIX = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+# neighbours of a place that are neighbours of each other, not opposite
+_PAIRS = [
+    (first, second)
+    for index, first in enumerate(_SIX)
+    for second in _SIX[index + 1 :]
+    if any(a + b for a, b in zip(first, second, strict=True))
+]
+
+
+def self_similarity(view: SliceView, normalisation: Normalisation, cell: int) -> Tensor:
+    """Describe a scan by how alike the neighbours of each place are.
+
+    The descriptor compares patches of one scan only (MIND-SSC; Heinrich et al., MICCAI 2013), so
+    two scans of unlike contrast can be compared by it. It is made at two pixels a cell.
+
+    Args:
+        view: the scan on the working grid.
+        normalisation: the intensity rule.
+        cell: working pixels along the side of a cell.
+
+    Returns:
+        uint8 (D, 12, h, w), one vector a cell, 255 for patches that are alike.
+    """
+    normalise = fit_normaliser(view.volume, normalisation)
+    result = []
+    for start in range(0, view.depth, _SLICES):
+        stop = min(start + _SLICES, view.depth)
+        first, last = max(start - _HALO, 0), min(stop + _HALO, view.depth)
+        image = _halved(normalise(view.slices(first, last)), cell)[:, 0]
+        channels = _descriptors(image)[:, start - first : stop - first]
+        cells = F.avg_pool2d(channels, 2 if cell > 1 else 1, ceil_mode=True)
+        result.append((cells * _LARGEST).round().to(torch.uint8).transpose(0, 1))
+    return torch.cat(result)
+
+
+def _halved(slices: Tensor, cell: int) -> Tensor:
+    return F.avg_pool2d(slices.float(), max(1, cell // 2), ceil_mode=True)
+
+
+def _descriptors(image: Tensor) -> Tensor:
+    """Descriptors (12, D, H, W) in (0, 1] of an image (D, H, W)."""
+    padded = F.pad(image[None, None], (1,) * 6, mode="replicate")[0, 0]
+    depth, height, width = image.shape
+    near = {
+        step: padded[
+            1 + step[0] : 1 + step[0] + depth,
+            1 + step[1] : 1 + step[1] + height,
+            1 + step[2] : 1 + step[2] + width,
+        ]
+        for step in _SIX
+    }
+    distance = torch.cat(
+        [patch_mean((near[first] - near[second]).square()[None]) for first, second in _PAIRS]
+    )
+    distance = distance - distance.amin(0)
+    return (-distance / distance.mean(0).clamp_min(_LEAST_VARIANCE)).exp()
+
+
+def patch_mean(maps: Tensor) -> Tensor:
+    """Maps (C, D, H, W) averaged over 3 x 3 x 3 voxels; the border repeats."""
+    return F.avg_pool3d(F.pad(maps[None], (1,) * 6, mode="replicate"), 3, stride=1)[0]

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from block_scans import AFFINE, block_image, block_label, write_scan
+from fake_network import IntensityNetwork
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.geometry import SliceView, choose_slice_grid
+from fsmis_components.data.intensity import Normalisation
+from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers import VolumeInferer
+from fsmis_components.inferers.registration import displacement, stride_through, warped_shapes
+from fsmis_components.support import SupportPack, build_support_pack, load_support_set
+from fsmis_components.support.self_similarity import self_similarity
+
+CELL = 2
+SIZE = (12, 64, 64)  # slices, rows, columns; 32 x 32 cells
+
+
+def texture() -> np.ndarray:
+    noise = np.random.default_rng(3).normal(size=SIZE)
+    return 100 * gaussian_filter(noise, (1, 4, 4)) / gaussian_filter(noise, (1, 4, 4)).std()
+
+
+def bend() -> np.ndarray:
+    """Rows and columns by which the query reads the support, in pixels: up to 8, smooth."""
+    _, rows, columns = np.meshgrid(
+        *(np.linspace(0, np.pi, length) for length in SIZE), indexing="ij"
+    )
+    bump = np.sin(rows) * np.sin(columns)
+    return np.stack([np.zeros(SIZE), 8 * bump, -6 * bump])
+
+
+def looks(image: np.ndarray) -> torch.Tensor:
+    volume = Volume(image.transpose(2, 1, 0).astype(np.float32), np.diag([1.0, 1, 3, 1]))
+    grid = choose_slice_grid(volume, spatial_size=SIZE[1], slice_axis=2)
+    return self_similarity(SliceView(volume, grid), Normalisation(modality="mr"), CELL)
+
+
+def in_slices(maps: np.ndarray) -> np.ndarray:
+    """Rows and columns as `SliceView` reads a volume that was stored (X, Y, Z)."""
+    return maps.swapaxes(-1, -2)
+
+
+def field_of(query: np.ndarray, support: np.ndarray) -> torch.Tensor:
+    left, right = looks(query), looks(support)
+    return displacement(left, right, torch.ones(left[:, 0].shape), 1, 2)
+
+
+def test_a_smooth_bend_is_recovered() -> None:
+    image, known = texture(), bend()
+    bent = map_coordinates(image, np.indices(SIZE) + known, order=1, mode="nearest")
+    found = field_of(bent, image)
+    wanted = torch.from_numpy(in_slices(known)[[0, 2, 1]].copy()) / CELL
+    wanted = F.avg_pool3d(wanted[None], (1, CELL, CELL))[0]
+    inner = (..., slice(4, -4), slice(4, -4))
+    error = (found - wanted).square().sum(0).sqrt()[inner].mean()
+    assert wanted.square().sum(0).sqrt()[inner].mean() > 2.0  # cells
+    assert error < 0.5
+
+
+def test_the_same_scan_stays() -> None:
+    image = texture()
+    assert field_of(image, image).abs().max() < 0.25  # cells
+
+
+def test_contrast_does_not_matter() -> None:
+    image, known = texture(), bend()
+    bent = map_coordinates(image, np.indices(SIZE) + known, order=1, mode="nearest")
+    difference = field_of(-bent, image) - field_of(bent, image)
+    assert difference.abs().mean() < 0.2
+
+
+def test_one_slice_is_registered_in_plane() -> None:
+    part = looks(texture())[:1]
+    shifted = part.roll(3, -1)
+    field = displacement(shifted, part, torch.ones(part[:, 0].shape), 1, 2)
+    assert not field[0].any()
+    assert abs(float(field[2, ..., 8:-8].mean()) + 3) < 0.5
+
+
+def test_shapes_follow_and_what_comes_in_is_empty() -> None:
+    shapes = torch.ones(2, 1, 4, 6)
+    field = torch.zeros(3, 2, 4, 6)
+    field[2] = -2.0  # reads two columns before
+    assert warped_shapes(shapes, field)[0, 0].sum(0).round(decimals=3).tolist() == [
+        0,
+        0,
+        4,
+        4,
+        4,
+        4,
+    ]
+
+
+def test_places_are_as_far_apart_along_z_as_in_plane() -> None:
+    assert stride_through(slice_spacing=7.7, cell=5.0) == 1
+    assert stride_through(slice_spacing=3.0, cell=6.0) == 4
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> SupportPack:
+    write_scan(tmp_path, 1, block_label({1: 3, 2: 300}))
+    return build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=24)
+
+
+def test_volumes_are_registered_where_it_is_asked_for(pack: SupportPack, tmp_path: Path) -> None:
+    query, network = Volume(block_image(seed=5), AFFINE), IntensityNetwork()
+    kept = SupportPack.load(pack.save(tmp_path / "pack.safetensors"))
+    inferer = VolumeInferer(kept, steps={"registration": True})
+    first, again = (inferer.segment_volume(query, network).label for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, block_label({1: 3, 2: 300}))
+
+
+def test_packs_of_former_versions_serve_without_it_and_say_so_with_it(pack: SupportPack) -> None:
+    query, network = Volume(block_image(seed=5), AFFINE), IntensityNetwork()
+    former = replace(pack, profiles=(replace(pack.profiles[0], self_similarity=None),))
+    plain = [VolumeInferer(each).segment_volume(query, network).label for each in (pack, former)]
+    np.testing.assert_array_equal(*plain)
+    with pytest.raises(DataError, match="before registration was there; make it anew"):
+        VolumeInferer(former, steps={"registration": True}).segment_volume(query, network)
