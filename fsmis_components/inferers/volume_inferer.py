@@ -31,6 +31,7 @@ from fsmis_components.inferers.shape_prior import (
 )
 from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
+from fsmis_components.inferers.slice_order import decided_view
 from fsmis_components.inferers.trust import (
     CaseTrust,
     ScanCheck,
@@ -258,8 +259,8 @@ class VolumeInferer(Inferer):
             DataError: there is no support that fits the network.
         """
         pack = pack or self.resolve(network)
-        view = SliceView(volume, pack.grid)
         with frozen(network), torch.inference_mode():
+            view = decided_view(network, volume, pack, batch_size=self.batch_size, amp=self.amp)
             encoded = encode_slabs(
                 network,
                 volume,
@@ -284,7 +285,7 @@ class VolumeInferer(Inferer):
 
         Args:
             slabs: all slices of the scan in order; gone through twice.
-            view: the scan on the grid of the pack.
+            view: the scan on the grid of the pack, see `decided_view`.
             pack: the support.
             network: in evaluation mode, the one that encoded the slices.
         """
@@ -385,7 +386,7 @@ class VolumeInferer(Inferer):
             result,
             label=view.restack(label),
             uncertainty=uncertainty,
-            scan=check_scan(view.volume, pack),
+            scan=check_scan(view, pack),
         )
 
 
