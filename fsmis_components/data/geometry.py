@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume
 
 AXIS_NAMES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -21,6 +21,7 @@ _SAME_SPACING = 1.01  # spacings that differ by less count as equal
 _SAME_DIRECTION = 1e-4  # directions that differ by less count as equal
 _THICK = 1.5  # a scan is thick-sliced where its largest spacing exceeds the next by more
 TILTED = 50.0  # degrees between slices of support and query from which they show something else
+_TIE = 10.0  # degrees by which two orders turn unlike where either may be right: 5 about 45
 _MAX_FACTOR = 8  # a query more than 8 times larger, or smaller, than the support: a wrong header
 
 
@@ -121,51 +122,6 @@ def own_extent_grid(volume: Volume, grid: SliceGrid) -> SliceGrid:
     return replace(grid, spacing=extent / grid.spatial_size)
 
 
-@dataclass(frozen=True)
-class StorageOrder:
-    """One of the 48 ways to read a stored volume as slices, rows and columns.
-
-    Attributes:
-        axes: stored axis of slices, of rows and of columns.
-        backwards: which of them run against the storage order.
-    """
-
-    axes: tuple[int, int, int]
-    backwards: tuple[bool, bool, bool]
-
-    @classmethod
-    def nearest(
-        cls, volume: Volume, frame: np.ndarray, kept: tuple[int, int] | None = None
-    ) -> StorageOrder:
-        """The order that turns least away from a frame: largest trace of the product.
-
-        Args:
-            volume: the scan.
-            frame: (3, 3), wanted directions of slices, rows and columns, one a row.
-            kept: a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
-        """
-        cosines = frame @ _stored_directions(volume)  # (3 places, 3 stored axes)
-        orders = []
-        for slices, rows, columns in itertools.permutations(range(3)):
-            axes = (slices, rows, columns)
-            if kept is None or axes[kept[0]] == kept[1]:
-                first, second, third = (bool(cosines[p, axis] < 0) for p, axis in enumerate(axes))
-                orders.append(cls(axes, (first, second, third)))
-
-        def nearness(order: StorageOrder) -> tuple[float, ...]:
-            # rounded, and with the directions where two orders are equally good, as at 45 degrees:
-            # the same is taken on every machine and whatever the storage
-            directions = order.directions(volume).round(6) + 0.0
-            return float(np.sum(directions * frame).round(6)), *directions.ravel().tolist()
-
-        return max(orders, key=nearness)
-
-    def directions(self, volume: Volume) -> np.ndarray:
-        """Unit vectors (3, 3) along slices, rows and columns, one a row."""
-        signs = np.where(self.backwards, -1.0, 1.0)
-        return _stored_directions(volume).T[list(self.axes)] * signs[:, None]
-
-
 class SliceView:
     """A volume as a stack of slices that lie like those of the grid.
 
@@ -181,22 +137,25 @@ class SliceView:
     Args:
         volume: image or label; read slab by slab.
         grid: how slices lie, and the working resolution.
+        order: how the volume is read; None: the order that turns least away from the grid.
 
     Attributes:
-        tilt: degrees between the direction in which slices follow each other here and on the grid.
+        order: how the volume is read.
+        tilt: degrees between the direction in which slices follow each other here and on the grid;
+            0 where the header says nothing of it.
 
     Raises:
         DataError: the header's spacing gives slices of absurd size on this grid.
     """
 
-    def __init__(self, volume: Volume, grid: SliceGrid) -> None:
+    def __init__(self, volume: Volume, grid: SliceGrid, order: StorageOrder | None = None) -> None:
         self.volume = volume
         self.grid = grid
-        order = _order_on(volume, grid)
+        self.order = order or _order_on(volume, grid)
         # stored axis of slices, rows, columns, and which of them run backwards
-        self._order, self._backwards = order.axes, order.backwards
-        cosine = float(order.directions(volume)[0] @ grid.frame[0])
-        self.tilt = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
+        self._order, self._backwards = self.order.axes, self.order.backwards
+        cosine = float(self.order.directions(volume)[0] @ grid.frame[0])
+        self.tilt = math.degrees(math.acos(min(max(cosine, -1.0), 1.0))) if volume.oriented else 0.0
         self.depth = volume.shape[self._order[0]]
         self.native_size = (volume.shape[self._order[1]], volume.shape[self._order[2]])
         self.working_size = self._working_size()
@@ -346,11 +305,6 @@ def _direction(backwards: bool) -> slice:
     return slice(None, None, -1 if backwards else 1)
 
 
-def _stored_directions(volume: Volume) -> np.ndarray:
-    """Unit vectors (right, anterior, superior) along the stored axes, one a column."""
-    return volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
-
-
 def _coarse_axis(volume: Volume, ignore_spacing: bool) -> int | None:
     """The stored axis along which a thick-sliced scan was acquired; None: near-isotropic."""
     coarseness = [1 / voxels for voxels in volume.shape] if ignore_spacing else volume.spacing
@@ -370,6 +324,39 @@ def _order_on(volume: Volume, grid: SliceGrid) -> StorageOrder:
         if across < math.cos(math.radians(TILTED)):
             return StorageOrder.nearest(volume, grid.frame)
     return own
+
+
+def candidate_orders(
+    volume: Volume, grid: SliceGrid, known: bool = True
+) -> tuple[StorageOrder, ...]:
+    """The orders in which a scan may have to be read on a grid, that of `SliceView` first.
+
+    By a header that says how the scan lies there is one, or two and more where they turn about as
+    far away from the grid, as at 45 degrees: all of them show the body, none its mirror image.
+    Without one a file may hold its slices in any direction, turned or mirrored; a coarse axis tells
+    which axis is that of the slices.
+
+    Args:
+        volume: the scan.
+        grid: how slices lie.
+        known: whether headers say how scan and grid lie to each other.
+    """
+    first = _order_on(volume, grid)
+    coarse = _coarse_axis(volume, grid.spacing is None)
+    kept = None
+    if coarse is not None and (known or grid.thick is not None):
+        kept = (first.axes.index(coarse), coarse)
+    others = (order for order in StorageOrder.every(kept) if order != first)
+    if known:
+        most = first.turn(volume, grid.frame) + _TIE
+        handedness = np.sign(np.linalg.det(grid.frame))
+        others = (
+            order
+            for order in others
+            if np.sign(np.linalg.det(order.directions(volume))) == handedness
+            and order.turn(volume, grid.frame) < most
+        )
+    return first, *others
 
 
 def _axis_number(slice_axis: str | int) -> int | None:

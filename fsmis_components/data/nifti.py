@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import numpy.typing as npt
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
@@ -152,10 +153,13 @@ def is_coded(image: nibabel.Nifti1Image) -> bool:
 
 
 def has_position(image: nibabel.Nifti1Image) -> bool:
-    """Whether the header says where the voxels lie; tools that know nothing write an identity."""
-    return is_coded(image) and not np.allclose(
-        np.abs(np.asarray(image.affine)), np.eye(4), atol=1e-6
-    )
+    """Whether the header says where the voxels lie."""
+    return is_coded(image) and not is_identity(image.affine)
+
+
+def is_identity(affine: npt.ArrayLike) -> bool:
+    """Whether an affine is what tools write that know nothing: an identity, up to signs."""
+    return np.allclose(np.abs(np.asarray(affine)), np.eye(4), atol=1e-6)
 
 
 def write_nifti(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.inferers.clean_up import Build, build_of
 from fsmis_components.inferers.matching import VolumeMatch
@@ -45,17 +44,10 @@ class Appearance(NamedTuple):
     through: int
 
 
-def appearance_of(view: SliceView, pack: SupportPack) -> Appearance:
-    """The appearance of a query.
-
-    Raises:
-        DataError: no scan of the support can be registered.
-    """
+def appearance_of(view: SliceView, pack: SupportPack) -> Appearance | None:
+    """The appearance of a query; None: no scan of the support can be registered."""
     if all(profile.self_similarity is None for profile in pack.profiles):
-        raise DataError(
-            f"{pack.source or 'support'}: a support pack that was made before registration was "
-            "there; make it anew with --support_dir, or leave out --registration True."
-        )
+        return None
     cell = shape_cell(pack.grid)
     through, pixel = view.working_spacing
     looks = self_similarity(view, pack.normalisation, cell)

@@ -33,6 +33,7 @@ from fsmis_components.inferers.shape_prior import (
 )
 from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
+from fsmis_components.inferers.slice_order import decided_view
 from fsmis_components.inferers.trust import (
     CaseTrust,
     ScanCheck,
@@ -115,14 +116,15 @@ class VolumeSteps:
             out too.
         shape_prior: the support's shapes say where a structure is to be expected.
         shape_moves: these shapes are moved to where the network sees the structure.
-        registration: in place of the moves, the support is bent until it looks like the query.
+        registration: in place of the moves, the support is bent until it looks like the query;
+            scans of packs of version 0.1 are moved.
         clean_up: as many parts as in the support, without holes.
     """
 
     z_matching: bool = True
     shape_prior: bool = True
     shape_moves: bool = True
-    registration: bool = False
+    registration: bool = True
     clean_up: bool = True
 
     def __post_init__(self) -> None:
@@ -265,11 +267,11 @@ class VolumeInferer(Inferer):
             DataError: there is no support that fits the network.
         """
         pack = pack or self.resolve(network)
-        view = SliceView(volume, pack.grid)
         with frozen(network), torch.inference_mode():
+            view = decided_view(network, volume, pack, batch_size=self.batch_size, amp=self.amp)
             with SlabStore() as kept:
                 look = self._first_pass(view, pack, network, kept)
-                others = self._other_planes(volume, pack, network)
+                others = self._other_planes(view, pack, network)
                 result = self._assemble(kept, look, view, pack, others)
             return self._finish(result, view)
 
@@ -280,22 +282,25 @@ class VolumeInferer(Inferer):
 
         Args:
             slabs: all slices of the scan in order; gone through twice.
-            view: the scan on the grid of the pack.
+            view: the scan on the grid of the pack, see `decided_view`.
             pack: the support.
             network: in evaluation mode, the one that encoded the slices.
         """
         with SlabStore() as kept:
             look = self._look(slabs, view, pack, network, kept)
-            others = self._other_planes(view.volume, pack, network)
+            others = self._other_planes(view, pack, network)
             result = self._assemble(kept, look, view, pack, others)
         return self._finish(result, view)
 
     def _other_planes(
-        self, volume: Volume, pack: SupportPack, network: nn.Module
+        self, first: SliceView, pack: SupportPack, network: nn.Module
     ) -> PlaneMargins | None:
-        """What the other planes of a near-isotropic scan say; None: there are none."""
+        """What the planes of a near-isotropic scan say beside the first; None: there are none."""
+        volume = first.volume
         if not pack.planes or not near_isotropic(volume, pack.grid):
             return None
+        if first.order != SliceView(volume, pack.grid).order:
+            return None  # the image told how this plane lies, nothing tells it of the others
         total = PlaneMargins(len(pack.structures), volume.shape)
         for plane in pack.planes:
             view = SliceView(volume, plane.grid)
@@ -429,7 +434,7 @@ class VolumeInferer(Inferer):
             result,
             label=view.restack(label),
             uncertainty=uncertainty,
-            scan=check_scan(view.volume, pack),
+            scan=check_scan(view, pack),
         )
 
 

@@ -75,8 +75,13 @@ class ScanProfile:
 
 
 def mirror_places(depth: int) -> np.ndarray:
-    """The slices of a scan of that depth that are looked at mirrored, evenly spaced, ascending."""
-    step = max(1, -(-depth // _PLACES))
+    """The slices of a scan of that depth that are looked at mirrored."""
+    return spread_places(depth, _PLACES)
+
+
+def spread_places(depth: int, most: int) -> np.ndarray:
+    """Evenly spaced slices of a scan of that depth, at most so many, ascending."""
+    step = max(1, -(-depth // most))
     return np.arange((depth - 1) % step // 2, depth, step)
 
 

@@ -43,3 +43,19 @@ def descriptor_similarity(query: Tensor, support: Tensor) -> Tensor:
         F.normalize(each - mean, dim=1) for each, mean in zip((query, support), means, strict=True)
     )
     return left @ right.T
+
+
+def layout_similarity(query: Tensor, support: Tensor) -> float:
+    """Cosine of the mean slices of two scans: whether the same lies in the same place.
+
+    Of each channel its mean over the slice is taken off, which says what a scan shows, not where.
+
+    Args:
+        query: descriptors (D, F).
+        support: descriptors (Z, F) of one scan.
+    """
+    left, right = (
+        F.normalize((cells - cells.mean(1, keepdim=True)).flatten(), dim=0)
+        for cells in (each.mean(0).unflatten(0, (-1, CELLS * CELLS)) for each in (query, support))
+    )
+    return float(left @ right)

@@ -101,6 +101,21 @@ def test_an_oblique_heart_is_segmented_as_the_plain_one(
         assert np.array_equal(VolumeInferer(pack).segment_volume(tilted, network).label, plain)
 
 
+def test_a_scan_without_orientation_is_segmented_as_the_plain_one(
+    network: nn.Module, pack: SupportPack, fsmis_data_dir: Path
+) -> None:
+    """Transposed, upside down and without a header: the image tells how it is read."""
+    image = load_image(fsmis_data_dir / "chaos_t2" / "image_15.nii.gz")
+    inferer = VolumeInferer(pack)
+    plain = inferer.segment_volume(image, network).label
+    x, y, z = image.spacing
+    data = np.ascontiguousarray(np.transpose(image.data, (2, 1, 0))[::-1, ::-1])
+    unknown = Volume(data, np.diag([z, y, x, 1.0]), None, oriented=False)
+    found = inferer.segment_volume(unknown, network)
+    assert np.array_equal(found.label, np.transpose(plain, (2, 1, 0))[::-1, ::-1])
+    assert "it was read with slices along the first" in found.warnings[0]
+
+
 def turned(volume: Volume, axis: int, degrees: float) -> Volume:
     """The same voxels with a header that is turned about an anatomical axis."""
     turn = np.eye(4)

@@ -10,10 +10,12 @@ from torch import nn
 
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.intensity import Normalisation
+from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.inferers.matching import section_weights
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
+from fsmis_components.inferers.slice_order import decided_view
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.support.encode import frozen
 from fsmis_components.support.planes import build_planes
@@ -50,14 +52,17 @@ class NetworkSubject(Subject):
         self.amp = amp
         self.inferer = inferer
         self._packs: list[tuple[SupportSet, SupportPack]] = []
-        self._encoded: tuple[Volume, SliceGrid, Normalisation, list[Slab]] | None = None
+        self._encoded: tuple[Volume, SliceGrid, Normalisation, StorageOrder, list[Slab]] | None
+        self._encoded = None
 
     def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
         """See `Subject.predict`."""
         pack = self.pack(support)
         inferer = self.inferer or VolumeInferer(pack, self.batch_size, self.amp)
-        view = SliceView(query_image, pack.grid)
         with frozen(self.network), torch.inference_mode():
+            view = decided_view(
+                self.network, query_image, pack, batch_size=self.batch_size, amp=self.amp
+            )
             slabs = self._slabs(query_image, view, pack)
             return inferer.segment_slabs(slabs, view, pack, self.network).label
 
@@ -112,10 +117,10 @@ class NetworkSubject(Subject):
         self._packs, self._encoded = [], None
 
     def _slabs(self, query: Volume, view: SliceView, pack: SupportPack) -> list[Slab]:
-        known = self._encoded
-        if known is None or known[0] is not query or known[1:3] != (pack.grid, pack.normalisation):
+        known, facts = self._encoded, (pack.grid, pack.normalisation, view.order)
+        if known is None or known[0] is not query or known[1:4] != facts:
             slabs = encode_slabs(
                 self.network, query, view, pack, batch_size=self.batch_size, amp=self.amp
             )
-            self._encoded = (query, pack.grid, pack.normalisation, list(slabs))
-        return self._encoded[3]  # type: ignore[index]
+            self._encoded = (query, *facts, list(slabs))
+        return self._encoded[4]  # type: ignore[index]

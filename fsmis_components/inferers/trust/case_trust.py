@@ -55,6 +55,6 @@ def case_trust(
         extent_ratio=max(view.working_size) / view.grid.spatial_size,
         expected_dice=sum(expected) / len(expected),
         depth=view.depth,
-        tilt=view.tilt,
+        tilt=view.tilt if pack.profiles[0].oriented else 0.0,
     )
     return CaseTrust(expected, out_of_support(like))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import intensity_warning
 from fsmis_components.data.modality import modality_of
+from fsmis_components.data.nifti import is_identity
+from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.stored_array import sample
-from fsmis_components.data.volumes import Volume
 from fsmis_components.support.support_pack import SupportPack
+
+_ORDINALS = ("first", "second", "third")
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,14 @@ class ScanCheck:
     warnings: tuple[str, ...]
 
 
-def check_scan(volume: Volume, pack: SupportPack) -> ScanCheck:
+def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
     """Compare header and intensities of a scan with what the support needs.
 
     Args:
-        volume: the scan.
+        view: the scan as it is read.
         pack: the support.
     """
+    volume = view.volume
     seen = modality_of(volume)
     modality = pack.normalisation.modality
     warnings = [intensity_warning(seen, pack.normalisation)]
@@ -40,17 +45,41 @@ def check_scan(volume: Volume, pack: SupportPack) -> ScanCheck:
         warnings = [f"The scan shows nothing: its voxels hold {values[0]:g}; check the file."]
     if modality == seen.name == "ct" and seen.offset:
         modality = f"ct, stored with an offset of {seen.offset:g}"
-    unknown = [profile.name for profile in pack.profiles if not profile.oriented]
-    if not volume.oriented:
-        warnings.append(_unknown_orientation("the scan"))
-    elif unknown:
-        warnings.append(_unknown_orientation(f"support scan {unknown[0]}"))
+    warnings.append(_order_warning(view, pack))
     return ScanCheck(modality, tuple(filter(None, warnings)))
 
 
-def _unknown_orientation(whose: str) -> str:
+def _order_warning(view: SliceView, pack: SupportPack) -> str:
+    """What headers leave open, and how the scan was read for that."""
+    volume, read = view.volume, ""
+    if view.order != SliceView(volume, pack.grid).order:
+        read = f"; it was read {_in_words(view.order)}, because so it looks most like the support"
+    unknown = [f"support scan {each.name}" for each in pack.profiles if not each.oriented]
+    if not volume.oriented or unknown:
+        whose = unknown[0] if volume.oriented else "the scan"
+        return (
+            f"The header of {whose} says nothing of its orientation (qform and sform codes are 0), "
+            f"so left and right may be swapped{read}; export it again with its orientation, or "
+            "check left and right of the mask."
+        )
+    if read and is_identity(volume.affine):
+        return (
+            "The affine of the scan is an identity, as tools write it that know nothing of the "
+            f"orientation{read}; export it again with its orientation, or check left and right of "
+            "the mask."
+        )
+    if read:
+        return (
+            f"By its header the scan lies about halfway between two orders{read}; check the mask."
+        )
+    return ""
+
+
+def _in_words(order: StorageOrder) -> str:
+    slices, rows, columns = (
+        f"the {_ORDINALS[axis]}{' backwards' if back else ''}"
+        for axis, back in zip(order.axes, order.backwards, strict=True)
+    )
     return (
-        f"The header of {whose} says nothing of its orientation (qform and sform codes are 0), so "
-        "left and right may be swapped; export it again with its orientation, or check left and "
-        "right of the mask."
+        f"with slices along {slices} of its stored axes, rows along {rows}, columns along {columns}"
     )

@@ -1,0 +1,80 @@
+"""The 48 orders in which a stored volume can be read as slices, rows and columns."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsmis_components.data.volumes import Volume
+
+
+@dataclass(frozen=True)
+class StorageOrder:
+    """One of the 48 ways to read a stored volume as slices, rows and columns.
+
+    Attributes:
+        axes: stored axis of slices, of rows and of columns.
+        backwards: which of them run against the storage order.
+    """
+
+    axes: tuple[int, int, int]
+    backwards: tuple[bool, bool, bool]
+
+    @classmethod
+    def every(cls, kept: tuple[int, int] | None = None) -> tuple[StorageOrder, ...]:
+        """All 48, or the 16 that keep a stored axis in its place.
+
+        Args:
+            kept: a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
+        """
+        return tuple(
+            cls((slices, rows, columns), (first, second, third))
+            for slices, rows, columns in itertools.permutations(range(3))
+            if kept is None or (slices, rows, columns)[kept[0]] == kept[1]
+            for first, second, third in itertools.product((False, True), repeat=3)
+        )
+
+    @classmethod
+    def nearest(
+        cls, volume: Volume, frame: np.ndarray, kept: tuple[int, int] | None = None
+    ) -> StorageOrder:
+        """The order that turns least away from a frame: largest trace of the product.
+
+        Args:
+            volume: the scan.
+            frame: (3, 3), wanted directions of slices, rows and columns, one a row.
+            kept: a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
+        """
+        cosines = frame @ _stored_directions(volume)  # (3 places, 3 stored axes)
+        orders = []
+        for slices, rows, columns in itertools.permutations(range(3)):
+            axes = (slices, rows, columns)
+            if kept is None or axes[kept[0]] == kept[1]:
+                first, second, third = (bool(cosines[p, axis] < 0) for p, axis in enumerate(axes))
+                orders.append(cls(axes, (first, second, third)))
+
+        def nearness(order: StorageOrder) -> tuple[float, ...]:
+            # rounded, and with the directions where two orders are equally good, as at 45 degrees:
+            # the same is taken on every machine and whatever the storage
+            directions = order.directions(volume).round(6) + 0.0
+            return float(np.sum(directions * frame).round(6)), *directions.ravel().tolist()
+
+        return max(orders, key=nearness)
+
+    def turn(self, volume: Volume, frame: np.ndarray) -> float:
+        """Degrees by which the directions are turned away from a frame of the same handedness."""
+        cosine = (float(np.sum(self.directions(volume) * frame)) - 1) / 2
+        return math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
+
+    def directions(self, volume: Volume) -> np.ndarray:
+        """Unit vectors (3, 3) along slices, rows and columns, one a row."""
+        signs = np.where(self.backwards, -1.0, 1.0)
+        return _stored_directions(volume).T[list(self.axes)] * signs[:, None]
+
+
+def _stored_directions(volume: Volume) -> np.ndarray:
+    """Unit vectors (right, anterior, superior) along the stored axes, one a column."""
+    return volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
