@@ -3,7 +3,8 @@
 from fsmis_components.inferers.autocast_inferer import AutocastInferer
 from fsmis_components.inferers.folder_evaluator import FolderEvaluator, query_items
 from fsmis_components.inferers.matching import section_weights, spread_thirds
-from fsmis_components.inferers.volume_inferer import Segmentation, VolumeInferer
+from fsmis_components.inferers.segmentation import Segmentation
+from fsmis_components.inferers.volume_inferer import VolumeInferer
 
 __all__ = [
     "AutocastInferer",

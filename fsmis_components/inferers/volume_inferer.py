@@ -24,6 +24,7 @@ from fsmis_components.inferers.drawn_slices import drawn_label, keep_drawn
 from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes, appearance_of
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.plane_margins import PlaneMargins
+from fsmis_components.inferers.segmentation import Segmentation, smallest_label_dtype
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     log_odds,
@@ -35,13 +36,12 @@ from fsmis_components.inferers.slab_store import SlabStore
 from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
 from fsmis_components.inferers.slice_order import decided_view
 from fsmis_components.inferers.trust import (
-    CaseTrust,
-    ScanCheck,
     TrustMeter,
     case_trust,
     check_scan,
     mirror_gain,
 )
+from fsmis_components.inferers.volume_steps import VolumeSteps
 from fsmis_components.support.encode import frozen
 from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.keeper import Keeper
@@ -63,35 +63,6 @@ class SlabMargins(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """A segmented scan, in its stored axis order.
-
-    Args:
-        label: (X, Y, Z), the support's label values, 0 elsewhere.
-        uncertainty: uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None
-            unless asked.
-        pack: the support pack that was used.
-        trust: what is expected of the result; None where no shapes were expected.
-        scan: what is known of the scan without the network.
-    """
-
-    label: np.ndarray
-    uncertainty: np.ndarray | None
-    pack: SupportPack
-    trust: CaseTrust | None = None
-    scan: ScanCheck | None = None
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Why the result should be doubted, a sentence each."""
-        unlike = self.trust.warning if self.trust is not None else ""
-        return (
-            *(self.scan.warnings if self.scan is not None else ()),
-            *([unlike] if unlike else []),
-        )
-
-
-@dataclass(frozen=True)
 class _Look:
     """What a first look at all slices of a scan says.
 
@@ -104,33 +75,6 @@ class _Look:
     match: VolumeMatch
     expected: Expected
     mirror_gain: float
-
-
-@dataclass(frozen=True)
-class VolumeSteps:
-    """Steps of the inference of a volume; each can be left out to see what it is worth.
-
-    Attributes:
-        z_matching: slices are matched with the support by what they look like; False spreads the
-            support's thirds over the whole scan, and the other steps that need a match are left
-            out too.
-        shape_prior: the support's shapes say where a structure is to be expected.
-        shape_moves: these shapes are moved to where the network sees the structure.
-        registration: in place of the moves, the support is bent until it looks like the query;
-            scans of packs of version 0.1 are moved.
-        clean_up: as many parts as in the support, without holes.
-    """
-
-    z_matching: bool = True
-    shape_prior: bool = True
-    shape_moves: bool = True
-    registration: bool = True
-    clean_up: bool = True
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not isinstance(value, bool):  # the text "false" of a command line counts as true
-                raise DataError(f"{name}: expected True or False, got {value!r}.")
 
 
 class VolumeInferer(Inferer):
@@ -445,10 +389,3 @@ def _largest_channel(logits: torch.Tensor) -> torch.Tensor:
         number.masked_fill_(logits[:, channel] > largest, channel)
         torch.maximum(largest, logits[:, channel], out=largest)
     return number
-
-
-def smallest_label_dtype(largest: int) -> np.dtype:
-    """The smallest unsigned integer type that holds the label values."""
-    if largest > np.iinfo(np.uint32).max:
-        raise DataError(f"label value {largest} is too large; relabel the support below 2**32.")
-    return np.min_scalar_type(largest)

@@ -11,7 +11,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.correction_curve import CurvePoint, correction_curve
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.volume_inferer import VolumeSteps
+from fsmis_components.inferers.volume_steps import VolumeSteps
 from fsmis_components.support import FeatureCache, load_support_set
 
 ONLY_SLICES = VolumeSteps(z_matching=False)

@@ -11,7 +11,6 @@ from block_scans import AFFINE, block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
@@ -111,19 +110,21 @@ def pack(tmp_path: Path) -> SupportPack:
     return build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=24)
 
 
-def test_volumes_are_registered_where_it_is_asked_for(pack: SupportPack, tmp_path: Path) -> None:
+def test_volumes_are_registered(pack: SupportPack, tmp_path: Path) -> None:
     query, network = Volume(block_image(seed=5), AFFINE), IntensityNetwork()
     kept = SupportPack.load(pack.save(tmp_path / "pack.safetensors"))
-    inferer = VolumeInferer(kept, steps={"registration": True})
-    first, again = (inferer.segment_volume(query, network).label for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(first, block_label({1: 3, 2: 300}))
+    first, again = (VolumeInferer(kept).segment_volume(query, network) for _ in range(2))
+    np.testing.assert_array_equal(first.label, again.label)
+    np.testing.assert_array_equal(first.label, block_label({1: 3, 2: 300}))
+    moved = VolumeInferer(kept, steps={"registration": False}).segment_volume(query, network)
+    assert first.trust is not None and moved.trust is not None
+    assert first.trust.expected_dice != moved.trust.expected_dice  # other shapes were expected
 
 
-def test_packs_of_former_versions_serve_without_it_and_say_so_with_it(pack: SupportPack) -> None:
+def test_scans_of_packs_of_version_0_1_are_moved(pack: SupportPack) -> None:
     query, network = Volume(block_image(seed=5), AFFINE), IntensityNetwork()
     former = replace(pack, profiles=(replace(pack.profiles[0], self_similarity=None),))
-    plain = [VolumeInferer(each).segment_volume(query, network).label for each in (pack, former)]
-    np.testing.assert_array_equal(*plain)
-    with pytest.raises(DataError, match="before registration was there; make it anew"):
-        VolumeInferer(former, steps={"registration": True}).segment_volume(query, network)
+    found = VolumeInferer(former).segment_volume(query, network)
+    moved = VolumeInferer(pack, steps={"registration": False}).segment_volume(query, network)
+    np.testing.assert_array_equal(found.label, moved.label)
+    assert found.trust == moved.trust

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fsmis_components.data.geometry import SliceView, centre_fit
-from fsmis_components.inferers.volume_inferer import smallest_label_dtype
+from fsmis_components.inferers.segmentation import smallest_label_dtype
 
 
 def scan_slices(

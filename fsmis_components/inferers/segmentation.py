@@ -1,0 +1,47 @@
+"""What a segmented scan comes with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.inferers.trust import CaseTrust, ScanCheck
+from fsmis_components.support.support_pack import SupportPack
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented scan, in its stored axis order.
+
+    Args:
+        label: (X, Y, Z), the support's label values, 0 elsewhere.
+        uncertainty: uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None
+            unless asked.
+        pack: the support pack that was used.
+        trust: what is expected of the result; None where no shapes were expected.
+        scan: what is known of the scan without the network.
+    """
+
+    label: np.ndarray
+    uncertainty: np.ndarray | None
+    pack: SupportPack
+    trust: CaseTrust | None = None
+    scan: ScanCheck | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the result should be doubted, a sentence each."""
+        unlike = self.trust.warning if self.trust is not None else ""
+        return (
+            *(self.scan.warnings if self.scan is not None else ()),
+            *([unlike] if unlike else []),
+        )
+
+
+def smallest_label_dtype(largest: int) -> np.dtype:
+    """The smallest unsigned integer type that holds the label values."""
+    if largest > np.iinfo(np.uint32).max:
+        raise DataError(f"label value {largest} is too large; relabel the support below 2**32.")
+    return np.min_scalar_type(largest)
