@@ -77,9 +77,7 @@ def _order_warning(view: SliceView, pack: SupportPack) -> str:
 
 def _in_words(order: StorageOrder) -> str:
     slices, rows, columns = (
-        f"the {_ORDINALS[axis]}{' backwards' if back else ''}"
+        f"the {_ORDINALS[axis]}{' (backwards)' if back else ''}"
         for axis, back in zip(order.axes, order.backwards, strict=True)
     )
-    return (
-        f"with slices along {slices} of its stored axes, rows along {rows}, columns along {columns}"
-    )
+    return f"with slices along {slices}, rows along {rows}, columns along {columns} stored axis"
