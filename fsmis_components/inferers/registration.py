@@ -139,13 +139,11 @@ def _coupled(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Te
     cost = patch_mean(torch.stack(costs))
     steps = torch.tensor(shifts, dtype=torch.float32)
     field = patch_mean(steps[cost.argmin(0)].permute(3, 0, 1, 2))
+    length = steps.square().sum(1, keepdim=True)
     for stiffness in _COUPLING:
-        best, chosen = torch.full(size, torch.inf), torch.zeros(size, dtype=torch.long)
-        for index, step in enumerate(steps):
-            own = cost[index] + stiffness * (field - step.view(3, 1, 1, 1)).square().sum(0)
-            better = own < best
-            best = torch.where(better, own, best)
-            chosen.masked_fill_(better, index)
+        # cost + stiffness |field - shift|^2, less what all shifts share
+        own = torch.addmm(cost.flatten(1), steps, field.flatten(1), alpha=-2 * stiffness)
+        chosen = own.add_(stiffness * length).argmin(0).view(size)
         field = patch_mean(patch_mean(steps[chosen].permute(3, 0, 1, 2)))
     return field
 
