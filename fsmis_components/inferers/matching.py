@@ -14,7 +14,9 @@ from fsmis_components.support.sections import NUM_SECTIONS
 from fsmis_components.support.slice_descriptors import descriptor_similarity
 from fsmis_components.support.support_pack import SupportPack
 
-NEIGHBOURS = 5  # labelled slices in a row that answer together
+# labelled slices in a row that answer together: of thin slices few, because they show the same
+_NEIGHBOURS, _THIN_NEIGHBOURS = 5, 3
+_THIN = 5.1  # millimetres between slices
 _SHARPNESS = 0.05  # of the similarity by which support scans are weighted
 _LEAST_SHARE = 0.1  # a support scan of less weight is not asked
 
@@ -59,7 +61,8 @@ def match_volume(
         if not shares[scan] or not len(own_slices):
             continue
         places = pack.origins[own_slices, 1].numpy()
-        answering = neighbours(alignment.positions, places, valid[:, own_slices].numpy())
+        most = neighbours_of(profile.slice_spacing)
+        answering = neighbours(alignment.positions, places, valid[:, own_slices].numpy(), most)
         answering &= looked_for(alignment.positions, profile, reach * profile.depth + slack)[
             ..., None
         ]
@@ -74,7 +77,14 @@ def scan_shares(similarity: np.ndarray) -> np.ndarray:
     return shares / shares.sum()
 
 
-def neighbours(positions: np.ndarray, places: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def neighbours_of(slice_spacing: float | None) -> int:
+    """How many labelled slices answer together, by the millimetres between them; None: unknown."""
+    return _THIN_NEIGHBOURS if slice_spacing is not None and slice_spacing < _THIN else _NEIGHBOURS
+
+
+def neighbours(
+    positions: np.ndarray, places: np.ndarray, valid: np.ndarray, most: int
+) -> np.ndarray:
     """The labelled slice that is nearest to each query slice, and those beside it.
 
     Slices answer together only where they follow each other: of three sections far apart, one
@@ -84,9 +94,10 @@ def neighbours(positions: np.ndarray, places: np.ndarray, valid: np.ndarray) -> 
         positions: (D,) place of each query slice in the support scan.
         places: (S,) slices of the support scan that serve, ascending.
         valid: bool (N, S), in which of them a structure is labelled.
+        most: see `neighbours_of`.
 
     Returns:
-        bool (D, N, S), up to `NEIGHBOURS` per slice and structure.
+        bool (D, N, S), up to `most` per slice and structure.
     """
     result = np.zeros((len(positions), *valid.shape), bool)
     for index, own in enumerate(valid):
@@ -98,7 +109,7 @@ def neighbours(positions: np.ndarray, places: np.ndarray, valid: np.ndarray) -> 
         nearest = distance.argmin(1)
         # slices of another row come after all of the own one
         distance[row != row[nearest][:, None]] = np.inf
-        order = distance.argsort(1, kind="stable")[:, :NEIGHBOURS]
+        order = distance.argsort(1, kind="stable")[:, :most]
         chosen = np.zeros(distance.shape, bool)
         np.put_along_axis(chosen, order, True, axis=1)
         result[:, index, own] = chosen & np.isfinite(distance)

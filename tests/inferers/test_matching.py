@@ -7,6 +7,7 @@ import torch
 from fsmis_components.inferers.matching import (
     looked_for,
     neighbours,
+    neighbours_of,
     scan_shares,
     section_weights,
     spread_thirds,
@@ -46,13 +47,13 @@ def test_an_absent_structure_has_no_weight() -> None:
 def test_labelled_slices_beside_each_other_answer_together() -> None:
     places = np.array([2, 3, 4, 5, 6, 7, 11])
     valid = np.array([[True] * 6 + [False], [False] * 5 + [True, True]])
-    near = neighbours(np.array([-5.0, 5.8, 10.0]), places, valid)
+    near = neighbours(np.array([-5.0, 5.8, 10.0]), places, valid, 5)
     assert near[0, 0].tolist() == [True] * 5 + [False, False]  # before its first slice
     assert near[1, 0].tolist() == [False] + [True] * 5 + [False]
     # 7 and 11 are apart: the nearer one answers alone
     assert near[1, 1].tolist() == [False] * 5 + [True, False]
     assert near[2, 1].tolist() == [False] * 6 + [True]
-    assert not neighbours(np.zeros(1), places, np.zeros((1, 7), bool)).any()
+    assert not neighbours(np.zeros(1), places, np.zeros((1, 7), bool), 5).any()
 
 
 def test_a_structure_is_looked_for_in_its_extent() -> None:
@@ -74,3 +75,12 @@ def test_scans_count_by_similarity() -> None:
     assert shares.tolist() == [0.5, 0.5, 0.0]  # one that is unlike is not asked
     close = scan_shares(np.array([0.5, 0.48]))
     assert close[0] > close[1] > 0 and close.sum() == pytest.approx(1.0)
+
+
+def test_of_thin_slices_few_answer() -> None:
+    places, valid = np.arange(20), np.ones((1, 20), bool)
+    counts = {
+        spacing: int(neighbours(np.array([9.0]), places, valid, neighbours_of(spacing)).sum())
+        for spacing in (1.0, 5.0, 7.7, None)
+    }
+    assert counts == {1.0: 3, 5.0: 3, 7.7: 5, None: 5}

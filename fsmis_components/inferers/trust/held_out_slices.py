@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.inferers.matching import neighbours
+from fsmis_components.inferers.matching import neighbours, neighbours_of
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     blurred_shapes,
@@ -116,7 +116,8 @@ def _plan(masks: Tensor, pack: SupportPack) -> _Plan:
         serving = np.flatnonzero(~near)
         slices = np.arange(first, last + 1)
         block[first : last + 1] = number
-        answering = neighbours(slices.astype(float), places[serving], valid[:, serving])
+        most = neighbours_of(pack.profiles[0].slice_spacing)
+        answering = neighbours(slices.astype(float), places[serving], valid[:, serving], most)
         weights[first : last + 1, :, serving] = torch.from_numpy(answering).float()
         profile = profile_scan(
             "", None, pack.profiles[0].descriptors, masks & left[..., None, None], left, cell
