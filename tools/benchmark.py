@@ -4,7 +4,6 @@
     python tools/benchmark.py evaluate --subjects mask_copy bundles/ssl_alpnet:T --dataset_dir D \
         --output_dir R
     python tools/benchmark.py report R1 R2 --output_dir ALL
-    python tools/benchmark.py pack --dataset_dir D --output_dir SMALL
 
 Everything goes on where it was interrupted when the same command is given again. The protocols and
 the figures are described in fsmis_components/evaluation/README.md.
@@ -22,7 +21,6 @@ import yaml
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.packed_cases import pack_cases
 from fsmis_components.evaluation.fold_training import train_folds
 from fsmis_components.evaluation.results import note_run, write_results
 from fsmis_components.evaluation.rules import RULES
@@ -113,16 +111,11 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def pack(options: argparse.Namespace) -> int:
-    """Write a small copy of a dataset."""
-    return _finish(pack_cases(options.dataset_dir, options.output_dir, bits=options.bits))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate|report|pack")
+    commands = parser.add_subparsers(required=True, metavar="train|evaluate|report")
 
     command = commands.add_parser("train", help="train the folds of a bundle")
     command.set_defaults(command=train)
@@ -171,12 +164,6 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=report)
     command.add_argument("results", nargs="+")
     command.add_argument("--output_dir", required=True)
-
-    command = commands.add_parser("pack", help="write a small copy of a dataset")
-    command.set_defaults(command=pack)
-    command.add_argument("--dataset_dir", required=True)
-    command.add_argument("--output_dir", required=True)
-    command.add_argument("--bits", type=int, choices=(8, 16), default=8)
     return parser
 
 

@@ -1,114 +1,209 @@
-"""Time and memory of segmenting a folder, per stage and per scan.
+"""Time per stage and peak memory of segmenting a folder by a bundle, as its inference command does.
 
-    python tools/benchmark_inference.py bundles/ssl_alpnet --support_dir labelled
-        --dataset_dir scans --output_dir timing --threads 2
+    python tools/benchmark_inference.py bundles/ssl_alpnet --support_dir labelled \
+        --dataset_dir scans --threads 2
 
-Runs each bundle's inference in a process of its own. The first scan warms up; the second is what a
-scan of a folder costs. The output folder gets inference.md and inference.csv.
+Prints a Markdown table in seconds. The first scan warms up; the second is what a scan of a folder
+costs. The masks are deleted again. The code that is measured is the code that users run: public
+functions are called through a clock. What no stage claims (normalising, arg max, table, report) is
+"rest"; a stage within another belongs to that one.
 """
 
 import argparse
-import multiprocessing
-import os
+import functools
+import resource
 import sys
-import warnings
-from concurrent.futures import ProcessPoolExecutor
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import torch
 import yaml
+from ignite.engine import Events
+from monai.bundle import ConfigParser, ConfigWorkflow
 
-from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.inference_benchmark import (
-    BundleCost,
-    csv_text,
-    markdown_table,
-    measure_bundle,
-)
+from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.geometry import SliceView
+from fsmis_components.evaluation.pipe_table import pipe_table
+from fsmis_components.evaluation.provenance import surroundings
+from fsmis_components.inferers import folder_evaluator, slab_store, volume_inferer
+from fsmis_components.inferers.case_files import CaseFiles
+from fsmis_components.inferers.expected_shapes import ExpectedShapes
+from fsmis_components.inferers.slab_store import SlabStore
+from fsmis_components.support import encode
+from fsmis_components.support.source import SupportSource
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# stage, the class or the module that calls the function by this name, the function
+STAGES: list[tuple[str, Any, str]] = [
+    ("support", SupportSource, "resolve"),
+    ("read and check the scan", folder_evaluator, "load_image"),
+    ("cut and resample slices", encode, "fit_normaliser"),
+    ("cut and resample slices", SliceView, "slices"),
+    ("keep features", SlabStore, "add"),
+    ("keep features", slab_store, "read_slab"),
+    ("match along z", volume_inferer, "slice_descriptors"),
+    ("match along z", volume_inferer, "match_volume"),
+    ("expected shapes", ExpectedShapes, "of"),
+    ("clean up", volume_inferer, "cleaned"),
+    ("resample back", SliceView, "to_native_logits"),
+    ("write masks and picture", CaseFiles, "write"),
+]
+REST, SUM, PROCESSOR = "rest", "sum", "processor time, all threads"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure, print and write; return 0, or 1 where a bundle or scan cannot be used."""
+class Clock:
+    """Books seconds to the outermost stage that is running."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.booked: Counter[str] = Counter()
+        self.running = False
+        self.split()
+
+    def timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        """The function, its time booked to the stage."""
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self.running:
+                return function(*arguments, **options)
+            self.running, start = True, self._now()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.booked[stage] += self._now() - start
+                self.running = False
+
+        return call
+
+    def split(self) -> dict[str, float]:
+        """Seconds of each stage since the last split, with the rest, the sum and processor time."""
+        now, processor = self._now(), time.process_time()
+        found = dict(self.booked)
+        if found:
+            total = now - self.since
+            found |= {REST: total - sum(found.values()), SUM: total}
+            found[PROCESSOR] = processor - self.processor_since
+        self.booked.clear()
+        self.since, self.processor_since = now, processor
+        return found
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":  # its work counts for the stage that asked for it
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+@exit_on_data_error
+def main(arguments: list[str] | None = None) -> None:
+    """Segment the first scans of a folder; print what each stage took.
+
+    Raises:
+        DataError: no bundle there, no such knob, no support, or a scan that cannot be used.
+    """
     options = _options(arguments)
-    try:
-        knobs = _knobs(options)
-        costs = [_measured(root, options, knobs) for root in options.bundles]
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    text = markdown_table(costs)
-    print(text, end="")
-    atomic_write_text(options.output_dir / "inference.md", text)
-    atomic_write_text(options.output_dir / "inference.csv", csv_text(costs))
-    return 0
-
-
-def _measured(root: Path, options: argparse.Namespace, knobs: dict[str, Any]) -> BundleCost:
-    """Measure in a fresh process: its memory is that of this bundle alone."""
-    variables = dict.fromkeys(THREAD_VARIABLES, str(options.threads)) if options.threads else {}
-    # libraries read these when they are loaded, in the process to come
-    os.environ.update(variables)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_quiet) as process:
-        task = process.submit(
-            measure_bundle, root, options.output_dir, options.cases, knobs, options.threads
-        )
-        return task.result()
-
-
-def _quiet() -> None:
-    warnings.simplefilter("ignore")
-
-
-def _knobs(options: argparse.Namespace) -> dict[str, Any]:
-    """The knobs of `inference.json` that the options set."""
-    knobs: dict[str, Any] = {"dataset_dir": str(options.dataset_dir)}
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    knobs = {"dataset_dir": str(options.dataset_dir), **options.knobs}
     if options.support_dir:
         knobs["support_dir"] = str(options.support_dir)
-    for name in ("support_ids", "structures"):
-        text = getattr(options, name)
-        if text is not None:
-            knobs[name] = _yaml(text, f"--{name}")
-    own = _yaml(options.knobs, "--knobs") if options.knobs else {}
-    if not isinstance(own, dict):
-        raise DataError(f"--knobs: expected {{knob: value}}, got {options.knobs}.")
-    return {**knobs, **own}
+    with tempfile.TemporaryDirectory() as masks:
+        parser = _prepared(options.bundle, options.cases, {**knobs, "output_dir": masks})
+        evaluator, network = map(parser.get_parsed_content, ("evaluator", "network"))
+        clock = Clock(torch.device(parser.get_parsed_content("device")))
+        columns = {"before": {}}
+
+        @evaluator.on(Events.ITERATION_STARTED)
+        def begin() -> None:
+            columns["before"] = columns["before"] or clock.split()
+
+        @evaluator.on(Events.ITERATION_COMPLETED)
+        def end() -> None:
+            columns[Path(evaluator.state.output["image"]).name] = clock.split()
+
+        functions = [*STAGES, ("encode", network, "encode"), ("segment", network, "segment")]
+        with ExitStack() as stack:
+            for stage, owner, name in functions:
+                timed = clock.timed(getattr(owner, name), stage)
+                stack.enter_context(mock.patch.object(owner, name, timed))
+            evaluator.run()
+    print(_report(options.bundle.resolve().name, columns, functions, clock.device), end="")
 
 
-def _yaml(text: str, option: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{option}: {text} cannot be read ({error}); check the quotes.") from error
+def _report(
+    bundle: str,
+    columns: dict[str, dict[str, float]],
+    functions: list[tuple[str, Any, str]],
+    device: torch.device,
+) -> str:
+    stages = dict.fromkeys(stage for stage, _, _ in functions)
+    rows = [
+        [stage, *(f"{found[stage]:.2f}" if stage in found else "-" for found in columns.values())]
+        for stage in (*stages, REST, SUM, PROCESSOR)
+    ]
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    facts = {"peak resident memory": f"{peak:.0f} MiB", **surroundings(device)}
+    if device.type == "cuda":
+        facts["peak on the GPU"] = f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB"
+    said = "; ".join(f"{key}: {value}" for key, value in facts.items())
+    return f"## {bundle}\n\n{pipe_table(['stage', *columns], rows)}\n\n{said}\n"
+
+
+def _prepared(root: Path, cases: int, knobs: dict[str, Any]) -> ConfigParser:
+    """The parsed config after its initialisation: weights are loaded, nothing was segmented."""
+    path = root / "configs" / "inference.json"
+    if not path.is_file():
+        raise DataError(f"{root}: no bundle there (it has no configs/inference.json); name one.")
+    unknown = sorted(set(knobs) - set(ConfigParser.load_config_file(str(path))))
+    if unknown:
+        raise DataError(f"{root}: the bundle has no knob {', '.join(unknown)}; see its docs.")
+    workflow = ConfigWorkflow(
+        workflow_type="inference",
+        config_file=str(path),
+        meta_file=str(path.with_name("metadata.json")),
+        logging_file=False,
+        bundle_root=str(root),
+        **{"dataset#data": f"$@data[:{cases}]", "evaluator#progress": False, **knobs},
+    )
+    workflow.initialize()
+    return workflow.parser
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundles", nargs="+", type=Path, help="folders of bundles")
-    parser.add_argument("--dataset_dir", type=Path, required=True, help="folder of scans")
-    parser.add_argument(
-        "--support_dir", type=Path, help="labelled scans; default: the bundle's pack"
-    )
-    parser.add_argument("--support_ids", help="which of them: 1 or [1, 10]")
-    parser.add_argument("--structures", help="values, names, or {name: value}")
-    parser.add_argument("--cases", type=_positive, default=3, help="scans to segment (3)")
-    parser.add_argument("--threads", type=_positive, help="threads of torch and numpy")
-    parser.add_argument("--knobs", help="other knobs of inference.json: {amp: true}")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    add = parser.add_argument
+    add("bundle", type=Path, help="folder of the bundle")
+    add("--dataset_dir", type=Path, required=True, help="folder of scans")
+    add("--support_dir", type=Path, help="labelled scans; default: the bundle's pack")
+    add("--cases", type=_positive, default=3, help="scans to segment (3)")
+    add("--threads", type=_positive, help="threads of torch")
+    add("--knobs", type=_knobs, default={}, help="others of inference.json: {amp: true}")
     return parser.parse_args(arguments)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
+    return int(text)
+
+
+def _knobs(text: str) -> dict[str, Any]:
+    try:
+        knobs = yaml.safe_load(text)
+    except yaml.YAMLError:
+        knobs = None
+    if not isinstance(knobs, dict):
+        raise argparse.ArgumentTypeError(f"expected {{knob: value}}, got {text}")
+    return knobs
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

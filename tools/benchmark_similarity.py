@@ -1,130 +1,204 @@
 """Time and memory of prototype similarity, beside what one would write without it.
 
     python tools/benchmark_similarity.py --output_dir similarity
-    python tools/benchmark_similarity.py --output_dir quick --quick --threads 1
+    python tools/benchmark_similarity.py --output_dir similarity --threads 1 --prototypes 16 1024
 
-Contenders take turns in one process: the backends, matmul + softmax, its torch.compile, the
-broadcast cosine of the field's codes, and scaled dot product attention. The output folder gets
-similarity.md, .csv, .json and .png. Without a GPU the whole run takes hours: name fewer sizes, or
-take --quick.
+One query slice against the prototypes of one structure, reduced by softmax, forward and with the
+backward pass, on the GPU where there is one. In each round every contender has its turn, so that
+what slows the machine slows all of them; speeds are against matmul + softmax within a round, median
+and quartiles. similarity.md is written after each size, so that an interrupted run keeps what it
+has.
 """
 
 import argparse
-import sys
+import itertools
+import math
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.similarity_benchmark import (
-    all_contenders,
-    claim_folder,
-    draw_chart,
-    measure_case,
-    measure_ceilings,
-    plan_cases,
-    run_facts,
-    write_tables,
-)
-from fsmis_components.evaluation.similarity_benchmark.contenders import Contender
-from fsmis_components.evaluation.similarity_benchmark.problems import (
-    CHANNELS,
-    DTYPES,
-    PROTOTYPES,
-    REDUCTIONS,
-    SIDES,
-)
-from fsmis_components.evaluation.similarity_benchmark.results import NAME
-from fsmis_components.evaluation.similarity_benchmark.work import PASSES
+from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.evaluation.pipe_table import pipe_table
+from fsmis_components.evaluation.provenance import surroundings
+from fsmis_components.ops.similarity import prototype_similarity
 
-QUICK_SIDES, QUICK_PROTOTYPES, QUICK_CHANNELS = (32, 64), (64, 1024), (256,)
+SCALE, EPS = 20.0, 1e-4  # ALPNet's
+SHORTEST = 0.02  # seconds; within a turn a shorter call is repeated
+BASE = "matmul + softmax"
+BACKENDS = ("auto", "streamed", "reference", "triton")
+CONTENDERS = (BASE, "torch.compile", "attention", *BACKENDS)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TITLES = ("dtype", "side", "C", "P", "pass", "contender", "ms", "speed (quartiles)", "MiB", "error")
+
+Solve = Callable[[Tensor, Tensor], Tensor]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure and write; return 0, or 1 where something asked for cannot be done."""
+@exit_on_data_error
+def main(arguments: list[str] | None = None) -> None:
+    """Measure all sizes; write and print the table.
+
+    Raises:
+        DataError: the output folder holds a table already.
+    """
     options = _options(arguments)
-    try:
-        paths = _run(options)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped; what was measured is in {options.output_dir}", file=sys.stderr)
-        return 130
-    print(paths[0].read_text(encoding="utf-8"))
-    print("\n".join(map(str, paths)))
-    return 0
-
-
-def _run(options: argparse.Namespace) -> list[Path]:
-    device = _device(options.device)
-    for name in ("rounds", "threads", "broadcast_gib", "shortest_ms"):
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise DataError(f"--{name}: expected a number above 0, got {value}.")
+    path = options.output_dir / "similarity.md"
+    if path.exists():
+        raise DataError(f"{path}: would be overwritten; name another --output_dir.")
     if options.threads:
         torch.set_num_threads(options.threads)
-    quick = options.quick
-    cases = plan_cases(
-        options.reductions,
-        options.dtypes,
-        options.sides or (QUICK_SIDES if quick else SIDES),
-        options.prototypes or (QUICK_PROTOTYPES if quick else PROTOTYPES),
-        options.channels or (QUICK_CHANNELS if quick else CHANNELS),
-        batch=options.batch,
-        structures=options.structures,
-        every_combination=options.every_combination,
-    )
-    contenders = _chosen(options.contenders, device, options.broadcast_gib)
-    settings = {
-        "seed": options.seed,
-        "rounds": options.rounds,
-        "shortest_ms": options.shortest_ms,
-        "batch": options.batch,
-        "structures": options.structures,
-        "broadcast_gib": options.broadcast_gib,
-    }
-    claim_folder(options.output_dir, run_facts(device, {}, settings))
-    ceilings = {name: measure_ceilings(DTYPES[name], device) for name in options.dtypes}
-    facts = run_facts(device, ceilings, settings)
-    todo = [(case, direction) for case in cases for direction in options.passes]
-    rows = []
-    progress = tqdm(todo, unit="case")
-    for case, direction in progress:
-        progress.set_postfix_str(f"{case.describe()} {direction}")
-        rows += measure_case(
-            case,
-            contenders,
-            direction,
-            ceilings[case.dtype],
-            device=device,
-            seed=options.seed,
-            rounds=options.rounds,
-            shortest=options.shortest_ms / 1e3,
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = "; ".join(f"{key}: {value}" for key, value in surroundings(device).items())
+    axes = (options.dtypes, options.sides, options.channels, options.prototypes)
+    rows: list[list[str]] = []
+    for dtype, side, channels, prototypes in tqdm(list(itertools.product(*axes)), unit="size"):
+        generator = torch.Generator().manual_seed(0)  # of the CPU: the same on every device
+        inputs = [
+            torch.randn(shape, generator=generator).to(device, DTYPES[dtype])
+            for shape in [
+                (1, channels, side, side),
+                (1, 1, prototypes, channels),
+                (1, 1, side, side),
+            ]
+        ]
+        for title, backward in [("forward", False), ("forward + backward", True)]:
+            cells = measure(options.contenders, inputs, backward, options.rounds)
+            size = [dtype, f"{side}", f"{channels}", f"{prototypes}", title]
+            rows += [[*size, name, *figures] for name, figures in cells.items()]
+        table = pipe_table(TITLES, rows, {0, 4, 5})
+        note = "MiB: peak beside inputs and results. error: against the definition in float64."
+        atomic_write_text(path, f"{table}\n\n{note} {facts}\n")
+    print(path.read_text(encoding="utf-8"), end="")
+
+
+def measure(
+    names: Sequence[str], inputs: Sequence[Tensor], backward: bool, rounds: int
+) -> dict[str, list[str]]:
+    """Measure contenders beside the base.
+
+    Args:
+        names: of the contenders.
+        inputs: query (1, C, H, W), prototypes (1, 1, P, C), the result's gradient (1, 1, H, W).
+        backward: whether the gradients of query and prototypes are asked for too.
+        rounds: turns of each contender.
+
+    Returns:
+        For each contender milliseconds, speed, memory and error, or in words why it did not run.
+    """
+    query, prototypes, grad = inputs
+    expected = _contender("reference", query.device)(query.double(), prototypes.double())
+    cells: dict[str, list[str]] = {}
+    timers: dict[str, Timer] = {}
+    for name in dict.fromkeys([BASE, *names]):
+        try:
+            solve = _contender(name, query.device)
+            call = _call(solve, query, prototypes, grad if backward else None)
+            error = float((call()[0].double() - expected).abs().max())
+            cells[name] = [f"{temporary_bytes(call, query.device) / 2**20:.1f}", f"{error:.0e}"]
+            timers[name] = Timer(
+                "call()", globals={"call": call}, num_threads=torch.get_num_threads()
+            )
+        except (NotImplementedError, torch.OutOfMemoryError) as refused:
+            cells[name] = ["skipped: " + str(refused).partition("\n")[0], "", "", ""]
+    seconds = _paired_seconds(timers, rounds)
+    for name, own in seconds.items():
+        low, middle, high = np.quantile(
+            np.divide(seconds.get(BASE, np.nan), own), (0.25, 0.5, 0.75)
         )
-        # after each case, so that an interrupted run keeps what it has
-        paths = write_tables(options.output_dir, facts, rows)
-    chart = draw_chart(rows, options.output_dir / f"{NAME}.png")
-    return [*paths, *([chart] if chart else [])]
+        speed = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        cells[name] = [f"{np.median(own) * 1e3:.3f}", speed, *cells[name]]
+    return cells
 
 
-def _chosen(names: list[str] | None, device: torch.device, gib: float) -> list[Contender]:
-    known = all_contenders(device, int(gib * 2**30))
-    unknown = [name for name in names or [] if name not in known]
-    if unknown:
-        raise DataError(
-            f"--contenders: {unknown[0]!r} is unknown; choose among {', '.join(map(repr, known))}."
+def _paired_seconds(timers: dict[str, Timer], rounds: int) -> dict[str, list[float]]:
+    """Seconds of a call in each round, in which each timer has its turn, another one first."""
+    repeats = {name: math.ceil(SHORTEST / timer.timeit(1).mean) for name, timer in timers.items()}
+    found: dict[str, list[float]] = {name: [] for name in timers}
+    names = list(timers)
+    for number in range(rounds):
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            found[name].append(timers[name].timeit(repeats[name]).mean)
+    return found
+
+
+def temporary_bytes(call: Callable[[], Sequence[Tensor]], device: torch.device) -> int:
+    """The most bytes that were allocated at once during a call, less those of its results.
+
+    On a CPU the profiler notes each allocation of PyTorch's allocator, in whichever thread; what a
+    library takes from the system by itself is not seen.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        results = call()
+        peak = torch.cuda.max_memory_allocated(device) - before
+    else:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            results = call()
+        changes = sorted(
+            (event.start_ns(), event.nbytes())
+            for event in recorded.profiler.kineto_results.events()
+            if event.name() == "[memory]" and event.device_type() == DeviceType.CPU
         )
-    return [known[name] for name in names or known]
+        peak = max(itertools.accumulate(change for _, change in changes), default=0)
+    return max(0, peak - sum(result.untyped_storage().nbytes() for result in results))
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device: PyTorch finds no CUDA device here; use --device cpu.")
-    return torch.device(name)
+def _call(
+    solve: Solve, query: Tensor, prototypes: Tensor, grad: Tensor | None
+) -> Callable[[], Sequence[Tensor]]:
+    """What is timed: the result, and with a gradient also those of both operands."""
+
+    def forward() -> Sequence[Tensor]:
+        with torch.no_grad():
+            return (solve(query, prototypes),)
+
+    if grad is None:
+        return forward
+    asked = [tensor.clone().requires_grad_() for tensor in (query, prototypes)]
+
+    def both() -> Sequence[Tensor]:
+        result = solve(*asked)
+        return (result.detach(), *torch.autograd.grad(result, asked, grad.to(result.dtype)))
+
+    return both
+
+
+def _contender(name: str, device: torch.device) -> Solve:
+    if name in BACKENDS:
+        return lambda query, prototypes: prototype_similarity(
+            query, prototypes, reduction="softmax", scale=SCALE, eps=EPS, backend=name
+        )
+    if name != "torch.compile":
+        return _plain if name == BASE else _attention
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        raise NotImplementedError("torch.compile needs a C++ compiler on a CPU")
+    torch.compiler.reset()  # no size pays for the shapes of those before
+    return torch.compile(_plain, fullgraph=True, dynamic=False)
+
+
+def _plain(query: Tensor, prototypes: Tensor) -> Tensor:
+    unit = F.normalize(query, dim=1, eps=EPS).flatten(2)  # (1, C, L)
+    scores = SCALE * (F.normalize(prototypes, dim=3, eps=EPS)[0] @ unit)  # (1, P, L)
+    return (scores.softmax(1) * scores).sum(1).view(1, 1, *query.shape[2:])
+
+
+def _attention(query: Tensor, prototypes: Tensor) -> Tensor:
+    """Positions ask, unit prototypes are keys and values: their weighted mean, by the position."""
+    unit = F.normalize(query, dim=1, eps=EPS).flatten(2).transpose(1, 2)[:, None]  # (1, 1, L, C)
+    keys = F.normalize(prototypes, dim=3, eps=EPS)
+    weighted = F.scaled_dot_product_attention(unit, keys, keys, scale=SCALE)
+    return SCALE * (unit * weighted).sum(3).view(1, 1, *query.shape[2:])
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -132,30 +206,22 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--output_dir", type=Path, required=True, help="new folder for tables and picture")
-    add("--quick", action="store_true", help="few sizes")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--threads", type=int, help="threads of torch")
+    add("--output_dir", type=Path, required=True, help="new folder for the table")
+    add("--threads", type=_positive, help="threads of torch")
     add("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
-    add("--reductions", nargs="+", choices=REDUCTIONS, default=["softmax"])
-    add("--passes", nargs="+", choices=PASSES, default=list(PASSES))
-    add("--sides", nargs="+", type=int, help=f"of the features; default: {_words(SIDES)}")
-    add("--prototypes", nargs="+", type=int, help=f"default: {_words(PROTOTYPES)}")
-    add("--channels", nargs="+", type=int, help=f"default: {_words(CHANNELS)}")
-    add("--batch", type=int, default=1, help="query slices")
-    add("--structures", type=int, default=1, help="each with prototypes of its own")
-    add("--every_combination", action="store_true", help="of sides and channels")
-    add("--contenders", nargs="+", metavar="NAME", help="default: all")
-    add("--rounds", type=int, default=11, help="turns of each contender")
-    add("--shortest_ms", type=float, default=20.0, help="a shorter turn repeats the call")
-    add("--broadcast_gib", type=float, default=1.0, help="bound of the broadcast cosine")
-    add("--seed", type=int, default=0, help="of the inputs")
+    add("--sides", nargs="+", type=_positive, default=[64], help="of the features")
+    add("--channels", nargs="+", type=_positive, default=[256])
+    add("--prototypes", nargs="+", type=_positive, default=[16, 64, 256, 1024, 4096, 8192])
+    add("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
+    add("--rounds", type=_positive, default=11, help="turns of each contender")
     return parser.parse_args(arguments)
 
 
-def _words(numbers: tuple[int, ...]) -> str:
-    return " ".join(map(str, numbers))
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
+    return int(text)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

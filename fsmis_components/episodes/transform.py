@@ -65,7 +65,7 @@ class EpisodeTransform:
 
     def _recolour(self, image: Tensor, rng: np.random.Generator, randomised: bool) -> Tensor:
         if randomised:
-            return apply_contrast(image, draw_contrast(rng, self.contrast), statistics="input")
+            return apply_contrast(image, draw_contrast(rng, self.contrast))
         return gamma(image, float(rng.uniform(*self.gamma)))
 
 
@@ -126,7 +126,7 @@ class PatientTransform:
             for image, mask in zip(_turn(images, turn), _turn(masks, turn), strict=True):
                 image, mask = apply_warp(image, mask, warp, padding="minimum")
                 image = _coarsen(image, factor) if coarse else image
-                sides.append((apply_contrast(image, contrast, statistics="input"), mask))
+                sides.append((apply_contrast(image, contrast), mask))
             pair.append((torch.stack([s[0] for s in sides]), torch.stack([s[1] for s in sides])))
         return pair[0], pair[1]
 

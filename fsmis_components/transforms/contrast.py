@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,14 +19,12 @@ BODY_FRACTION = 0.1  # of the intensity range: darker pixels do not place the le
 
 @dataclass(frozen=True)
 class ContrastParameters:
-    """One change of contrast; the defaults change nothing but mean and variance.
+    """One change of contrast; the defaults change nothing.
 
     Args:
         levels: two or more new intensities, in [0, 1], for the darkest pixel and for knots spread
             over the tissue, with straight lines between; need not rise. Empty: no remapping.
         strength: share of the remapped image, the rest is the original; 0..1.
-        region_offsets: added to the regions by number (modulo their count), as a share of the
-            intensity range; used where regions are given.
         gamma: exponent as in SSL-ALPNet; 1: none.
         bias: coefficients c[i][j] of x^i y^j, x and y in [-1, 1], row after row of a square table;
             exp of the polynomial multiplies the image; empty: none.
@@ -38,7 +35,6 @@ class ContrastParameters:
 
     levels: tuple[float, ...] = ()
     strength: float = 1.0
-    region_offsets: tuple[float, ...] = ()
     gamma: float = 1.0
     bias: tuple[float, ...] = ()
     blur_sigma: float = 0.0
@@ -56,7 +52,6 @@ class ContrastRanges:
         rising_probability: how often its levels are sorted to rise; else they come as drawn.
         dark_background_probability: how often the darkest pixel (air) stays the darkest.
         strength: (smallest, largest) share of the remapped image.
-        region_offset: largest offset of a region, as a share of the intensity range.
         gamma: (smallest, largest) exponent.
         bias: largest coefficient of the bias field's polynomial of third order.
         blur_sigma: largest blur in pixels.
@@ -68,16 +63,10 @@ class ContrastRanges:
     rising_probability: float = 0.4
     dark_background_probability: float = 0.8
     strength: tuple[float, float] = (0.5, 1.0)
-    region_offset: float = 0.0
     gamma: tuple[float, float] = (0.5, 1.5)
     bias: float = 0.3
     blur_sigma: float = 0.5
     noise_std: float = 0.1
-
-    @classmethod
-    def paper(cls) -> ContrastRanges:
-        """SSL-ALPNet: gamma alone."""
-        return cls(num_levels=0, bias=0.0, blur_sigma=0.0, noise_std=0.0)
 
 
 def draw_contrast(
@@ -85,13 +74,12 @@ def draw_contrast(
 ) -> ContrastParameters:
     """Parameters of one change of contrast, drawn from the ranges (None: their defaults)."""
     ranges = ContrastRanges() if ranges is None else ranges
-    offsets = rng.uniform(-ranges.region_offset, ranges.region_offset, 16)
+    rng.uniform(size=16)  # of an option that is gone: a seed still draws what it drew
     bias = rng.uniform(-ranges.bias, ranges.bias, 16)
     bias[0] = 0.0  # a constant factor is lost in the normalisation
     return ContrastParameters(
         levels=_draw_levels(rng, ranges),
         strength=float(rng.uniform(*ranges.strength)),
-        region_offsets=_plain(offsets) if ranges.region_offset else (),
         gamma=float(rng.uniform(*ranges.gamma)),
         bias=_plain(bias) if ranges.bias else (),
         blur_sigma=float(rng.uniform(0, ranges.blur_sigma)),
@@ -100,34 +88,24 @@ def draw_contrast(
     )
 
 
-def apply_contrast(
-    image: Tensor,
-    parameters: ContrastParameters,
-    regions: Tensor | None = None,
-    statistics: Literal["unit", "input"] = "unit",
-) -> Tensor:
+def apply_contrast(image: Tensor, parameters: ContrastParameters) -> Tensor:
     """Image with the change of contrast; the same arguments give the same bits.
+
+    Mean and variance stay those of the image, which keeps a slice of a volume that was normalised
+    as a whole at its level.
 
     Args:
         image: (C, H, W) float; channels share one remap and one bias field.
         parameters: the change.
-        regions: (H, W) integer pseudo-labels for `region_offsets`; 0 gets no offset.
-        statistics: `unit`: the result has mean 0 and variance 1; `input`: the mean and variance of
-            the input, which keeps a slice of a volume normalised as a whole at its level.
 
     Returns:
-        (C, H, W), same type and device. A constant image gives zeros (`input`: itself).
+        (C, H, W), same type and device. A constant image gives itself.
 
     Raises:
         ValueError: wrong shapes, one single level, or bias not a square table.
     """
-    if image.ndim != 3 or (regions is not None and regions.shape != image.shape[1:]):
-        found = None if regions is None else tuple(regions.shape)
-        message = (
-            "apply_contrast: expected image (C, H, W) and regions (H, W), "
-            f"got {tuple(image.shape)} and {found}"
-        )
-        raise ValueError(message)
+    if image.ndim != 3:
+        raise ValueError(f"apply_contrast: expected image (C, H, W), got {tuple(image.shape)}")
     if len(parameters.levels) == 1 or math.isqrt(len(parameters.bias)) ** 2 != len(parameters.bias):
         message = (
             "apply_contrast: expected no or at least two levels, and bias coefficients that fill a "
@@ -137,13 +115,11 @@ def apply_contrast(
     darkest = image.min()
     extent = image.max() - darkest
     if not extent > 0:
-        return image.clone() if statistics == "input" else torch.zeros_like(image)
+        return image.clone()
     share = (image - darkest) / extent  # in [0, 1] from here
     if parameters.levels:
         mixed = parameters.strength * _remap(share, parameters.levels)
         share = mixed + (1 - parameters.strength) * share
-    if parameters.region_offsets and regions is not None:
-        share = share + _region_offsets(regions, parameters.region_offsets).to(share)
     if parameters.gamma != 1:
         share = gamma(share, parameters.gamma)
     if parameters.bias:
@@ -157,9 +133,7 @@ def apply_contrast(
         generator = torch.Generator().manual_seed(parameters.noise_seed)
         noise = torch.randn(image.shape, generator=generator).to(result)
         result = _standardise(result + parameters.noise_std * noise)
-    if statistics == "input":
-        result = result * image.std(correction=0) + image.mean()
-    return result
+    return result * image.std(correction=0) + image.mean()
 
 
 def gamma(image: Tensor, exponent: float) -> Tensor:
@@ -203,11 +177,6 @@ def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
     start, end = knots[upper - 1], knots[upper]
     position = ((share - start) / (end - start).clamp_min(1e-6)).clamp(0, 1)
     return values[upper - 1] + position * (values[upper] - values[upper - 1])
-
-
-def _region_offsets(regions: Tensor, offsets: tuple[float, ...]) -> Tensor:
-    table = torch.tensor(offsets, device=regions.device)
-    return table[regions.long() % len(offsets)] * (regions > 0)
 
 
 def _bias_field(image: Tensor, coefficients: tuple[float, ...]) -> Tensor:

@@ -67,11 +67,6 @@ class WarpRanges:
         """Default set of the released SSL-ALPNet (`sabs_aug`)."""
         return cls()
 
-    @classmethod
-    def strong(cls) -> WarpRanges:
-        """Stronger set of the released SSL-ALPNet (`aug_v3`)."""
-        return cls(rotation=30, translation=30, shear=30, zoom=(0.8, 1.3), elastic_alpha=20)
-
 
 def draw_warp(rng: np.random.Generator, ranges: WarpRanges | None = None) -> WarpParameters:
     """Parameters of one transform, drawn from the ranges (None: the paper's)."""

@@ -12,7 +12,7 @@ from bundle_folders import BUNDLES, read_config
 from monai.bundle import ConfigParser
 from torch import Tensor
 
-from fsmis_components.evaluation.ablation import read_ablation_plan
+from ablate import read_ablation_plan
 
 PLANNED = [path for path in BUNDLES if (path / "configs" / "ablation.json").is_file()]
 # sizes that make a bundle's network quick

@@ -14,10 +14,6 @@ from block_scans import AFFINE, block_image, block_label, write_nifti
 from fake_network import IntensityNetwork
 from monai.data import Dataset
 
-from fsmis_components.evaluation.inference_benchmark.peak_memory import (
-    reset_resident_peak,
-    resident_peak,
-)
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
 from fsmis_components.support import SupportSource
 
@@ -29,10 +25,15 @@ ALLOWED = 3 * 2**30 / (512 * 512 * 1000)
 def bytes_per_voxel(folder: Path) -> float:
     """Segment a small scan, then a large one; return what the large one took at its peak."""
     _run(folder, "small")  # imports and fonts are loaded now
-    reset_resident_peak()
-    before = resident_peak()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, see man 5 proc
+    before = _resident_peak()
     _run(folder, "large")
-    return (resident_peak() - before) * 2**20 / math.prod(SHAPE)
+    return (_resident_peak() - before) / math.prod(SHAPE)
+
+
+def _resident_peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 2**10
 
 
 def _run(folder: Path, name: str) -> None:

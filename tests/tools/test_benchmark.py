@@ -80,21 +80,6 @@ def test_rejects(
     assert not (tmp_path / "r").exists()
 
 
-def test_a_packed_dataset_is_read_in_place_of_its_source(
-    phantom_dataset: Path, tmp_path: Path
-) -> None:
-    small = tmp_path / "small"
-    pack = ["pack", "--dataset_dir", str(phantom_dataset), "--output_dir", str(small)]
-    assert benchmark.main(pack) == 0
-    assert (small / "packed.json").exists()
-    base = ["evaluate", "--subjects", "mask_copy", "--num_folds", "3", "--folds", "0"]
-    for name, folder in (("a", phantom_dataset), ("b", small)):
-        words = ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / name)]
-        assert benchmark.main([*base, *words]) == 0
-    rows = [(tmp_path / name / "cases.csv").read_text() for name in "ab"]
-    assert rows[0] == rows[1]  # labels are kept exactly, and the floor reads nothing else
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -1,60 +1,69 @@
 from __future__ import annotations
 
-import csv
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import benchmark_inference
+from fsmis_components.data.geometry import SliceView
 
 BUNDLE = str(Path(__file__).parents[2] / "bundles" / "ssl_alpnet")
 
 
-def words(folder: Path, *more: str) -> list[str]:
-    return [BUNDLE, "--dataset_dir", str(folder), *more, "--output_dir", str(folder / "timing")]
-
-
 @pytest.mark.slow
-def test_a_bundle_on_made_up_scans(
-    phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_every_second_of_a_run_on_made_up_scans_is_in_the_table(
+    phantom_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = "{weights: none, spatial_size: 64, device: cpu}"
-    support = ["--support_dir", str(phantom_dataset), "--support_ids", "1", "--cases", "2"]
-    command = [BUNDLE, "--dataset_dir", str(phantom_dataset), *support, "--knobs", small]
-    command += ["--threads", "1", "--output_dir", str(tmp_path / "t")]
-    assert benchmark_inference.main(command) == 0
+    slices = SliceView.slices
+    small = "{weights: none, spatial_size: 64, device: cpu, support_ids: 1}"
+    folder = str(phantom_dataset)
+    words = [BUNDLE, "--dataset_dir", folder, "--support_dir", folder, "--cases", "2"]
+    benchmark_inference.main([*words, "--knobs", small])
     said = capsys.readouterr().out
-    assert "## ssl_alpnet" in said and "first: image_1" in said and "second: image_2" in said
-    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == [
-        "inference.csv",
-        "inference.md",
-    ]
-    assert (tmp_path / "t" / "inference.md").read_text() == said[said.index("## ssl_alpnet") :]
-    with (tmp_path / "t" / "inference.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = {(row["scan"].split()[0], row["stage"]) for row in rows}
-    assert {("before", "read support"), ("image_2.nii.gz", "write")} <= found
-    assert ("image_3.nii.gz", "read") not in found and (
-        "image_1.nii.gz",
-        "read support",
-    ) not in found
+    assert SliceView.slices is slices  # what was timed is as before
+    said = said[said.index("## ssl_alpnet") :]
+    table = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith("| ")]
+    assert table[0] == ["stage", "before", "image_1.nii.gz", "image_2.nii.gz"]
+    rows = {stage: cells for stage, *cells in table[2:]}
+    assert rows["support"][0] != "-" and rows["read and check the scan"][0] == "-"
+    stages = [stage for stage, _, _ in benchmark_inference.STAGES]
+    for stage in {*stages, "encode", "segment"} - {"support", "expected shapes"}:
+        assert float(rows[stage][2]) >= 0
+    for column in range(3):
+        parts = [rows[stage][column] for stage in {*stages, "encode", "segment", "rest"}]
+        total = sum(float(part) for part in parts if part != "-")
+        assert total == pytest.approx(float(rows["sum"][column]), abs=0.01 * len(parts))
+    assert int(re.search(r"peak resident memory: (\d+) MiB", said)[1]) > 100
+
+
+def test_a_stage_within_another_belongs_to_it() -> None:
+    clock = benchmark_inference.Clock(torch.device("cpu"))
+    inner = clock.timed(lambda: 1, "inner")
+    outer = clock.timed(inner, "outer")
+    assert outer() == 1
+    assert "inner" not in clock.split()
+    assert inner() == 1
+    assert "inner" in clock.split()
 
 
 @pytest.mark.parametrize(
-    ("more", "sentence"),
+    ("words", "sentence"),
     [
-        (["--knobs", "[1]"], "--knobs: expected {knob: value}, got [1]."),
-        (["--structures", "{"], "--structures: { cannot be read"),
+        ([BUNDLE, "--knobs", "{nothing: 1}"], "the bundle has no knob nothing"),
+        (["nowhere"], "nowhere: no bundle there"),
     ],
 )
-def test_rejects(
-    more: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_rejects(words: list[str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=sentence):
+        benchmark_inference.main([*words, "--dataset_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("words", [["--knobs", "[1]"], ["--knobs", "{"], ["--cases", "0"]])
+def test_options_that_cannot_be_read(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert benchmark_inference.main(words(tmp_path, *more)) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(sentence) and said.count("\n") == 1
-
-
-def test_no_scans_to_segment(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        benchmark_inference.main(words(tmp_path, "--cases", "0"))
+        benchmark_inference.main([BUNDLE, "--dataset_dir", str(tmp_path), *words])
+    assert f"argument {words[0]}: expected" in capsys.readouterr().err

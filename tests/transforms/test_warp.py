@@ -86,7 +86,8 @@ def test_order_translation_before_zoom() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_mask_follows_image(seed: int) -> None:
     disc = _disc(96, 96, 40, 52, 14)
-    parameters = draw_warp(np.random.default_rng(seed), WarpRanges.strong())
+    strong = WarpRanges(rotation=30, translation=30, shear=30, zoom=(0.8, 1.3), elastic_alpha=20)
+    parameters = draw_warp(np.random.default_rng(seed), strong)
     image, masks = apply_warp(disc.float() * 3, disc, parameters)
     assert masks.any() and not torch.equal(masks, disc)
     assert torch.equal(masks, image >= 1.5)

@@ -208,7 +208,7 @@ def draw_batch(
 def _augmented(image: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     ranges = replace(WARPS, translation=TRANSLATION * max(image.shape))
     image, masks = apply_warp(image, masks, draw_warp(rng, ranges), padding="minimum")
-    image = apply_contrast(image, draw_contrast(rng, CONTRASTS), statistics="input")
+    image = apply_contrast(image, draw_contrast(rng, CONTRASTS))
     return image * rng.uniform(*CONTRAST) + rng.uniform(-BRIGHTNESS, BRIGHTNESS), masks
 
 
