@@ -80,9 +80,9 @@ class LookRule:
         Args:
             first: the scan; says along which axis all are cut, and whether they are MR or CT.
             geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` as in
-                `build_support_pack`.
+                `build_support_pack`; `fuse_planes` says nothing here: looks are cut along one axis.
         """
-        own = dict(geometry)
+        own = {key: value for key, value in geometry.items() if key != "fuse_planes"}
         modality = resolve_modality(first, own.pop("modality"))
         return cls(choose_slice_grid(first, **own), Normalisation(modality=modality), True)
 
