@@ -21,6 +21,9 @@ _SAME_SPACING = 1.01  # spacings that differ by less count as equal
 _SAME_DIRECTION = 1e-4  # directions that differ by less count as equal
 _THICK = 1.5  # a scan is thick-sliced where its largest spacing exceeds the next by more
 TILTED = 50.0  # degrees between slices of support and query from which they show something else
+# degrees between slices and the anatomical axes from which those say nothing of rows and columns: a
+# heart's short axis is shown as it was acquired
+_OBLIQUE = 31.0
 _TIE = 10.0  # degrees by which two orders turn unlike where either may be right: 5 about 45
 _MAX_FACTOR = 8  # a query more than 8 times larger, or smaller, than the support: a wrong header
 
@@ -77,6 +80,9 @@ def choose_slice_grid(
 ) -> SliceGrid:
     """The grid on which a scan (the support's first) fills `spatial_size` pixels.
 
+    Rows and columns lie as in the body, ascending towards right, anterior and superior; where thick
+    slices are turned far away from that, as stored, which is how scanners show them.
+
     Args:
         volume: the scan.
         spatial_size: pixels of the larger side of a slice.
@@ -105,7 +111,11 @@ def choose_slice_grid(
     own = StorageOrder(
         (axes[axis], axes[row], axes[column]), (backwards[axis], backwards[row], backwards[column])
     )
-    frame, coarse = own.directions(volume), _coarse_axis(volume, ignore_spacing)
+    coarse = _coarse_axis(volume, ignore_spacing)
+    if coarse == own.axes[0] and own.turn(volume, grid.frame) > _OBLIQUE:
+        first, second = (stored for stored in range(3) if stored != coarse)
+        own = StorageOrder((coarse, first, second), (False, False, False))
+    frame = own.directions(volume)
     directions = None
     if np.abs(frame - grid.frame).max() > _SAME_DIRECTION:
         directions = tuple((float(r), float(a), float(s)) for r, a, s in frame.round(6) + 0.0)

@@ -105,7 +105,13 @@ def test_scans_of_an_oblique_plane_are_cut_as_they_were_acquired(axis, degrees):
         view = SliceView(query, grid)
         np.testing.assert_array_equal(view.native_labels(), expected)
         np.testing.assert_array_equal(view.restack(expected), query.data)
-        assert choose_slice_grid(stored_as(support, axes), spatial_size=16) == grid
+        again = stored_as(support, axes)
+        own = choose_slice_grid(again, spatial_size=16)
+        if degrees in (-46, 45):  # no anatomical axis is near: rows and columns as stored
+            order = SliceView(again, own).order
+            assert order.backwards == (False, False, False) and order.axes[1] < order.axes[2]
+        else:
+            assert own == grid
 
 
 @pytest.mark.parametrize("degrees", [40, 60, 85])
