@@ -348,6 +348,12 @@ def _scan_state(
     normalise = fit_normaliser(view.volume, normalisation)
     images = torch.cat([normalise(view.slices(place, place + 1)) for place in plan.chosen])
     device = network_device(network)
+    # no autocast here: prototypes are kept in float32, and layers would meet half of it
+    whole = (
+        entry.float() if torch.is_tensor(entry) and entry.is_floating_point() else entry
+        for entry in features
+    )
+    features = type(features)(*whole)
     state = network.build_support(  # type: ignore[operator]
         features,
         masks[None].to(device),

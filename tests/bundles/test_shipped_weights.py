@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from block_scans import AFFINE, block_image, block_label, write_scan
 from bundle_folders import build_network
 from scipy.spatial.transform import Rotation
 from torch import nn
@@ -21,7 +22,12 @@ from fsmis_components.evaluation.scoring import answer, load_query
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.support import SupportPack, build_support_pack, support_set_of_cases
+from fsmis_components.support import (
+    SupportPack,
+    build_support_pack,
+    load_support_set,
+    support_set_of_cases,
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +135,15 @@ def turned(volume: Volume, axis: int, degrees: float) -> Volume:
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_rotvec(np.eye(3)[axis] * degrees, degrees=True).as_matrix()
     return replace(volume, affine=turn @ volume.affine)
+
+
+def test_half_precision_serves_support_and_queries(network: nn.Module, tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label())
+    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=64, amp=True)
+    assert all(not t.is_floating_point() or t.dtype == torch.float32 for t in pack.state.values())
+    query = Volume(block_image(seed=5), AFFINE)
+    found = VolumeInferer(pack, amp=True).segment_volume(query, network).label
+    assert set(np.unique(found).tolist()) <= {0, 1, 2} and found.any()
 
 
 def test_one_image_is_enough_for_the_exported_network(
