@@ -99,8 +99,9 @@ def build_planes(
         **encoding,
     }
     pack = build_support_pack(network, support_set, grid=first, partial=partial, **options)
-    whole = tuple(scan for scan in support_set.scans if _serves_all_planes(scan, first))
-    if not others or not whole:
+    # labels are read through only where there is another plane
+    whole = tuple(s for s in support_set.scans if _serves_all_planes(s, first)) if others else ()
+    if not whole:
         return pack
     serving = replace(support_set, scans=whole)
     planes = [
@@ -115,4 +116,4 @@ def _serves_all_planes(scan: SupportScan, grid: SliceGrid) -> bool:
         return False
     view = SliceView(scan.label, grid)
     labelled = [bool(view.native(place, place + 1).any()) for place in range(view.depth)]
-    return np.diff(np.flatnonzero(labelled), prepend=labelled.index(True)).max() <= 1
+    return bool((np.diff(np.flatnonzero(labelled)) == 1).all())

@@ -70,6 +70,9 @@ def test_one_plane_where_another_would_be_wrong(
     labelled = np.flatnonzero(sparse.any((0, 1)))
     sparse[:, :, labelled[1:-1:2]] = 0  # a person outlined every second slice
     scan = support.scans[0]
+    unlabelled = replace(scan, label=replace(scan.label, data=np.zeros_like(sparse)))
+    both = replace(support, scans=(scan, unlabelled))
+    assert len(build_planes(network, both, **options).planes) == 2
     striped = replace(scan, label=replace(scan.label, data=sparse))
     assert not build_planes(network, replace(support, scans=(striped,)), **options).planes
 
