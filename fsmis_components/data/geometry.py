@@ -171,6 +171,11 @@ class SliceView:
         self.working_size = self._working_size()
 
     @property
+    def is_reordered(self) -> bool:
+        """Whether the volume is read in another order than its header asks for on this grid."""
+        return self.order != _order_on(self.volume, self.grid)
+
+    @property
     def slice_axis(self) -> int:
         """The anatomical axis nearest to that of the slices, see `SliceGrid`."""
         return StorageOrder.nearest(self.volume, np.eye(3)).axes.index(self._order[0])

@@ -77,11 +77,17 @@ class ExpectedShapes:
     def __init__(self, pack: SupportPack, rule: PriorRule) -> None:
         self.pack = pack
         self.rule = rule
-        self._wide = [
-            blurred_shapes(profile, rule.blur, rule.blur_slices) for profile in pack.profiles
-        ]
-        self._sharp = [
-            blurred_shapes(profile, _FITTED_BLUR, _FITTED_BLUR_SLICES) for profile in pack.profiles
+
+    @cached_property
+    def _wide(self) -> list[np.ndarray]:
+        """Shapes to be moved; a scan that is registered needs none."""
+        rule = self.rule
+        return [blurred_shapes(each, rule.blur, rule.blur_slices) for each in self.pack.profiles]
+
+    @cached_property
+    def _sharp(self) -> list[np.ndarray]:
+        return [
+            blurred_shapes(each, _FITTED_BLUR, _FITTED_BLUR_SLICES) for each in self.pack.profiles
         ]
 
     @cached_property

@@ -241,10 +241,9 @@ class VolumeInferer(Inferer):
     ) -> PlaneMargins | None:
         """What the planes of a near-isotropic scan say beside the first; None: there are none."""
         volume = first.volume
-        if not pack.planes or not near_isotropic(volume, pack.grid):
+        # where the image told how this plane lies, nothing tells it of the others
+        if not pack.planes or first.is_reordered or not near_isotropic(volume, pack.grid):
             return None
-        if first.order != SliceView(volume, pack.grid).order:
-            return None  # the image told how this plane lies, nothing tells it of the others
         total = PlaneMargins(len(pack.structures), volume.shape)
         for plane in pack.planes:
             view = SliceView(volume, plane.grid)
@@ -299,11 +298,14 @@ class VolumeInferer(Inferer):
         self._keep_margins(slabs, match.section_weights, pack, network, kept)
         if not steps.shape_prior:
             return None
+        appearance = appearance_of(view, pack) if steps.registration else None
+        registered = appearance is not None and all(
+            profile.self_similarity is not None for profile in pack.profiles
+        )
         evidence, cell = None, shape_cell(pack.grid)
-        if steps.shape_moves:
+        if steps.shape_moves and not registered:
             evidence = torch.cat([to_cells(slab.features.margins, cell) for slab in kept])
         height, width = (-(-length // cell) for length in view.working_size)
-        appearance = appearance_of(view, pack) if steps.registration else None
         expected = self._expected(pack).of(match, evidence, (height, width), appearance)
         mirrored = mirror_gain(descriptors, view.native_spacing[0], pack, match)
         return _Look(match, expected, mirrored)

@@ -52,7 +52,7 @@ def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
 def _order_warning(view: SliceView, pack: SupportPack) -> str:
     """What headers leave open, and how the scan was read for that."""
     volume, read = view.volume, ""
-    if view.order != SliceView(volume, pack.grid).order:
+    if view.is_reordered:
         read = f"; it was read {_in_words(view.order)}, because so it looks most like the support"
     unknown = [f"support scan {each.name}" for each in pack.profiles if not each.oriented]
     if not volume.oriented or unknown:
