@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -60,6 +61,7 @@ class PatientRule:
         height_spread: standard deviation of the query's height in the structure about the
             support's, as a share of the structure's extent.
         absent: how often the query's slice is drawn from those beside the structure's extent.
+        folder_weights: how often folders are drawn, by name, relative to the others' 1.
     """
 
     num_ways: int = 4
@@ -67,12 +69,13 @@ class PatientRule:
     min_area: int = 40
     height_spread: float = 0.1
     absent: float = 0.15
+    folder_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class PatientDrawer:
     """Draw the episode of a number: a pure function of seed, number and attempt.
 
-    Folders are drawn with equal chance, then a folder's planes, then the structures of that
+    A folder is drawn by the rule's weights, then one of its planes, then the structures of that
     domain, then a patient who has the structure, then another one.
 
     Args:
@@ -106,6 +109,11 @@ class PatientDrawer:
                 f"PatientDrawer: expected a structure of {rule.min_area} pixels in the slices of "
                 f"at least two patients, got none in {len(tables)} volumes"
             )
+        weights = [
+            next((w for name, w in rule.folder_weights.items() if name in Path(folder).parts), 1.0)
+            for folder in sorted(self.folders)
+        ]
+        self.chances = np.array(weights) / sum(weights)
 
     def draw(self, index: int, attempt: int = 0) -> PatientEpisode:
         """Return episode ``index``; another attempt gives another episode."""
@@ -113,7 +121,7 @@ class PatientDrawer:
         batch = np.random.default_rng([self.seed, 1, index // self.batch_size])
         sections = int(batch.choice(rule.sections))
         rng = np.random.default_rng([self.seed, index, attempt])
-        planes = self.folders[str(rng.choice(sorted(self.folders)))]
+        planes = self.folders[str(rng.choice(sorted(self.folders), p=self.chances))]
         shown = planes[int(rng.integers(len(planes)))]
         structure = int(rng.choice(sorted(shown)))
         support = int(rng.choice(shown[structure]))

@@ -77,3 +77,10 @@ def test_heights_match_and_absent_structures_are_drawn() -> None:
 def test_one_patient_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two patients"):
         PatientDrawer([table("p1"), table("p1")], PatientRule(), 0)
+
+
+def test_a_folder_is_drawn_by_its_weight() -> None:
+    tables = [table("a"), table("b"), table("a", folder="b"), table("b", folder="b")]
+    episodes = drawn(tables=tables, folder_weights={"b": 3.0})
+    share = np.mean([tables[e.support].domain[0] == "b" for e in episodes])
+    assert 0.68 < share < 0.82
