@@ -23,6 +23,7 @@ _WIDE, _NEAR = 4, 2  # reach of the first search, in twice as coarse places, and
 _MOST_THROUGH = 3  # places of the first search along z
 _DEEP = 16  # places along z above which the first search halves them too
 _STEPS, _RATE, _STIFFNESS = 30, 0.2, 0.25  # of the gradient descent
+_MOMENTS = 0.9, 0.999  # Adam's, as in its paper
 _ROUNDS = 10  # in which a field and its way back are brought together
 
 Triple = tuple[int, int, int]
@@ -154,15 +155,18 @@ def _refined(field: Tensor, fixed: Tensor, moving: Tensor, inside: Tensor) -> Te
     with torch.inference_mode(False), torch.enable_grad():
         fixed, moving, inside = fixed.clone(), moving.clone(), inside.clone()
         free = field.clone().requires_grad_(True)
-        optimiser = torch.optim.Adam([free], lr=_RATE)
-        for _ in range(_STEPS):
+        mean, square = torch.zeros_like(field), torch.zeros_like(field)
+        for step in range(1, _STEPS + 1):
             smooth = patch_mean(patch_mean(free))
             unlike = (fixed - _warped(moving, smooth)).square().mean(0)
             loss = 12 * (unlike * _warped(inside, smooth, "zeros")[0]).mean()
             for axis in (1, 2, 3):
                 if smooth.shape[axis] > 1:
                     loss = loss + _STIFFNESS * smooth.diff(dim=axis).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            (slope,) = torch.autograd.grad(loss, free)
+            # Adam (Kingma and Ba, ICLR 2015); that of torch.optim takes two seconds to import
+            mean.lerp_(slope, 1 - _MOMENTS[0])
+            square.mul_(_MOMENTS[1]).addcmul_(slope, slope, value=1 - _MOMENTS[1])
+            scale = square.sqrt().div_((1 - _MOMENTS[1] ** step) ** 0.5).add_(1e-8)
+            free.data.addcdiv_(mean, scale, value=-_RATE / (1 - _MOMENTS[0] ** step))
         return patch_mean(patch_mean(free.detach()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +18,16 @@ from fsmis_components.support.support_pack import SupportPack
 
 # query slices of one call: few, because support slices that any of them asks for serve all
 _TOGETHER = 4
+ABSENT = -40.0  # margin of a structure that is not there, twice the scale of cosines
+
+
+class Box(NamedTuple):
+    """Rows top..bottom-1 and columns left..right-1 of a slice."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ def segment_slab(
     weights: torch.Tensor,
     *,
     amp: bool = False,
+    areas: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Logits of a slab at the working resolution.
 
@@ -80,12 +91,17 @@ def segment_slab(
         state: the support state, on any device.
         weights: section weights (D, N, S) of the whole volume.
         amp: bfloat16 autocast.
+        areas: bool (D, H, W), the pixels that are asked for; None: all. A network whose answer at
+            a place depends on that place alone is shown only the rectangle around them.
 
     Returns:
-        float32 logits (stop - start, 1 + N, H, W) on the network's device.
+        float32 logits (stop - start, 1 + N, H, W) on the network's device; structures have the
+        margin ABSENT where the network was not shown anything.
     """
     device = network_device(network)
     state = move_state(state, device)
+    if areas is not None and not getattr(network, "pointwise", False):
+        areas = None
     parts = []
     for start in range(slab.start, slab.stop, _TOGETHER):
         stop = min(start + _TOGETHER, slab.stop)
@@ -95,7 +111,35 @@ def segment_slab(
         used = torch.nonzero(own.flatten(0, 1).any(0)).flatten()
         if 0 < len(used) < own.shape[-1]:
             asked, own = select_sections(state, used.to(device)), own[..., used]
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-            logits = network.segment(features, asked, own.to(device))  # type: ignore[operator]
-        parts.append(logits.float())
+        size = features.image_size
+        box = Box(0, size[0], 0, size[1])
+        if areas is not None:
+            box = box_around(areas[start:stop].any(0), network.stride)  # type: ignore[arg-type]
+            features = _cut(features, box, network.stride)  # type: ignore[arg-type]
+        whole = torch.full((stop - start, 1 + own.shape[1], *size), ABSENT, device=device)
+        whole[:, 0] = 0.0  # the margin of the background
+        if box.bottom > box.top:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+                logits = network.segment(features, asked, own.to(device))  # type: ignore[operator]
+            whole[..., box.top : box.bottom, box.left : box.right] = logits
+        parts.append(whole)
     return torch.cat(parts)
+
+
+def box_around(area: torch.Tensor, step: int) -> Box:
+    """The smallest rectangle around an area (H, W) whose corners are multiples of `step`."""
+    sides = []
+    for axis, length in ((1, area.shape[0]), (0, area.shape[1])):
+        found = torch.nonzero(area.any(axis)).flatten()
+        if not len(found):
+            return Box(0, 0, 0, 0)
+        first, last = int(found[0]), int(found[-1])
+        sides += [first // step * step, min(length, -(-(last + 1) // step) * step)]
+    return Box(*sides)
+
+
+def _cut(features: Any, box: Box, stride: int) -> Any:
+    rows = slice(box.top // stride, -(-box.bottom // stride))
+    columns = slice(box.left // stride, -(-box.right // stride))
+    size = (box.bottom - box.top, box.right - box.left)
+    return features._replace(high=features.high[..., rows, columns], image_size=size)

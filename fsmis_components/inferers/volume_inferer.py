@@ -33,7 +33,7 @@ from fsmis_components.inferers.shape_prior import (
     to_pixels,
 )
 from fsmis_components.inferers.slab_store import SlabStore
-from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
+from fsmis_components.inferers.slabs import ABSENT, Slab, encode_slabs, segment_slab
 from fsmis_components.inferers.slice_order import decided_view
 from fsmis_components.inferers.trust import (
     TrustMeter,
@@ -53,7 +53,6 @@ from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
 
 _MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in three planes
-ABSENT = -40.0  # margin of a structure that is not there, twice the scale of cosines
 
 
 class SlabMargins(NamedTuple):
@@ -295,18 +294,24 @@ class VolumeInferer(Inferer):
             reach=rule.reach_slices if steps.shape_prior and to_fit else 0.0,
             slack=1.0 if steps.shape_prior else 0.0,
         )
-        self._keep_margins(slabs, match.section_weights, pack, network, kept)
+        keep = partial(self._keep_margins, slabs, match.section_weights, pack, network, kept)
         if not steps.shape_prior:
+            keep()
             return None
         appearance = appearance_of(view, pack) if steps.registration else None
         registered = appearance is not None and all(
             profile.self_similarity is not None for profile in pack.profiles
         )
-        evidence, cell = None, shape_cell(pack.grid)
-        if steps.shape_moves and not registered:
-            evidence = torch.cat([to_cells(slab.features.margins, cell) for slab in kept])
+        shapes, cell = self._expected(pack), shape_cell(pack.grid)
         height, width = (-(-length // cell) for length in view.working_size)
-        expected = self._expected(pack).of(match, evidence, (height, width), appearance)
+        if steps.shape_moves and not registered:
+            keep()
+            evidence = torch.cat([to_cells(slab.features.margins, cell) for slab in kept])
+            expected = shapes.of(match, evidence, (height, width), appearance)
+        else:
+            expected = shapes.of(match, None, (height, width), appearance)
+            anywhere = expected.likely.amax(1, keepdim=True)
+            keep(areas=to_pixels(anywhere, cell, view.working_size)[:, 0] > 0)
         mirrored = mirror_gain(descriptors, view.native_spacing[0], pack, match)
         return _Look(match, expected, mirrored)
 
@@ -317,9 +322,10 @@ class VolumeInferer(Inferer):
         pack: SupportPack,
         network: nn.Module,
         kept: SlabStore,
+        areas: torch.Tensor | None = None,
     ) -> None:
         for slab in slabs:
-            logits = segment_slab(network, slab, pack.state, weights, amp=self.amp)
+            logits = segment_slab(network, slab, pack.state, weights, amp=self.amp, areas=areas)
             kept.add(Slab(slab.start, slab.stop, SlabMargins(logits[:, 1:].cpu())))
 
     def _expected(self, pack: SupportPack) -> ExpectedShapes:

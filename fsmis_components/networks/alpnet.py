@@ -38,6 +38,8 @@ class ALPNet(FewShotNetwork):
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         encoder: Union[str, nn.Module] = "resunet",

@@ -32,6 +32,7 @@ class FewShotNetwork(nn.Module):
     """
 
     stored_state: Dict[str, Tensor]
+    pointwise = False  # does the answer at a place depend on the query's features there alone?
 
     def __init__(
         self, encoder: Union[str, nn.Module], support_pack: Optional[SupportState] = None

@@ -7,8 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from block_scans import AFFINE, block_image, block_label, write_scan
-from fake_network import IntensityNetwork
+from block_scans import AFFINE, block_image, block_label, write_nifti, write_scan
+from fake_network import Intensities, IntensityNetwork
 from monai.data import MetaTensor
 
 from fsmis_components.data.errors import DataError
@@ -84,14 +84,52 @@ def test_storage_order_changes_nothing(
     np.testing.assert_array_equal(back, expected_label())
 
 
-def test_other_grids_than_the_support(pack: SupportPack, network: IntensityNetwork) -> None:
-    doubled = block_image(seed=5).repeat(2, 0).repeat(2, 1)
-    affine = AFFINE @ np.diag([0.5, 0.5, 1, 1])
-    label = VolumeInferer(pack).segment_volume(Volume(doubled, affine), network).label
-    wanted = expected_label().repeat(2, 0).repeat(2, 1)
+# pixels per pixel of the support, and slices: finer, not square, overlapping, with gaps
+@pytest.mark.parametrize("finer", [(2, 2, 1), (2, 3, 1), (1, 2, 1), (1, 1, 3), (1, 1, 1 / 2)])
+def test_other_grids_than_the_support(
+    pack: SupportPack, network: IntensityNetwork, finer: tuple[float, float, float]
+) -> None:
+    def on_grid(data: np.ndarray) -> np.ndarray:
+        for axis, factor in enumerate(finer):
+            every = round(1 / factor) if factor < 1 else 1
+            data = data.repeat(max(1, round(factor)), axis).take(
+                range(0, data.shape[axis] * max(1, round(factor)), every), axis
+            )
+        return data
+
+    affine = AFFINE @ np.diag([*(1 / factor for factor in finer), 1])
+    scan = Volume(on_grid(block_image(seed=5)), affine)
+    label = VolumeInferer(pack).segment_volume(scan, network).label
+    wanted = on_grid(expected_label())
     for value in (3, 300):
         overlap = 2 * ((label == value) & (wanted == value)).sum()
         assert overlap / ((label == value).sum() + (wanted == value).sum()) > 0.9
+
+
+class Pointwise(IntensityNetwork):
+    """Keeps the size of the slices that it is shown."""
+
+    pointwise, stride = True, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[tuple[int, int]] = []
+
+    def segment(self, features: Intensities, *rest: object) -> torch.Tensor:
+        self.shown.append(features.image_size)
+        return super().segment(features, *rest)
+
+
+def test_slices_are_segmented_only_around_what_is_expected(tmp_path: Path) -> None:
+    wide = (64, 64, 12)
+    label = block_label(shape=wide)
+    write_nifti(tmp_path / "image_1.nii.gz", block_image(wide))
+    write_nifti(tmp_path / "label_1.nii.gz", label)
+    network = Pointwise()
+    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=64)
+    found = VolumeInferer(pack).segment_volume(Volume(block_image(wide, seed=5), AFFINE), network)
+    np.testing.assert_array_equal(found.label, label)
+    assert network.shown and all(h * w < 64 * 64 / 2 for h, w in network.shown)
 
 
 def test_monai_door(pack: SupportPack, network: IntensityNetwork, query: Volume) -> None:
