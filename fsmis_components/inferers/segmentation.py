@@ -31,6 +31,14 @@ class Segmentation:
     scan: ScanCheck | None = None
 
     @property
+    def expected_dice(self) -> dict[str, float]:
+        """The Dice that each structure's mask is expected to have, by its name."""
+        if self.trust is None:
+            return {}
+        names = [structure.name for structure in self.pack.structures]
+        return dict(zip(names, self.trust.expected_dice, strict=True))
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Why the result should be doubted, a sentence each."""
         unlike = self.trust.warning if self.trust is not None else ""

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.bundle import ConfigParser
-
+from fsmis_components.bundle import UNTRAINED, Bundle
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.weights import fill_network
@@ -16,8 +14,6 @@ from fsmis_components.evaluation.subjects.base import Group, group_suffix
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.evaluation.trained_fold import finished_facts
 from fsmis_components.support.support_pack import weights_hash
-
-UNTRAINED = "untrained"
 
 
 class BundleSubject(NetworkSubject):
@@ -42,41 +38,32 @@ class BundleSubject(NetworkSubject):
         knobs: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        root = Path(bundle_root)
-        parser = _parser(root, knobs or {})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = parser.get_parsed_content("network_def")
-        network.to(parser.get_parsed_content("device"), memory_format=torch.channels_last)
-        geometry = {
-            knob: parser.get_parsed_content(knob)
-            for knob in (
-                "spatial_size",
-                "modality",
-                "slice_axis",
-                "ignore_spacing",
-                "fuse_planes",
-            )
-        }
-        inferer = parser.get_parsed_content("inferer")
-        bundle = root.resolve().name
-        super().__init__(network, bundle, geometry, inferer, inferer.batch_size, inferer.amp)
-        self.knobs = dict(knobs or {})
+        from_file = weights is not None and not Path(weights).is_dir()
+        start = UNTRAINED if weights is not None and not from_file else weights or "shipped"
+        described = Bundle(bundle_root, start, seed, knobs)
+        bundle, inferer = described.root.resolve().name, described.inferer
+        super().__init__(
+            described.network,
+            bundle,
+            described.geometry,
+            inferer,
+            inferer.batch_size,
+            inferer.amp,
+        )
+        self.knobs = described.knobs
         self.seed = seed
         self._folder: Path | None = None
         self._dropped: dict[str, int] | None = None
         self._groups: list[Group] = [None]
         if weights is None:
-            self._load(root / "models" / "model.pt")
             self.name, self.setting = f"{bundle} (shipped)", "given"
         elif str(weights) == UNTRAINED:
             self.name = f"{bundle} (untrained)"
-        elif Path(weights).is_dir():
+        elif from_file:
+            self.name, self.setting = f"{bundle} ({Path(weights).stem})", "given"
+        else:
             self._folder = Path(weights)
             self.setting, self._groups = _read_training(self._folder, bundle)
-        else:
-            self._load(Path(weights))
-            self.name, self.setting = f"{bundle} ({Path(weights).stem})", "given"
 
     def groups(self) -> Sequence[Group]:
         """See `Subject.groups`."""
@@ -121,21 +108,6 @@ class BundleSubject(NetworkSubject):
 def fold_folder(fold: int, group: Group) -> str:
     """Name of the folder of a fold's training: "fold0", in Setting 2 "fold0_2-3"."""
     return f"fold{fold}{group_suffix(group)}"
-
-
-def _parser(root: Path, knobs: Mapping[str, Any]) -> ConfigParser:
-    path = root / "configs" / "inference.json"
-    if not path.is_file():
-        raise DataError(f"{root}: no bundle there (it has no configs/inference.json); name one.")
-    parser = ConfigParser()
-    parser.read_config(str(path))
-    unknown = sorted(knob for knob in knobs if knob not in parser)
-    if unknown:
-        raise DataError(f"{root}: the bundle has no knob {', '.join(unknown)}; see its docs.")
-    # the benchmark brings its own support: none is stored in the network
-    for knob, value in {"bundle_root": str(root), "stored_support": None, **knobs}.items():
-        parser[knob] = value
-    return parser
 
 
 def _read_training(folder: Path, bundle: str) -> tuple[str, list[Group]]:

@@ -1,0 +1,166 @@
+"""A bundle in Python: its network and inference as its own config describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from fsmis_components.data.atomic import check_writable
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.volumes import Volume, load_image, save_mask
+from fsmis_components.data.weights import fill_network
+from fsmis_components.inferers import Segmentation, VolumeInferer
+from fsmis_components.inferers.trust.self_test import self_test
+from fsmis_components.support import SupportPack, SupportSet, SupportSource, build_planes
+
+UNTRAINED = "untrained"
+_GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing", "fuse_planes")
+
+
+class Bundle:
+    """What `configs/inference.json` of a bundle describes, with weights in its network.
+
+    Args:
+        bundle_root: the bundle's folder.
+        weights: "shipped"; "untrained": random ones; or a file of weights.
+        seed: of untrained weights.
+        knobs: values for knobs of the config, such as ``registration=False``.
+
+    Raises:
+        DataError: no bundle there, no such knob, or weights of another network.
+
+    Example:
+        >>> bundle = load_bundle("bundles/ssl_alpnet")  # doctest: +SKIP
+        >>> support = bundle.support("labelled")  # doctest: +SKIP
+        >>> result = bundle.segment("scan.nii.gz", support, "mask.nii.gz")  # doctest: +SKIP
+        >>> result.expected_dice, result.warnings  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        bundle_root: str | Path,
+        weights: str | Path = "shipped",
+        seed: int = 0,
+        knobs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root = Path(bundle_root)
+        self.knobs = dict(knobs or {})
+        self.weights = weights
+        parser = self._parser({"stored_support": None})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = parser.get_parsed_content("network_def")
+        device = parser.get_parsed_content("device")
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self.inferer: VolumeInferer = parser.get_parsed_content("inferer")
+        self.geometry = {knob: parser.get_parsed_content(knob) for knob in _GEOMETRY}
+        if weights != UNTRAINED:
+            path = self.root / "models" / "model.pt" if weights == "shipped" else Path(weights)
+            fill_network(self.network, path)
+
+    def support(self, labelled: str | Path | SupportSet, **wanted: Any) -> SupportPack:
+        """Encode labelled scans once, for any number of scans to segment.
+
+        Args:
+            labelled: a folder of scans and labels, a stored pack, or loaded scans.
+            wanted: `support_ids`, `structures`, `num_shots` or `labelled_slices` of a folder, see
+                `SupportSource`; `structures` also of a pack.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        encoding: dict[str, Any] = {"batch_size": self.inferer.batch_size, "amp": self.inferer.amp}
+        if isinstance(labelled, SupportSet):
+            return build_planes(self.network, labelled, **self.geometry, **encoding)
+        folder = Path(labelled).is_dir()
+        source = SupportSource(
+            labelled if folder else None,
+            None if folder else labelled,
+            self_test=self_test,
+            **self.geometry,
+            **encoding,
+            **wanted,
+        )
+        return source.resolve(self.network)
+
+    def segment(
+        self,
+        scan: str | Path | Volume,
+        support: SupportPack | str | Path | SupportSet,
+        output: str | Path | None = None,
+    ) -> Segmentation:
+        """Segment one scan; its label has no place here.
+
+        Args:
+            scan: a file, or a volume that was read.
+            support: what `support` gives, or takes.
+            output: file for the mask, on the scan's own grid and with its header; None: none.
+
+        Returns:
+            Labels on the scan's own grid, and what is expected of them.
+
+        Raises:
+            DataError: scan or support cannot be used, or the mask cannot be written.
+        """
+        if output is not None:
+            check_writable(Path(output).parent)
+        pack = support if isinstance(support, SupportPack) else self.support(support)
+        volume = scan if isinstance(scan, Volume) else load_image(scan)
+        result = self.inferer.segment_volume(volume, self.network, pack)
+        if output is not None:
+            save_mask(Path(output), result.label, like=volume)
+        return result
+
+    def segment_folder(
+        self, scans: str | Path, output_dir: str | Path, support: str | Path, **knobs: Any
+    ) -> None:
+        """Do what the command `monai.bundle run` does with the bundle's `inference.json`.
+
+        Args:
+            scans: folder of scans.
+            output_dir: receives masks, pictures, a table and a report.
+            support: folder of labelled scans, or a stored pack.
+            knobs: further knobs of the config.
+
+        Raises:
+            DataError: as the command would end, or scans that failed; all others are done.
+        """
+        source = "support_dir" if Path(support).is_dir() else "support_pack"
+        given = {"dataset_dir": scans, "output_dir": output_dir, source: support}
+        parser = self._parser(
+            {
+                "weights": str(self.weights),
+                **{knob: str(path) for knob, path in given.items()},
+                **knobs,
+            }
+        )
+        try:
+            parser.get_parsed_content("initialize")
+            parser.get_parsed_content("evaluator").run()
+        except SystemExit as error:
+            raise DataError(str(error)) from error
+
+    def _parser(self, knobs: Mapping[str, Any]) -> ConfigParser:
+        path = self.root / "configs" / "inference.json"
+        if not path.is_file():
+            raise DataError(f"{self.root}: no bundle there (no configs/inference.json); name one.")
+        parser = ConfigParser()
+        parser.read_config(str(path))
+        given = {"bundle_root": str(self.root), **self.knobs, **knobs}
+        unknown = sorted(knob for knob in given if knob not in parser)
+        if unknown:
+            raise DataError(
+                f"{self.root}: the bundle has no knob {', '.join(unknown)}; see its docs."
+            )
+        for knob, value in given.items():
+            parser[knob] = value
+        return parser
+
+
+def load_bundle(bundle_root: str | Path, weights: str | Path = "shipped", **knobs: Any) -> Bundle:
+    """Load a bundle with its weights; see `Bundle`."""
+    return Bundle(bundle_root, weights, knobs=knobs)
