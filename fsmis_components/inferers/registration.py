@@ -159,7 +159,11 @@ def _refined(field: Tensor, fixed: Tensor, moving: Tensor, inside: Tensor) -> Te
         for step in range(1, _STEPS + 1):
             smooth = patch_mean(patch_mean(free))
             unlike = (fixed - _warped(moving, smooth)).square().mean(0)
-            loss = 12 * (unlike * _warped(inside, smooth, "zeros")[0]).mean()
+            seen = _warped(inside, smooth, "zeros")[0]
+            if step == 1:
+                average = (unlike * seen).sum().detach() / seen.sum().detach().clamp_min(1)
+            # leaving the support scan must not pay: outside it counts as the average place does
+            loss = 12 * (unlike * seen + average * (1 - seen)).mean()
             for axis in (1, 2, 3):
                 if smooth.shape[axis] > 1:
                     loss = loss + _STIFFNESS * smooth.diff(dim=axis).square().mean()

@@ -70,6 +70,14 @@ def test_the_same_scan_stays() -> None:
     assert field_of(image, image).abs().max() < 0.25  # cells
 
 
+def test_scans_that_differ_are_not_pushed_out_of_each_other() -> None:
+    image = texture()
+    other = np.random.default_rng(4).normal(size=SIZE)
+    other = 100 * gaussian_filter(other, (1, 4, 4)) / gaussian_filter(other, (1, 4, 4)).std()
+    along = field_of(image + 2 * other, image)[0]
+    assert float(along[0].mean()) > -0.5 and float(along[-1].mean()) < 0.5
+
+
 def test_contrast_does_not_matter() -> None:
     image, known = texture(), bend()
     bent = map_coordinates(image, np.indices(SIZE) + known, order=1, mode="nearest")
