@@ -18,9 +18,11 @@ MAY_IMPORT = {
     "data": set(),
     "packaging": {"data"},
     "support": {"layers", "ops", "data"},
+    "reporting": {"support", "data"},
     "transforms": {"support", "data"},
-    "episodes": {"transforms", "support", "data"},
-    "inferers": {"support", "layers", "ops", "transforms", "data"},
+    "episodes": {"transforms", "support", "reporting", "data"},
+    "inferers": {"support", "layers", "ops", "transforms", "reporting", "data"},
+    "selection": {"inferers", "support", "reporting", "data"},
     "evaluation": {"inferers", "support", "layers", "ops", "transforms", "data"},
 }
 SHARED_BY_NETWORKS = {"encoder_levels", "encoders", "few_shot_network", "resnet101"}

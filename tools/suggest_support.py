@@ -6,7 +6,7 @@
 
 The first finds the scan that most resembles all others; the second what a support that exists
 covers least. No label of the folder is opened. Each scan is encoded once and kept in
-OUTPUT_DIR/looks, so that a second call, or one that goes on after an interruption, is quick. The
+OUTPUT_DIR/encoded, so that a second call, or one that goes on after an interruption, is quick. The
 output folder gets suggestion.json, suggestion.csv and suggestion.png.
 """
 
@@ -17,30 +17,15 @@ from typing import Any
 
 import torch
 import yaml
-from tqdm import tqdm
 
-from fsmis_components.data.atomic import atomic_write_text, check_writable
+from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import find_cases
-from fsmis_components.data.errors import DataError, unwritable
-from fsmis_components.data.volumes import load_image
+from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.subjects.bundle import UNTRAINED, BundleSubject
-from fsmis_components.inferers.suggest import (
-    LookRule,
-    LookStore,
-    ScanLook,
-    compare_scans,
-    csv_text,
-    json_text,
-    look_at_folder,
-    printed,
-    save_picture,
-    suggest,
-)
+from fsmis_components.selection import Describer, Preprocessing, printed, propose, write_proposal
+from fsmis_components.support import FeatureCache
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
-
-OF_STRUCTURE = 3  # what the methods ask for
-OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,41 +46,33 @@ def _run(options: argparse.Namespace) -> None:
     cases = find_cases(options.dataset_dir, labels="never")
     subject = BundleSubject(options.bundle, options.weights, dict(map(_knob, options.knobs)))
     pack = _support(subject, options)
-    if pack is None:
-        rule = LookRule.of_first(load_image(cases[0].image), subject.geometry)
-    else:
-        rule = LookRule.of_support(pack)
-    network, amp = subject.network, subject.amp
-    store = LookStore(options.output_dir / "looks", network, rule, amp)
-    found = look_at_folder(network, cases, rule, store, batch_size=subject.batch_size, amp=amp)
-    if not found.looks:
-        raise DataError(
-            f"{options.dataset_dir}: no scan could be used: {'; '.join(found.failures.values())}"
-        )
-    labelled = ScanLook.of_support(pack) if pack else []
-    found = found.without(labelled)
-    if not found.looks:
+    preprocessing = (
+        Preprocessing.of_first(cases, subject.geometry)
+        if pack is None
+        else Preprocessing.of_support(pack)
+    )
+    cache = FeatureCache(options.output_dir / "encoded")
+    describer = Describer(subject.network, preprocessing, cache, subject.batch_size, subject.amp)
+    proposal = propose(
+        describer,
+        cases,
+        pack=pack,
+        num=options.num,
+        num_slices=options.slices,
+        progress=True,
+    )
+    if not proposal.scans:
         raise DataError(
             f"{options.dataset_dir}: all scans are in the support already; name another folder."
         )
-    looks = [*found.looks, *labelled]
-    likeness = compare_scans(looks, tqdm(range(len(looks)), desc="comparing", unit="scan"))
-    num_slices = options.slices or (OF_SCAN if pack is None else OF_STRUCTURE)
-    ranked = suggest(found.cases, looks, likeness, pack, options.num, num_slices)
     facts = {
         "bundle": subject.name,
         "dataset_dir": str(options.dataset_dir),
         "support": None if pack is None else [profile.name for profile in pack.profiles],
-        "rule": rule.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
     }
-    folder = options.output_dir
-    try:
-        atomic_write_text(folder / "suggestion.json", json_text(ranked, found.failures, facts))
-        atomic_write_text(folder / "suggestion.csv", csv_text(ranked))
-        save_picture(folder / "suggestion.png", ranked, looks, likeness.similarity)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    print(printed(ranked, found.failures), end="")
+    write_proposal(options.output_dir, proposal, facts)
+    print(printed(proposal), end="")
 
 
 def _support(subject: BundleSubject, options: argparse.Namespace) -> SupportPack | None:

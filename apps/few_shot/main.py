@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from lib.bundles import find_bundles, shared_folder
 from lib.checked_datastore import CheckedDatastore
-from lib.few_shot_strategy import FewShotStrategy
 from lib.guard import RequestGuard
 from lib.infer_tasks import FewShotTask, StructureTask, ThisScanTask
 from lib.parameters import check_training
+from lib.strategy import FewShotStrategy
 from lib.structures import LabelValues
 from lib.train_task import AllScansTask
 from lib.uploads import private_folder, removed_when_refused

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import RequestError
-from lib.scans import ScanChecks
+from fsmis_components.selection import load_stack
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,15 @@ class AllScansTask(BundleTrainTask):
     def _fetch_datalist(
         self, request: dict[str, Any], datastore: Datastore
     ) -> list[dict[str, str]]:
-        paths = {id: datastore.get_image_uri(id) for id in datastore.list_images()}
-        cases, refused = ScanChecks().usable(paths)
-        for sentence in refused.values():
-            logger.warning("Not trained on: %s", sentence)
-        if not cases:
+        items = []
+        for id in sorted(datastore.list_images()):
+            path = Path(datastore.get_image_uri(id))
+            try:
+                load_stack(path)
+            except DataError as error:
+                logger.warning("Not trained on: %s", error)
+            else:
+                items.append({"image": str(path)})
+        if not items:
             raise RequestError("training: the datastore holds no scan that can be read; add some.")
-        return [{"image": str(case.image)} for case in cases]
+        return items

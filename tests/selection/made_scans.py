@@ -1,11 +1,11 @@
-"""Looks of made-up scans whose place along z is known."""
+"""Descriptors of made-up scans whose place along z is known."""
 
 from __future__ import annotations
 
 import torch
 
 from fsmis_components.data.geometry import SliceGrid
-from fsmis_components.inferers.suggest.scan_look import ScanLook
+from fsmis_components.selection import ScanDescriptors
 
 GRID = SliceGrid(2, 1.0, 64)
 
@@ -23,5 +23,5 @@ def body(first: float, last: float, step: float = 1.0, seed: int = 0) -> torch.T
     return torch.cos(places * frequencies + phases) + own
 
 
-def look(name: str, descriptors: torch.Tensor, spacing: float = 1.0) -> ScanLook:
-    return ScanLook(name, GRID, spacing, descriptors.half())
+def scan(name: str, descriptors: torch.Tensor, spacing: float = 1.0) -> ScanDescriptors:
+    return ScanDescriptors(name, GRID, spacing, descriptors.half())

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scan_looks import body, look
+from made_scans import body, scan
 
-from fsmis_components.inferers.suggest.likeness import (
+from fsmis_components.selection.similarity import (
     by_gain,
     choose_scans,
     compare_scans,
@@ -24,7 +24,7 @@ SIMILARITY = np.array(
 
 
 def test_where_scans_lie_in_each_other() -> None:
-    found = compare_scans([look("whole", body(0, 35)), look("part", body(6, 27, seed=1))])
+    found = compare_scans([scan("whole", body(0, 35)), scan("part", body(6, 27, seed=1))])
     assert np.allclose(found.shown[0, 1], [6, 27], atol=0.5)
     assert np.allclose(found.shown[1, 0], [-6, 29], atol=0.5)
     assert np.array_equal(found.shown[0, 0], [0, 35])
@@ -32,15 +32,15 @@ def test_where_scans_lie_in_each_other() -> None:
 
 def test_slices_of_another_thickness_and_order() -> None:
     thick = body(4, 30, step=2.0, seed=1).flip(0)
-    found = compare_scans([look("thin", body(0, 35)), look("thick", thick, spacing=2.0)])
+    found = compare_scans([scan("thin", body(0, 35)), scan("thick", thick, spacing=2.0)])
     assert np.allclose(found.shown[0, 1], [4, 30], atol=1.0)
-    assert found.similarity[0, 1] > 0.7
+    assert found.values[0, 1] > 0.7
 
 
 def test_the_like_are_similar() -> None:
     noise = torch.randn(24, 96, generator=torch.Generator().manual_seed(3))
-    looks = [look("a", body(0, 23)), look("b", body(1, 24, seed=1)), look("noise", noise)]
-    similarity = compare_scans(looks).similarity
+    scans = [scan("a", body(0, 23)), scan("b", body(1, 24, seed=1)), scan("noise", noise)]
+    similarity = compare_scans(scans).values
     assert np.array_equal(similarity, similarity.T)
     assert similarity[0, 1] > 0.8 > 0.5 > similarity[0, 2]
 
@@ -88,11 +88,11 @@ def test_two_groups_get_one_scan_each() -> None:
 
 
 def test_one_scan_alone() -> None:
-    similarity = compare_scans([look("only", body(0, 9))]).similarity
+    similarity = compare_scans([scan("only", body(0, 9))]).values
     assert gains_of(similarity, [0], []).tolist() == [[0, 0]]
     assert choose_scans(similarity, [0], [], 1) == [0]
 
 
 def test_a_scan_of_one_slice() -> None:
-    found = compare_scans([look("whole", body(0, 9)), look("slice", body(4, 4, seed=1))])
-    assert np.isfinite(found.shown).all() and found.similarity[0, 1] == 0  # it has no profile
+    found = compare_scans([scan("whole", body(0, 9)), scan("slice", body(4, 4, seed=1))])
+    assert np.isfinite(found.shown).all() and found.values[0, 1] == 0  # it has no profile

@@ -1,4 +1,4 @@
-"""How alike scans are, and which parts of each other they show."""
+"""How similar scans are, and which of them stand for the others."""
 
 from __future__ import annotations
 
@@ -7,54 +7,77 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsmis_components.inferers.suggest.scan_look import ScanLook
 from fsmis_components.inferers.z_alignment import Alignment, align
+from fsmis_components.selection.descriptors import ScanDescriptors
 from fsmis_components.support.slice_descriptors import descriptor_similarity
 
 # of the similarities to the scans that a support is to serve; chosen on ACDC and a fold of CHAOS
 _QUANTILE = 0.25
 
+# similarity, and where the slices of each scan lie in the other, by the keys of both scans
+Compared = dict[tuple[str, str], tuple[float, list[float], list[float]]]
+
 
 @dataclass(frozen=True)
-class Likeness:
+class ScanSimilarity:
     """All pairs of scans, compared as inference compares a query with its support.
 
     Attributes:
-        similarity: (K, K) mean similarity of slices along the best line, symmetric; 1 on the
-            diagonal.
+        values: (K, K) mean similarity of slices along the best line, symmetric; 1 on the diagonal.
         shown: (K, K) where scan j lies in scan i: first and last slice of j as places in i,
             float (K, K, 2), the smaller one first.
     """
 
-    similarity: np.ndarray
+    values: np.ndarray
     shown: np.ndarray
 
+    def to_others(self, place: int) -> float:
+        """Mean similarity of a scan to the others; 1 where there are none."""
+        others = np.delete(self.values[place], place)
+        return float(others.mean()) if len(others) else 1.0
 
-def compare_scans(looks: Sequence[ScanLook], progress: Iterable[int] | None = None) -> Likeness:
+
+def compare_scans(
+    scans: Sequence[ScanDescriptors],
+    known: Compared | None = None,
+    progress: Iterable[int] | None = None,
+) -> ScanSimilarity:
     """Compare every scan with every other.
 
     Costs one alignment per pair, about a hundredth of a second for 40 slices each.
 
     Args:
-        looks: K scans.
+        scans: K scans.
+        known: pairs that were compared before; those of scans with a key are added.
         progress: yields 0..K-1, for a bar; None: no bar.
     """
-    count = len(looks)
-    similarity = np.eye(count)
+    count = len(scans)
+    values = np.eye(count)
     shown = np.empty((count, count, 2))
     for i in progress if progress is not None else range(count):
-        shown[i, i] = 0, looks[i].depth - 1
+        shown[i, i] = 0, scans[i].depth - 1
         for j in range(i):
-            found = align_looks(looks[j], looks[i])
-            similarity[i, j] = similarity[j, i] = found.similarity
-            shown[i, j] = sorted(found.positions[[0, -1]])
-            # the same line seen from the other scan
-            ends = (np.array([0, looks[i].depth - 1]) - found.positions[0]) / found.slope
-            shown[j, i] = sorted(ends)
-    return Likeness(similarity, shown)
+            pair = scans[j].key, scans[i].key
+            found = known.get(pair) if known is not None else None
+            if found is None:
+                found = _compare(scans[j], scans[i])
+                if known is not None and all(pair):
+                    known[pair] = found
+            values[i, j] = values[j, i] = found[0]
+            shown[i, j], shown[j, i] = found[1:]
+    return ScanSimilarity(values, shown)
 
 
-def align_looks(query: ScanLook, support: ScanLook) -> Alignment:
+def _compare(
+    query: ScanDescriptors, support: ScanDescriptors
+) -> tuple[float, list[float], list[float]]:
+    line = align_scans(query, support)
+    # the same line seen from the other scan
+    ends = (np.array([0, support.depth - 1]) - line.positions[0]) / line.slope
+    return line.similarity, sorted(line.positions[[0, -1]]), sorted(ends)
+
+
+def align_scans(query: ScanDescriptors, support: ScanDescriptors) -> Alignment:
     """Where the slices of one scan lie in another."""
     similarity = descriptor_similarity(query.descriptors.float(), support.descriptors.float())
     spacings = query.slice_spacing, support.slice_spacing

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume
-from fsmis_components.inferers.suggest.likeness import align_looks
-from fsmis_components.inferers.suggest.scan_look import ScanLook
+from fsmis_components.selection.descriptors import ScanDescriptors
+from fsmis_components.selection.similarity import align_scans
 from fsmis_components.support.sections import part_middles
 from fsmis_components.support.support_pack import SupportPack
 
 _SHOWN_BY = 0.5  # share of the other scans that must show a slice
-
-
-@dataclass(frozen=True)
-class SliceChoice:
-    """Slices of a scan to label.
-
-    Attributes:
-        what: name of a structure, or "all structures" where none is known.
-        slices: ascending, numbered from 0 in the order of `SliceView`.
-    """
-
-    what: str
-    slices: tuple[int, ...]
 
 
 def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
@@ -47,7 +33,7 @@ def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
     return (int(slices[0]), int(slices[-1])) if len(slices) else (0, depth - 1)
 
 
-def spread_slices(first: int, last: int, num: int) -> tuple[int, ...]:
+def spread_slices(first: int, last: int, num: int) -> list[int]:
     """Middles of equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
 
     Args:
@@ -58,22 +44,23 @@ def spread_slices(first: int, last: int, num: int) -> tuple[int, ...]:
     Source: SSL-ALPNet (ECCV 2020), released evaluation, whose rule for three parts it is.
     """
     length = last - first + 1
-    return tuple(sorted({first + middle for middle in part_middles(length, num)}))
+    return sorted({first + middle for middle in part_middles(length, num)})
 
 
-def structure_slices(look: ScanLook, pack: SupportPack, num: int) -> list[SliceChoice]:
+def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict[str, list[int]]:
     """Slices for each structure, where the present support expects it in the scan.
 
     Args:
-        look: the scan.
+        scan: preprocessed as the support.
         pack: the present support.
         num: slices per structure.
 
     Returns:
-        One choice per structure that lies in the scan.
+        Ascending, numbered from 0 in the order of `SliceView`, by the names of the structures that
+        lie in the scan.
     """
-    found = [align_looks(look, support) for support in ScanLook.of_support(pack)]
-    choices = []
+    found = [align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
+    slices = {}
     for index, structure in enumerate(pack.structures):
         labelled = [
             place
@@ -86,9 +73,8 @@ def structure_slices(look: ScanLook, pack: SupportPack, num: int) -> list[SliceC
         positions = found[place].positions
         inside = np.flatnonzero((positions >= first) & (positions <= last))
         if len(inside):
-            slices = spread_slices(int(inside[0]), int(inside[-1]), num)
-            choices.append(SliceChoice(structure.name, slices))
-    return choices
+            slices[structure.name] = spread_slices(int(inside[0]), int(inside[-1]), num)
+    return slices
 
 
 def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
