@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "episodes": {"transforms", "support", "reporting", "data"},
     "inferers": {"support", "layers", "ops", "transforms", "reporting", "data"},
     "selection": {"inferers", "support", "reporting", "data"},
-    "evaluation": {"inferers", "support", "layers", "ops", "transforms", "data"},
+    "evaluation": {"inferers", "support", "layers", "ops", "transforms", "reporting", "data"},
 }
 SHARED_BY_NETWORKS = {"encoder_levels", "encoders", "few_shot_network", "resnet101"}
 PURE = ("ops", "layers", "losses", "networks")  # these read no file, variable or command line

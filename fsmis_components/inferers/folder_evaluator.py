@@ -27,7 +27,7 @@ from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.one_writer import one_writer
 from fsmis_components.data.volumes import load_image
 from fsmis_components.inferers.case_files import CaseFiles, volumes_ml
-from fsmis_components.inferers.report import write_folder_report
+from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow, RunRecord
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.support.corrections import Correction, Corrections

@@ -22,9 +22,7 @@ from fsmis_components.evaluation.report.scatter import scatter_panels
 from fsmis_components.evaluation.report.series import Results
 from fsmis_components.evaluation.report.style import STYLE
 from fsmis_components.evaluation.report.z_panels import z_panels, z_panels_of_structures
-from fsmis_components.inferers.report.facts import facts_table
-from fsmis_components.inferers.report.page_frame import page_frame
-from fsmis_components.inferers.report.wording import counted, listing
+from fsmis_components.reporting.pages import counted, facts_table, listing, page_frame
 
 TITLE = "Few-shot segmentation benchmark"
 

@@ -22,7 +22,7 @@ from fsmis_components.evaluation.summary import (
     FLOOR,
     UNTRAINED,
 )
-from fsmis_components.inferers.report.wording import counted
+from fsmis_components.reporting.pages import counted
 from fsmis_components.support.support_set import PALETTE
 
 Unit = tuple[int, str]  # fold and case: what is counted, as in the summary
