@@ -16,7 +16,7 @@ from types import ModuleType
 import fsmis_components
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.knobs import check_path
-from fsmis_components.packaging.request_values import refuse_code_of_requests
+from fsmis_components.label_server.request_values import refuse_code_of_requests
 from fsmis_components.packaging.stamp import PackageStamp, content_hash
 
 _SHOWN = 12  # digits of a hash in a message

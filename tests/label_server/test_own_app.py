@@ -279,8 +279,7 @@ class OtherStore:
 
 
 def test_volumes_of_any_datastore(scans: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(APP)
-    from lib.datastore_volumes import datastore_volumes
+    from fsmis_components.label_server.studies import datastore_volumes
 
     files = {f"s{n}": (scans / f"scan_{n}.nii.gz", scans / f"truth_{n}.nii.gz") for n in (1, 2, 3)}
     files["gone"] = (scans / "scan_1.nii.gz", scans / "none.nii.gz")

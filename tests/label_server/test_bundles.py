@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lib.bundles import find_bundles
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.label_server.bundles import find_bundles
+from fsmis_components.label_server.rules import address_names
 
 
 def make_bundle(folder: Path) -> Path:
@@ -57,3 +58,12 @@ def test_refusals(app: Path, tmp_path: Path, models: str, message: str) -> None:
 def test_no_parent_folder_is_needed() -> None:
     with pytest.raises(DataError, match="there is no bundle x"):
         find_bundles(Path("/app"), "x")
+
+
+def test_addresses_of_structures_are_safe_and_differ() -> None:
+    assert address_names(["Left kidney", "left_kidney", "Läsion 2", "?!"]) == {
+        "left_kidney": "Left kidney",
+        "left_kidney_2": "left_kidney",
+        "l_sion_2": "Läsion 2",
+        "structure": "?!",
+    }

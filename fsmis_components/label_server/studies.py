@@ -1,9 +1,7 @@
-"""The folder in which a MONAI Label server keeps volumes and labels."""
+"""The labelled volumes of a MONAI Label server: of its folder, or of a datastore of any kind."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +16,6 @@ from fsmis_components.support.support_set import label_names
 FINAL = "final"  # the tag of labels that a person submitted
 _LABELS = "labels"
 _RECORD = "datastore_v2.json"
-_LONGEST_NAME = 200
-_SESSIONS = "~/.cache/monailabel/sessions"  # where MONAI Label keeps uploads of a session
 
 _ATTEMPTS, _PAUSE = 10, 0.05  # seconds
 
@@ -27,63 +23,6 @@ _ATTEMPTS, _PAUSE = 10, 0.05  # seconds
 def is_studies_folder(folder: Path) -> bool:
     """Whether labels of a MONAI Label server lie below a folder of volumes."""
     return (folder / _LABELS).is_dir()
-
-
-def is_plain_name(text: object) -> bool:
-    """Whether an id or a tag of a request is a name: it leads into no other folder.
-
-    Nor can it be taken for an expression of a config, an option of a command or a hidden file.
-    """
-    return (
-        isinstance(text, str)
-        and 0 < len(text) <= _LONGEST_NAME
-        and text.isprintable()
-        and text == text.strip()
-        and text[0] not in "$%@.-~"
-        and not set(text) & set('/\\:*?"<>|')
-    )
-
-
-def is_served(path: str | Path, studies_dir: str | Path) -> bool:
-    """Whether a request may name a file of a server by its path.
-
-    Only what lies below the studies folder after links are resolved, the scans to which the folder
-    itself links, and what was uploaded to the server (`is_upload`).
-
-    Args:
-        path: of the request.
-        studies_dir: folder of the server's scans.
-    """
-    studies = Path(studies_dir)
-    if not studies.is_dir():
-        return True  # a remote datastore, which has its own cache
-    resolved = Path(path).resolve()
-    if resolved.is_relative_to(studies.resolve()) or is_upload(path):
-        return True
-    return any(link.is_symlink() and link.resolve() == resolved for link in studies.iterdir())
-
-
-def is_upload(path: str | Path) -> bool:
-    """Whether a file was uploaded to MONAI Label: with a request, or for a session."""
-    resolved = Path(path).resolve()
-    sessions = os.environ.get("MONAI_LABEL_SESSION_PATH") or _SESSIONS
-    if resolved.is_relative_to(Path(sessions).expanduser().resolve()):
-        return True
-    return is_temporary(path)
-
-
-def is_temporary(path: str | Path) -> bool:
-    """Whether a file is one of those that MONAI Label makes in the temporary folder."""
-    resolved = Path(path).resolve()
-    temporary = Path(tempfile.gettempdir()).resolve()
-    # others may keep files of their own there
-    return resolved.parent == temporary and resolved.name.startswith(tempfile.gettempprefix())
-
-
-def is_own_file(source: object, studies_dir: str | Path) -> bool:
-    """Whether a request names a file of the server that is there."""
-    named = isinstance(source, str | Path) and str(source).isprintable()
-    return named and Path(str(source)).exists() and is_served(str(source), studies_dir)
 
 
 def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[LabelledVolume]:
@@ -112,6 +51,23 @@ def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[Labelled
         when = info.get("ts")
         since = float(when) if isinstance(when, int | float) else label.stat().st_mtime
         found.append((since, id, LabelledVolume.of(id, image.resolve(), label.resolve(), own)))
+    return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
+
+
+def datastore_volumes(datastore: Any) -> list[LabelledVolume]:
+    """The volumes of a MONAI Label datastore with a submitted label, in the same order."""
+    found = []
+    for image_id in datastore.get_labeled_images():
+        label_id = datastore.get_label_by_image_id(image_id, FINAL)
+        image, label = datastore.get_image_uri(image_id), datastore.get_label_uri(label_id, FINAL)
+        if not image or not label:
+            continue
+        info = datastore.get_label_info(label_id, FINAL)
+        try:
+            volume = LabelledVolume.of(image_id, image, label, names_of(info))
+        except DataError:
+            continue  # removed from the disk; the datastore notices it a moment later
+        found.append((info.get("ts") or 0, image_id, volume))
     return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
 
 

@@ -9,8 +9,8 @@ from block_scans import block_label, write_nifti
 from label_studies import NAMES, submit, write_volume
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support import studies
-from fsmis_components.support.studies import is_studies_folder, labelled_volumes
+from fsmis_components.label_server import studies
+from fsmis_components.label_server.studies import is_studies_folder, labelled_volumes
 
 
 def test_volumes_in_the_order_of_labelling(tmp_path: Path) -> None:

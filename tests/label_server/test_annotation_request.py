@@ -15,8 +15,9 @@ from label_studies import submit, write_volume
 
 from fsmis_components.data.request_error import RequestError
 from fsmis_components.inferers import VolumeInferer
+from fsmis_components.label_server import ReportSupportd, ResolveSupportd
 from fsmis_components.support import SupportSource
-from fsmis_components.transforms import LoadVolumed, ReportSupportd, ResolveSupportd
+from fsmis_components.transforms import LoadVolumed
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
-"""A folder of scans whose doors take plain names only, and no label which cannot serve."""
+"""A folder of scans that stores no label which cannot serve."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +15,25 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import checked_shape
 from fsmis_components.data.request_error import RequestError, answered
 from fsmis_components.data.volume_files import open_volume
+from fsmis_components.label_server.rules import ENDINGS
 from fsmis_components.support.labelled_volume import LabelledVolume, names_of
 from fsmis_components.transforms.load_volume import MOST_IN_MEMORY
-from lib.names import check_name, check_tag
-from lib.uploads import removed_when_refused
-
-_VOLUMES = (".nii", ".nii.gz", ".nrrd")
 
 
 class CheckedDatastore(LocalDatastore):
-    """MONAI Label's folder of scans; ids, tags and endings are names, and labels are checked.
+    """MONAI Label's folder of scans, behind the guard, which lets plain names in only.
 
-    Masks that the server itself stores (tag `original`) are not: in a scan without the structure
-    an empty one is right.
+    Masks that the server itself stores (tag `original`) are not checked: in a scan without the
+    structure an empty one is right.
     """
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Store a scan.
 
         Raises:
-            RequestError: its id is no name, is taken, or the file is no scan.
+            RequestError: its id is taken, or the file is no scan.
         """
-        with removed_when_refused(image_filename), answered():
-            if image_id:
-                check_name("image", image_id)
+        with refused_uploads(image_filename):
             _check_ending("file", image_filename)
             if image_id in self._datastore.objects:
                 raise DataError(f"image: {image_id} is there already; choose another name.")
@@ -53,9 +51,8 @@ class CheckedDatastore(LocalDatastore):
             RequestError: it is on another grid, empty, or holds a value without a name; the label
                 that was there before stays.
         """
-        with removed_when_refused(label_filename), answered():
+        with refused_uploads(label_filename):
             self._check_known(image_id)
-            check_tag(label_tag)
             _check_ending("label", label_filename)
             if label_tag != DefaultLabelTag.ORIGINAL:
                 names = names_of(label_info or {})
@@ -70,38 +67,47 @@ class CheckedDatastore(LocalDatastore):
 
     def remove_image(self, image_id: str) -> None:
         """Remove a scan and its labels."""
-        with answered():
-            self._check_known(image_id)
-            super().remove_image(image_id)
+        self._check_known(image_id)
+        super().remove_image(image_id)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label."""
-        with answered():
-            self._check_known(label_id)
-            check_tag(label_tag)
-            super().remove_label(label_id, label_tag)
+        self._check_known(label_id)
+        super().remove_label(label_id, label_tag)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Keep something with a scan."""
-        with answered():
-            self._check_known(image_id)
-            super().update_image_info(image_id, info)
+        self._check_known(image_id)
+        super().update_image_info(image_id, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Keep something with a label."""
-        with answered():
-            self._check_known(label_id)
-            check_tag(label_tag)
-            if self._datastore.label(label_id, label_tag) is None:
-                raise DataError(f"label: {label_id} has none of this tag.")
-            super().update_label_info(label_id, label_tag, info)
+        self._check_known(label_id)
+        if self._datastore.label(label_id, label_tag) is None:
+            raise RequestError(f"label: {label_id} has none of this tag.")
+        super().update_label_info(label_id, label_tag, info)
 
     def _check_known(self, image_id: str) -> None:
-        check_name("image", image_id)
         if image_id not in self._datastore.objects:
-            raise DataError(f"image: there is no scan {image_id} on this server.")
+            raise RequestError(f"image: there is no scan {image_id} on this server.")
+
+
+@contextmanager
+def refused_uploads(*paths: object) -> Iterator[None]:
+    """As `answered`; where the body raises, remove uploads.
+
+    MONAI Label removes those of answered requests only.
+    """
+    try:
+        with answered():
+            yield
+    except Exception:
+        for path in paths:
+            if isinstance(path, str) and Path(path).is_relative_to(tempfile.gettempdir()):
+                Path(path).unlink(missing_ok=True)
+        raise
 
 
 def _check_ending(what: str, path: str) -> None:
-    if not path.lower().endswith(_VOLUMES):
-        raise DataError(f"{what}: expected a file that ends in {', '.join(_VOLUMES)}.")
+    if not path.lower().endswith(ENDINGS):
+        raise DataError(f"{what}: expected a file that ends in {', '.join(ENDINGS)}.")

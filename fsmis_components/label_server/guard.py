@@ -1,30 +1,34 @@
 """The door of the server: what no client of ours sends is refused before MONAI Label reads it.
 
-MONAI Label puts ids, tags and file names of a request into paths, and its parameters into configs
-that are evaluated. So every request is looked at first: who sends it, which address it calls, the
-names in it, and the parameters that come with it (`lib.parameters`).
+Every request is looked at first: who sends it, which address it calls, the names in it, and the
+parameters that come with it (`rules.py`).
 """
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.support.studies import is_plain_name
-from lib.names import check_name, check_tag
-from lib.parameters import check_parameters
-from lib.uploads import check_upload
+from fsmis_components.label_server.rules import (
+    check_name,
+    check_parameters,
+    check_tag,
+    check_upload,
+    is_plain_name,
+)
 
 MOST_BYTES = 4 << 30  # of a request with files
 _MOST_TEXT = 1 << 20  # of one without, and of a field
@@ -80,13 +84,12 @@ class RequestGuard:
             door = _check_address(scope, headers)
             with tempfile.SpooledTemporaryFile(max_size=_MOST_TEXT) as body:
                 await self._read(receive, headers, body)
-                await _check_body(headers, body, door)
-                body.seek(0)
+                await _check_body(scope, headers, body, door)
                 await self.app(scope, _replayed(body, receive), send)
         except Refusal as refusal:
-            await _answer(send, refusal.status, str(refusal))
+            await _answer(refusal.status, refusal)(scope, receive, send)
         except DataError as error:
-            await _answer(send, 422, str(error))
+            await _answer(422, error)(scope, receive, send)
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:
         """Refuse pages of other servers, which a browser lets call any server that it can reach."""
@@ -145,29 +148,25 @@ def _check_address(scope: Scope, headers: Headers) -> str:
     return door
 
 
-async def _check_body(headers: Headers, body: IO[bytes], door: str) -> None:
-    body.seek(0, 2)
-    if not body.tell():
+async def _check_body(scope: Scope, headers: Headers, body: IO[bytes], door: str) -> None:
+    if not body.seek(0, 2):
         return
-    body.seek(0)
-    kind = headers.get("content-type", "")
-    if kind.startswith("multipart/form-data"):
-        try:
-            parser = MultiPartParser(headers, _chunks(body), max_files=5000)
-            form = await parser.parse()
-        except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as error:
-            raise Refusal(400, "The form of the request cannot be read.") from error
-        for name, part in form.multi_items():
-            if isinstance(part, UploadFile):
-                check_upload(name, part.filename or "")
-            else:
-                _check_field(door, name, part)
-        await form.close()
-    elif kind.startswith("application/x-www-form-urlencoded"):
-        for name, value in parse_qsl(body.read().decode("latin-1"), keep_blank_values=True):
-            _check_field(door, name, value)
-    else:
+    form = ("multipart/form-data", "application/x-www-form-urlencoded")
+    if not headers.get("content-type", "").startswith(form):
+        body.seek(0)
         check_parameters(door, _json(body.read()))
+        return
+    try:
+        # as the application itself reads it
+        parts = await Request(scope, _replayed(body)).form(max_files=5000)
+    except (MultiPartException, HTTPException, KeyError, ValueError) as error:
+        raise Refusal(400, "The form of the request cannot be read.") from error
+    for name, part in parts.multi_items():
+        if isinstance(part, UploadFile):
+            check_upload(name, part.filename or "")
+        else:
+            _check_field(door, name, part)
+    await parts.close()
 
 
 def _check_field(door: str, name: str, value: str) -> None:
@@ -184,20 +183,15 @@ def _json(text: str | bytes) -> Any:
         raise Refusal(422, "The parameters are no JSON, or nested too deeply.") from error
 
 
-async def _chunks(body: IO[bytes]) -> AsyncIterator[bytes]:
-    while chunk := body.read(_MOST_TEXT):
-        yield chunk
-    yield b""
-
-
-def _replayed(body: IO[bytes], receive: Receive) -> Receive:
+def _replayed(body: IO[bytes], receive: Receive | None = None) -> Receive:
     """Give the body once more, then what the client says next: that it has gone."""
+    body.seek(0)
     ended = False
 
     async def again() -> Message:
         nonlocal ended
         if ended:
-            return await receive()
+            return await receive() if receive else {"type": "http.disconnect"}
         chunk = body.read(_MOST_TEXT)
         ended = len(chunk) < _MOST_TEXT
         return {"type": "http.request", "body": chunk, "more_body": not ended}
@@ -205,11 +199,8 @@ def _replayed(body: IO[bytes], receive: Receive) -> Receive:
     return again
 
 
-async def _answer(send: Send, status: int, sentence: str) -> None:
-    text = json.dumps({"detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+def _answer(status: int, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status)
 
 
 def _host(address: str) -> str:

@@ -9,8 +9,9 @@ import pytest
 from label_studies import submit, write_volume
 
 from fsmis_components.data.request_error import RequestError
+from fsmis_components.label_server import ResolveSupportd
 from fsmis_components.support.support_request import SUPPORT_KEY, SupportRequest
-from fsmis_components.transforms import LoadVolumed, ResolveSupportd
+from fsmis_components.transforms import LoadVolumed
 
 
 @pytest.fixture
@@ -90,9 +91,9 @@ def test_paths_on_the_server(studies: Path) -> None:
         ({"support": [{"image": "x"}]}, "an object with image, label and names"),
         ({"support": [{"image": "x", "label": "y"}]}, "entry 1 is no labelled volume"),
         ({"support_tag": ".."}, "support_tag: expected the tag of labels"),
-        ({"label_tag": "../../x"}, "label_tag: expected a plain name"),
-        ({"result_extension": "/../x.nii"}, "result_extension: expected a plain name"),
-        ({"model_filename": ["model.pt", "../x"]}, "model_filename: expected a plain name"),
+        ({"label_tag": "../../x"}, "label_tag: this value is not taken"),
+        ({"result_extension": "/../x.nii"}, "result_extension: this value is not taken"),
+        ({"model_filename": ["model.pt", "../x"]}, "model_filename: this value is not taken"),
         ({"support_tag": "$x"}, "support_tag: expected the tag of labels"),
         ({"structures": {"a": "x" * 10**5}}, "structures: expected names.{1,400}$"),
         ({"support": [{"image": "a\0", "label": "b"}]}, "support: expected an id or an object"),

@@ -1,26 +1,52 @@
-"""Inference by the labelled volumes of the datastore, for all structures or for one of them."""
+"""Inference by the labelled volumes of the datastore, and training on all of its scans."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.train.bundle import BundleTrainTask
 from torch import nn
 
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import RequestError
+from fsmis_components.label_server.rules import address_names
+from fsmis_components.label_server.studies import datastore_volumes
+from fsmis_components.selection import load_stack
+from fsmis_components.support.common_structures import common_structures
+from fsmis_components.support.keeper import Keeper
 from fsmis_components.support.labelled_volume import LabelledVolume
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest
-from lib.datastore_volumes import datastore_volumes
-from lib.structures import LabelValues, slugs, structure_names
 
 NUM_SHOTS = 5  # labelled volumes per structure
-_DATASTORE = "datastore"
+_MOST_VOLUMES = 1000
+
+logger = logging.getLogger(__name__)
 
 Answered = tuple[str | None, dict[str, Any]]
+
+
+class LabelValues:
+    """The values that labels hold; a label is read once as long as it does not change."""
+
+    def __init__(self) -> None:
+        self._keeper: Keeper[tuple[int, ...]] = Keeper(_MOST_VOLUMES)
+
+    def usable(self, volumes: Iterable[LabelledVolume]) -> dict[LabelledVolume, tuple[int, ...]]:
+        """The volumes that can serve as support, in their order, with their values above 0."""
+        found = {}
+        for volume in volumes:
+            try:
+                found[volume] = self._keeper.get(volume.key, volume.values)
+            except DataError:
+                continue  # whoever asks for a mask is told why
+        return found
 
 
 class FewShotTask(BundleInferTask):
@@ -59,7 +85,7 @@ class FewShotTask(BundleInferTask):
 
     def slugs(self) -> dict[str, str]:
         """The labelled structures by names that are safe in addresses."""
-        return slugs(self._labelled_structures())
+        return address_names(self._labelled_structures())
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
         """Segment a scan.
@@ -78,7 +104,7 @@ class FewShotTask(BundleInferTask):
             asked["support"] = [volume.to_dict() for volume in others]
         file, result = super().__call__(asked, callbacks)
         if others:
-            result["support"]["source"] = _DATASTORE
+            result["support"]["source"] = "datastore"
         # the base class names what was true when the server started
         result["label_names"] = dict(result["structures"])
         return file, result
@@ -88,7 +114,7 @@ class FewShotTask(BundleInferTask):
         volumes = tuple(self._label_values.usable(self._volumes()))
         if not volumes:
             return None
-        request = SupportRequest(_DATASTORE, volumes, None, NUM_SHOTS, number_structures=True)
+        request = SupportRequest("datastore", volumes, None, NUM_SHOTS, number_structures=True)
         return self.inferer().support.answer(network, request).pack
 
     def present_network(self, device: str) -> nn.Module:
@@ -107,7 +133,9 @@ class FewShotTask(BundleInferTask):
         return datastore_volumes(self.datastore)
 
     def _labelled_structures(self) -> list[str]:
-        return structure_names(self._label_values.usable(self._volumes()))
+        """Names in the order in which `number_structures` numbers them."""
+        names, _ = common_structures(self._label_values.usable(self._volumes()))
+        return [names[value] for value in sorted(names)]
 
 
 def _shows(volume: LabelledVolume, request: dict[str, Any]) -> bool:
@@ -182,3 +210,32 @@ class ThisScanTask(PartTask):
                 "slices, submit the label and run this again."
             )
         return self.task({**request, "support": [own.to_dict()]}, callbacks)
+
+
+class AllScansTask(BundleTrainTask):
+    """MONAI Label's training of a bundle, which would take labelled scans only.
+
+    No label is read, so the network adapts to a site's scans with one labelled volume or none.
+    """
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train; see the base class."""
+        # clients send the option panel's empty text, which MONAI takes for the whole config
+        asked = {**request, "run_id": request.get("run_id") or "run"}
+        return dict(super().__call__(asked, datastore))
+
+    def _fetch_datalist(
+        self, request: dict[str, Any], datastore: Datastore
+    ) -> list[dict[str, str]]:
+        items = []
+        for id in sorted(datastore.list_images()):
+            path = Path(datastore.get_image_uri(id))
+            try:
+                load_stack(path)
+            except DataError as error:
+                logger.warning("Not trained on: %s", error)
+            else:
+                items.append({"image": str(path)})
+        if not items:
+            raise RequestError("training: the datastore holds no scan that can be read; add some.")
+        return items

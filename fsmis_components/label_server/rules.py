@@ -1,5 +1,6 @@
-"""Parameters of a request by name and type; nothing else reaches a model or a config.
+"""What a request may hold: plain names, and parameters that are known by name and type.
 
+MONAI Label puts ids, tags and file names of a request into paths, and its parameters into configs.
 MONAI evaluates text in a config that begins with $, and looks up what begins with % or @. So of a
 training every parameter is known by name, and no text of any request may begin with such a sign.
 """
@@ -8,18 +9,72 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fsmis_components.data.errors import DataError
 
+ENDINGS = (".nii", ".nii.gz", ".nrrd")  # of scans and masks
+_LONGEST_NAME = 200
 _LONGEST = 1000  # characters of a text
 _MOST = 20_000  # texts and numbers of a request
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?|mps")
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
 _WEIGHTS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.pt")
-_ENDINGS = (".nii", ".nii.gz", ".nrrd")
 _LEVELS = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
+
+
+def is_plain_name(text: object) -> bool:
+    """Whether an id or a tag of a request is a name: it leads into no other folder.
+
+    Nor can it be taken for an expression of a config, an option of a command or a hidden file.
+    """
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= _LONGEST_NAME
+        and text.isprintable()
+        and text == text.strip()
+        and text[0] not in "$%@.-~"
+        and not set(text) & set('/\\:*?"<>|')
+    )
+
+
+def check_name(what: str, text: str) -> None:
+    """Refuse an id that leads into another folder; the sentence begins with `what`."""
+    if not is_plain_name(text):
+        raise DataError(f"{what}: expected a plain name, without folders and signs.")
+
+
+def check_tag(tag: str) -> None:
+    """Refuse a tag of labels that is no word."""
+    if not (tag.isascii() and tag.replace("_", "").isalnum()):
+        raise DataError("tag: expected a name of letters, digits and _.")
+
+
+def check_upload(field: str, name: str) -> None:
+    """Refuse a file whose name no client of ours sends; archives are not unpacked."""
+    name = re.split(r"[/\\\\]", name)[-1]  # MONAI's client sends the folder on its own machine too
+    bare = "." not in name and field == "files"  # slices of a series often have no ending
+    endings = (*ENDINGS, ".dcm")
+    if not is_plain_name(name) or not (bare or name.lower().endswith(endings)):
+        raise DataError(
+            f"{field}: expected a file with a plain name that ends in {', '.join(endings)}."
+        )
+
+
+def address_names(names: Iterable[str]) -> dict[str, str]:
+    """Names that are safe in addresses, each with the structure's name.
+
+    "Left kidney" becomes "left_kidney"; a second name with the same result gets a number.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        slug = re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_") or "structure"
+        number, free = 2, slug
+        while free in found:
+            free, number = f"{slug}_{number}", number + 1
+        found[free] = name
+    return found
 
 
 def _text(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
@@ -42,12 +97,6 @@ def _number(lowest: float, highest: float, whole: bool = False) -> Callable[[Any
 
 def _flag(value: Any) -> bool:
     return isinstance(value, bool) or value in ("true", "false", "True", "False")
-
-
-def _gpus(value: Any) -> bool:
-    return (
-        isinstance(value, str) and re.fullmatch(r"all|\d{1,2}(,\d{1,2}){0,63}", value) is not None
-    )
 
 
 _COMMON: dict[str, Callable[[Any], bool]] = {
@@ -73,7 +122,7 @@ TRAINING: dict[str, Callable[[Any], bool]] = {
 }
 INFERENCE: dict[str, Callable[[Any], bool]] = {
     **_COMMON,
-    "result_extension": _one_of(*_ENDINGS),
+    "result_extension": _one_of(*ENDINGS),
     "result_dtype": _one_of("uint8", "uint16", "int16", "int32", "float32"),
     "result_compress": _flag,
     "label_tag": _text(_WORD),
@@ -120,34 +169,38 @@ def check_parameters(door: str, content: Any) -> None:
     if door == "train":
         for name, value in content.items():
             # all models at once: parameters by the model's name
-            check_training(value if isinstance(value, Mapping) else {name: value})
-    elif door in ("infer", "batch", "activelearning", "scoring"):
-        check_inference(content)
+            _check_training(value if isinstance(value, Mapping) else {name: value})
+    elif door in ("infer", "batch", "activelearning"):
+        _check_inference(content)
     else:
         for name, sound in KEPT.items():
             if name in content and not sound(content[name]):
                 raise DataError(f"{name}: this value is not kept; leave it out.")
-        if "label_info" in content and not _is_label_info(content["label_info"]):
-            raise DataError("label_info: expected a list of objects with name and idx.")
+        _check_label_info(content.get("label_info"))
 
 
-def check_training(content: Mapping[str, Any]) -> None:
-    """Refuse parameters of a training that are not known by name and type; errors as above."""
+def check_file_names(content: Mapping[Any, Any]) -> None:
+    """Refuse what would lead MONAI Label, which makes file names of it, into another folder."""
+    for name in ("result_extension", "label_tag", "model_filename"):
+        if content.get(name) not in (None, ""):
+            _check_value(name, content[name], INFERENCE[name])
+
+
+def _check_training(content: Mapping[str, Any]) -> None:
     for name, value in content.items():
         if name not in TRAINING:
             raise DataError(f"{name[:100]}: no parameter of a training on this server.")
         _check_value(name, value, TRAINING[name])
 
 
-def check_inference(content: Mapping[str, Any]) -> None:
-    """Refuse parameters of an inference that could name a file; errors as above."""
+def _check_inference(content: Mapping[str, Any]) -> None:
     for name, value in content.items():
         if name in _OWN:
             raise DataError(f"{name}: is set by the server, not by a request.")
         if name in INFERENCE:
             _check_value(name, value, INFERENCE[name])
-        elif name == "label_info" and not _is_label_info(value):
-            raise DataError("label_info: expected a list of objects with name and idx.")
+        elif name == "label_info":
+            _check_label_info(value)
 
 
 def _check_value(name: str, value: Any, sound: Callable[[Any], bool]) -> None:
@@ -157,10 +210,10 @@ def _check_value(name: str, value: Any, sound: Callable[[Any], bool]) -> None:
         raise DataError(f"{name}: this value is not taken; see the server's options for it.")
 
 
-def _is_label_info(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value)
-    )
+def _check_label_info(value: Any) -> None:
+    entries = [] if value is None else value
+    if not isinstance(entries, list) or not all(isinstance(each, Mapping) for each in entries):
+        raise DataError("label_info: expected a list of objects with name and idx.")
 
 
 def _check_texts(content: Any) -> None:

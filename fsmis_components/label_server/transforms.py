@@ -1,27 +1,24 @@
-"""A transform that says which support is to answer a request of an annotation server."""
+"""Transforms of a request of a MONAI Label server: which support is to answer, which one did."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import strip_nifti_suffix
 from fsmis_components.data.request_error import answered
+from fsmis_components.data.served_files import is_served
+from fsmis_components.label_server.rules import check_file_names, is_plain_name
+from fsmis_components.label_server.studies import FINAL, is_studies_folder, labelled_volumes
 from fsmis_components.support.labelled_volume import LabelledVolume
-from fsmis_components.support.studies import (
-    FINAL,
-    is_plain_name,
-    is_served,
-    is_studies_folder,
-    labelled_volumes,
-)
-from fsmis_components.support.support_request import SUPPORT_KEY, SupportRequest
+from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
 
 _MOST_NAMED = 1000
 _LONGEST = 200  # characters of a request that are repeated in a sentence
@@ -76,7 +73,7 @@ class ResolveSupportd(MapTransform):
         return d
 
     def _request(self, params: Mapping[Any, Any], query: Path) -> SupportRequest:
-        _check_file_names(params)
+        check_file_names(params)
         structures = _structures(params.get("structures"))
         numbered = params.get("number_structures", False)
         if not isinstance(numbered, bool):
@@ -106,14 +103,29 @@ class ResolveSupportd(MapTransform):
         return SupportRequest("bundle", (), structures, None, numbered, notes)
 
 
-def _check_file_names(params: Mapping[Any, Any]) -> None:
-    """Refuse what would lead MONAI Label, which makes file names of it, into another folder."""
-    for key in ("result_extension", "label_tag", "model_filename"):
-        named = params.get(key)
-        for name in named if isinstance(named, list) else [named]:
-            plain = isinstance(name, str) and is_plain_name(name.lstrip("."))
-            if name not in (None, "") and not plain:
-                raise DataError(f"{key}: expected a plain name, got {_short(name)}.")
+class ReportSupportd(MapTransform):
+    """Add what the inferer says of a mask to the entry that MONAI Label answers as `params`.
+
+    Args:
+        keys: entries that hold a mask of a `VolumeInferer`; others are left as they are.
+        result_key: entry that is answered.
+        allow_missing_keys: skip entries that are not there.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, result_key: str = "result", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data with the answer."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            said = d[key].meta.get(RESULT_KEY) if isinstance(d[key], MetaTensor) else None
+            if said is not None:
+                d[self.result_key] = {**d.get(self.result_key, {}), **said}
+        return d
 
 
 def _structures(structures: Any) -> Any:
@@ -140,43 +152,30 @@ def _named(
     own = {(volume.image, volume.label) for volume in labelled}
     volumes = []
     for place, entry in enumerate(named, 1):
-        # one sentence whatever is wrong: another one would tell which files there are
-        refused = DataError(
-            f"support: entry {place} is no labelled volume of this server; labelled are: "
-            f"{', '.join(known) or 'none'}."
-        )
-        if _is_id(entry):
-            if entry not in known:
-                raise refused
-            volumes.append(known[entry])
-            continue
-        image, label, *_ = paths = _paths(entry)
-        may_be_named = (
-            studies is None
-            or (str(image), str(label)) in own
-            or (is_served(image, studies) and is_served(label, studies))
-        )
-        if not (may_be_named and image.exists() and label.exists()):
-            raise refused
-        volumes.append(LabelledVolume.of(paths.id, image, label, paths.names))
+        volume: LabelledVolume | None = None
+        if isinstance(entry, str):
+            volume = known.get(entry)
+        else:
+            image, label, names = _paths(entry)
+            served = studies is None or all(is_served(path, studies) for path in (image, label))
+            if (served or (str(image), str(label)) in own) and image.exists() and label.exists():
+                id = str(entry.get("id") or strip_nifti_suffix(image.name))[:_LONGEST]
+                volume = LabelledVolume.of(id, image, label, names)
+        if volume is None:
+            # one sentence whatever is wrong: another one would tell which files there are
+            raise DataError(
+                f"support: entry {place} is no labelled volume of this server; labelled are: "
+                f"{', '.join(known) or 'none'}."
+            )
+        volumes.append(volume)
     return volumes
 
 
-def _is_id(entry: Any) -> bool:
-    return isinstance(entry, str)
-
-
-class _Paths(NamedTuple):
-    image: Path
-    label: Path
-    id: str
-    names: dict[int, str]
-
-
-def _paths(entry: Any) -> _Paths:
-    paths = entry if isinstance(entry, dict) else {}
-    image, label, names = paths.get("image"), paths.get("label"), paths.get("names") or {}
-    if not (_is_path(image) and _is_path(label) and isinstance(names, dict)):
+def _paths(entry: Any) -> tuple[Path, Path, dict[int, str]]:
+    content = entry if isinstance(entry, dict) else {}
+    paths, names = (content.get("image"), content.get("label")), content.get("names") or {}
+    named = all(isinstance(path, str) and path.isprintable() for path in paths)
+    if not (named and isinstance(names, dict)):
         raise DataError(
             "support: expected an id or an object with image, label and names, got "
             f"{_short(entry)}."
@@ -185,13 +184,8 @@ def _paths(entry: Any) -> _Paths:
         raise DataError(
             f"support: names go by label value, as {{'1': 'liver'}}, got {_short(names)}."
         )
-    values = {int(value): str(name)[:_LONGEST] for value, name in names.items()}
-    id = str(paths.get("id") or strip_nifti_suffix(Path(image).name))[:_LONGEST]
-    return _Paths(Path(image).resolve(), Path(label).resolve(), id, values)
-
-
-def _is_path(path: Any) -> TypeGuard[str]:
-    return isinstance(path, str) and path.isprintable()
+    image, label = (Path(str(path)).resolve() for path in paths)
+    return image, label, {int(value): str(name)[:_LONGEST] for value, name in names.items()}
 
 
 def _short(value: Any) -> str:

@@ -12,9 +12,9 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.utils.others.generic import name_to_device
 
 from fsmis_components.data.cases import Case
+from fsmis_components.label_server.tasks import FewShotTask
 from fsmis_components.selection import Compared, Describer, Preprocessing, propose
 from fsmis_components.support import FeatureCache
-from lib.infer_tasks import FewShotTask
 
 NAME = "few_shot"
 SECONDS = 60.0  # for scans that were not encoded yet; the server answers nobody meanwhile
