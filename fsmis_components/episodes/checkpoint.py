@@ -17,8 +17,7 @@ from torch import nn
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
 from fsmis_components.data.one_writer import HeldLock, lock_folder
-from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
-from fsmis_components.data.weights import write_torch
+from fsmis_components.data.weights import has_state, load_state, save_state, write_torch
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class TrainingState:
     training consists of: an interrupted one ends with the same weights as an uninterrupted one.
 
     Args:
-        folder: the checkpoint in parts, see `save_sharded`; replaced as one after each epoch.
+        folder: gets the checkpoint `state.pt`, which is replaced after each epoch.
         objects: what is saved beside the epoch, each with ``state_dict`` and ``load_state_dict``.
         settings: plain numbers, strings and lists that must be the same when a training goes on.
     """
@@ -90,9 +89,9 @@ class TrainingState:
         Raises:
             SystemExit: the checkpoint is damaged or belongs to other settings.
         """
-        if not has_sharded(self.folder):
+        if not has_state(self.folder):
             return
-        saved = load_sharded(self.folder)
+        saved = load_state(self.folder)
         different = sorted(k for k, v in self.settings.items() if saved["settings"].get(k) != v)
         if different:
             changes = ", ".join(
@@ -124,7 +123,7 @@ class TrainingState:
         state["iteration"] = engine.state.iteration
         state["seconds"] = self.seconds
         state["settings"] = self.settings
-        save_sharded(state, self.folder)
+        save_state(state, self.folder)
 
 
 class WeightsSaver:

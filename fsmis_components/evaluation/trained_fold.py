@@ -13,7 +13,7 @@ from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.errors import DataError, unwritable
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.data.sharded_file import has_sharded, load_sharded
+from fsmis_components.data.weights import has_state, load_state
 from fsmis_components.evaluation.provenance import code_hash, surroundings
 
 FORMAT = 1
@@ -66,9 +66,9 @@ class TrainedFold:
             DataError: the checkpoint is damaged.
         """
         folder = self.stage_folder(stage) / "training_state"
-        if not has_sharded(folder):
+        if not has_state(folder):
             return Progress()
-        state = load_sharded(folder)
+        state = load_state(folder)
         return Progress(state["epoch"], state["settings"]["epochs"], state["seconds"])
 
     def finished(self) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.folds import fold_split
-from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
+from fsmis_components.data.weights import has_state, load_state, save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.evaluation.excluded_slices import excluded_slices
 from fsmis_components.evaluation.fold_training import train_folds
@@ -47,13 +47,13 @@ class FakeTraining:
         epochs = int(knobs.get("epochs", 40))
         limit = self.seconds + 60 * float(knobs.get("max_minutes", 1e9))
         state = output / "training_state"
-        epoch = load_sharded(state)["epoch"] if has_sharded(state) else 0
+        epoch = load_state(state)["epoch"] if has_state(state) else 0
         first = epoch
         while epoch < epochs and (epoch == first or self.seconds + 60 <= limit):
             epoch += 1
             self.seconds += 60
         content = {"epoch": epoch, "settings": {"epochs": epochs}, "seconds": 60.0 * epoch}
-        save_sharded(content, state)
+        save_state(content, state)
         (output / "models").mkdir(exist_ok=True)
         torch.save({"w": torch.tensor([knobs["fold"], epoch])}, output / "models" / "model.pt")
 
@@ -228,15 +228,14 @@ def test_a_failure_does_not_stop_the_other_folds(fake: FakeTraining, dataset: Pa
     failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN)
     assert failures == ["fold0: image_7.nii.gz: damaged; export it again."]
     assert (tmp_path / "fold1" / "finished.json").is_file()
-    part = next((tmp_path / "fold1" / "stage1" / "training_state").glob("part-*"))
-    part.write_bytes(b"")
+    (tmp_path / "fold1" / "stage1" / "training_state" / "state.pt").write_bytes(b"")
     (tmp_path / "fold1" / "finished.json").unlink()
     (tmp_path / "fold2").mkdir()
     (tmp_path / "fold2" / "finished.json").write_text("{}")
     fake.broken = set()
     failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1, 2], plan=PLAN)
     assert len(failures) == 2
-    assert failures[0].startswith("fold1: ") and part.name in failures[0]
+    assert failures[0].startswith("fold1: ") and "state.pt" in failures[0]
     assert "finished.json: damaged" in failures[1]
     assert (tmp_path / "fold0" / "finished.json").is_file()
 
