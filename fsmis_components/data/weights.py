@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fsmis_components.data.atomic import atomic_write_bytes, remove_unfinished
-from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
+from fsmis_components.data.errors import DataError, exit_on_data_error, writing
 
 logger = logging.getLogger(__name__)
 _ENCODER = "encoder."
@@ -64,10 +64,8 @@ def save_state(state: Mapping[str, Any], folder: str | Path) -> Path:
     """
     path = Path(folder) / _STATE
     remove_unfinished([path])
-    try:
+    with writing(folder):
         return write_torch(state, path)
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
 def has_state(folder: str | Path) -> bool:

@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
+from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable, writing
 from fsmis_components.data.one_writer import HeldLock, lock_folder
 from fsmis_components.data.weights import has_state, load_state, save_state, write_torch
 
@@ -152,15 +152,13 @@ class WeightsSaver:
             SystemExit: they cannot be written, or the record of the best is damaged.
         """
         value = engine.state.metrics.get(self.key_metric)
-        try:
+        with writing(self.folder):
             if value is None:
                 save_weights(plain_weights(self.network), self.folder / "model.pt")
             elif float(value) > self._best():
                 save_weights(plain_weights(self.network), self.folder / "model_best.pt")
                 text = json.dumps({"metric": self.key_metric, "value": float(value)})
                 atomic_write_text(self.folder / _BEST, text)
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
 
     def _best(self) -> float:
         record = self.folder / _BEST

@@ -18,9 +18,8 @@ from fsmis_components.data.request_error import RequestError
 from fsmis_components.label_server.rules import address_names
 from fsmis_components.label_server.studies import datastore_volumes
 from fsmis_components.selection import load_stack
-from fsmis_components.support.common_structures import common_structures
 from fsmis_components.support.keeper import Keeper
-from fsmis_components.support.labelled_volume import LabelledVolume
+from fsmis_components.support.labelled_volume import LabelledVolume, common_structures
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest
 

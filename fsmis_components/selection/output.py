@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.csv_table import csv_table
-from fsmis_components.data.errors import unwritable
+from fsmis_components.data.errors import writing
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import load_image
 from fsmis_components.reporting.drawing import cut_slices, grey, mosaic, new_figure, write_numbers
@@ -71,12 +71,10 @@ def write_proposal(folder: Path, proposal: Proposal, facts: Mapping[str, Any]) -
         wanted = [f"{what}: {_numbers(own, first=1)}" for what, own in scan.slices.items()]
         figures = [f"{scan.gain:.4f}", f"{scan.similarity:.4f}"]
         rows.append([rank, scan.name, scan.chosen or "", *figures, scan.depth, "; ".join(wanted)])
-    try:
+    with writing(folder):
         atomic_write_text(folder / "suggestion.json", json.dumps(content, indent=2) + "\n")
         atomic_write_text(folder / "suggestion.csv", csv_table(rows))
         _save_picture(folder / "suggestion.png", proposal)
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
 def _save_picture(path: Path, proposal: Proposal) -> None:
