@@ -28,16 +28,20 @@ import torch
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.fold_training import NUM_FOLDS, train_folds
+from fsmis_components.evaluation.fold_training import (
+    NUM_FOLDS,
+    finished_facts,
+    fold_folder,
+    read_plan,
+    train_folds,
+)
 from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, CaseRecord
-from fsmis_components.evaluation.results_folder import file_name, read_record
+from fsmis_components.evaluation.results_folder import file_name, read_json, read_record
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.runner import Plan, run_benchmark
 from fsmis_components.evaluation.statistics import paired_comparison
-from fsmis_components.evaluation.subjects.bundle import BundleSubject, fold_folder
-from fsmis_components.evaluation.trained_fold import finished_facts
-from fsmis_components.evaluation.training_plan import read_json, read_plan
+from fsmis_components.evaluation.subjects.bundle import BundleSubject
 from fsmis_components.support.support_set import label_names, support_set_of_cases
 
 EP1 = RULES["ep1-alp"].name
