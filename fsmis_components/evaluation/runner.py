@@ -194,7 +194,7 @@ def _run_unit(
         grid = choose_slice_grid(support.scans[0].image, **plan.geometry)
         kinds = [kind for kind in plan.labelled if kind in subject.labelled]
         identity = {
-            "subject": subject.identity(task.fold, unit.group),
+            "subject": {**subject.identity(task.fold, unit.group), **subject.origin},
             "support": {case.name: hashes(case) for case in task.support},
             "structures": [[entry.name, entry.value] for entry in support.structures],
             "grid": grid.to_dict(),

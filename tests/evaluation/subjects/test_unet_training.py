@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.subjects import unet_training
-from fsmis_components.evaluation.subjects.unet_training import (
+from fsmis_components.evaluation.subjects.supervised_unet import (
     LabelledStack,
     TrainingSettings,
     draw_batch,
@@ -49,10 +47,10 @@ def weights(network: torch.nn.Module) -> list[torch.Tensor]:
     return [value.clone() for value in network.state_dict().values()]
 
 
-def trained(unfinished: Path | None = None, **changes: object) -> list[torch.Tensor]:
+def trained(**changes: object) -> list[torch.Tensor]:
     chosen = settings(**changes)
     network = new_network(3, chosen.filters, chosen.seed)
-    train(network, stack(), chosen, device=CPU, unfinished=unfinished, progress=False)
+    train(network, stack(), chosen, device=CPU, progress=False)
     return weights(network)
 
 
@@ -100,28 +98,6 @@ def test_the_global_random_state_is_left_alone() -> None:
     assert states() == before
 
 
-def test_an_interrupted_training_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uninterrupted = trained()
-    file = tmp_path / "cache" / "training"
-    drawn = []
-
-    def stop_at_the_fourth(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
-        drawn.append(1)
-        if len(drawn) == 4:
-            raise KeyboardInterrupt
-        return draw_batch(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(unet_training, "SAVE_EVERY", 2)
-    monkeypatch.setattr(unet_training, "draw_batch", stop_at_the_fourth)
-    with pytest.raises(KeyboardInterrupt):
-        trained(file)
-    assert [path.name for path in file.parent.iterdir()] == ["training"]
-    assert equal(trained(file), uninterrupted)
-    assert len(drawn) == 4 + 3  # two of the first four steps were kept
-
-
 def test_learning_rate_falls_to_the_power_of_nine_tenths(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = []
     step = torch.optim.SGD.step
@@ -141,10 +117,3 @@ def test_rejects_a_loss_that_is_no_number() -> None:
     network = new_network(3, (4, 4, 4, 4), 0)
     with pytest.raises(DataError, match="the loss of step 0 is no number; lower the learning rate"):
         train(network, own, settings(), device=CPU, progress=False)
-
-
-def test_rejects_a_damaged_file(tmp_path: Path) -> None:
-    file = tmp_path / "training"
-    file.write_bytes(b"no weights")
-    with pytest.raises(DataError, match="training: damaged; delete it"):
-        trained(file)
