@@ -56,13 +56,14 @@ def command(
         print(said.getvalue().strip())
         return 0 if {"--help", "-h"} & set(words) else 1
     try:
-        failures = calls[-1]()
+        result = calls[-1]()
+        failures = result if isinstance(result, list) else []
     except DataError as error:
         failures = [error]
     except KeyboardInterrupt:
         print("stopped; give the same command to go on", file=sys.stderr)
         return 130
-    for failure in failures or []:
+    for failure in failures:
         print(failure, file=sys.stderr)
     return int(bool(failures))
 
