@@ -223,7 +223,7 @@ def test_a_failure_does_not_stop_the_other_folds(fake: FakeTraining, dataset: Pa
     failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1, 2], plan=PLAN)
     assert len(failures) == 2
     assert failures[0].startswith("fold1: ") and part.name in failures[0]
-    assert "finished.json: damaged" in failures[1]
+    assert "finished.json: cannot be read" in failures[1]
     assert (tmp_path / "fold0" / "finished.json").is_file()
 
 
@@ -255,7 +255,7 @@ def test_another_training_is_not_mixed_in(fake: FakeTraining, dataset: Path, tmp
     assert (tmp_path / "training.json").read_text() == before
     assert len(fake.calls) == 2
     (tmp_path / "training.json").write_text("[]")
-    with pytest.raises(DataError, match="training.json: damaged"):
+    with pytest.raises(DataError, match="training.json: cannot be read"):
         train_folds(BUNDLE, dataset, tmp_path, [1], plan=PLAN)
     (tmp_path / "training.json").unlink()
     with pytest.raises(DataError, match="no training.json says what it comes from"):
