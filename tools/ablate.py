@@ -35,13 +35,13 @@ from fsmis_components.evaluation.fold_training import (
     read_plan,
     train_folds,
 )
-from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, Row
 from fsmis_components.evaluation.results_folder import file_name, read_json, read_record
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.runner import Plan, run_benchmark
 from fsmis_components.evaluation.statistics import Comparison, paired_comparison
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.support.support_set import label_names, support_set_of_cases
 
 EP1 = RULES["ep1-alp"].name

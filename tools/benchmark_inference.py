@@ -28,8 +28,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from command import command, yaml_value
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.provenance import surroundings
+from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.inferers import folder_evaluator, slab_store, volume_inferer
 from fsmis_components.inferers.case_files import CaseFiles
 from fsmis_components.inferers.expected_shapes import ExpectedShapes

@@ -30,8 +30,8 @@ from tqdm import tqdm
 from command import chosen, command, listed
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.provenance import surroundings
+from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.ops.similarity import prototype_similarity
 
 SCALE, EPS = 20.0, 1e-4  # ALPNet's

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from command import command
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.pipe_table import pipe_table
+from fsmis_components.evaluation.tables import pipe_table
 
 
 def show(bundle: Path, config: Path | None = None, spatial_size: int = 256) -> None:

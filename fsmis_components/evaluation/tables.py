@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
 import pandas as pd
 
-from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.records import ORACLE, WHOLE_VOLUME
 from fsmis_components.evaluation.summary import EP1_RULES, UNTRAINED
 
@@ -75,6 +74,21 @@ def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     told = {"failures": [], "dropped_slices": {}, **run}
     text = page.render(settings=settings, rules=rules, run=told, facts=facts)
     return text.rstrip("\n") + "\n"
+
+
+def pipe_table(
+    titles: Sequence[str], rows: Iterable[Sequence[object]], text: Container[int] = (0,)
+) -> str:
+    """A table as Markdown, without a line break at its end.
+
+    Args:
+        titles: of the columns.
+        rows: cells of each row, in the order of the titles; a bar in a cell does not end it.
+        text: numbers of the columns that hold text; the others hold numbers, set to the right.
+    """
+    rule = ["---" if column in text else "---:" for column in range(len(titles))]
+    escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in [titles, rule, *rows])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def environment() -> jinja2.Environment:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +58,6 @@ BRIGHTNESS = 0.25  # largest offset, in standard deviations of the scan
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """What decides the weights besides data and machine: arguments of `SupervisedUNet`."""
-
-    steps: int
-    batch_size: int
-    filters: tuple[int, ...]
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    seed: int
-    amp: bool
-
-
-@dataclass(frozen=True)
 class LabelledStack:
     """Labelled slices of all support scans.
 
@@ -84,7 +70,7 @@ class LabelledStack:
     masks: Tensor
 
 
-def new_network(num_channels: int, filters: tuple[int, ...], seed: int) -> DynUNet:
+def new_network(num_channels: int, filters: Sequence[int], seed: int) -> DynUNet:
     """A U-Net for slices with logits of `num_channels` channels, background included.
 
     The same seed gives the same weights; the global random state stays as it is.
@@ -99,7 +85,7 @@ def new_network(num_channels: int, filters: tuple[int, ...], seed: int) -> DynUN
             kernel_size=[3] * levels,
             strides=[1] + [2] * (levels - 1),
             upsample_kernel_size=[2] * (levels - 1),
-            filters=filters,
+            filters=list(filters),
             deep_supervision=True,
             deep_supr_num=DEEP_OUTPUTS,
         )
@@ -108,25 +94,21 @@ def new_network(num_channels: int, filters: tuple[int, ...], seed: int) -> DynUN
 def train(
     network: nn.Module,
     stack: LabelledStack,
-    settings: TrainingSettings,
-    *,
-    device: torch.device,
+    settings: SupervisedUNet,
     title: str = "training",
-    progress: bool = True,
 ) -> None:
-    """Train a network in place, on the device.
+    """Train a network in place, on the settings' device.
 
     Args:
         network: from `new_network`; left in training mode.
         stack: what it learns from.
         settings: how.
-        device: where.
         title: what the bar says.
-        progress: show the bar.
 
     Raises:
         DataError: the loss is no longer a number.
     """
+    device = torch.device(settings.device)
     network.to(device).train()
     optimiser = torch.optim.SGD(
         network.parameters(),
@@ -136,7 +118,7 @@ def train(
         weight_decay=settings.weight_decay,
     )
     holding = _slices_per_structure(stack)
-    steps = tqdm(range(settings.steps), desc=title, unit="step", disable=not progress)
+    steps = tqdm(range(settings.steps), desc=title, unit="step", disable=not settings.progress)
     for step in steps:
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * (1 - step / settings.steps) ** 0.9
@@ -208,6 +190,7 @@ def _slices_per_structure(stack: LabelledStack) -> list[list[int]]:
     return [torch.nonzero(column).flatten().tolist() for column in present.T]
 
 
+@dataclass(eq=False)
 class SupervisedUNet(Subject):
     """Train a 2D U-Net from scratch on the K labelled scans, segment by it, label-blind.
 
@@ -240,62 +223,41 @@ class SupervisedUNet(Subject):
         DataError: no step, no slice per batch, or too few levels.
     """
 
+    steps: int = 800
+    batch_size: int = 4
+    spatial_size: int = 192
+    filters: Sequence[int] = (24, 48, 96, 192, 256)
+    learning_rate: float = 0.01
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+    seed: int = 0
+    amp: bool = False
+    device: torch.device | str = "cpu"
+    cache_dir: str | Path | None = None
+    modality: str = "auto"
+    slice_axis: str | int = "auto"
+    ignore_spacing: bool = False
+    progress: bool = True
+
     name = "supervised_unet"
     labelled = ("all",)
 
-    def __init__(
-        self,
-        steps: int = 800,
-        batch_size: int = 4,
-        spatial_size: int = 192,
-        filters: Sequence[int] = (24, 48, 96, 192, 256),
-        learning_rate: float = 0.01,
-        momentum: float = 0.99,
-        weight_decay: float = 3e-5,
-        seed: int = 0,
-        amp: bool = False,
-        device: torch.device | str = "cpu",
-        cache_dir: str | Path | None = None,
-        modality: str = "auto",
-        slice_axis: str | int = "auto",
-        ignore_spacing: bool = False,
-        progress: bool = True,
-    ) -> None:
-        if steps < 1 or batch_size < 1 or len(filters) < DEEP_OUTPUTS + 2:
+    def __post_init__(self) -> None:
+        self.filters = tuple(self.filters)
+        self._trained: tuple[str, nn.Module] | None = None
+        if self.steps < 1 or self.batch_size < 1 or len(self.filters) < DEEP_OUTPUTS + 2:
             raise DataError(
                 f"supervised_unet: expected steps and batch_size of at least 1 and filters for at "
-                f"least {DEEP_OUTPUTS + 2} levels, got {steps}, {batch_size} and {list(filters)}."
+                f"least {DEEP_OUTPUTS + 2} levels, got {self.steps}, {self.batch_size} and "
+                f"{list(self.filters)}."
             )
-        self.settings = TrainingSettings(
-            steps=steps,
-            batch_size=batch_size,
-            filters=tuple(filters),
-            learning_rate=learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            seed=seed,
-            amp=amp,
-        )
-        self.spatial_size = spatial_size
-        self.modality = modality
-        self.slice_axis = slice_axis
-        self.ignore_spacing = ignore_spacing
-        self.device = torch.device(device)
-        self.cache_dir = None if cache_dir is None else Path(cache_dir)
-        self.progress = progress
-        self._trained: tuple[str, nn.Module] | None = None
 
     def identity(self, fold: int, group: Group) -> dict[str, Any]:
         """See `Subject.identity`; the weights follow from these and from the support."""
-        return {
-            **asdict(self.settings),
-            "filters": list(self.settings.filters),
-            "spatial_size": self.spatial_size,
-            "modality": self.modality,
-            "slice_axis": self.slice_axis,
-            "ignore_spacing": self.ignore_spacing,
-            "device": self.device.type,
-        }
+        known = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        del known["cache_dir"], known["progress"]
+        device = torch.device(self.device).type
+        return {**known, "filters": list(self.filters), "device": device}
 
     def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
         """See `Subject.predict`; the first query of a support also trains.
@@ -309,12 +271,13 @@ class SupervisedUNet(Subject):
         view = SliceView(query_image, grid)
         normalise = fit_normaliser(query_image, normalisation)
         size = self._canvas([view])
+        device = torch.device(self.device).type
         winners = []
         with frozen(network), torch.inference_mode():
-            for start in range(0, view.depth, self.settings.batch_size):
-                stop = min(start + self.settings.batch_size, view.depth)
+            for start in range(0, view.depth, self.batch_size):
+                stop = min(start + self.batch_size, view.depth)
                 image = on_canvas(normalise(view.slices(start, stop)), size).to(self.device)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.amp):
+                with torch.autocast(device, torch.bfloat16, enabled=self.amp):
                     logits = network(image)
                 logits = view.to_native_logits(centre_fit(logits, view.working_size))
                 winners.append(logits.argmax(1).cpu())
@@ -334,19 +297,13 @@ class SupervisedUNet(Subject):
 
     def _train(self, support: SupportSet, key: str) -> nn.Module:
         channels = 1 + len(support.structures)
-        network = new_network(channels, self.settings.filters, self.settings.seed)
-        kept = None if self.cache_dir is None else self.cache_dir / f"unet_{key[:16]}.pt"
+        network = new_network(channels, self.filters, self.seed)
+        kept = None if self.cache_dir is None else Path(self.cache_dir) / f"unet_{key[:16]}.pt"
         if kept is not None and kept.is_file():
             network.load_state_dict(read_state_dict(kept))
             return network.to(self.device)
-        train(
-            network,
-            self._stack(support),
-            self.settings,
-            device=self.device,
-            title="training on " + "+".join(scan.name for scan in support.scans),
-            progress=self.progress,
-        )
+        title = "training on " + "+".join(scan.name for scan in support.scans)
+        train(network, self._stack(support), self, title)
         if kept is not None:
             write_torch(network.state_dict(), kept)
         return network
@@ -363,7 +320,7 @@ class SupervisedUNet(Subject):
 
     def _canvas(self, views: Sequence[SliceView]) -> tuple[int, int]:
         """Height and width that hold all slices and that the network can halve at each level."""
-        step = 2 ** (len(self.settings.filters) - 1)
+        step = 2 ** (len(self.filters) - 1)
         height, width = (
             max(2, *(-(-view.working_size[axis] // step) for view in views)) * step
             for axis in (0, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,27 +10,16 @@ import torch
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.subjects.supervised_unet import (
     LabelledStack,
-    TrainingSettings,
+    SupervisedUNet,
     draw_batch,
     new_network,
     train,
 )
 
-CPU = torch.device("cpu")
 
-
-def settings(**changes: object) -> TrainingSettings:
-    values: dict[str, object] = {
-        "steps": 5,
-        "batch_size": 3,
-        "filters": (4, 4, 4, 4),
-        "learning_rate": 0.01,
-        "momentum": 0.99,
-        "weight_decay": 3e-5,
-        "seed": 0,
-        "amp": False,
-    }
-    return TrainingSettings(**{**values, **changes})  # type: ignore[arg-type]
+def settings(**changes: Any) -> SupervisedUNet:
+    known = {"steps": 5, "batch_size": 3, "filters": (4, 4, 4, 4), "progress": False}
+    return SupervisedUNet(**{**known, **changes})
 
 
 def stack() -> LabelledStack:
@@ -47,10 +37,10 @@ def weights(network: torch.nn.Module) -> list[torch.Tensor]:
     return [value.clone() for value in network.state_dict().values()]
 
 
-def trained(**changes: object) -> list[torch.Tensor]:
+def trained(**changes: Any) -> list[torch.Tensor]:
     chosen = settings(**changes)
     network = new_network(3, chosen.filters, chosen.seed)
-    train(network, stack(), chosen, device=CPU, progress=False)
+    train(network, stack(), chosen)
     return weights(network)
 
 
@@ -116,4 +106,4 @@ def test_rejects_a_loss_that_is_no_number() -> None:
     own.images[:] = torch.nan
     network = new_network(3, (4, 4, 4, 4), 0)
     with pytest.raises(DataError, match="the loss of step 0 is no number; lower the learning rate"):
-        train(network, own, settings(), device=CPU, progress=False)
+        train(network, own, settings())

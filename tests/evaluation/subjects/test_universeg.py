@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import Volume
-from fsmis_components.evaluation.labelled_slices import with_labelled_slices
+from fsmis_components.evaluation.scoring import with_labelled_slices
 from fsmis_components.evaluation.subjects import universeg
 from fsmis_components.evaluation.subjects.universeg import UniverSeg
 from fsmis_components.support.support_set import Structure, SupportScan, SupportSet
