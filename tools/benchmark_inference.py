@@ -9,7 +9,6 @@ functions are called through a clock. What no stage claims (normalising, arg max
 "rest"; a stage within another belongs to that one.
 """
 
-import argparse
 import functools
 import resource
 import sys
@@ -23,14 +22,14 @@ from typing import Any
 from unittest import mock
 
 import torch
-import yaml
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from fsmis_components.data.errors import DataError, exit_on_data_error
+from command import command, yaml_value
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.evaluation.pipe_table import pipe_table
 from fsmis_components.evaluation.provenance import surroundings
+from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.inferers import folder_evaluator, slab_store, volume_inferer
 from fsmis_components.inferers.case_files import CaseFiles
 from fsmis_components.inferers.expected_shapes import ExpectedShapes
@@ -99,21 +98,39 @@ class Clock:
         return time.perf_counter()
 
 
-@exit_on_data_error
-def main(arguments: list[str] | None = None) -> None:
+def measure(
+    bundle: Path,
+    dataset_dir: Path,
+    support_dir: Path | None = None,
+    cases: int = 3,
+    threads: int | None = None,
+    knobs: str | None = None,
+) -> None:
     """Segment the first scans of a folder; print what each stage took.
+
+    Args:
+        bundle: folder of the bundle.
+        dataset_dir: folder of scans.
+        support_dir: labelled scans; default: the bundle's pack.
+        cases: scans to segment.
+        threads: threads of torch.
+        knobs: others of inference.json: {amp: true}
 
     Raises:
         DataError: no bundle there, no such knob, no support, or a scan that cannot be used.
     """
-    options = _options(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    knobs = {"dataset_dir": str(options.dataset_dir), **options.knobs}
-    if options.support_dir:
-        knobs["support_dir"] = str(options.support_dir)
+    if threads:
+        torch.set_num_threads(threads)
+    given = yaml_value(knobs, "--knobs") or {}
+    if not isinstance(given, dict) or cases < 1:
+        raise DataError(
+            f"--knobs, --cases: expected {{knob: value}} and 1 or more, got {knobs} and {cases}."
+        )
+    own = {"dataset_dir": str(dataset_dir), **given}
+    if support_dir:
+        own["support_dir"] = str(support_dir)
     with tempfile.TemporaryDirectory() as masks:
-        parser = _prepared(options.bundle, options.cases, {**knobs, "output_dir": masks})
+        parser = _prepared(bundle, cases, {**own, "output_dir": masks})
         evaluator, network = map(parser.get_parsed_content, ("evaluator", "network"))
         clock = Clock(torch.device(parser.get_parsed_content("device")))
         columns = {"before": {}}
@@ -132,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
                 timed = clock.timed(getattr(owner, name), stage)
                 stack.enter_context(mock.patch.object(owner, name, timed))
             evaluator.run()
-    print(_report(options.bundle.resolve().name, columns, functions, clock.device), end="")
+    print(_report(bundle.resolve().name, columns, functions, clock.device), end="")
 
 
 def _report(
@@ -175,35 +192,10 @@ def _prepared(root: Path, cases: int, knobs: dict[str, Any]) -> ConfigParser:
     return workflow.parser
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("bundle", type=Path, help="folder of the bundle")
-    add("--dataset_dir", type=Path, required=True, help="folder of scans")
-    add("--support_dir", type=Path, help="labelled scans; default: the bundle's pack")
-    add("--cases", type=_positive, default=3, help="scans to segment (3)")
-    add("--threads", type=_positive, help="threads of torch")
-    add("--knobs", type=_knobs, default={}, help="others of inference.json: {amp: true}")
-    return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
-    return int(text)
-
-
-def _knobs(text: str) -> dict[str, Any]:
-    try:
-        knobs = yaml.safe_load(text)
-    except yaml.YAMLError:
-        knobs = None
-    if not isinstance(knobs, dict):
-        raise argparse.ArgumentTypeError(f"expected {{knob: value}}, got {text}")
-    return knobs
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0, or 1 where there is nothing to measure."""
+    return command(measure, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +44,7 @@ def verify_packed(
     say(f"{'stamp':>22}: {problem or 'ok'}")
     if static:  # nothing of the bundle is imported: the repository's package answers
         return verify(root, say, static=True) and not problem
-    done = _python(["verify_bundle.py", "--here", str(root)], cwd=root.parent, first=root)
+    done = _python(["verify_bundle.py", str(root), "--here"], cwd=root.parent, first=root)
     for line in done.stdout.splitlines():
         say(line)
     if done.returncode not in (0, 1):
@@ -98,12 +94,20 @@ def _use(root: Path, archive: Path, folder: Path) -> Iterator[tuple[str, str]]:
     data = str(write_dataset(folder / "data", count=6))
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
-    with _served(archive.resolve().parent) as address:
-        urls = {"file": archive.resolve().as_uri(), "web": f"{address}/{archive.name}"}
-        run = _inference("run elsewhere", str(root), scans["query"], folder / "masks_elsewhere")
-        downloads = [_download(name, url, folder / name, root.name) for name, url in urls.items()]
-        yield from _steps("elsewhere", root, elsewhere, [run, *downloads])
-    downloaded = folder / "web" / root.name
+    run = _inference("run elsewhere", str(root), scans["query"], folder / "masks_elsewhere")
+    download = {
+        "title": "download",
+        "call": "download",
+        # MONAI 1.6.1 fails without a name
+        "arguments": {
+            "name": root.name,
+            "url": archive.resolve().as_uri(),
+            "bundle_dir": str(folder / "downloaded"),
+        },
+        "makes": [str(folder / "downloaded" / root.name / "configs" / "metadata.json")],
+    }
+    yield from _steps("elsewhere", root, elsewhere, [run, download])
+    downloaded = folder / "downloaded" / root.name
     if not downloaded.is_dir():
         return
     load = {"name": root.name, "bundle_dir": str(downloaded.parent), "device": "cpu"}
@@ -150,16 +154,6 @@ def _inference(title: str, root: str, queries: Path, output: Path, **knobs: str)
             **knobs,
         },
         "makes": [str(output / "image_2_seg.nii.gz")],
-    }
-
-
-def _download(kind: str, url: str, place: Path, name: str) -> Step:
-    return {
-        "title": f"download, {kind}",
-        "call": "download",
-        # MONAI 1.6.1 fails without a name
-        "arguments": {"name": name, "url": url, "bundle_dir": str(place)},
-        "makes": [str(place / name / "configs" / "metadata.json")],
     }
 
 
@@ -216,24 +210,3 @@ def _python(
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line per request."""
-
-    def log_message(self, *arguments: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine alone; yield its address."""
-    handler = partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()

@@ -11,12 +11,12 @@ from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.markdown_table import markdown_table
 from fsmis_components.evaluation.provenance import joined_hash
 from fsmis_components.evaluation.records import CaseRecord, Row
 from fsmis_components.evaluation.report import write_report
 from fsmis_components.evaluation.results_folder import read_json, read_records, write_rows
 from fsmis_components.evaluation.summary import summarise
+from fsmis_components.evaluation.tables import markdown_table
 
 
 def note_run(root: Path, command: str, failures: Sequence[str], **facts: Any) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -39,21 +38,9 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: its file in `templates`; all extend `page.html`.
-        values: what it names. Text is escaped; only a `Markup` is taken as HTML.
+        values: what it names. All text is escaped.
     """
     return _ENVIRONMENT.get_template(template).render(values)
-
-
-def page_frame(title: str, parts: Sequence[str], style: str = "") -> str:
-    """A whole page of sections that are HTML already, and CSS beside that of all pages."""
-    return render("page.html", title=title, parts=map(Markup, parts), style=Markup(style))
-
-
-def facts_table(facts: Mapping[str, Any]) -> str:
-    """Facts of a run, a free JSON object, as nested HTML tables."""
-    page = _ENVIRONMENT.get_template("page.html")
-    module: Any = page.make_module({"title": "", "parts": (), "style": ""})
-    return str(module.facts(facts))
 
 
 def _colour(colour: str) -> str:

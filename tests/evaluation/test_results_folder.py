@@ -63,7 +63,9 @@ def test_records_without_the_note_of_what_they_are_are_refused(tmp_path: Path) -
         unit(tmp_path)
     for damaged in ("", whole[:10], "[" * 100_000):
         note.write_text(damaged)
-        with pytest.raises(DataError, match="unit.json: damaged .*choose another --output_dir"):
+        with pytest.raises(
+            DataError, match="unit.json: cannot be read .*choose another --output_dir"
+        ):
             unit(tmp_path)
     note.write_text(whole)
     assert unit(tmp_path).finished("7", "abc") == RECORD

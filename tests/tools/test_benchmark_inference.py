@@ -52,18 +52,14 @@ def test_a_stage_within_another_belongs_to_it() -> None:
     ("words", "sentence"),
     [
         ([BUNDLE, "--knobs", "{nothing: 1}"], "the bundle has no knob nothing"),
+        ([BUNDLE, "--knobs", "[1]"], "expected {knob: value}"),
+        ([BUNDLE, "--knobs", "{"], "--knobs: { cannot be read"),
+        ([BUNDLE, "--cases", "0"], "and 1 or more"),
         (["nowhere"], "nowhere: no bundle there"),
     ],
 )
-def test_rejects(words: list[str], sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=sentence):
-        benchmark_inference.main([*words, "--dataset_dir", str(tmp_path)])
-
-
-@pytest.mark.parametrize("words", [["--knobs", "[1]"], ["--knobs", "{"], ["--cases", "0"]])
-def test_options_that_cannot_be_read(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_rejects(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        benchmark_inference.main([BUNDLE, "--dataset_dir", str(tmp_path), *words])
-    assert f"argument {words[0]}: expected" in capsys.readouterr().err
+    assert benchmark_inference.main([*words, "--dataset_dir", str(tmp_path)]) == 1
+    assert sentence in capsys.readouterr().err

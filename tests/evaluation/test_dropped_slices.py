@@ -7,11 +7,7 @@ from block_scans import AFFINE, write_nifti
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.episodes import CorpusSettings, EpisodeDataset, EpisodeRule
-from fsmis_components.evaluation.excluded_slices import (
-    ExcludedSlice,
-    excluded_slices,
-    write_excluded_slices,
-)
+from fsmis_components.evaluation.fold_training import dropped_slices
 from fsmis_components.transforms import PseudoLabels
 
 # label values that each slice shows
@@ -33,23 +29,23 @@ def case(tmp_path: Path) -> Case:
 
 
 def indices(found) -> list[int]:
-    return [entry.index for entry in found.dropped]
+    return [index for _, index, _ in found[0]]
 
 
 def test_values(case: Case):
-    found = excluded_slices([case], [1, 2], "any")
-    assert found.dropped == (
-        ExcludedSlice("one", 1, (1,)),
-        ExcludedSlice("one", 2, (1, 2)),
-        ExcludedSlice("one", 3, (2,)),
-        ExcludedSlice("one", 4, (2,)),
-        ExcludedSlice("one", 5, (1, 2)),
-    )
-    assert found.summary == {"dropped": 5, "of": 7}
-    assert indices(excluded_slices([case], [1, 2], "all")) == [2, 5]
-    assert indices(excluded_slices([case], [2, 3], "all")) == [4, 5]
-    assert indices(excluded_slices([case], [3], "all")) == [4, 5]
-    assert not excluded_slices([case], [9], "any").dropped
+    dropped, total = dropped_slices([case], [1, 2], "any")
+    assert dropped == [
+        ("one", 1, "1"),
+        ("one", 2, "1+2"),
+        ("one", 3, "2"),
+        ("one", 4, "2"),
+        ("one", 5, "1+2"),
+    ]
+    assert total == 7
+    assert indices(dropped_slices([case], [1, 2], "all")) == [2, 5]
+    assert indices(dropped_slices([case], [2, 3], "all")) == [4, 5]
+    assert indices(dropped_slices([case], [3], "all")) == [4, 5]
+    assert not dropped_slices([case], [9], "any")[0]
 
 
 def test_index_counts_from_inferior_whatever_the_storage(tmp_path: Path):
@@ -61,35 +57,30 @@ def test_index_counts_from_inferior_whatever_the_storage(tmp_path: Path):
         write_nifti(tmp_path / "image_a.nii.gz", label.astype(np.int16), upside_down),
         write_nifti(tmp_path / "label_a.nii.gz", label, upside_down),
     )
-    assert indices(excluded_slices([case], [1])) == [4]
-    sagittal = excluded_slices([case], [1], slice_axis="sagittal")
-    assert (indices(sagittal), sagittal.total) == ([4], 9)
+    assert indices(dropped_slices([case], [1])) == [4]
+    sagittal = dropped_slices([case], [1], slice_axis="sagittal")
+    assert (indices(sagittal), sagittal[1]) == ([4], 9)
 
 
 @pytest.mark.parametrize("rule", ["any", "all"])
 @pytest.mark.parametrize("values", [(2, 3), (1, 4), (1, 2, 3, 4)])
 def test_training_drops_the_same_slices(phantom_dataset: Path, rule: str, values: tuple):
     cases = find_cases(phantom_dataset, labels="required")
-    found = excluded_slices(cases, values, rule)
+    found = dropped_slices(cases, values, rule)
     settings = CorpusSettings(spatial_size=32, exclude_labels=values, exclude_rule=rule)
     corpus = EpisodeDataset(
         cases, PseudoLabels(min_size=50), EpisodeRule(min_area=5), settings=settings
     ).corpus
     dropped = {(v.name, int(z)) for v in corpus for z in np.flatnonzero(~v.table.allowed)}
-    assert {(entry.case, entry.index) for entry in found.dropped} == dropped
-    assert found.total == sum(len(volume.images) for volume in corpus)
-
-
-def test_writes_a_table(case: Case, tmp_path: Path):
-    path = write_excluded_slices(tmp_path / "a" / "b.csv", excluded_slices([case], [1, 2], "all"))
-    assert path.read_text() == "case,slice,shown\none,2,1+2\none,5,1+2\n"
+    assert {(case, index) for case, index, _ in found[0]} == dropped
+    assert found[1] == sum(len(volume.images) for volume in corpus)
 
 
 def test_rejects(case: Case):
     with pytest.raises(DataError, match="exclude_rule: expected any or all, got 'some'"):
-        excluded_slices([case], [1], "some")
+        dropped_slices([case], [1], "some")
     with pytest.raises(DataError, match="this scan has none"):
-        excluded_slices([Case("one", case.image)], [1])
+        dropped_slices([Case("one", case.image)], [1])
 
 
 @pytest.mark.parametrize(
@@ -101,6 +92,6 @@ def test_shares_of_chaos(
 ):
     cases = find_cases(fsmis_data_dir / "chaos_t2", labels="required")
     for rule, percent in (("all", all_percent), ("any", any_percent)):
-        found = excluded_slices(cases, values, rule)
-        assert found.total == 718
-        assert round(100 * len(found.dropped) / found.total, 1) == percent
+        dropped, total = dropped_slices(cases, values, rule)
+        assert total == 718
+        assert round(100 * len(dropped) / total, 1) == percent

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fsmis_components.evaluation.markdown_table import markdown_table
 from fsmis_components.evaluation.records import FIGURES, SCORED, UNDEFINED, Row
 from fsmis_components.evaluation.summary import summarise
+from fsmis_components.evaluation.tables import markdown_table
 
 RUN = {
     "commands": ["python tools/benchmark.py evaluate --folds 0"],

@@ -1,0 +1,155 @@
+"""Run a function as a command: its arguments are the options, its docstring is the help."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import io
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import fire
+import yaml
+
+from fsmis_components.data.errors import DataError
+
+Function = Callable[..., Any]
+_TEXT = (str, Path, str | None, Path | None)
+
+
+def command(
+    functions: Function | Mapping[str, Function], arguments: list[str] | None = None
+) -> int:
+    """Run what the command line asks for.
+
+    Values after one option belong together: `--folds 0 1` and `--folds 0,1` are the same. What is
+    annotated as a path or as text arrives as it was written, also a folder called 007.
+
+    Args:
+        functions: one function, or those of the subcommands by name. A list that a function returns
+            holds failures, a sentence each.
+        arguments: of the command line; None: those of this process.
+
+    Returns:
+        0; 1 where something failed, which is said in one sentence.
+    """
+    words = _joined(list(sys.argv[1:] if arguments is None else arguments))
+    calls: list[Callable[[], Any]] = []
+    said = io.StringIO()
+    try:
+        if isinstance(functions, Mapping):
+            parsed: Any = {name: _noted(each, calls) for name, each in functions.items()}
+        else:
+            parsed = _noted(functions, calls)
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            fire.Fire(parsed, command=words, name=Path(sys.argv[0]).name)
+    except fire.core.FireExit as ended:
+        if ended.code == 0:
+            print(said.getvalue().strip())
+            return 0
+        print(f"{ended.trace.elements[-1].ErrorAsStr()}; see --help.", file=sys.stderr)
+        return 1
+    if not calls:
+        print(said.getvalue().strip())
+        return 0 if {"--help", "-h"} & set(words) else 1
+    try:
+        result = calls[-1]()
+        failures = result if isinstance(result, list) else []
+    except DataError as error:
+        failures = [error]
+    except KeyboardInterrupt:
+        print("stopped; give the same command to go on", file=sys.stderr)
+        return 130
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return int(bool(failures))
+
+
+def listed(values: Any, kind: Callable[[str], Any] = str, comma: str = ",") -> list[Any]:
+    """The values of an option that takes one or several.
+
+    Args:
+        values: as they arrive: one value, a tuple, or text with a line per value.
+        kind: what each is to be, such as `int`.
+        comma: what parts the values of one word; a line break: nothing does.
+
+    Raises:
+        DataError: one of them is something else.
+    """
+    if isinstance(values, str):
+        values = values.split("\n" if "\n" in values else comma)
+    found = list(values) if isinstance(values, list | tuple | range) else [values]
+    try:
+        return [kind(str(value)) for value in found]
+    except ValueError as error:
+        raise DataError(f"{', '.join(map(str, found))}: {error}.") from error
+
+
+def pairs(values: str | None, option: str) -> dict[str, Any]:
+    """What stands in KNOB=VALUE, the values as YAML.
+
+    Raises:
+        DataError: something else stands there.
+    """
+    found = {}
+    for text in listed(values, comma="\n") if values else []:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise DataError(f"--{option}: expected KNOB=VALUE, got {text}.")
+        found[name] = yaml_value(value, f"--{option} {name}")
+    return found
+
+
+def yaml_value(text: str | None, option: str) -> Any:
+    """YAML of the command line; None where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return None if text is None else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{option}: {text} cannot be read; check its quotes.") from error
+
+
+def _noted(function: Function, calls: list[Callable[[], Any]]) -> Function:
+    """The function's signature on one that only notes the call: what it prints stays visible."""
+
+    @functools.wraps(function)
+    def note(*values: Any, **options: Any) -> None:
+        calls.append(functools.partial(function, *values, **options))
+
+    hints = get_type_hints(function)
+    parsers: dict[str, Callable[[str], Any]] = {
+        name: Path if "Path" in str(hints[name]) else str
+        for name in inspect.signature(function).parameters
+        if hints.get(name) in _TEXT
+    }
+    return fire.decorators.SetParseFns(**parsers)(note)
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Put the values that follow one option into one word, a line for each."""
+    found: list[str] = []
+    own = False  # an option has a value already, so that the next one belongs to it too
+    for word in words:
+        if own and not word.startswith("--"):
+            found[-1] += f"\n{word}"
+            continue
+        own = bool(found) and found[-1].startswith("--") and not word.startswith("--")
+        found.append(word)
+    return found
+
+
+def chosen(option: str, value: Any, known: tuple[Any, ...]) -> Any:
+    """A value that is one of those known.
+
+    Raises:
+        DataError: it is not.
+    """
+    if value not in known:
+        raise DataError(f"--{option}: expected one of {', '.join(map(str, known))}, got {value}.")
+    return value
