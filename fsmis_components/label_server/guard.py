@@ -85,7 +85,7 @@ class RequestGuard:
             with tempfile.SpooledTemporaryFile(max_size=_MOST_TEXT) as body:
                 await self._read(receive, headers, body)
                 await _check_body(scope, headers, body, door)
-                await self.app(scope, _replayed(body, receive), send)
+                await self.app(scope, _replay(body, receive), send)
         except Refusal as refusal:
             await _answer(refusal.status, refusal)(scope, receive, send)
         except DataError as error:
@@ -158,7 +158,7 @@ async def _check_body(scope: Scope, headers: Headers, body: IO[bytes], door: str
         return
     try:
         # as the application itself reads it
-        parts = await Request(scope, _replayed(body)).form(max_files=5000)
+        parts = await Request(scope, _replay(body)).form(max_files=5000)
     except (MultiPartException, HTTPException, KeyError, ValueError) as error:
         raise Refusal(400, "The form of the request cannot be read.") from error
     for name, part in parts.multi_items():
@@ -183,7 +183,7 @@ def _json(text: str | bytes) -> Any:
         raise Refusal(422, "The parameters are no JSON, or nested too deeply.") from error
 
 
-def _replayed(body: IO[bytes], receive: Receive | None = None) -> Receive:
+def _replay(body: IO[bytes], receive: Receive | None = None) -> Receive:
     """Give the body once more, then what the client says next: that it has gone."""
     body.seek(0)
     ended = False
