@@ -20,7 +20,13 @@ from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
-from fsmis_components.selection import Describer, Preprocessing, printed, propose, write_proposal
+from fsmis_components.selection import (
+    Describer,
+    Preprocessing,
+    proposal_text,
+    propose,
+    write_proposal,
+)
 from fsmis_components.support import FeatureCache
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
@@ -79,7 +85,7 @@ def suggest(
         "preprocessing": preprocessing.to_dict(),
     }
     write_proposal(output_dir, proposal, facts)
-    print(printed(proposal), end="")
+    print(proposal_text(proposal), end="")
 
 
 def _support(subject: BundleSubject, folder: Path | None, pack: Path | None) -> SupportPack | None:

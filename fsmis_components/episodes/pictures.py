@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from fsmis_components.reporting.drawing import filled
+from fsmis_components.reporting.drawing import paint_masks
 
 
 class EpisodePictures:
@@ -57,7 +57,11 @@ def episode_picture(episode: dict[str, Tensor], pred: Tensor) -> np.ndarray:
         (episode["image"][0], pred),
     ]
     return np.concatenate(
-        [filled(image.float().cpu().numpy(), mask.cpu().numpy() > 0.5) for image, mask in panels], 1
+        [
+            paint_masks(image.float().cpu().numpy(), mask.cpu().numpy() > 0.5)
+            for image, mask in panels
+        ],
+        1,
     )
 
 

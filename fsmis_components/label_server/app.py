@@ -30,7 +30,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import RequestError, answered
 from fsmis_components.data.served_files import is_own_file
 from fsmis_components.label_server.bundles import find_bundles, shared_folder
-from fsmis_components.label_server.datastore import CheckedDatastore, refused_uploads
+from fsmis_components.label_server.datastore import CheckedDatastore, remove_refused
 from fsmis_components.label_server.guard import RequestGuard
 from fsmis_components.label_server.strategy import FewShotStrategy
 from fsmis_components.label_server.tasks import (
@@ -117,7 +117,7 @@ class FewShotApp(MONAILabelApp):
         """Segment; what was labelled since the last `info` is known too."""
         if request.get("model") not in self._infers:
             self._offer_models()
-        with refused_uploads(request.get("image"), request.get("label")):
+        with remove_refused(request.get("image"), request.get("label")):
             if request.get("model") not in self._infers:
                 raise DataError("model: there is no such model on this server.")
             image, store = request.get("image"), self.datastore()

@@ -33,7 +33,7 @@ class CheckedDatastore(LocalDatastore):
         Raises:
             RequestError: its id is taken, or the file is no scan.
         """
-        with refused_uploads(image_filename):
+        with remove_refused(image_filename):
             _check_ending("file", image_filename)
             if image_id in self._datastore.objects:
                 raise DataError(f"image: {image_id} is there already; choose another name.")
@@ -51,7 +51,7 @@ class CheckedDatastore(LocalDatastore):
             RequestError: it is on another grid, empty, or holds a value without a name; the label
                 that was there before stays.
         """
-        with refused_uploads(label_filename):
+        with remove_refused(label_filename):
             self._check_known(image_id)
             _check_ending("label", label_filename)
             if label_tag != DefaultLabelTag.ORIGINAL:
@@ -93,7 +93,7 @@ class CheckedDatastore(LocalDatastore):
 
 
 @contextmanager
-def refused_uploads(*paths: object) -> Iterator[None]:
+def remove_refused(*paths: object) -> Iterator[None]:
     """As `answered`; where the body raises, remove uploads.
 
     MONAI Label removes those of answered requests only.

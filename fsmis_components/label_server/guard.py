@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.request_error import UNPROCESSABLE
 from fsmis_components.label_server.rules import (
     check_name,
     check_parameters,
@@ -40,19 +41,6 @@ _CLOSED = {("infer", "wsi"), ("infer", "wsi_v2"), ("datastore", "dataset")}
 _HERE_ONLY = {"logs", "model", "reload"}  # what is in them is the owner's
 _PROXIED = {"forwarded", "x-forwarded-for", "x-real-ip", "via"}  # the client is a proxy of others
 _ANY_VALUE = {"check_sum"}  # of a query; letters and digits with a colon
-
-
-class Refusal(Exception):
-    """A request that is not let in.
-
-    Args:
-        status: of HTTP.
-        sentence: what is wrong.
-    """
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 class RequestGuard:
@@ -85,23 +73,27 @@ class RequestGuard:
             with tempfile.SpooledTemporaryFile(max_size=_MOST_TEXT) as body:
                 await self._read(receive, headers, body)
                 await _check_body(scope, headers, body, door)
-                await self.app(scope, _replayed(body, receive), send)
-        except Refusal as refusal:
-            await _answer(refusal.status, refusal)(scope, receive, send)
-        except DataError as error:
-            await _answer(422, error)(scope, receive, send)
+                await self.app(scope, _replay(body, receive), send)
+        except (HTTPException, DataError) as error:
+            status = error.status_code if isinstance(error, HTTPException) else UNPROCESSABLE
+            sentence = error.detail if isinstance(error, HTTPException) else str(error)
+            await JSONResponse({"detail": sentence}, status)(scope, receive, send)
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:
         """Refuse pages of other servers, which a browser lets call any server that it can reach."""
         host = _host(f"//{headers.get('host', '')}")
         if not (host in self.hosts or _is_address(host)):
-            raise Refusal(403, "This server is not called so; add its name to --conf origins.")
+            raise HTTPException(
+                403, "This server is not called so; add its name to --conf origins."
+            )
         origin = headers.get("origin")
         if origin is None or origin in self.origins:
             return
         parts = urlsplit(origin)
         if parts.netloc != headers.get("host") and not _is_loopback(_host(origin)):
-            raise Refusal(403, "Pages of other servers may not call this one; see --conf origins.")
+            raise HTTPException(
+                403, "Pages of other servers may not call this one; see --conf origins."
+            )
 
     async def _read(self, receive: Receive, headers: Headers, body: IO[bytes]) -> None:
         multipart = headers.get("content-type", "").startswith("multipart/form-data")
@@ -110,11 +102,11 @@ class RequestGuard:
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                raise Refusal(400, "The request ended early.")
+                raise HTTPException(400, "The request ended early.")
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > limit:
-                raise Refusal(413, f"The request is larger than {limit:,} bytes.")
+                raise HTTPException(413, f"The request is larger than {limit:,} bytes.")
             body.write(chunk)
             if not message.get("more_body"):
                 return
@@ -123,15 +115,15 @@ class RequestGuard:
 def _check_address(scope: Scope, headers: Headers) -> str:
     """Check path and query; returns the first part of the path, which says what is asked for."""
     if scope["method"] not in _METHODS:
-        raise Refusal(405, "This server does not know this method.")
+        raise HTTPException(405, "This server does not know this method.")
     door, *rest = [unquote(part) for part in scope["path"].strip("/").split("/")]
     if door in _HERE_ONLY:
         client = (scope.get("client") or ("",))[0]
         here = _is_loopback(client) and not _PROXIED & set(headers.keys())
         if not here or scope["method"] not in ("GET", "HEAD"):
-            raise Refusal(403, f"/{door} is read on the server's own machine only.")
+            raise HTTPException(403, f"/{door} is read on the server's own machine only.")
     elif door not in _OPEN or (door, *rest[:1]) in _CLOSED:
-        raise Refusal(404, "There is no such address on this server.")
+        raise HTTPException(404, "There is no such address on this server.")
     names = [] if door == "static" else [part for part in rest if part]
     for name in names:
         check_name("address", name)
@@ -140,7 +132,7 @@ def _check_address(scope: Scope, headers: Headers) -> str:
         if name in _ANY_VALUE:
             value = value.replace(":", "")
         if name == "uncompress" and value.lower() not in ("", "0", "false"):
-            raise Refusal(422, "uncompress: archives are not unpacked; send the files.")
+            raise HTTPException(422, "uncompress: archives are not unpacked; send the files.")
         if name == "tag" and value:
             check_tag(value)
         if value:
@@ -158,9 +150,9 @@ async def _check_body(scope: Scope, headers: Headers, body: IO[bytes], door: str
         return
     try:
         # as the application itself reads it
-        parts = await Request(scope, _replayed(body)).form(max_files=5000)
+        parts = await Request(scope, _replay(body)).form(max_files=5000)
     except (MultiPartException, HTTPException, KeyError, ValueError) as error:
-        raise Refusal(400, "The form of the request cannot be read.") from error
+        raise HTTPException(400, "The form of the request cannot be read.") from error
     for name, part in parts.multi_items():
         if isinstance(part, UploadFile):
             check_upload(name, part.filename or "")
@@ -180,10 +172,10 @@ def _json(text: str | bytes) -> Any:
     try:
         return parse_json(text)
     except (ValueError, UnicodeDecodeError) as error:
-        raise Refusal(422, "The parameters are no JSON, or nested too deeply.") from error
+        raise HTTPException(422, "The parameters are no JSON, or nested too deeply.") from error
 
 
-def _replayed(body: IO[bytes], receive: Receive | None = None) -> Receive:
+def _replay(body: IO[bytes], receive: Receive | None = None) -> Receive:
     """Give the body once more, then what the client says next: that it has gone."""
     body.seek(0)
     ended = False
@@ -197,10 +189,6 @@ def _replayed(body: IO[bytes], receive: Receive | None = None) -> Receive:
         return {"type": "http.request", "body": chunk, "more_body": not ended}
 
     return again
-
-
-def _answer(status: int, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, status)
 
 
 def _host(address: str) -> str:

@@ -89,7 +89,7 @@ class ResolveSupportd(MapTransform):
         labelled = [] if studies is None else labelled_volumes(studies, tag)
         shots = _shots(params.get("num_shots"))
         if named:
-            volumes = tuple(_named(named, labelled, self.studies_dir))
+            volumes = tuple(_read_support(named, labelled, self.studies_dir))
             return SupportRequest("request", volumes, structures, shots, numbered)
         others = tuple(volume for volume in labelled if Path(volume.image) != query)
         if others:
@@ -141,7 +141,7 @@ def _shots(shots: Any) -> int | None:
     return shots
 
 
-def _named(
+def _read_support(
     named: Any, labelled: list[LabelledVolume], studies: Path | None
 ) -> list[LabelledVolume]:
     if not isinstance(named, list) or len(named) > _MOST_NAMED:

@@ -133,7 +133,7 @@ def grey(picture: np.ndarray, of: np.ndarray, cut: float = 0.005) -> np.ndarray:
     return np.repeat(np.rint(share * 255.0).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def filled(plane: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def paint_masks(plane: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """A slice (H, W) with masks (N, H, W) laid over it in `COLOURS`, bytes (W, H, 3), upright."""
     picture = grey(plane, plane, 0.01).astype(np.float32)
     for number, mask in enumerate(masks):

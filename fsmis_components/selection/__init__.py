@@ -6,7 +6,7 @@ from fsmis_components.selection.descriptors import (
     ScanDescriptors,
     load_stack,
 )
-from fsmis_components.selection.output import printed, write_proposal
+from fsmis_components.selection.output import proposal_text, write_proposal
 from fsmis_components.selection.proposal import Proposal, RankedScan, propose
 from fsmis_components.selection.similarity import Compared
 
@@ -18,7 +18,7 @@ __all__ = [
     "RankedScan",
     "ScanDescriptors",
     "load_stack",
-    "printed",
+    "proposal_text",
     "propose",
     "write_proposal",
 ]

@@ -28,7 +28,7 @@ _MOST_SLICES = 8  # of each
 _PROPOSED, _LABELLED = "#e6550d", "#3182bd"
 
 
-def printed(proposal: Proposal) -> str:
+def proposal_text(proposal: Proposal) -> str:
     """The proposed scans with their slices, and the first of the others."""
     lines = []
     for scan in proposal.scans:
