@@ -17,7 +17,7 @@ import pack_bundle
 from environment import REPOSITORY
 from fsmis_components.data.errors import DataError
 from fsmis_components.packaging import content_hash
-from pack_bundle import measured, pack, update_index
+from pack_bundle import measured, pack
 from pack_use import _steps, use_packed
 from verify_bundle import verify_archive, verify_folder
 
@@ -206,13 +206,6 @@ def test_an_output_that_cannot_be_written_is_said(copied: Path, tmp_path: Path):
     (tmp_path / "index.json").write_text("[]")
     with pytest.raises(DataError, match="no index of bundles"):
         pack(copied, tmp_path, no_verify=True)
-
-
-def test_an_index_that_is_not_json_is_kept(tmp_path: Path):
-    (tmp_path / "index.json").write_text("{")
-    with pytest.raises(DataError, match="index.json is no index of bundles"):
-        update_index(tmp_path, {"name": "a", "version": "1"})
-    assert (tmp_path / "index.json").read_text() == "{"
 
 
 def test_changes_since_the_commit_are_said(copied: Path, tmp_path: Path):
