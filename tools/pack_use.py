@@ -85,7 +85,8 @@ def use_packed(root: Path, say: Callable[[str], object], archive: Path) -> bool:
         short = ["--epochs", "1", "--episodes_per_epoch", "2", "--num_workers", "0"]
         evaluation = "['configs/train.json','configs/evaluate.json']"
         mask = "image_2_seg.nii.gz"
-        # the first with the default pack, another with a support; title, where it is done, what is done, what is there afterwards
+        # title, where it is done, what is done, what is there afterwards; the first segmentation
+        # is by the default pack
         steps = [
             ("run elsewhere", elsewhere, _run(root, "inference", query, folder / "a"), f"a/{mask}"),
             ("download", elsewhere, _bundle(*download), f"downloads/{root.name}/LICENSE"),
