@@ -7,7 +7,7 @@ import functools
 import inspect
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -36,16 +36,20 @@ def command(
     Returns:
         0; 1 where something failed, which is said in one sentence.
     """
-    words = _joined(list(sys.argv[1:] if arguments is None else arguments))
+    named = functions if isinstance(functions, Mapping) else {"": functions}
+    switches = {
+        f"--{name}"
+        for function in named.values()
+        for name, kind in get_type_hints(function).items()
+        if kind is bool
+    }
+    words = _joined(list(sys.argv[1:] if arguments is None else arguments), switches)
     calls: list[Callable[[], Any]] = []
     said = io.StringIO()
     try:
-        if isinstance(functions, Mapping):
-            parsed: Any = {name: _noted(each, calls) for name, each in functions.items()}
-        else:
-            parsed = _noted(functions, calls)
+        parsed = {name: _noted(each, calls) for name, each in named.items()}
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            fire.Fire(parsed, command=words, name=Path(sys.argv[0]).name)
+            fire.Fire(parsed.get("", parsed), command=words, name=Path(sys.argv[0]).name)
     except fire.core.FireExit as ended:
         if ended.code == 0:
             print(said.getvalue().strip())
@@ -131,16 +135,25 @@ def _noted(function: Function, calls: list[Callable[[], Any]]) -> Function:
     return fire.decorators.SetParseFns(**parsers)(note)
 
 
-def _joined(words: list[str]) -> list[str]:
-    """Put the values that follow one option into one word, a line for each."""
+def _joined(words: list[str], switches: Container[str]) -> list[str]:
+    """Put the values that follow one option into one word, a line for each.
+
+    Args:
+        words: of the command line.
+        switches: options that take no value, so that the word behind them stands for itself.
+    """
     found: list[str] = []
-    own = False  # an option has a value already, so that the next one belongs to it too
+    option = own = False  # an option waits for its value; it has one, and the next belongs to it
     for word in words:
-        if own and not word.startswith("--"):
+        if word.startswith("--"):
+            alone = word in switches
+            found.append(f"{word}=True" if alone else word)
+            option, own = not alone and "=" not in word, False
+        elif own:
             found[-1] += f"\n{word}"
-            continue
-        own = bool(found) and found[-1].startswith("--") and not word.startswith("--")
-        found.append(word)
+        else:
+            found.append(word)
+            option, own = False, option
     return found
 
 

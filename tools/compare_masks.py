@@ -15,15 +15,10 @@ from scipy import ndimage
 
 from command import command
 from fsmis_components.data.cases import find_cases
+from fsmis_components.evaluation.metrics import dice_percent
 
 DEVIATIONS = 1.5  # half-width of the threshold's intensity window
 METHODS = ("few-shot", "mask copy", "threshold")
-
-
-def dice(mask: np.ndarray, label: np.ndarray) -> float:
-    """Return the Dice overlap of two boolean volumes in percent; 100 if both are empty."""
-    total = int(mask.sum()) + int(label.sum())
-    return 100.0 if total == 0 else 200.0 * int((mask & label).sum()) / total
 
 
 def copy_mask(support_label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -61,7 +56,7 @@ def score(
         label = query[1] == value
         thresholded = threshold_mask(query[0], support[0], support[1] == value)
         results = (mask == value, copied == value, thresholded)
-        table[value] = tuple(dice(result, label) for result in results)
+        table[value] = tuple(dice_percent(result, label) for result in results)
     return table
 
 

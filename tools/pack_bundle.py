@@ -12,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import stat
 import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,6 @@ PARTS = ("LICENSE", "large_files.yml", "configs", "docs", "models")
 # models/previous is what MONAI Label's training set aside, monailabel_train.json what it was told
 LEFT_OUT = {"previous", "eval", "outputs", "__pycache__", "monailabel_train.json"}
 INDEX, FORMAT = "index.json", 1
-# of the pages in docs/benchmark, as tools/benchmark.py writes them
-TABLE = "### Dice in %, mean over structures ["
-NO_FIGURES = ("method", "labelled slices", "WV gap")
 
 
 def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> Path:
@@ -172,7 +168,7 @@ def _write(path: Path, folder: str, content: Mapping[str, bytes]) -> str:
 def entry(
     root: Path, metadata: Mapping[str, Any], archive: Path, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what the index says about one archive: what it holds, how good it was measured to be.
+    """Return what the index says about one archive and what it holds.
 
     Args:
         root: the bundle's folder.
@@ -196,43 +192,7 @@ def entry(
         **{key: metadata[key] for key in ("task", "description", "copyright", "intended_use")},
         "structures_of_default_pack": [name for name in names if name != "background"],
         "required_packages": packages,
-        "measured": list(measured(root)),
     }
-
-
-def measured(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield the figures of a bundle's benchmark pages, one per line that is about the bundle.
-
-    The pages are the one source: they are written by tools/benchmark.py from its results, and no
-    figure is copied into metadata.json, where it would grow old.
-
-    Args:
-        root: the bundle's folder; a line is its own if the method bears its name, with nothing or
-            "(shipped)" behind it.
-    """
-    for page in sorted((root / "docs" / "benchmark").glob("*.md")):
-        weights = ""
-        table: list[list[str]] | None = None
-        for line in page.read_text(encoding="utf-8").splitlines():
-            if line.startswith("#"):
-                weights = line.removeprefix("## ") if line.startswith("## ") else weights
-                table = [] if line.startswith(TABLE) else None
-            elif table is not None and line.startswith("|"):
-                cells = [cell.strip() for cell in line.strip("|").split("|")]
-                table.append(cells)
-                if cells[0] in (root.name, f"{root.name} (shipped)"):
-                    figures = {}
-                    for title, cell in zip(table[0], cells, strict=True):
-                        # the interval behind it stays on the page
-                        number = re.match(r"-?\d+(\.\d+)?", cell)
-                        if number and title not in NO_FIGURES:
-                            figures[title.replace("`", "")] = float(number[0])
-                    yield {
-                        "page": page.relative_to(root).as_posix(),
-                        "weights": weights,
-                        "labelled_slices": cells[table[0].index("labelled slices")],
-                        "dice_percent": figures,
-                    }
 
 
 def update_index(folder: Path, new: dict[str, Any]) -> Path:

@@ -144,11 +144,6 @@ def test_each_fold_can_begin_with_its_own_weights(
     assert facts["initial_weights"] == file_hash(tmp_path / "other/fold1/model.pt")
 
 
-def test_trainings_can_share_pseudo_labels(fake: FakeTraining, dataset: Path, tmp_path: Path):
-    train_folds(BUNDLE, dataset, tmp_path / "a", [0], plan=PLAN, cache_dir=tmp_path / "shared")
-    assert {c["cache_dir"] for c in fake.calls} == {str(tmp_path / "shared")}
-
-
 def test_setting_2_trains_groups_within_folds_and_lists_slices(
     fake: FakeTraining, dataset: Path, tmp_path: Path
 ):

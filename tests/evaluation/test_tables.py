@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from typing import Any
@@ -221,14 +220,3 @@ def test_only_untrained_methods() -> None:
 def test_a_bar_in_a_name_keeps_the_columns() -> None:
     page = markdown_table(summarise(rows_of("a|b", "given", 40)), {})
     assert section(page, "Dice in %, mean over structures")[1][0] == "a\\|b"
-
-
-def test_every_table_is_rectangular(page: str) -> None:
-    lines = page.splitlines()
-    for above, below in itertools.pairwise(lines):
-        if above.startswith("|") and below.startswith("|"):
-            assert above.count("|") == below.count("|")
-
-
-def test_same_bytes() -> None:
-    assert markdown_table(summarise(ROWS[::-1]), RUN) == markdown_table(summarise(ROWS), RUN)

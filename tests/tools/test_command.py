@@ -36,6 +36,12 @@ def test_several_values_in_both_ways(words: list[str]) -> None:
     assert calls == [(Path("007"), ["red", "blue"], False, {"a": [1, 2], "b": "1e-3"})]
 
 
+def test_a_switch_takes_no_value() -> None:
+    for words in (["--wet", "wall"], ["wall", "--wet"], ["wall", "--wet", "--colours", "red"]):
+        assert command(paint, words) == 1
+        assert calls.pop()[:3] == (Path("wall"), ["red"], True)
+
+
 def test_subcommands_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
     assert command({"paint": paint}, ["paint", "wall", "--wet"]) == 1
     assert capsys.readouterr().err == "one failure.\n"

@@ -175,9 +175,3 @@ def test_rejects(
 ) -> None:
     with pytest.raises(DataError, match=words):
         custom_subject(spec.format(write(source)), options)
-
-
-def test_a_fault_of_the_class_itself_is_not_hidden(write: Write) -> None:
-    name = write("class Broken:\n    predict = print\n    def __init__(self): len(3)\n")
-    with pytest.raises(TypeError, match="has no len"):
-        custom_subject(f"{name}:Broken", {})

@@ -64,14 +64,6 @@ def test_image_and_label_are_bent_alike_and_structures_are_sure_to_come() -> Non
     assert seen == {0, 1, 2}
 
 
-def test_draws_follow_from_the_seed() -> None:
-    first = draw_batch(stack(), [[3], [6, 7]], 3, np.random.default_rng(4))
-    again = draw_batch(stack(), [[3], [6, 7]], 3, np.random.default_rng(4))
-    other = draw_batch(stack(), [[3], [6, 7]], 3, np.random.default_rng(5))
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-
-
 def test_same_seed_same_bits() -> None:
     first = trained(amp=True)
     assert equal(first, trained(amp=True))

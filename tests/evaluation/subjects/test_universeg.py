@@ -165,34 +165,6 @@ def test_a_scan_in_another_storage_order_and_a_wide_one(weights: Path) -> None:
     assert not predicted[:11].any() and not predicted[139:].any()
 
 
-def test_coarser_scans_are_resampled_and_brought_back(weights: Path) -> None:
-    affine = np.diag([2.0, 2.0, 5.0, 1.0])
-    label, image = scan_label()[::2, ::2], scan_image()[::2, ::2]
-    method = UniverSeg(weights)
-    predicted = method.predict(support_of(scan_label()), Volume(image, affine))
-    assert predicted.shape == label.shape
-    inside = np.zeros_like(label, bool)
-    inside[6:19, 11:24, 2:4] = True  # structure 1 without its rim, where structure 5 is not
-    assert (predicted[inside] == 1).all()
-    assert not predicted[24:, :, 2:4].any()
-
-
-def test_the_querys_label_changes_nothing(weights: Path, tmp_path: Path) -> None:
-    support = support_of(scan_label())
-    results = []
-    for label in (scan_label(), np.zeros(SHAPE, np.uint8)):
-        nibabel.save(nibabel.Nifti1Image(label, AFFINE), tmp_path / "label_2.nii.gz")
-        query = Volume(scan_image(), AFFINE, tmp_path / "image_2.nii.gz")
-        results.append(UniverSeg(weights).predict(support, query))
-    assert np.array_equal(*results)
-
-
-def test_building_leaves_the_random_state_alone(weights: Path) -> None:
-    state = torch.get_rng_state()
-    UniverSeg(weights)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_identity_tells_the_weights_apart(weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     torch.save({"margin": torch.tensor([0.2])}, other)
