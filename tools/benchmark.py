@@ -55,7 +55,7 @@ def train(
         minutes: stop in time and go on at the next call.
         knobs: KNOB=VALUE, knobs of train.json.
     """
-    parts = [groups] if isinstance(groups, tuple) else listed(groups or [], comma="\n")
+    parts = listed(groups or [], comma="\n")
     return train_folds(
         bundle,
         dataset_dir,
@@ -83,7 +83,7 @@ def evaluate(
     structures: str | None = None,
     spatial_size: int = 256,
     modality: str = "auto",
-    slice_axis: Any = "auto",
+    slice_axis: str = "auto",
     ignore_spacing: bool = False,
     options: str | None = None,
     threads: int | None = None,
@@ -104,7 +104,7 @@ def evaluate(
         structures: values, names, or {name: value}.
         spatial_size: pixels along a slice.
         modality: auto, mr or ct.
-        slice_axis: auto, a name or a number.
+        slice_axis: auto, or a name such as sagittal.
         ignore_spacing: take the spacing for unknown.
         options: {subject: {option: value}}.
         threads: threads of torch.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import io
 import sys
 from collections.abc import Callable, Container, Mapping
@@ -17,7 +16,6 @@ import yaml
 from fsmis_components.data.errors import DataError
 
 Function = Callable[..., Any]
-_TEXT = (str, Path, str | None, Path | None)
 
 
 def command(
@@ -26,7 +24,7 @@ def command(
     """Run what the command line asks for.
 
     Values after one option belong together: `--folds 0 1` and `--folds 0,1` are the same. What is
-    annotated as a path or as text arrives as it was written, also a folder called 007.
+    no number and no switch arrives as it was written, also a folder called 007.
 
     Args:
         functions: one function, or those of the subcommands by name. A list that a function returns
@@ -55,6 +53,9 @@ def command(
             print(said.getvalue().strip())
             return 0
         print(f"{ended.trace.elements[-1].ErrorAsStr()}; see --help.", file=sys.stderr)
+        return 1
+    except DataError as error:  # a value of another kind
+        print(error, file=sys.stderr)
         return 1
     if not calls:
         print(said.getvalue().strip())
@@ -126,13 +127,27 @@ def _noted(function: Function, calls: list[Callable[[], Any]]) -> Function:
     def note(*values: Any, **options: Any) -> None:
         calls.append(functools.partial(function, *values, **options))
 
-    hints = get_type_hints(function)
-    parsers: dict[str, Callable[[str], Any]] = {
-        name: Path if "Path" in str(hints[name]) else str
-        for name in inspect.signature(function).parameters
-        if hints.get(name) in _TEXT
-    }
-    return fire.decorators.SetParseFns(**parsers)(note)
+    kinds = get_type_hints(function)
+    parsers = {name: _parser(name, str(kind)) for name, kind in kinds.items() if name != "return"}
+    # of what has no parser of its own too: Fire's would take a folder 1e3 for a number
+    return fire.decorators.SetParseFns(**parsers)(fire.decorators.SetParseFn(str)(note))
+
+
+def _parser(name: str, kind: str) -> Callable[[str], Any]:
+    """What makes a value of the text of an option; text stays as it was written."""
+    for number in (int, float):
+        if number.__name__ in kind:
+            return functools.partial(_number, name, number)
+    if "bool" in kind:
+        return lambda text: chosen(name, text, ("True", "False")) == "True"
+    return Path if "Path" in kind else str
+
+
+def _number(name: str, kind: Callable[[str], Any], text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise DataError(f"--{name}: expected a number, got {text}.") from None
 
 
 def _joined(words: list[str], switches: Container[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.records import (
     ABSENT,
     FIGURES,
@@ -71,8 +72,9 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         structures and choices of support that the two sides share; without any there is no entry.
 
     Raises:
-        ValueError: an unknown protocol, a row that occurs twice, or one whose figures are not
-            finite though its status says that it has some.
+        ValueError: an unknown protocol, or a row whose figures are not finite though its status
+            says that it has some.
+        DataError: a row occurs twice.
     """
     table = rows_frame(rows)
     _check(table)
@@ -108,10 +110,10 @@ def _check(table: pd.DataFrame) -> None:
             f"summarise: expected a protocol of {PROTOCOLS}, got {unknown.protocol.iloc[0]}"
         )
     identity = [*Key._fields, *UNIT, "choice", "structure"]
-    twice = table[table.duplicated(identity)]
-    if len(twice):
-        raise ValueError(
-            f"summarise: expected each row once, got two of {tuple(twice[identity].iloc[0])}"
+    for row in table[table.duplicated(identity)].itertuples():
+        raise DataError(
+            f"results: {row.method} has case {row.case}, structure {row.structure} twice for one "
+            "fold and support; leave one of the results folders out."
         )
     figures = table.loc[table.status != UNDEFINED, [*FIGURES]].to_numpy(float)
     if not np.isfinite(figures).all():

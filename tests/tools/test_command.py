@@ -11,7 +11,13 @@ from fsmis_components.data.errors import DataError
 calls: list[Any] = []
 
 
-def paint(folder: Path, colours: Any = "red", wet: bool = False, knobs: str | None = None) -> list:
+def paint(
+    folder: Path,
+    colours: Any = "red",
+    wet: bool = False,
+    knobs: str | None = None,
+    coats: int | None = 1,
+) -> list:
     """Paint a folder.
 
     Args:
@@ -31,9 +37,9 @@ def no_calls() -> None:
 
 @pytest.mark.parametrize("words", [["red", "blue"], ["red,blue"]])
 def test_several_values_in_both_ways(words: list[str]) -> None:
-    assert command(paint, ["007", "--colours", *words, "--knobs", "a=[1, 2]", "b=1e-3"]) == 0
+    assert command(paint, ["1e3#", "--colours", *words, "--knobs", "a=[1, 2]", "b=1e-3"]) == 0
     # a folder keeps its name, also where it looks like a number
-    assert calls == [(Path("007"), ["red", "blue"], False, {"a": [1, 2], "b": "1e-3"})]
+    assert calls == [(Path("1e3#"), ["red", "blue"], False, {"a": [1, 2], "b": "1e-3"})]
 
 
 def test_a_switch_takes_no_value() -> None:
@@ -56,6 +62,8 @@ def test_subcommands_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
         (["wall", "--colour", "red"], "Could not consume arg: --colour"),
         (["wall", "--knobs", "epochs"], "--knobs: expected KNOB=VALUE, got epochs"),
         (["wall", "--knobs", "a={"], "--knobs a: { cannot be read"),
+        (["wall", "--coats", "many"], "--coats: expected a number, got many"),
+        (["wall", "--coats", "1", "2"], "--coats: expected a number"),
     ],
 )
 def test_a_mistake_is_one_sentence(
