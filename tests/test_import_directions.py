@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "inferers": {"support", "layers", "ops", "transforms", "reporting", "data"},
     "selection": {"inferers", "support", "reporting", "data"},
     "label_server": {"selection", "inferers", "support", "transforms", "data"},
-    "packaging": {"label_server", "data"},
+    "packaging": {"data"},
     "evaluation": {"inferers", "support", "layers", "ops", "transforms", "reporting", "data"},
 }
 SHARED_BY_NETWORKS = {"encoder_levels", "encoders", "few_shot_network", "resnet101"}

@@ -3,7 +3,7 @@
 Python has one `fsmis_components` per process. A packed bundle carries a copy, so a process may
 already hold another one: an installed package, or the copy of another bundle. The same content
 serves; any other is refused in words, also under the same version, as results would differ in
-silence.
+silence. What this module imports is little: another content must be told before it fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import ModuleType
 import fsmis_components
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.knobs import check_path
-from fsmis_components.label_server.request_values import refuse_code_of_requests
+from fsmis_components.packaging.request_values import refuse_code_of_requests
 from fsmis_components.packaging.stamp import PackageStamp, content_hash
 
 _SHOWN = 12  # digits of a hash in a message
