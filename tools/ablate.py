@@ -9,13 +9,11 @@ share O when each is given other --seeds or --variants. The plan and the tables 
 fsmis_components/evaluation/README.md.
 """
 
-import argparse
 import json
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise, product
 from math import inf
 from pathlib import Path
@@ -23,21 +21,27 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
+from command import command, listed
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.fold_training import NUM_FOLDS, train_folds
-from fsmis_components.evaluation.pipe_table import pipe_table
-from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, CaseRecord
-from fsmis_components.evaluation.results_folder import file_name, read_record
+from fsmis_components.evaluation.fold_training import (
+    NUM_FOLDS,
+    finished_facts,
+    fold_folder,
+    read_plan,
+    train_folds,
+)
+from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, Row
+from fsmis_components.evaluation.results_folder import file_name, read_json, read_record
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.runner import Plan, run_benchmark
-from fsmis_components.evaluation.statistics import paired_comparison
-from fsmis_components.evaluation.subjects.bundle import BundleSubject, fold_folder
-from fsmis_components.evaluation.trained_fold import finished_facts
-from fsmis_components.evaluation.training_plan import read_json, read_plan
+from fsmis_components.evaluation.statistics import Comparison, paired_comparison
+from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.support.support_set import label_names, support_set_of_cases
 
 EP1 = RULES["ep1-alp"].name
@@ -74,11 +78,6 @@ class AblationPlan:
     def knobs(self, variant: str) -> dict[str, Any]:
         """All knobs that a variant sets, but for the seed."""
         return {**self.common, **self.variants[variant]}
-
-
-Piece = tuple[str, int, int]  # variant, seed, fold
-Key = tuple[int, int, str, str]  # seed, fold, case, structure
-Figures = dict[tuple[str, str], dict[Key, float]]  # by measure and variant
 
 
 def read_ablation_plan(path: Path) -> AblationPlan:
@@ -194,30 +193,25 @@ def write_tables(output_dir: Path) -> str:
         raise DataError(f"{output_dir}: no ablation there; name the --output_dir of one.")
     plan = read_ablation_plan(path)
     bundle = read_json(path, "name a plan").get("bundle")
-    records: dict[Piece, list[CaseRecord]] = {}
-    for piece in product(plan.variants, plan.seeds, plan.folds):
-        folder = output_dir / "evaluated" / "cases" / file_name(_title(*piece[:2]))
-        # [!.]: no file that another process is writing
-        paths = sorted(folder.glob(f"fold{piece[2]}_*/[!.]*.json"))
-        records[piece] = [read_record(path) for path in paths if path.name != "unit.json"]
-    figures = _figures(records)
-    parts = [f"# Ablation: what each part of {bundle} is worth", _overview(plan, records, figures)]
+    rows = _evaluated(plan, output_dir)
+    parts = [f"# Ablation: what each part of {bundle} is worth", _overview(plan, rows)]
     compared = [(name, plan.reference, name) for name in plan.variants if name != plan.reference]
     compared += [(f"step: {step}", step, before) for before, step in pairwise(plan.ladder)]
     head = ["without", "with it", "without it", "difference [95 %]", "p", "cases"]
     head += [*(f"seed {n}" for n in plan.seeds), *(f"fold {n}" for n in plan.folds)]
-    for measure, (_, _, sign) in MEASURES.items():
-        rows = [
-            [label, *_compared(plan, sign, figures[measure, full], figures[measure, without])]
+    for measure in MEASURES:
+        lines = [
+            [label, *cells]
             for label, full, without in compared
-            if figures[measure, full].keys() & figures[measure, without].keys()
+            if (cells := _compared(plan, rows, measure, full, without))
         ]
-        parts += [f"## What a part is worth: {measure}", pipe_table(head, rows)] if rows else []
-    most = {fold: max(len(v) for k, v in records.items() if k[2] == fold) for fold in plan.folds}
+        parts += [f"## What a part is worth: {measure}", pipe_table(head, lines)] if lines else []
+    cases = rows.groupby(["variant", "seed", "fold"]).case.nunique().to_dict()
+    most = {n: max((c for key, c in cases.items() if key[2] == n), default=0) for n in plan.folds}
     missing = [
-        f"- {_title(variant, seed)}, fold {fold}: {len(found)} of {most[fold] or 'all'} cases"
-        for (variant, seed, fold), found in records.items()
-        if len(found) < (most[fold] or 1)
+        f"- {_title(variant, seed)}, fold {fold}: {found} of {most[fold] or 'all'} cases"
+        for variant, seed, fold in product(plan.variants, plan.seeds, plan.folds)
+        if (found := cases.get((variant, seed, fold), 0)) < (most[fold] or 1)
     ]
     parts += ["## Not finished yet", "\n".join(missing)] if missing else []
     text = "\n\n".join([*parts, NOTES])
@@ -225,73 +219,76 @@ def write_tables(output_dir: Path) -> str:
     return text
 
 
-def _figures(records: Mapping[Piece, Sequence[CaseRecord]]) -> Figures:
-    figures: Figures = defaultdict(dict)
-    for (variant, seed, fold), found in records.items():
-        for row in (row for record in found for row in record.rows if row.status != UNDEFINED):
-            for measure, (protocol, figure, _) in MEASURES.items():
-                if row.protocol == protocol:
-                    key = (seed, fold, row.case, row.structure)
-                    figures[measure, variant][key] = getattr(row, figure)
-    return figures
+def _evaluated(plan: AblationPlan, output_dir: Path) -> pd.DataFrame:
+    """The rows of all that is evaluated, with their variant and seed."""
+    found = []
+    for variant, seed, fold in product(plan.variants, plan.seeds, plan.folds):
+        folder = output_dir / "evaluated" / "cases" / file_name(_title(variant, seed))
+        # [!.]: no file that another process is writing
+        for path in sorted(folder.glob(f"fold{fold}_*/[!.]*.json")):
+            if path.name != "unit.json":
+                record = read_record(path)
+                for row, counts in zip(record.rows, record.counts, strict=True):
+                    one_empty = any(counts.predicted) != any(counts.labelled)
+                    own = {"variant": variant, "seed": seed, "one_empty": one_empty}
+                    found.append({**asdict(row), **own})
+    names = [*(entry.name for entry in fields(Row)), "variant", "seed", "one_empty"]
+    return pd.DataFrame(found, columns=names)
 
 
-def _overview(
-    plan: AblationPlan, records: Mapping[Piece, Sequence[CaseRecord]], figures: Figures
-) -> str:
-    rows = []
+def _figures(rows: pd.DataFrame, measure: str, variant: str) -> pd.Series:
+    """A measure of a variant by seed, fold, case and structure."""
+    protocol, figure, _ = MEASURES[measure]
+    own = rows[(rows.variant == variant) & (rows.protocol == protocol) & (rows.status != UNDEFINED)]
+    return own.set_index(["seed", "fold", "case", "structure"])[figure]
+
+
+def _by_case(values: Any) -> Any:
+    """Figures per case of a fold: mean over structures, then over seeds."""
+    return values.groupby(["seed", "fold", "case"]).mean().groupby(["fold", "case"]).mean()
+
+
+def _overview(plan: AblationPlan, rows: pd.DataFrame) -> str:
+    lines = []
     for variant in plan.variants:
-        own = [found for (name, _, _), found in records.items() if name == variant]
-        counts = [
-            counts
-            for record in sum(own, [])
-            for row, counts in zip(record.rows, record.counts, strict=True)
-            if row.protocol == WHOLE_VOLUME
-        ]
-        means = [list(_by_case(figures[measure, variant]).values()) for measure in MEASURES]
-        rows.append(
+        own = rows[rows.variant == variant]
+        means = [_by_case(_figures(rows, measure, variant)).mean() for measure in MEASURES]
+        lines.append(
             [
                 f"{variant} (reference)" if variant == plan.reference else variant,
                 f"`{json.dumps(plan.variants[variant])}`",
-                f"{sum(map(bool, own))} of {len(own)}",
-                *(f"{np.mean(mean):.1f}" if mean else "-" for mean in means),
-                sum(any(one.predicted) != any(one.labelled) for one in counts),
+                f"{len(own.groupby(['seed', 'fold']))} of {len(plan.seeds) * len(plan.folds)}",
+                *("-" if np.isnan(mean) else f"{mean:.1f}" for mean in means),
+                int(own[own.protocol == WHOLE_VOLUME].one_empty.sum()),
             ]
         )
-    return pipe_table(["variant", "knobs", "trainings", *MEASURES, "penalised WV"], rows, {0, 1})
+    return pipe_table(["variant", "knobs", "trainings", *MEASURES, "penalised WV"], lines, {0, 1})
 
 
 def _compared(
-    plan: AblationPlan, sign: int, full: Mapping[Key, float], without: Mapping[Key, float]
+    plan: AblationPlan, rows: pd.DataFrame, measure: str, full: str, without: str
 ) -> list[str]:
-    """The cells of one comparison, on what both variants have."""
-    shared = sorted(full.keys() & without.keys())
+    """The cells of one comparison, on what both variants have; none where that is nothing."""
+    sides = [_figures(rows, measure, variant) for variant in (full, without)]
+    shared = pd.concat(sides, axis=1, join="inner", keys=["with", "without"])
+    if shared.empty:
+        return []
 
-    def sides(part: Callable[[Key], bool]) -> list[dict[str, float]]:
-        return [_by_case({k: side[k] for k in shared if part(k)}) for side in (full, without)]
+    def difference(part: pd.DataFrame) -> Comparison | None:
+        means = [_by_case(part)[side].to_dict() for side in ("with", "without")]
+        return paired_comparison(*means[:: MEASURES[measure][2]]) if means[0] else None
 
-    both = sides(lambda _: True)
-    found = paired_comparison(*both[::sign])
-    parts = [sides(lambda key, n=n: key[0] == n) for n in plan.seeds]
-    parts += [sides(lambda key, n=n: key[1] == n) for n in plan.folds]
+    found = difference(shared)
+    level = shared.index.get_level_values
+    parts = [difference(shared[level("seed") == number]) for number in plan.seeds]
+    parts += [difference(shared[level("fold") == number]) for number in plan.folds]
     return [
-        *(f"{np.mean(list(side.values())):.1f}" for side in both),
+        *(f"{mean:.1f}" for mean in _by_case(shared).mean()),
         f"{found.mean_difference:+z.1f} [{found.low:z.1f}, {found.high:z.1f}]",
         "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
         str(found.count),
-        *(f"{paired_comparison(*p[::sign]).mean_difference:+z.1f}" if p[0] else "-" for p in parts),
+        *("-" if part is None else f"{part.mean_difference:+z.1f}" for part in parts),
     ]
-
-
-def _by_case(values: Mapping[Key, float]) -> dict[str, float]:
-    """Figure per case of a fold: mean over structures, then over seeds."""
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (seed, fold, case, _), value in values.items():
-        found[f"fold {fold}, {case}"][seed].append(value)
-    return {
-        case: float(np.mean([np.mean(own) for own in seeds.values()]))
-        for case, seeds in found.items()
-    }
 
 
 def _note(path: Path, content: dict[str, Any]) -> None:
@@ -318,44 +315,56 @@ def _chosen(wanted: Sequence[Any] | None, known: Sequence[Any], what: str) -> li
     return [one for one in known if wanted is None or one in wanted]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run an ablation, or only write its tables; return 0, or 1 where something failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--bundle", type=Path, help="folder of the bundle")
-    add("--dataset_dir", type=Path, help="folder of labelled scans")
-    add("--output_dir", type=Path, required=True, help="trainings, results and tables")
-    add("--plan", type=Path, help="JSON; default: configs/ablation.json of the bundle")
-    add("--variants", nargs="+", metavar="NAME", help="some of the plan's")
-    add("--seeds", nargs="+", type=int, help="some of the plan's")
-    add("--folds", nargs="+", type=int, help="some of the plan's")
-    add("--minutes", type=float, help="stop in time and go on at the next call")
-    add("--threads", type=int, help="threads of torch, in trainings as well")
-    add("--report_only", action="store_true", help="write the tables of what is finished")
-    options = vars(parser.parse_args(arguments))
-    output, plan, threads = (options.pop(name) for name in ("output_dir", "plan", "threads"))
+def ablate(
+    output_dir: Path,
+    bundle: Path | None = None,
+    dataset_dir: Path | None = None,
+    plan: Path | None = None,
+    variants: Any = None,
+    seeds: Any = None,
+    folds: Any = None,
+    minutes: float | None = None,
+    threads: int | None = None,
+    report_only: bool = False,
+) -> list[str]:
+    """Run an ablation, or only write its tables.
+
+    Args:
+        output_dir: trainings, results and tables.
+        bundle: folder of the bundle.
+        dataset_dir: folder of labelled scans.
+        plan: JSON; default: configs/ablation.json of the bundle.
+        variants: some of the plan's.
+        seeds: some of the plan's.
+        folds: some of the plan's.
+        minutes: stop in time and go on at the next call.
+        threads: threads of torch, in trainings as well.
+        report_only: write the tables of what is finished.
+    """
     if threads:
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of the trainings, which are commands
     failures: list[str] = []
-    try:
-        if not options.pop("report_only"):
-            if not options["bundle"] or not options["dataset_dir"]:
-                raise DataError("--bundle and --dataset_dir: an ablation needs both; name them.")
-            plan = read_ablation_plan(plan or options["bundle"] / "configs" / "ablation.json")
-            failures = run_ablation(plan, output_dir=output, **options)
-        print(write_tables(output))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; give the same command to go on", file=sys.stderr)
-        return 130
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return int(bool(failures))
+    if not report_only:
+        if not bundle or not dataset_dir:
+            raise DataError("--bundle and --dataset_dir: an ablation needs both; name them.")
+        failures = run_ablation(
+            read_ablation_plan(plan or bundle / "configs" / "ablation.json"),
+            bundle,
+            dataset_dir,
+            output_dir,
+            variants=None if variants is None else listed(variants, comma="\n"),
+            seeds=None if seeds is None else listed(seeds, int),
+            folds=None if folds is None else listed(folds, int),
+            minutes=minutes,
+        )
+    print(write_tables(output_dir))
+    return failures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0, or 1 where something failed."""
+    return command(ablate, arguments)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ Everything goes on where it was interrupted when the same command is given again
 the figures are described in fsmis_components/evaluation/README.md.
 """
 
-import argparse
 import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 
+from command import chosen, command, listed, pairs, yaml_value
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import DataError
@@ -28,174 +28,138 @@ from fsmis_components.evaluation.runner import Plan, run_benchmark
 from fsmis_components.evaluation.subjects.registry import make_subject
 from fsmis_components.support.support_set import label_names
 
-logger = logging.getLogger("benchmark")
 
+def train(
+    bundle: Path,
+    dataset_dir: Path,
+    output_dir: Path,
+    folds: Any = None,
+    setting: int = 1,
+    exclude_rule: str = "any",
+    groups: Any = None,
+    plan: Path | None = None,
+    minutes: float | None = None,
+    knobs: str | None = None,
+) -> list[str]:
+    """Train the folds of a bundle.
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one of the commands; return 0, or 1 where something failed."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = _parser().parse_args(arguments)
-    if getattr(options, "threads", None):
-        torch.set_num_threads(options.threads)
-    try:
-        return options.command(options)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; give the same command to go on", file=sys.stderr)
-        return 130
-
-
-def train(options: argparse.Namespace) -> int:
-    """Train the folds of a bundle."""
-    groups = [_numbers(group) for group in options.groups] if options.groups else None
-    failures = train_folds(
-        options.bundle,
-        options.dataset_dir,
-        options.output_dir,
-        folds=options.folds,
-        setting=options.setting,
-        exclude_rule=options.exclude_rule,
-        structure_groups=groups,
-        plan=options.plan,
-        minutes=options.minutes,
-        overrides=dict(_pair(text) for text in options.knobs),
+    Args:
+        bundle: folder of the bundle.
+        dataset_dir: folder of scans.
+        output_dir: receives the trained folds.
+        folds: numbers from 0; default: all.
+        setting: 1 or 2.
+        exclude_rule: of setting 2: any or all.
+        groups: setting 2: label values left out together, one model per group: 2,3 1,4
+        plan: JSON of the stages; default: the bundle's own.
+        minutes: stop in time and go on at the next call.
+        knobs: KNOB=VALUE, knobs of train.json.
+    """
+    parts = listed(groups or [], comma="\n")
+    return train_folds(
+        bundle,
+        dataset_dir,
+        output_dir,
+        folds=None if folds is None else listed(folds, int),
+        setting=setting,
+        exclude_rule=exclude_rule,
+        structure_groups=[listed(part, int) for part in parts] or None,
+        plan=plan,
+        minutes=minutes,
+        overrides=pairs(knobs, "knobs"),
     )
-    return _finish(failures)
 
 
-def evaluate(options: argparse.Namespace) -> int:
-    """Evaluate subjects, then write the tables and the report."""
+def evaluate(
+    subjects: Any,
+    dataset_dir: Path,
+    output_dir: Path,
+    folds: Any = None,
+    rule: str = "ep1-alp",
+    num_folds: int = 5,
+    shots: Any = 1,
+    choices: Any = None,
+    labelled: Any = ("sections", "all"),
+    structures: str | None = None,
+    spatial_size: int = 256,
+    modality: str = "auto",
+    slice_axis: str = "auto",
+    ignore_spacing: bool = False,
+    options: str | None = None,
+    threads: int | None = None,
+) -> list[str]:
+    """Evaluate methods, then write the tables and the report.
+
+    Args:
+        subjects: mask_copy, supervised_unet, universeg:WEIGHTS, BUNDLE[:untrained|FILE|TRAINED],
+            package.module:Class
+        dataset_dir: folder of labelled scans.
+        output_dir: the results folder.
+        folds: numbers from 0; default: all.
+        rule: ep1-alp or ep1-qnet.
+        num_folds: into how many folds the scans are split.
+        shots: numbers of support scans.
+        choices: choices of support, from 0.
+        labelled: sections, all, or both.
+        structures: values, names, or {name: value}.
+        spatial_size: pixels along a slice.
+        modality: auto, mr or ct.
+        slice_axis: auto, or a name such as sagittal.
+        ignore_spacing: take the spacing for unknown.
+        options: {subject: {option: value}}.
+        threads: threads of torch.
+    """
+    if threads:
+        torch.set_num_threads(threads)
     geometry = {
-        "spatial_size": options.spatial_size,
-        "modality": options.modality,
-        "slice_axis": options.slice_axis,
-        "ignore_spacing": options.ignore_spacing,
+        "spatial_size": spatial_size,
+        "modality": chosen("modality", modality, ("auto", "mr", "ct")),
+        "slice_axis": slice_axis,
+        "ignore_spacing": ignore_spacing,
     }
-    own = _yaml(options.options, "--options") if options.options else {}
-    unknown = sorted(set(own) - {_head(spec) for spec in options.subjects})
+    specs = listed(subjects)
+    given = yaml_value(options, "--options") or {}
+    unknown = sorted(set(given) - {spec.partition(":")[0] for spec in specs})
     if unknown:
         raise DataError(f"--options: no subject is called {', '.join(unknown)}; name one of yours.")
-    output = Path(options.output_dir)
-    check_writable(output)
-    cache = output / "unet_weights"
-    subjects = [make_subject(s, geometry, own.get(_head(s)), cache) for s in options.subjects]
-    structures = _yaml(options.structures, "--structures") if options.structures else None
-    named = {v: k for k, v in structures.items()} if isinstance(structures, dict) else {}
-    found = search_cases(options.dataset_dir, labels="required", section="training")
+    kinds = tuple(chosen("labelled", kind, ("sections", "all")) for kind in listed(labelled))
+    ep1 = RULES[chosen("rule", rule, tuple(RULES))]
+    check_writable(output_dir)
+    made = [
+        make_subject(spec, geometry, given.get(spec.partition(":")[0]), output_dir / "unet_weights")
+        for spec in specs
+    ]
+    wanted = yaml_value(structures, "--structures")
+    named = {v: k for k, v in wanted.items()} if isinstance(wanted, dict) else {}
+    found = search_cases(dataset_dir, labels="required", section="training")
     found.tell()
     plan = Plan(
         cases=found.cases,
-        rule=RULES[options.rule],
-        folds=range(options.num_folds) if options.folds is None else options.folds,
-        num_folds=options.num_folds,
-        shots=options.shots,
-        choices=options.choices,
-        labelled=options.labelled,
-        structures=structures,
-        names={**label_names(options.dataset_dir), **named},
+        rule=ep1,
+        folds=range(num_folds) if folds is None else listed(folds, int),
+        num_folds=num_folds,
+        shots=listed(shots, int),
+        choices=None if choices is None else listed(choices, int),
+        labelled=kinds,
+        structures=wanted,
+        names={**label_names(dataset_dir), **named},
         geometry={key: value for key, value in geometry.items() if key != "modality"},
     )
-    records, failures = run_benchmark(subjects, plan, output)
-    if not records:
-        return _finish(failures)
-    note_run(output, _command(), failures)
-    _show(write_results([output], output))
-    return _finish(failures)
+    records, failures = run_benchmark(made, plan, output_dir)
+    if records:
+        note_run(output_dir, _command(), failures)
+        _show(write_results([output_dir], output_dir))
+    return failures
 
 
-def report(options: argparse.Namespace) -> int:
-    """Join results folders."""
-    _show(write_results([Path(folder) for folder in options.results], Path(options.output_dir)))
-    return 0
+def report(*results: str, output_dir: Path) -> None:
+    """Join results folders into one set of tables and a report.
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate|report")
-
-    command = commands.add_parser("train", help="train the folds of a bundle")
-    command.set_defaults(command=train)
-    command.add_argument("--bundle", required=True, help="folder of the bundle")
-    _add_data(command)
-    command.add_argument("--setting", type=int, choices=(1, 2), default=1)
-    command.add_argument("--exclude_rule", choices=("any", "all"), default="any")
-    command.add_argument(
-        "--groups",
-        nargs="+",
-        metavar="VALUES",
-        help="setting 2: label values left out together, one model per group: 2,3 1,4",
-    )
-    command.add_argument("--plan", help="JSON of the stages; default: the bundle's own")
-    command.add_argument("--minutes", type=float, help="stop in time and go on at the next call")
-    command.add_argument(
-        "--knobs", nargs="*", default=[], metavar="KNOB=VALUE", help="knobs of train.json"
-    )
-
-    command = commands.add_parser("evaluate", help="evaluate methods")
-    command.set_defaults(command=evaluate)
-    command.add_argument(
-        "--subjects",
-        nargs="+",
-        required=True,
-        help="mask_copy, supervised_unet, universeg:WEIGHTS, BUNDLE[:untrained|FILE|TRAINED], "
-        "package.module:Class",
-    )
-    _add_data(command)
-    command.add_argument("--rule", choices=sorted(RULES), default="ep1-alp")
-    command.add_argument("--num_folds", type=int, default=5)
-    command.add_argument("--shots", type=int, nargs="+", default=[1])
-    command.add_argument("--choices", type=int, nargs="+", help="choices of support, from 0")
-    command.add_argument(
-        "--labelled", nargs="+", choices=("sections", "all"), default=["sections", "all"]
-    )
-    command.add_argument("--structures", help="values, names, or {name: value}")
-    command.add_argument("--spatial_size", type=int, default=256)
-    command.add_argument("--modality", choices=("auto", "mr", "ct"), default="auto")
-    command.add_argument("--slice_axis", default="auto")
-    command.add_argument("--ignore_spacing", action="store_true")
-    command.add_argument("--options", help="{subject: {option: value}}")
-    command.add_argument("--threads", type=int, help="threads of torch")
-
-    command = commands.add_parser("report", help="join results folders")
-    command.set_defaults(command=report)
-    command.add_argument("results", nargs="+")
-    command.add_argument("--output_dir", required=True)
-    return parser
-
-
-def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dataset_dir", required=True, help="folder of labelled scans")
-    command.add_argument("--output_dir", required=True)
-    command.add_argument("--folds", type=int, nargs="+", help="default: all")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise DataError(f"--groups: expected label values like 2,3, got {text}.") from None
-
-
-def _pair(text: str) -> tuple[str, object]:
-    knob, equals, value = text.partition("=")
-    if not equals:
-        raise DataError(f"--knobs: expected KNOB=VALUE, got {text}.")
-    return knob, _yaml(value, knob)
-
-
-def _yaml(text: str, option: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{option}: {text} cannot be read ({error}); check the quotes.") from error
-
-
-def _head(spec: str) -> str:
-    return spec.partition(":")[0]
+    Args:
+        results: the folders.
+        output_dir: receives tables and report.
+    """
+    _show(write_results([Path(str(folder)) for folder in results], output_dir))
 
 
 def _command() -> str:
@@ -215,10 +179,10 @@ def _show(paths: list[Path]) -> None:
     print("\n".join(map(str, paths)))
 
 
-def _finish(failures: list[str]) -> int:
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return int(bool(failures))
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the commands; return 0, or 1 where something failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    return command({"train": train, "evaluate": evaluate, "report": report}, arguments)
 
 
 if __name__ == "__main__":

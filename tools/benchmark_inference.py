@@ -1,15 +1,14 @@
-"""Time per stage and peak memory of segmenting a folder by a bundle, as its inference command does.
+"""Time and peak memory of segmenting a folder by a bundle, as its inference command does.
 
     python tools/benchmark_inference.py bundles/ssl_alpnet --support_dir labelled \
         --dataset_dir scans --threads 2
 
-Prints a Markdown table in seconds. The first scan warms up; the second is what a scan of a folder
-costs. The masks are deleted again. The code that is measured is the code that users run: public
-functions are called through a clock. What no stage claims (normalising, arg max, table, report) is
-"rest"; a stage within another belongs to that one.
+Prints a Markdown table in seconds: what the network takes to encode slices, to make the support's
+state and to segment, and the rest (reading, matching, cleaning up, writing). "before" is all that
+comes before the first scan; the first scan warms up, the second is what a scan of a folder costs.
+The masks are deleted again.
 """
 
-import argparse
 import functools
 import resource
 import sys
@@ -17,142 +16,107 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
-import yaml
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from fsmis_components.data.errors import DataError, exit_on_data_error
-from fsmis_components.data.geometry import SliceView
-from fsmis_components.evaluation.pipe_table import pipe_table
+from command import command, yaml_value
+from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.provenance import surroundings
-from fsmis_components.inferers import folder_evaluator, slab_store, volume_inferer
-from fsmis_components.inferers.case_files import CaseFiles
-from fsmis_components.inferers.expected_shapes import ExpectedShapes
-from fsmis_components.inferers.slab_store import SlabStore
-from fsmis_components.support import encode
-from fsmis_components.support.source import SupportSource
+from fsmis_components.evaluation.tables import pipe_table
 
-# stage, the class or the module that calls the function by this name, the function
-STAGES: list[tuple[str, Any, str]] = [
-    ("support", SupportSource, "resolve"),
-    ("read and check the scan", folder_evaluator, "load_image"),
-    ("cut and resample slices", encode, "fit_normaliser"),
-    ("cut and resample slices", SliceView, "slices"),
-    ("keep features", SlabStore, "add"),
-    ("keep features", slab_store, "read_slab"),
-    ("match along z", volume_inferer, "slice_descriptors"),
-    ("match along z", volume_inferer, "match_volume"),
-    ("expected shapes", ExpectedShapes, "of"),
-    ("clean up", volume_inferer, "cleaned"),
-    ("resample back", SliceView, "to_native_logits"),
-    ("write masks and picture", CaseFiles, "write"),
-]
-REST, SUM, PROCESSOR = "rest", "sum", "processor time, all threads"
+STEPS = ("encode", "build_support", "segment")  # of every network
+ROWS = (*STEPS, "rest", "sum", "processor time, all threads")
 
 
-class Clock:
-    """Books seconds to the outermost stage that is running."""
+def measure(
+    bundle: Path,
+    dataset_dir: Path,
+    support_dir: Path | None = None,
+    cases: int = 3,
+    threads: int | None = None,
+    knobs: str | None = None,
+) -> None:
+    """Segment the first scans of a folder; print what each step took.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.booked: Counter[str] = Counter()
-        self.running = False
-        self.split()
-
-    def timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
-        """The function, its time booked to the stage."""
-
-        @functools.wraps(function)
-        def call(*arguments: Any, **options: Any) -> Any:
-            if self.running:
-                return function(*arguments, **options)
-            self.running, start = True, self._now()
-            try:
-                return function(*arguments, **options)
-            finally:
-                self.booked[stage] += self._now() - start
-                self.running = False
-
-        return call
-
-    def split(self) -> dict[str, float]:
-        """Seconds of each stage since the last split, with the rest, the sum and processor time."""
-        now, processor = self._now(), time.process_time()
-        found = dict(self.booked)
-        if found:
-            total = now - self.since
-            found |= {REST: total - sum(found.values()), SUM: total}
-            found[PROCESSOR] = processor - self.processor_since
-        self.booked.clear()
-        self.since, self.processor_since = now, processor
-        return found
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":  # its work counts for the stage that asked for it
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
-@exit_on_data_error
-def main(arguments: list[str] | None = None) -> None:
-    """Segment the first scans of a folder; print what each stage took.
+    Args:
+        bundle: folder of the bundle.
+        dataset_dir: folder of scans.
+        support_dir: labelled scans; default: the bundle's pack.
+        cases: scans to segment.
+        threads: threads of torch.
+        knobs: others of inference.json: {amp: true}
 
     Raises:
         DataError: no bundle there, no such knob, no support, or a scan that cannot be used.
     """
-    options = _options(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    knobs = {"dataset_dir": str(options.dataset_dir), **options.knobs}
-    if options.support_dir:
-        knobs["support_dir"] = str(options.support_dir)
+    if threads:
+        torch.set_num_threads(threads)
+    given = yaml_value(knobs, "--knobs") or {}
+    if not isinstance(given, dict) or cases < 1:
+        raise DataError(
+            f"--knobs, --cases: expected {{knob: value}} and 1 or more, got {knobs} and {cases}."
+        )
+    own = {"dataset_dir": str(dataset_dir), **given}
+    if support_dir:
+        own["support_dir"] = str(support_dir)
+    columns: dict[str, dict[str, float]] = {}
+    booked: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as masks:
-        parser = _prepared(options.bundle, options.cases, {**knobs, "output_dir": masks})
+        parser = _prepared(bundle, cases, {**own, "output_dir": masks})
         evaluator, network = map(parser.get_parsed_content, ("evaluator", "network"))
-        clock = Clock(torch.device(parser.get_parsed_content("device")))
-        columns = {"before": {}}
+        device = torch.device(parser.get_parsed_content("device"))
+        for step in STEPS:
+            setattr(network, step, _timed(getattr(network, step), step, booked, device))
+        since = [time.perf_counter(), time.process_time()]
 
-        @evaluator.on(Events.ITERATION_STARTED)
+        def split(title: str) -> None:
+            """Note the seconds since the last split."""
+            now = [time.perf_counter(), time.process_time()]
+            total, processor = (new - old for new, old in zip(now, since, strict=True))
+            rest = total - sum(booked.values())
+            found = [*(booked[step] for step in STEPS), rest, total, processor]
+            columns[title] = dict(zip(ROWS, found, strict=True))
+            booked.clear()
+            since[:] = now
+
+        @evaluator.on(Events.ITERATION_STARTED(once=1))
         def begin() -> None:
-            columns["before"] = columns["before"] or clock.split()
+            split("before")
 
         @evaluator.on(Events.ITERATION_COMPLETED)
         def end() -> None:
-            columns[Path(evaluator.state.output["image"]).name] = clock.split()
+            split(Path(evaluator.state.output["image"]).name)
 
-        functions = [*STAGES, ("encode", network, "encode"), ("segment", network, "segment")]
-        with ExitStack() as stack:
-            for stage, owner, name in functions:
-                timed = clock.timed(getattr(owner, name), stage)
-                stack.enter_context(mock.patch.object(owner, name, timed))
-            evaluator.run()
-    print(_report(options.bundle.resolve().name, columns, functions, clock.device), end="")
-
-
-def _report(
-    bundle: str,
-    columns: dict[str, dict[str, float]],
-    functions: list[tuple[str, Any, str]],
-    device: torch.device,
-) -> str:
-    stages = dict.fromkeys(stage for stage, _, _ in functions)
-    rows = [
-        [stage, *(f"{found[stage]:.2f}" if stage in found else "-" for found in columns.values())]
-        for stage in (*stages, REST, SUM, PROCESSOR)
-    ]
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    facts = {"peak resident memory": f"{peak:.0f} MiB", **surroundings(device)}
+        evaluator.run()
+    rows = [[row, *(f"{found[row]:.2f}" for found in columns.values())] for row in ROWS]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    mebibytes = peak / (2**20 if sys.platform == "darwin" else 2**10)
+    facts = {"peak resident memory": f"{mebibytes:.0f} MiB", **surroundings(device)}
     if device.type == "cuda":
         facts["peak on the GPU"] = f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB"
     said = "; ".join(f"{key}: {value}" for key, value in facts.items())
-    return f"## {bundle}\n\n{pipe_table(['stage', *columns], rows)}\n\n{said}\n"
+    print(f"## {bundle.resolve().name}\n\n{pipe_table(['step', *columns], rows)}\n\n{said}")
+
+
+def _timed(
+    function: Callable[..., Any], step: str, booked: Counter[str], device: torch.device
+) -> Callable[..., Any]:
+    """The function, its seconds booked to a step."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments, **options)
+        if device.type == "cuda":  # its work counts for the step that asked for it
+            torch.cuda.synchronize(device)
+        booked[step] += time.perf_counter() - start
+        return result
+
+    return call
 
 
 def _prepared(root: Path, cases: int, knobs: dict[str, Any]) -> ConfigParser:
@@ -175,35 +139,10 @@ def _prepared(root: Path, cases: int, knobs: dict[str, Any]) -> ConfigParser:
     return workflow.parser
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("bundle", type=Path, help="folder of the bundle")
-    add("--dataset_dir", type=Path, required=True, help="folder of scans")
-    add("--support_dir", type=Path, help="labelled scans; default: the bundle's pack")
-    add("--cases", type=_positive, default=3, help="scans to segment (3)")
-    add("--threads", type=_positive, help="threads of torch")
-    add("--knobs", type=_knobs, default={}, help="others of inference.json: {amp: true}")
-    return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
-    return int(text)
-
-
-def _knobs(text: str) -> dict[str, Any]:
-    try:
-        knobs = yaml.safe_load(text)
-    except yaml.YAMLError:
-        knobs = None
-    if not isinstance(knobs, dict):
-        raise argparse.ArgumentTypeError(f"expected {{knob: value}}, got {text}")
-    return knobs
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0, or 1 where there is nothing to measure."""
+    return command(measure, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

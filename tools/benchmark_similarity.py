@@ -10,12 +10,13 @@ and quartiles. similarity.md is written after each size, so that an interrupted 
 has.
 """
 
-import argparse
 import itertools
 import math
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +27,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
+from command import chosen, command, listed
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.data.errors import DataError, exit_on_data_error
-from fsmis_components.evaluation.pipe_table import pipe_table
+from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.provenance import surroundings
+from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.ops.similarity import prototype_similarity
 
 SCALE, EPS = 20.0, 1e-4  # ALPNet's
@@ -43,36 +45,55 @@ TITLES = ("dtype", "side", "C", "P", "pass", "contender", "ms", "speed (quartile
 Solve = Callable[[Tensor, Tensor], Tensor]
 
 
-@exit_on_data_error
-def main(arguments: list[str] | None = None) -> None:
-    """Measure all sizes; write and print the table.
+def compare(
+    output_dir: Path,
+    threads: int | None = None,
+    dtypes: Any = ("float32", "bfloat16"),
+    sides: Any = 64,
+    channels: Any = 256,
+    prototypes: Any = (16, 64, 256, 1024, 4096, 8192),
+    contenders: Any = CONTENDERS,
+    rounds: int = 11,
+) -> None:
+    """Measure time and memory of prototype similarity; write and print the table.
+
+    Args:
+        output_dir: new folder for the table.
+        threads: threads of torch.
+        dtypes: float32, bfloat16 or float16.
+        sides: sides of the features.
+        channels: their channels.
+        prototypes: numbers of prototypes.
+        contenders: some of those that there are.
+        rounds: turns of each contender.
 
     Raises:
         DataError: the output folder holds a table already.
     """
-    options = _options(arguments)
-    path = options.output_dir / "similarity.md"
+    path = output_dir / "similarity.md"
     if path.exists():
         raise DataError(f"{path}: would be overwritten; name another --output_dir.")
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    if threads:
+        torch.set_num_threads(threads)
+    names = [chosen("contenders", name, CONTENDERS) for name in listed(contenders)]
+    kinds = [chosen("dtypes", kind, tuple(DTYPES)) for kind in listed(dtypes)]
+    sizes = [listed(values, int) for values in (sides, channels, prototypes)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = "; ".join(f"{key}: {value}" for key, value in surroundings(device).items())
-    axes = (options.dtypes, options.sides, options.channels, options.prototypes)
     rows: list[list[str]] = []
-    for dtype, side, channels, prototypes in tqdm(list(itertools.product(*axes)), unit="size"):
+    for dtype, side, width, count in tqdm(list(itertools.product(kinds, *sizes)), unit="size"):
         generator = torch.Generator().manual_seed(0)  # of the CPU: the same on every device
         inputs = [
             torch.randn(shape, generator=generator).to(device, DTYPES[dtype])
             for shape in [
-                (1, channels, side, side),
-                (1, 1, prototypes, channels),
+                (1, width, side, side),
+                (1, 1, count, width),
                 (1, 1, side, side),
             ]
         ]
         for title, backward in [("forward", False), ("forward + backward", True)]:
-            cells = measure(options.contenders, inputs, backward, options.rounds)
-            size = [dtype, f"{side}", f"{channels}", f"{prototypes}", title]
+            cells = measure(names, inputs, backward, rounds)
+            size = [dtype, f"{side}", f"{width}", f"{count}", title]
             rows += [[*size, name, *figures] for name, figures in cells.items()]
         table = pipe_table(TITLES, rows, {0, 4, 5})
         note = "MiB: peak beside inputs and results. error: against the definition in float64."
@@ -201,27 +222,10 @@ def _attention(query: Tensor, prototypes: Tensor) -> Tensor:
     return SCALE * (unit * weighted).sum(3).view(1, 1, *query.shape[2:])
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--output_dir", type=Path, required=True, help="new folder for the table")
-    add("--threads", type=_positive, help="threads of torch")
-    add("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
-    add("--sides", nargs="+", type=_positive, default=[64], help="of the features")
-    add("--channels", nargs="+", type=_positive, default=[256])
-    add("--prototypes", nargs="+", type=_positive, default=[16, 64, 256, 1024, 4096, 8192])
-    add("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
-    add("--rounds", type=_positive, default=11, help="turns of each contender")
-    return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
-    return int(text)
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0, or 1 where the table would be overwritten."""
+    return command(compare, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,23 +6,19 @@ The *mask copy* lays the support's label on the query slice by slice and never r
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from scipy import ndimage
 
+from command import command
 from fsmis_components.data.cases import find_cases
+from fsmis_components.evaluation.metrics import dice_percent
 
 DEVIATIONS = 1.5  # half-width of the threshold's intensity window
 METHODS = ("few-shot", "mask copy", "threshold")
-
-
-def dice(mask: np.ndarray, label: np.ndarray) -> float:
-    """Return the Dice overlap of two boolean volumes in percent; 100 if both are empty."""
-    total = int(mask.sum()) + int(label.sum())
-    return 100.0 if total == 0 else 200.0 * int((mask & label).sum()) / total
 
 
 def copy_mask(support_label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -60,7 +56,7 @@ def score(
         label = query[1] == value
         thresholded = threshold_mask(query[0], support[0], support[1] == value)
         results = (mask == value, copied == value, thresholded)
-        table[value] = tuple(dice(result, label) for result in results)
+        table[value] = tuple(dice_percent(result, label) for result in results)
     return table
 
 
@@ -88,29 +84,31 @@ def _standardise(image: np.ndarray) -> np.ndarray:
     return (clipped - clipped.mean()) / max(clipped.std(), 1e-6)
 
 
-def main() -> None:
-    """Print the places of the masks, and their Dice where the query folder has labels."""
-    parser = argparse.ArgumentParser(description="Score masks beside two floors.")
-    for name in ("--support_dir", "--label_dir", "--mask_dir"):
-        parser.add_argument(name, type=Path, required=True)
-    arguments = parser.parse_args()
-    masks = sorted(arguments.mask_dir.glob("*_seg.nii.gz"))
+def main(support_dir: Path, label_dir: Path, mask_dir: Path) -> None:
+    """Print the places of the masks, and their Dice beside two floors where there are labels.
+
+    Args:
+        support_dir: the labelled scans that were given.
+        label_dir: scans with labels, if there are any.
+        mask_dir: the masks that were written.
+    """
+    masks = sorted(mask_dir.glob("*_seg.nii.gz"))
     tables = []
     support = None
-    for case in find_cases(arguments.label_dir):
-        mask = arguments.mask_dir / f"{case.stem}_seg.nii.gz"
+    for case in find_cases(label_dir):
+        mask = mask_dir / f"{case.stem}_seg.nii.gz"
         if case.label is None or mask not in masks:
             continue
         if support is None:
-            first = find_cases(arguments.support_dir, labels="required")[0]
+            first = find_cases(support_dir, labels="required")[0]
             support = (read(first.image), read(first.label))
         tables.append(score(support, (read(case.image), read(case.label)), read(mask)))
     if tables:
         print_table(tables)
     print("\nMasks and pictures:")
-    for path in [*masks, *sorted(arguments.mask_dir.glob("overlays/*.png"))]:
+    for path in [*masks, *sorted(mask_dir.glob("overlays/*.png"))]:
         print(f"  {path}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

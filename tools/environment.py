@@ -10,11 +10,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 (an older Python must still be abl
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +22,6 @@ FREE_GIGABYTES = 4.0  # CPU torch and the rest take 2, the downloads come on top
 CPU_TORCH = "torch==2.13.0+cpu"
 # asked only when no index or folder that pip already knows has the CPU build
 CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-
-_NETWORK = re.compile(
-    r"NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError"
-    r"|Temporary failure in name resolution|getaddrinfo failed|Network is unreachable|SSLError"
-)
-_NO_SPACE = re.compile(r"No space left on device|Errno 28|not enough space", re.IGNORECASE)
-_NO_MATCH = re.compile(r"No matching distribution found for (\S+)")
 
 
 class SetupError(Exception):
@@ -74,14 +64,15 @@ def prepare(
     _require_space(folder, gigabytes)
     if not _works(python):
         _create(folder)
-    log = folder / "install.log"
-    log.write_text("")
     if not _has_torch(python) and not _has_nvidia_gpu() and sys.platform != "darwin":
-        _install_cpu_torch(python, log)
+        _install_cpu_torch(python)
     own = f"{REPOSITORY}[{extra}]" if extra else str(REPOSITORY)
-    output = _pip(python, ["-r", str(requirements), "-e", own], log, **variables)
-    if output is not None:
-        raise SetupError(_explain(output, log))
+    if not _pip(python, ["-r", str(requirements), "-e", own], **variables):
+        raise SetupError(
+            "pip could not install the packages (its last lines above say why): without a network "
+            "connect this machine or point PIP_INDEX_URL at a mirror, make space on a full disk, "
+            "and where no version fits take Python 3.11; then run the same command again."
+        )
     (folder / f"installed-{extra or 'runtime'}.txt").write_text(wanted)
     return python
 
@@ -145,74 +136,14 @@ def _has_nvidia_gpu() -> bool:
     )
 
 
-def _install_cpu_torch(python: Path, log: Path) -> None:
+def _install_cpu_torch(python: Path) -> None:
     """Install the CPU build from where pip already looks, else from its index, else leave it."""
-    for options in ([], ["--extra-index-url", CPU_TORCH_INDEX]):
-        output = _pip(python, [CPU_TORCH, *options], log)
-        if output is None:
-            return
-        if _NO_SPACE.search(output) or (not options and _NETWORK.search(output)):
-            raise SetupError(_explain(output, log))
-    print("  no CPU build of torch to be had; the standard one follows, with 3 GB of CUDA")
+    known = [CPU_TORCH]
+    if not (_pip(python, known) or _pip(python, [*known, "--extra-index-url", CPU_TORCH_INDEX])):
+        print("  no CPU build of torch to be had; the standard one follows, with 3 GB of CUDA")
 
 
-def _pip(python: Path, arguments: Sequence[str], log: Path, **variables: str) -> str | None:
-    """Install, showing progress; return pip's output if it failed, else None."""
-    start = time.monotonic()
-    command = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--retries", "2"]
-    process = subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **variables},
-    )
-    finished = threading.Event()
-    threading.Thread(target=_show_patience, args=(finished, start), daemon=True).start()
-    lines = []
-    with log.open("a") as file:
-        for line in process.stdout:
-            lines.append(line)
-            file.write(line)
-            message = _progress(line)
-            if message:
-                print(f"  [{time.monotonic() - start:3.0f} s] {message}", flush=True)
-    finished.set()
-    return "".join(lines) if process.wait() else None
-
-
-def _progress(line: str) -> str:
-    """Return what a line of pip's output means to a person, or nothing."""
-    match = re.match(r"\s*Downloading (\S+?)(?:-py\S*|-cp\S*|\.tar\.gz\S*) \((.+)\)", line)
-    if match:
-        return f"downloading {match[1]} ({match[2]})"
-    match = re.match(r"Processing (\S+torch-\S+)", line)
-    if match:
-        return f"unpacking {Path(match[1]).name}"
-    if line.startswith("Installing collected packages:"):
-        return f"installing {line.count(',') + 1} packages"
-    return ""
-
-
-def _show_patience(finished: threading.Event, start: float) -> None:
-    while not finished.wait(20):
-        print(f"  [{time.monotonic() - start:3.0f} s] still at work", flush=True)
-
-
-def _explain(output: str, log: Path) -> str:
-    """Return one sentence on why pip failed and what to do."""
-    if _NO_SPACE.search(output):
-        return "The disk is full: make space (about 4 GB) and run the same command again."
-    if _NETWORK.search(output):
-        return (
-            "No package index could be reached: connect this machine to the internet, or point "
-            "PIP_INDEX_URL or PIP_FIND_LINKS at a mirror, and run the same command again."
-        )
-    match = _NO_MATCH.search(output)
-    if match:
-        return (
-            f"pip found no {match[1]} for Python {sys.version_info[0]}.{sys.version_info[1]} on "
-            "this machine: try Python 3.11 (64 bit), with which the pinned versions are tested."
-        )
-    last = [line for line in output.strip().splitlines() if line.strip()][-1:]
-    return f"pip failed ({' '.join(last)}): {log} has its whole output."
+def _pip(python: Path, arguments: Sequence[str], **variables: str) -> bool:
+    """Install, showing what pip says; return whether it succeeded."""
+    options = ["--disable-pip-version-check", "--progress-bar", "off", "--retries", "2"]
+    return run(python, ["-m", "pip", "install", *options, *arguments], **variables) == 0

@@ -8,44 +8,38 @@ bundle has one. Counted are multiply-adds of convolutions and matrix products, f
 structure and one section. Nothing is trained or downloaded, and no weights are needed.
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser
 from torch.utils.flop_counter import FlopCounterMode
 
-from fsmis_components.data.errors import DataError, exit_on_data_error
-from fsmis_components.evaluation.pipe_table import pipe_table
+from command import command
+from fsmis_components.data.errors import DataError
+from fsmis_components.evaluation.tables import pipe_table
 
 
-@exit_on_data_error
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table.
+def show(bundle: Path, config: Path | None = None, spatial_size: int = 256) -> None:
+    """Print the table of parameters and multiply-adds of a bundle's network.
+
+    Args:
+        bundle: folder of the bundle.
+        config: overlay beside the default, in place of configs/paper.json.
+        spatial_size: side of the slices.
 
     Raises:
         DataError: there is no such bundle or overlay.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path, help="folder of the bundle")
-    parser.add_argument("--config", type=Path, help="overlay beside the default, in place of paper")
-    parser.add_argument("--spatial_size", type=int, default=256, help="side of the slices (256)")
-    options = parser.parse_args(arguments)
-    default, paper = (
-        options.bundle / "configs" / f"{name}.json" for name in ("inference", "paper")
-    )
-    overlay = options.config or (paper if paper.is_file() else None)
-    costs = {"default": network_cost([default], options.spatial_size)}
+    default, paper = (bundle / "configs" / f"{name}.json" for name in ("inference", "paper"))
+    overlay = config or (paper if paper.is_file() else None)
+    costs = {"default": network_cost([default], spatial_size)}
     if overlay:
-        costs[overlay.stem] = network_cost([default, overlay], options.spatial_size)
+        costs[overlay.stem] = network_cost([default, overlay], spatial_size)
     titles = dict.fromkeys(title for cost in costs.values() for title in cost)
     rows = [[title, *(cost.get(title, "-") for cost in costs.values())] for title in titles]
-    size = f"{options.spatial_size} x {options.spatial_size}"
-    print(
-        f"## {options.bundle.resolve().name}, slices of {size}\n\n{pipe_table(['', *costs], rows)}"
-    )
+    size = f"{spatial_size} x {spatial_size}"
+    print(f"## {bundle.resolve().name}, slices of {size}\n\n{pipe_table(['', *costs], rows)}")
 
 
 def network_cost(configs: list[Path], size: int) -> dict[str, str]:
@@ -80,5 +74,10 @@ def network_cost(configs: list[Path], size: int) -> dict[str, str]:
     return {title: f"{number:.3f}" for title, number in (sizes | work).items()}
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0, or 1 where there is no such bundle."""
+    return command(show, arguments)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

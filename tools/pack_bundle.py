@@ -9,119 +9,213 @@ the archive checks its use as well. Exits with 1 and one sentence if it cannot b
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
+import stat
 import subprocess
 import sys
 import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import fsmis_components
-from bundle_checks import verify
-from bundle_files import Bundle
-from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import unwritable
-from fsmis_components.packaging import content_hash
-from pack_archive import bundle_files, others, packed_files, write_archive
-from pack_index import entry, update_index
+from bundle_checks import Bundle, verify
+from command import command
+from fsmis_components.data.atomic import atomic_write, atomic_write_text
+from fsmis_components.data.errors import DataError, unwritable
+from fsmis_components.data.json_text import parse_json
+from fsmis_components.packaging import STAMP, PackageStamp, content_hash, package_files
 
 PACKAGE = Path(fsmis_components.__file__).resolve().parent
 SHOWN = 5  # changed files that are named
+# what a bundle consists of; all else in its folder was made by using it
+PARTS = ("LICENSE", "large_files.yml", "configs", "docs", "models")
+# models/previous is what MONAI Label's training set aside, monailabel_train.json what it was told
+LEFT_OUT = {"previous", "eval", "outputs", "__pycache__", "monailabel_train.json"}
+INDEX, FORMAT = "index.json", 1
 
 
-class PackError(Exception):
-    """The bundle cannot be packed; the message is one sentence that says what to do."""
-
-
-def pack(root: Path, output: Path, verified: bool = True) -> Path:
+def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> Path:
     """Pack a bundle, enter it in the index, say both, and return the archive.
 
     Args:
-        root: the bundle's folder.
-        output: receives the archive and ``index.json``.
-        verified: check the bundle first.
+        bundle: a bundle's folder.
+        output: receives the archive and `index.json`.
+        no_verify: pack a draft unchecked; the index says so.
 
     Raises:
-        PackError: it is no bundle of this project, fails its checks, or cannot be written.
+        DataError: it is no bundle of this project, fails its checks, or cannot be written.
     """
-    root = root.resolve()
-    bundle = _bundle(root)
-    version, code = str(bundle.metadata["version"]), fsmis_components.__version__
-    left = others(root)
+    warnings.simplefilter("ignore")
+    root = bundle.resolve()
+    metadata = _metadata(root)
+    version, code = str(metadata["version"]), fsmis_components.__version__
+    left = [p.name for p in root.iterdir() if p.name not in PARTS and not p.name.startswith(".")]
     if left:
-        print(f"left out: {', '.join(left)}")
+        print(f"left out: {', '.join(sorted(left))}")
     changed = uncommitted([root, PACKAGE])
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         print(f"not as committed, packed as it is: {', '.join(changed[:SHOWN])}{more}")
-    if verified and not verify(root):
-        raise PackError(f"{root.name} fails the checks above: mend it, or give --no_verify.")
-    content = packed_files(root, PACKAGE, version, code)
+    if not no_verify and not verify(root):
+        raise DataError(f"{root.name} fails the checks above: mend it, or give --no_verify.")
     path = output / f"{root.name}_v{version}.zip"
+    commit = _git(root, "rev-parse", "HEAD") or None
     try:
-        state = _write(path, root.name, content)
-        data = path.read_bytes()
-        commit = _git(root, "rev-parse", "HEAD") or None
+        state = _write(path, root.name, packed_files(root, PACKAGE, version, code))
         facts = {
-            "size": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "size": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "package": {"version": code, "content": content_hash(PACKAGE)},
             "commit": commit,
             "as_committed": not changed if commit else None,
-            "verified": verified,
+            "verified": not no_verify,
         }
-        index = update_index(output, entry(root, bundle.metadata, path, facts))
+        index = update_index(output, entry(root, metadata, path, facts))
     except OSError as error:
-        raise PackError(
-            str(unwritable(output, error, "name another folder with --output"))
-        ) from error
-    except ValueError as error:
-        raise PackError(f"{error}: name another folder with --output.") from error
-    print(f"{path}: {len(data) / 1e6:.1f} MB, sha256 {facts['sha256']}, {state}")
+        raise unwritable(output, error, "name another folder with --output") from error
+    print(f"{path}: {facts['size'] / 1e6:.1f} MB, sha256 {facts['sha256']}, {state}")
     print(f"{index}: has its entry")
     return path
 
 
-def _bundle(root: Path) -> Bundle:
-    bundle = Bundle(root)
+def packed_files(root: Path, package: Path, version: str, package_version: str) -> dict[str, bytes]:
+    """Return the content of an archive: the bundle, the package and the stamp.
+
+    Args:
+        root: the bundle's folder.
+        package: the folder of ``fsmis_components``.
+        version: of the bundle.
+        package_version: of the package.
+    """
+    content = {name: path.read_bytes() for name, path in _bundle_files(root).items()}
+    for path in package_files(package):
+        content[f"{package.name}/{path.relative_to(package).as_posix()}"] = path.read_bytes()
+    stamp = PackageStamp(root.name, version, package_version, content_hash(package))
+    content[f"{package.name}/{STAMP}"] = stamp.text().encode()
+    return content
+
+
+def _bundle_files(root: Path) -> dict[str, Path]:
+    """Return the files of a bundle that are packed, by their names in it."""
+    found = {}
+    for part in PARTS:
+        top = root / part
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            relative = path.relative_to(root)
+            unwanted = any(name.startswith(".") or name in LEFT_OUT for name in relative.parts)
+            if path.is_file() and not unwanted and path.suffix != ".pyc":
+                found[relative.as_posix()] = path
+    return found
+
+
+def _metadata(root: Path) -> dict[str, Any]:
     if not (root / "configs" / "metadata.json").is_file():
-        raise PackError(f"{root} is no bundle (no configs/metadata.json): name a bundle's folder.")
+        raise DataError(f"{root} is no bundle (no configs/metadata.json): name a bundle's folder.")
     if (root / PACKAGE.name).exists():
-        raise PackError(f"{root} is packed already: pack the bundle of the repository.")
+        raise DataError(f"{root} is packed already: pack the bundle of the repository.")
+    bundle = Bundle(root)
     try:
-        named, ours = "version" in bundle.metadata, bundle.is_ours
-    except (json.JSONDecodeError, ValueError) as error:
-        raise PackError(f"{root}/configs/metadata.json is not JSON ({error}): mend it.") from error
-    if not named or not ours:
-        raise PackError(
+        named = "version" in bundle.metadata
+    except ValueError as error:
+        raise DataError(f"{root}/configs/metadata.json is not JSON ({error}): mend it.") from error
+    if not named or not bundle.is_ours:
+        raise DataError(
             f"{root} has no version, or does not use {PACKAGE.name}: name one of bundles/."
         )
-    for path in bundle_files(root).values():
+    for path in _bundle_files(root).values():
         if path.is_symlink():
-            raise PackError(f"{path} is a link, which does not survive packing: copy the file.")
-    return bundle
+            raise DataError(f"{path} is a link, which does not survive packing: copy the file.")
+    return bundle.metadata
 
 
-def _write(path: Path, folder: str, content: dict[str, bytes]) -> str:
-    """Write the archive, or find it written; return which of the two."""
+def _write(path: Path, folder: str, content: Mapping[str, bytes]) -> str:
+    """Write the archive, or find it written; return which of the two.
+
+    Nothing is compressed: weights hardly shrink, and what a compressor writes depends on its
+    version, so that the same commit would not give the same bytes on every machine.
+    """
+
+    def write(unfinished: Path) -> None:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            for name in sorted(content):
+                # the earliest time that a zip archive can tell, and the same rights everywhere
+                member = zipfile.ZipInfo(f"{folder}/{name}", (1980, 1, 1, 0, 0, 0))
+                member.create_system = 3  # Unix
+                member.external_attr = (stat.S_IFREG | 0o644) << 16
+                archive.writestr(member, content[name])
+
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, write)
+        return "written"
+    again = path.with_name(f".{path.name}.again")
+    try:
+        write(again)
+        if again.read_bytes() != path.read_bytes():
+            raise DataError(
+                f"{path} exists with other content: give metadata.json a new version, or remove "
+                "the file."
+            )
+    finally:
+        again.unlink(missing_ok=True)
+    return "there already with the same content"
+
+
+def entry(
+    root: Path, metadata: Mapping[str, Any], archive: Path, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what the index says about one archive and what it holds.
+
+    Args:
+        root: the bundle's folder.
+        metadata: its metadata.json.
+        archive: the packed bundle.
+        facts: size, sha256 and whatever else the packer knows.
+    """
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    names = [channels[key] for key in sorted(channels, key=int)]
+    packages = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+        **metadata["required_packages_version"],
+    }
+    return {
+        "name": root.name,
+        "version": metadata["version"],
+        "file": archive.name,
+        **facts,
+        **{key: metadata[key] for key in ("task", "description", "copyright", "intended_use")},
+        "structures_of_default_pack": [name for name in names if name != "background"],
+        "required_packages": packages,
+    }
+
+
+def update_index(folder: Path, new: dict[str, Any]) -> Path:
+    """Put an entry into the index of a folder; one of the same name and version is replaced.
+
+    Raises:
+        DataError: there is an index, but not one of ours.
+    """
+    path = folder / INDEX
+    bundles = []
     if path.exists():
-        before = path.read_bytes()
-        again = path.with_name(f".{path.name}.again")
         try:
-            write_archive(again, folder, content)
-            if again.read_bytes() != before:
-                raise PackError(
-                    f"{path} exists with other content: give metadata.json a new version, or "
-                    "remove the file."
-                )
-        finally:
-            again.unlink(missing_ok=True)
-        return "there already with the same content"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda unfinished: write_archive(unfinished, folder, content))
-    return "written"
+            content = parse_json(path.read_text(encoding="utf-8"))
+            bundles = content["bundles"] if content["format"] == FORMAT else None
+        except (ValueError, KeyError, TypeError):
+            bundles = None
+        if bundles is None:
+            raise DataError(f"{path} is no index of bundles: name another folder with --output.")
+    key = (new["name"], new["version"])
+    bundles = [each for each in bundles if (each["name"], each["version"]) != key] + [new]
+    bundles.sort(key=lambda each: (each["name"], each["version"]))
+    text = json.dumps({"format": FORMAT, "bundles": bundles}, indent=2, ensure_ascii=False)
+    return atomic_write_text(path, text + "\n")
 
 
 def uncommitted(places: list[Path]) -> list[str]:
@@ -131,31 +225,18 @@ def uncommitted(places: list[Path]) -> list[str]:
 
 
 def _git(place: Path, *arguments: str | Path) -> str:
-    command = ["git", "-C", str(place), *map(str, arguments)]
+    words = ["git", "-C", str(place), *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(words, capture_output=True, text=True)
     except OSError:  # there is no git: an unpacked source archive
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Return 0 if the bundle named on the command line was packed."""
-    parser = argparse.ArgumentParser(description="Pack a bundle into one archive.")
-    parser.add_argument("bundle", type=Path, help="a bundle's folder")
-    parser.add_argument("--output", type=Path, default=Path("dist"), help="receives the archive")
-    parser.add_argument(
-        "--no_verify", action="store_true", help="pack a draft unchecked; the index says so"
-    )
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    try:
-        pack(arguments.bundle, arguments.output, not arguments.no_verify)
-    except PackError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return command(pack, arguments)
 
 
 if __name__ == "__main__":

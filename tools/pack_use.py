@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bundle_checks import verify
 from fsmis_components.data.errors import DataError
 from fsmis_components.packaging import PackageStamp, content_hash
+from phantom import write_dataset, write_phantom
 
 TOOLS = Path(__file__).resolve().parent
-STEPS_LIMIT = 600  # seconds for all steps of one process
-Step = dict[str, Any]
+LIMIT = 600  # seconds of one command
+LOAD = """
+import monai.bundle, torch, fsmis_components
+network = monai.bundle.load(name={name!r}, bundle_dir={folder!r}, device="cpu")
+assert isinstance(network, torch.nn.Module), type(network)
+"""
 
 
 def is_packed(root: Path) -> bool:
@@ -48,7 +47,8 @@ def verify_packed(
     say(f"{'stamp':>22}: {problem or 'ok'}")
     if static:  # nothing of the bundle is imported: the repository's package answers
         return verify(root, say, static=True) and not problem
-    done = _python(["verify_bundle.py", "--here", str(root)], cwd=root.parent, first=root)
+    script = str(TOOLS / "verify_bundle.py")
+    done = _python([script, str(root), "--here"], cwd=root.parent, first=root)
     for line in done.stdout.splitlines():
         say(line)
     if done.returncode not in (0, 1):
@@ -70,12 +70,58 @@ def use_packed(root: Path, say: Callable[[str], object], archive: Path) -> bool:
     Returns:
         Whether all went well.
     """
-    passed = True
-    with tempfile.TemporaryDirectory(prefix="verify_bundle_") as folder:
-        for title, problem in _use(root, archive, Path(folder).resolve()):
+    with tempfile.TemporaryDirectory(prefix="verify_bundle_") as name:
+        folder = Path(name).resolve()
+        scans = write_phantom(folder / "phantom", seed=1, shape=(64, 56, 8))
+        data = write_dataset(folder / "data", count=6)
+        elsewhere = folder / "elsewhere"
+        elsewhere.mkdir()
+        url, downloads = archive.resolve().as_uri(), folder / "downloads"
+        # MONAI 1.6.1 fails without a name
+        download = ["download", "--name", root.name, "--url", url, "--bundle_dir", str(downloads)]
+        own = downloads / root.name
+        load = LOAD.format(name=root.name, folder=str(downloads))
+        query, given = scans["query"], ["--support_dir", str(scans["support"])]
+        short = ["--epochs", "1", "--episodes_per_epoch", "2", "--num_workers", "0"]
+        evaluation = "['configs/train.json','configs/evaluate.json']"
+        mask = "image_2_seg.nii.gz"
+        # title, where it is done, what is done, what is there afterwards; the first segmentation
+        # is by the default pack
+        steps = [
+            ("run elsewhere", elsewhere, _run(root, "inference", query, folder / "a"), f"a/{mask}"),
+            ("download", elsewhere, _bundle(*download), f"downloads/{root.name}/LICENSE"),
+            ("load", own, ["-c", load], ""),
+            ("own support", own, _run(".", "inference", query, folder / "c", *given), f"c/{mask}"),
+            ("training", own, _run(".", "train", data, folder / "d", *short), "d/models/model.pt"),
+            (
+                "evaluation",
+                own,
+                _run(".", evaluation, data, folder / "e", "--whole_volume", "False"),
+                "e/ep1_fold0.csv",
+            ),
+        ]  # fmt: skip
+        passed = True
+        for title, place, arguments, made in steps:
+            if not place.is_dir():
+                break
+            done = _python(arguments, cwd=place)
+            problem = _last_line(done.stderr) if done.returncode else ""
+            if not problem and not (folder / made).exists():
+                problem = f"did not write {made}"
             say(f"{title:>22}: {problem or 'ok'}")
             passed = passed and not problem
-    return passed
+        return passed
+
+
+def _bundle(*arguments: str) -> list[str]:
+    return ["-m", "monai.bundle", *arguments]
+
+
+def _run(root: Path | str, config: str, data: Path, output: Path, *knobs: str) -> list[str]:
+    """The words of `monai.bundle run` with a config of a bundle, or with several."""
+    path = config if config.startswith("[") else f"{root}/configs/{config}.json"
+    places = ["--bundle_root", str(root), "--dataset_dir", str(data), "--output_dir", str(output)]
+    return _bundle("run", "--config_file", path, *places, *knobs)
 
 
 def _stamp_problem(root: Path) -> str:
@@ -90,111 +136,16 @@ def _stamp_problem(root: Path) -> str:
     return ""
 
 
-def _use(root: Path, archive: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what was done with the bundle and what went wrong, in two processes."""
-    from phantom import write_dataset, write_phantom
-
-    scans = write_phantom(folder / "phantom", seed=1, shape=(64, 56, 8))
-    data = str(write_dataset(folder / "data", count=6))
-    elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
-    with _served(archive.resolve().parent) as address:
-        urls = {"file": archive.resolve().as_uri(), "web": f"{address}/{archive.name}"}
-        run = _inference("run elsewhere", str(root), scans["query"], folder / "masks_elsewhere")
-        downloads = [_download(name, url, folder / name, root.name) for name, url in urls.items()]
-        yield from _steps("elsewhere", root, elsewhere, [run, *downloads])
-    downloaded = folder / "web" / root.name
-    if not downloaded.is_dir():
-        return
-    load = {"name": root.name, "bundle_dir": str(downloaded.parent), "device": "cpu"}
-    support = {"support_dir": str(scans["support"])}
-    yield from _steps(
-        "in the folder that was downloaded",
-        downloaded,
-        downloaded,
-        [
-            {"title": "load", "call": "load", "arguments": load, "makes": []},
-            _inference("default pack", ".", scans["query"], folder / "masks_default"),
-            _inference("own support", ".", scans["query"], folder / "masks_support", **support),
-            {
-                "title": "training",
-                "call": "run",
-                "arguments": {
-                    "config_file": "configs/train.json",
-                    **_places(".", data, folder / "trained"),
-                    **{"epochs": 1, "episodes_per_epoch": 2, "num_workers": 0},
-                },
-                "makes": [str(folder / "trained" / "models" / "model.pt")],
-            },
-            {
-                "title": "evaluation",
-                "call": "run",
-                "arguments": {
-                    "config_file": ["configs/train.json", "configs/evaluate.json"],
-                    **_places(".", data, folder / "evaluated"),
-                    "whole_volume": False,
-                },
-                "makes": [str(folder / "evaluated" / "ep1_fold0.csv")],
-            },
-        ],
-    )
-
-
-def _inference(title: str, root: str, queries: Path, output: Path, **knobs: str) -> Step:
-    return {
-        "title": title,
-        "call": "run",
-        "arguments": {
-            "config_file": f"{root}/configs/inference.json",
-            **_places(root, str(queries), output),
-            **knobs,
-        },
-        "makes": [str(output / "image_2_seg.nii.gz")],
-    }
-
-
-def _download(kind: str, url: str, place: Path, name: str) -> Step:
-    return {
-        "title": f"download, {kind}",
-        "call": "download",
-        # MONAI 1.6.1 fails without a name
-        "arguments": {"name": name, "url": url, "bundle_dir": str(place)},
-        "makes": [str(place / name / "configs" / "metadata.json")],
-    }
-
-
-def _places(root: str, data: str, output: Path) -> dict[str, str]:
-    return {"bundle_root": root, "dataset_dir": data, "output_dir": str(output)}
-
-
-def _steps(where: str, root: Path, cwd: Path, steps: list[Step]) -> Iterator[tuple[str, str]]:
-    """Yield title and problem of every step, done one after the other in one new process.
-
-    Args:
-        where: names the process in a message.
-        root: the bundle whose copy of the package is to be the one used.
-        cwd: where the process starts.
-        steps: see pack_steps.
-    """
-    plan = json.dumps({"package": str(root / "fsmis_components"), "steps": steps})
-    done = _python(["pack_steps.py", plan], cwd=cwd)
-    said = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    results = {entry["title"]: entry["problem"] for entry in map(json.loads, said)}
-    for step in steps:
-        ended = f"the process {where} ended before: {_last_line(done.stderr)}"
-        yield step["title"], results.get(step["title"], ended)
-
-
 def _python(
     arguments: list[str], cwd: Path, first: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of tools/ in a Python that finds installed packages, but not the repository.
+    """Run a Python that finds installed packages, but not the repository.
 
     An editable installation is found by a ``.pth`` file, which Python reads in ``site``; with
     ``-S`` and the folders of packages on PYTHONPATH it is out of sight.
 
     Args:
-        arguments: the script and what follows.
+        arguments: of Python.
         cwd: where the process starts.
         first: a bundle that comes before the installed packages, and that is not written to; None:
             nothing does.
@@ -202,38 +153,16 @@ def _python(
     packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     shown = [*([str(first)] if first else []), *packages]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(shown), "OMP_NUM_THREADS": "1"}
-    script, *rest = arguments
     flags = ["-S", "-W", "ignore", *(["-B"] if first else [])]
     return subprocess.run(
-        [sys.executable, *flags, str(TOOLS / script), *rest],
+        [sys.executable, *flags, *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=STEPS_LIMIT,
+        timeout=LIMIT,
     )
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line per request."""
-
-    def log_message(self, *arguments: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine alone; yield its address."""
-    handler = partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    return (text.strip().splitlines() or ["it said nothing"])[-1][:400]

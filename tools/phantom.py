@@ -7,14 +7,16 @@ thresholding its intensities both fail. Everything is drawn from the seed.
 
 from __future__ import annotations
 
-import argparse
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from scipy.ndimage import gaussian_filter
+
+from command import command
 
 SHAPE = (160, 144, 24)
 WIDTH, HEIGHT = 330.0, 120.0  # mm: thick slices, so that the slice axis is plain
@@ -215,17 +217,17 @@ def _oblique_affine(rng: np.random.Generator, shape: tuple[int, int, int]) -> np
     return affine
 
 
-def main() -> None:
-    """Write the phantom into the folder named on the command line."""
-    parser = argparse.ArgumentParser(description="Write a phantom support scan and a query scan.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--small", action="store_true", help="96 x 80 x 12 voxels")
-    arguments = parser.parse_args()
-    shape = (96, 80, 12) if arguments.small else SHAPE
-    for name, place in write_phantom(arguments.folder, arguments.seed, shape).items():
+def main(folder: Path, seed: int = 0, small: bool = False) -> None:
+    """Write a phantom support scan and a query scan.
+
+    Args:
+        folder: receives them.
+        seed: chooses the two subjects.
+        small: 96 x 80 x 12 voxels.
+    """
+    for name, place in write_phantom(folder, seed, (96, 80, 12) if small else SHAPE).items():
         print(f"{name:8} {place}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

@@ -6,149 +6,101 @@
 
 The first finds the scan that most resembles all others; the second what a support that exists
 covers least. No label of the folder is opened. Each scan is encoded once and kept in
-OUTPUT_DIR/looks, so that a second call, or one that goes on after an interruption, is quick. The
+OUTPUT_DIR/encoded, so that a second call, or one that goes on after an interruption, is quick. The
 output folder gets suggestion.json, suggestion.csv and suggestion.png.
 """
 
-import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
-from tqdm import tqdm
 
-from fsmis_components.data.atomic import atomic_write_text, check_writable
+from command import command, pairs
+from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import find_cases
-from fsmis_components.data.errors import DataError, unwritable
-from fsmis_components.data.volumes import load_image
-from fsmis_components.evaluation.subjects.bundle import UNTRAINED, BundleSubject
-from fsmis_components.inferers.suggest import (
-    LookRule,
-    LookStore,
-    ScanLook,
-    compare_scans,
-    csv_text,
-    json_text,
-    look_at_folder,
-    printed,
-    save_picture,
-    suggest,
+from fsmis_components.data.errors import DataError
+from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.selection import (
+    Describer,
+    Preprocessing,
+    proposal_text,
+    propose,
+    write_proposal,
 )
+from fsmis_components.support import FeatureCache
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
 
-OF_STRUCTURE = 3  # what the methods ask for
-OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
 
+def suggest(
+    bundle: Path,
+    dataset_dir: Path,
+    support_dir: Path | None = None,
+    support_pack: Path | None = None,
+    num: int = 1,
+    slices: int | None = None,
+    weights: str | None = None,
+    output_dir: Path = Path("suggestion"),
+    knobs: str | None = None,
+    threads: int | None = None,
+) -> None:
+    """Propose which unlabelled scan of a folder to label next, and which of its slices.
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print and write a suggestion; return 0, or 1 where there is none."""
-    options = _options(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        _run(options)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-def _run(options: argparse.Namespace) -> None:
-    check_writable(options.output_dir)
-    cases = find_cases(options.dataset_dir, labels="never")
-    subject = BundleSubject(options.bundle, options.weights, dict(map(_knob, options.knobs)))
-    pack = _support(subject, options)
-    if pack is None:
-        rule = LookRule.of_first(load_image(cases[0].image), subject.geometry)
-    else:
-        rule = LookRule.of_support(pack)
-    network, amp = subject.network, subject.amp
-    store = LookStore(options.output_dir / "looks", network, rule, amp)
-    found = look_at_folder(network, cases, rule, store, batch_size=subject.batch_size, amp=amp)
-    if not found.looks:
+    Args:
+        bundle: folder of the bundle whose network looks.
+        dataset_dir: folder of scans; labels are not opened.
+        support_dir: folder of scans that are labelled already.
+        support_pack: or a pack of them.
+        num: scans to propose.
+        slices: slices to label: of each structure that a support shows (3), of a scan without (6).
+        weights: a file in place of the shipped ones, or untrained.
+        output_dir: receives suggestion.json, suggestion.csv and suggestion.png.
+        knobs: KNOB=VALUE, knobs of inference.json.
+        threads: threads of torch.
+    """
+    if num < 1 or (slices is not None and slices < 1):
+        raise DataError(f"--num, --slices: expected at least 1, got {num} and {slices}.")
+    if threads:
+        torch.set_num_threads(threads)
+    check_writable(output_dir)
+    cases = find_cases(dataset_dir, labels="never")
+    subject = BundleSubject(bundle, weights, pairs(knobs, "knobs"))
+    pack = _support(subject, support_dir, support_pack)
+    preprocessing = (
+        Preprocessing.of_first(cases, subject.geometry)
+        if pack is None
+        else Preprocessing.of_support(pack)
+    )
+    cache = FeatureCache(output_dir / "encoded")
+    describer = Describer(subject.network, preprocessing, cache, subject.batch_size, subject.amp)
+    proposal = propose(describer, cases, pack=pack, num=num, num_slices=slices, progress=True)
+    if not proposal.scans:
         raise DataError(
-            f"{options.dataset_dir}: no scan could be used: {'; '.join(found.failures.values())}"
+            f"{dataset_dir}: all scans are in the support already; name another folder."
         )
-    labelled = ScanLook.of_support(pack) if pack else []
-    found = found.without(labelled)
-    if not found.looks:
-        raise DataError(
-            f"{options.dataset_dir}: all scans are in the support already; name another folder."
-        )
-    looks = [*found.looks, *labelled]
-    likeness = compare_scans(looks, tqdm(range(len(looks)), desc="comparing", unit="scan"))
-    num_slices = options.slices or (OF_SCAN if pack is None else OF_STRUCTURE)
-    ranked = suggest(found.cases, looks, likeness, pack, options.num, num_slices)
     facts = {
         "bundle": subject.name,
-        "dataset_dir": str(options.dataset_dir),
+        "dataset_dir": str(dataset_dir),
         "support": None if pack is None else [profile.name for profile in pack.profiles],
-        "rule": rule.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
     }
-    folder = options.output_dir
-    try:
-        atomic_write_text(folder / "suggestion.json", json_text(ranked, found.failures, facts))
-        atomic_write_text(folder / "suggestion.csv", csv_text(ranked))
-        save_picture(folder / "suggestion.png", ranked, looks, likeness.similarity)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    print(printed(ranked, found.failures), end="")
+    write_proposal(output_dir, proposal, facts)
+    print(proposal_text(proposal), end="")
 
 
-def _support(subject: BundleSubject, options: argparse.Namespace) -> SupportPack | None:
+def _support(subject: BundleSubject, folder: Path | None, pack: Path | None) -> SupportPack | None:
     """What is labelled already; None: nothing."""
-    if not options.support_dir and not options.support_pack:
+    if folder is None and pack is None:
         return None
     source = SupportSource(
-        options.support_dir,
-        options.support_pack,
-        **subject.geometry,
-        batch_size=subject.batch_size,
-        amp=subject.amp,
+        folder, pack, **subject.geometry, batch_size=subject.batch_size, amp=subject.amp
     )
     return source.resolve(subject.network)
 
 
-def _knob(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise DataError(f"--knobs: expected KNOB=VALUE, got {text}.")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise DataError(f"--knobs: {text} cannot be read ({error}); write YAML.") from error
-
-
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-    def add(name: str, text: str, **kind: Any) -> None:
-        parser.add_argument(name, help=text, **kind)
-
-    add("--bundle", "folder of the bundle whose network looks", type=Path, required=True)
-    add("--dataset_dir", "folder of scans; labels are not opened", type=Path, required=True)
-    add("--support_dir", "folder of scans that are labelled already", type=Path)
-    add("--support_pack", "or a pack of them", type=Path)
-    add("--num", "scans to propose (1)", type=_positive, default=1)
-    text = "slices to label: of each structure that a support shows (3), of a scan without one (6)"
-    add("--slices", text, type=_positive)
-    add("--weights", f"a file in place of the shipped ones, or {UNTRAINED}")
-    add("--output_dir", "(suggestion)", type=Path, default=Path("suggestion"))
-    add("--knobs", "knobs of inference.json", nargs="*", default=[], metavar="KNOB=VALUE")
-    add("--threads", "threads of torch", type=_positive)
-    return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
+def main(arguments: list[str] | None = None) -> int:
+    """Print and write a suggestion; return 0, or 1 where there is none."""
+    return command(suggest, arguments)
 
 
 if __name__ == "__main__":

@@ -3,180 +3,19 @@
     monailabel start_server --app apps/few_shot --studies STUDIES --conf models ssl_alpnet \
         --host 127.0.0.1
 
-What it adds to the sample app `monaibundle` of MONAI Label: the names of the labelled structures
-as label names, a model for each of them and one that fills a scan by its own slices, a check of
-every label before it is stored, a proposal which scan to label next, and training on all scans.
-README.md is the annotator's page.
+README.md is the annotator's page. Where `fsmis_components` is not installed, the copy in the first
+packed bundle of `model/` serves.
 """
 
-from __future__ import annotations
-
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
-import torch
-from lib.bundles import find_bundles, shared_folder
-from lib.checked_datastore import CheckedDatastore
-from lib.few_shot_strategy import FewShotStrategy
-from lib.guard import RequestGuard
-from lib.infer_tasks import FewShotTask, StructureTask, ThisScanTask
-from lib.parameters import check_training
-from lib.structures import LabelValues
-from lib.train_task import AllScansTask
-from lib.uploads import private_folder, removed_when_refused
-from monailabel.config import settings
-from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore
-from monailabel.interfaces.tasks.infer_v2 import InferTask
-from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
+if find_spec("fsmis_components") is None:
+    _models = Path(__file__).resolve().parent / "model"
+    sys.path += [str(found.parent) for found in sorted(_models.glob("*/fsmis_components"))[:1]]
 
-import fsmis_components
-from fsmis_components.data.errors import DataError
-from fsmis_components.data.request_error import answered
-from fsmis_components.support.studies import is_own_file
+# MONAI Label takes the app that it finds among the names of this module
+from fsmis_components.label_server.app import FewShotApp  # noqa: E402
 
-
-class MyApp(MONAILabelApp):
-    """The app; MONAI Label finds it by its base class.
-
-    Args:
-        app_dir: this folder.
-        studies: folder of scans, or address of a remote datastore.
-        conf: `models`: names or folders of bundles, separated by commas (ssl_alpnet);
-            `skip_trainers`: true offers no training; `origins`: pages of other servers that may
-            call this one, as https://viewer.example, separated by commas.
-    """
-
-    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        private_folder()
-        _guard_the_door(
-            [o.strip() for o in (conf or {}).get("origins", "").split(",") if o.strip()]
-        )
-        self.bundles = find_bundles(Path(app_dir), (conf or {}).get("models", "ssl_alpnet"))
-        self._models_lock = Lock()
-        super().__init__(
-            app_dir=app_dir,
-            studies=studies,
-            conf=conf,
-            name="Few-shot segmentation",
-            description="Label a structure in one scan, and it is segmented in the others.",
-            version=fsmis_components.__version__,
-        )
-
-    def init_datastore(self) -> Datastore:
-        """A folder of scans that refuses labels which cannot serve; remote ones as they are."""
-        if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
-        return CheckedDatastore(
-            self.studies,
-            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
-            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
-        )
-
-    def init_infers(self) -> dict[str, InferTask]:
-        """One model per bundle, for all structures; `info` adds the others."""
-        store, values = self.datastore(), LabelValues()
-        self._tasks = {
-            name: FewShotTask(str(path), self.conf, store, values)
-            for name, path in self.bundles.items()
-        }
-        return {**self._tasks, **self._part_tasks()}
-
-    def init_trainers(self) -> dict[str, TrainTask]:
-        """One trainer per bundle that is not shared: training replaces a bundle's weights."""
-        if str(self.conf.get("skip_trainers", "false")).lower() == "true":
-            return {}
-        shared = shared_folder(Path(self.app_dir))
-        return {
-            name: AllScansTask(str(path), self.conf)
-            for name, path in self.bundles.items()
-            if path.parent != shared
-        }
-
-    def init_strategies(self) -> dict[str, Strategy]:
-        """Ours first: clients choose the first by default."""
-        local = isinstance(self.datastore(), CheckedDatastore)
-        folder = Path(self.studies if local else self.app_dir) / ".few_shot"
-        task = next(iter(self._tasks.values()))
-        return {"few_shot": FewShotStrategy(task, folder), "first": First(), "random": Random()}
-
-    def info(self) -> dict[str, Any]:
-        """What clients show; what was labelled since has its models now."""
-        self._offer_models()
-        return super().info()
-
-    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Segment; what was labelled since the last `info` is known too."""
-        if request.get("model") not in self._infers:
-            self._offer_models()
-        with removed_when_refused(request.get("image"), request.get("label")), answered():
-            if request.get("model") not in self._infers:
-                raise DataError("model: there is no such model on this server.")
-            self._check_scan(request.get("image"))
-            return super().infer(request, datastore)
-
-    def train(self, request: dict[str, Any]) -> Any:
-        """Train; only what is known by name and type reaches the config, which is evaluated."""
-        with answered():
-            # the server adds where its bundle lies; of a request the guard refuses it
-            check_training({k: v for k, v in request.items() if k != "bundle_path"})
-            if request.get("model") not in self._trainers:
-                raise DataError("model: there is no such training on this server.")
-            return super().train(request)
-
-    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
-        """Segment many scans."""
-        if not torch.cuda.is_available():  # the base class would divide by the number of GPUs
-            request = {**request, "multi_gpu": False}
-        return super().batch_infer(request, datastore)
-
-    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Propose a scan."""
-        with answered():
-            if request.get("strategy") not in self._strategies:
-                raise DataError("strategy: there is no such strategy on this server.")
-            return super().next_sample(request)
-
-    def _check_scan(self, image: Any) -> None:
-        store = self.datastore()
-        if not isinstance(store, CheckedDatastore) or image in store.list_images():
-            return
-        if not is_own_file(image, self.studies):
-            raise DataError("image: no scan of this server; name one by its id, or upload it.")
-
-    def _offer_models(self) -> None:
-        with self._models_lock:
-            # other threads see the old models or the new ones, never half of them
-            self._infers = {**self._tasks, **self._part_tasks()}
-
-    def _part_tasks(self) -> dict[str, InferTask]:
-        """Models that make sense once something is labelled."""
-        parts: dict[str, InferTask] = {}
-        for name, task in self._tasks.items():
-            structures = task.slugs()
-            if structures:
-                parts[f"{name}_this_scan"] = ThisScanTask(task)
-            for slug, structure in structures.items():
-                parts[f"{name}_{slug}"] = StructureTask(task, structure)
-        return parts
-
-
-def _guard_the_door(origins: list[str]) -> None:
-    """Put the guard in front of MONAI Label's web application, once, where this is a server.
-
-    The application starts before it makes this app, so its stack of middleware exists already.
-    """
-    web = sys.modules.get("monailabel.app")
-    application = getattr(web, "app", None)
-    if application is None or isinstance(application.middleware_stack, RequestGuard):
-        return
-    if application.middleware_stack is None:
-        application.add_middleware(RequestGuard, origins=origins)
-    else:
-        application.middleware_stack = RequestGuard(application.middleware_stack, origins)
+__all__ = ["FewShotApp"]

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fsmis_components.data.errors import exit_on_data_error, unwritable
+from fsmis_components.data.errors import exit_on_data_error, writing
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
 # what file systems answer that cannot write a folder's entries to disk on demand
@@ -57,13 +57,11 @@ def check_writable(folder: str | Path, another: str = "choose another --output_d
     Raises:
         SystemExit: nothing can be written there; the message says why.
     """
-    try:
-        place = Path(folder).absolute()
+    place = Path(folder).absolute()
+    with writing(folder, another):
         there = next(path for path in (place, *place.parents) if path.exists())
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
-    except OSError as error:
-        raise unwritable(folder, error, another) from error
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:

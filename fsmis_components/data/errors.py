@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,15 @@ def unwritable(
     else:
         advice = another
     return DataError(f"{place}: cannot be written ({error.strerror or error}); {advice}.")
+
+
+@contextmanager
+def writing(place: str | Path, another: str = "choose another --output_dir") -> Iterator[None]:
+    """Tell an OSError of the body as `unwritable` does; arguments as there."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(place, error, another) from error
 
 
 def unreadable(place: str | Path, error: OSError) -> DataError:

@@ -15,7 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import DataError, unreadable, unwritable
+from fsmis_components.data.errors import DataError, unreadable, writing
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
 from fsmis_components.data.volume_names import strip_suffix
 
@@ -183,7 +183,5 @@ def write_nifti(
         if ready is not None:
             ready(unfinished)
 
-    try:
+    with writing(path):
         return atomic_write(path, write)
-    except OSError as error:
-        raise unwritable(path, error) from error

@@ -15,10 +15,9 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
+from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable, writing
 from fsmis_components.data.one_writer import HeldLock, lock_folder
-from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
-from fsmis_components.data.weights import write_torch
+from fsmis_components.data.weights import has_state, load_state, save_state, write_torch
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class TrainingState:
     training consists of: an interrupted one ends with the same weights as an uninterrupted one.
 
     Args:
-        folder: the checkpoint in parts, see `save_sharded`; replaced as one after each epoch.
+        folder: gets the checkpoint `state.pt`, which is replaced after each epoch.
         objects: what is saved beside the epoch, each with ``state_dict`` and ``load_state_dict``.
         settings: plain numbers, strings and lists that must be the same when a training goes on.
     """
@@ -90,9 +89,9 @@ class TrainingState:
         Raises:
             SystemExit: the checkpoint is damaged or belongs to other settings.
         """
-        if not has_sharded(self.folder):
+        if not has_state(self.folder):
             return
-        saved = load_sharded(self.folder)
+        saved = load_state(self.folder)
         different = sorted(k for k, v in self.settings.items() if saved["settings"].get(k) != v)
         if different:
             changes = ", ".join(
@@ -124,7 +123,7 @@ class TrainingState:
         state["iteration"] = engine.state.iteration
         state["seconds"] = self.seconds
         state["settings"] = self.settings
-        save_sharded(state, self.folder)
+        save_state(state, self.folder)
 
 
 class WeightsSaver:
@@ -153,15 +152,13 @@ class WeightsSaver:
             SystemExit: they cannot be written, or the record of the best is damaged.
         """
         value = engine.state.metrics.get(self.key_metric)
-        try:
+        with writing(self.folder):
             if value is None:
                 save_weights(plain_weights(self.network), self.folder / "model.pt")
             elif float(value) > self._best():
                 save_weights(plain_weights(self.network), self.folder / "model_best.pt")
                 text = json.dumps({"metric": self.key_metric, "value": float(value)})
                 atomic_write_text(self.folder / _BEST, text)
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
 
     def _best(self) -> float:
         record = self.folder / _BEST

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from fsmis_components.data.geometry import display_plane
-
-COLOURS = ((230, 60, 60), (70, 160, 240), (90, 200, 90), (240, 190, 50), (180, 90, 220))
+from fsmis_components.reporting.drawing import paint_masks
 
 
 class EpisodePictures:
@@ -55,21 +52,17 @@ def episode_picture(episode: dict[str, Tensor], pred: Tensor) -> np.ndarray:
         pred: binary masks (N, H, W).
     """
     panels = [
-        _paint(episode["support_image"][0, 0], episode["support_label"][0]),
-        _paint(episode["image"][0], episode["label"]),
-        _paint(episode["image"][0], pred),
+        (episode["support_image"][0, 0], episode["support_label"][0]),
+        (episode["image"][0], episode["label"]),
+        (episode["image"][0], pred),
     ]
-    return np.concatenate([display_plane(panel) for panel in panels], axis=1)
-
-
-def _paint(image: Tensor, masks: Tensor) -> np.ndarray:
-    grey = image.float().cpu()
-    low, high = torch.quantile(grey, 0.01), torch.quantile(grey, 0.99)
-    grey = ((grey - low) / (high - low).clamp_min(1e-6)).clamp(0, 1) * 255
-    picture = grey.numpy()[..., None].repeat(3, -1)
-    for n, mask in enumerate(masks.cpu().numpy() > 0.5):
-        picture[mask] = 0.5 * picture[mask] + 0.5 * np.array(COLOURS[n % len(COLOURS)])
-    return picture.astype(np.uint8)
+    return np.concatenate(
+        [
+            paint_masks(image.float().cpu().numpy(), mask.cpu().numpy() > 0.5)
+            for image, mask in panels
+        ],
+        1,
+    )
 
 
 def _first(batch: Any) -> dict[str, Tensor]:

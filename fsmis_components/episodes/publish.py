@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
+from fsmis_components.data.errors import DataError, exit_on_data_error, writing
 from fsmis_components.data.weights import read_state_dict
 from fsmis_components.episodes.checkpoint import plain_weights, save_weights
 from fsmis_components.support.support_pack import SupportPack, state_hash
@@ -63,13 +63,11 @@ class PublishWeights:
                 "is left as it was: train with a lower learning_rate."
             )
         new = state_hash(state)
-        try:
+        another = "copy the new weights from the output folder of the training"
+        with writing(self.models_dir, another):
             self._keep_former(new)
             save_weights(state, self.models_dir / _WEIGHTS)
             self._set_pack_aside(new)
-        except OSError as error:
-            another = "copy the new weights from the output folder of the training"
-            raise unwritable(self.models_dir, error, another) from error
         logger.info("%s: weights of the finished training", self.models_dir / _WEIGHTS)
 
     def _keep_former(self, new: str) -> None:

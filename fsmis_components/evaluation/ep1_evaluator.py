@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from tqdm import tqdm
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
-from fsmis_components.evaluation.labelled_slices import with_labelled_slices
 from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, Row
 from fsmis_components.evaluation.results_folder import write_rows
 from fsmis_components.evaluation.rules import RULES, Task
@@ -28,6 +28,7 @@ from fsmis_components.evaluation.scoring import (
     answer,
     load_query,
     make_rows,
+    with_labelled_slices,
 )
 from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
@@ -199,28 +200,24 @@ class Ep1Evaluator(SupervisedEvaluator):
             "mask copy": (self._floor.name, RULE.name),
             "whole volume": (self._subject.name, WHOLE_VOLUME),
         }
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for row in self.rows:
+            for title, (method, protocol) in columns.items():
+                own = (row.method, row.protocol) == (method, protocol)
+                if own and row.status != UNDEFINED:
+                    found[row.structure, title].append(row.dice)
         names = list(dict.fromkeys(row.structure for row in self.rows))
+        means = {key: float(np.mean(values)) for key, values in found.items()}
+        for title in columns:
+            known = [means[name, title] for name in names if (name, title) in means]
+            if known:
+                means["mean", title] = float(np.mean(known))
         width = max(len("structure"), *map(len, names))
         lines = [f"{'structure':<{width}}  " + "  ".join(f"{title:>12}" for title in columns)]
-        means = np.full((len(names), len(columns)), np.nan)
-        for i, name in enumerate(names):
-            for j, (method, protocol) in enumerate(columns.values()):
-                dice = [
-                    row.dice
-                    for row in self.rows
-                    if (row.structure, row.method, row.protocol) == (name, method, protocol)
-                    and row.status != UNDEFINED
-                ]
-                if dice:
-                    means[i, j] = np.mean(dice)
-        for name, line in zip([*names, "mean"], [*means, _mean(means)], strict=True):
-            cells = [f"{value:12.2f}" if np.isfinite(value) else f"{'-':>12}" for value in line]
+        for name in (*names, "mean"):
+            cells = (
+                f"{means[name, title]:12.2f}" if (name, title) in means else f"{'-':>12}"
+                for title in columns
+            )
             lines.append(f"{name:<{width}}  " + "  ".join(cells))
         return "\n".join(lines)
-
-
-def _mean(means: np.ndarray) -> np.ndarray:
-    """Mean over the structures that have a figure, (N, columns) to (columns,)."""
-    known = np.isfinite(means)
-    total = np.where(known, means, 0.0).sum(0)
-    return np.divide(total, known.sum(0), out=np.full(len(total), np.nan), where=known.any(0))

@@ -1,31 +1,45 @@
-"""One command that trains all folds of a bundle, in pieces where time is short."""
+"""One command that trains all folds of a bundle: a loop over its training command."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from fsmis_components.data.cases import find_cases
-from fsmis_components.data.errors import DataError
-from fsmis_components.data.exclusion import RULES
+import fsmis_components
+from fsmis_components.data.atomic import atomic_write, atomic_write_text
+from fsmis_components.data.cases import Case, find_cases
+from fsmis_components.data.csv_table import csv_table
+from fsmis_components.data.errors import DataError, unwritable
+from fsmis_components.data.exclusion import RULES, excluded, shown_structures
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.folds import FoldSplit, fold_split
-from fsmis_components.evaluation.excluded_slices import excluded_slices, write_excluded_slices
-from fsmis_components.evaluation.results_folder import note_once
-from fsmis_components.evaluation.subjects.base import Group
-from fsmis_components.evaluation.subjects.bundle import fold_folder
-from fsmis_components.evaluation.trained_fold import TrainedFold
-from fsmis_components.evaluation.training_plan import TrainingPlan, read_plan
-from fsmis_components.evaluation.training_process import run_training, training_command
+from fsmis_components.data.folds import fold_split
+from fsmis_components.data.geometry import choose_slice_grid
+from fsmis_components.data.volumes import load_image
+from fsmis_components.data.weights import has_state, load_state
+from fsmis_components.evaluation.provenance import code_hash, surroundings
+from fsmis_components.evaluation.results_folder import note_once, read_json
+from fsmis_components.evaluation.subjects.base import Group, group_suffix
 
 FORMAT = 1
 NUM_FOLDS = 5
 _SHORTEST = 1.0  # minutes; with less left no training is started
+# knobs that the training of folds gives itself
+_GIVEN = (
+    *("bundle_root", "dataset_dir", "output_dir", "cache_dir", "fold"),
+    *("setting", "test_structures", "exclude_rule", "max_minutes"),
+)
+Stages = Sequence[Mapping[str, Any]]
 
 
 def train_folds(
@@ -63,7 +77,7 @@ def train_folds(
             "{fold}" stands for the name of the fold's folder, so that each fold can begin with the
             weights of its own that another bundle was trained to.
         cache_dir: pseudo-labels, which trainings may share; None: a folder in the output.
-        say: is told what begins and how long all will take.
+        say: is told what begins and what is left.
 
     Returns:
         Why folds failed, a sentence each; folds that are left for want of time are no failures.
@@ -76,200 +90,283 @@ def train_folds(
         Path(folder).expanduser().absolute() for folder in (bundle_root, output_dir, dataset_dir)
     )
     groups: list[Group] = [tuple(map(int, group)) for group in structure_groups or []] or [None]
+    config = read_json(root / "configs" / "train.json", "name the folder of a bundle")
     stages = read_plan(root, plan, overrides)
-    stages.require(["dataset_dir", "output_dir", "fold", "epochs"])
-    stages.require(["setting", "test_structures", "exclude_rule"] if setting == 2 else [])
-    stages.require(["initial_weights"] if stages.num_stages > 1 else [])
-    stages.require(["max_minutes"] if minutes is not None else [])
+    overrides = dict(overrides or {})
     cases = find_cases(data, labels="required" if setting == 2 else "never", section="training")
-    jobs = [
-        _Job(
-            TrainedFold(output / fold_folder(fold, group), stages.num_stages),
-            fold,
-            group,
-            fold_split(cases, fold, NUM_FOLDS),
-        )
-        for fold in sorted(set(range(NUM_FOLDS) if folds is None else folds))
-        for group in groups
-    ]
+    numbers = sorted(set(range(NUM_FOLDS) if folds is None else folds))
+    splits = {fold: fold_split(cases, fold, NUM_FOLDS) for fold in numbers}
     description = {
         "format": FORMAT,
         "bundle": root.resolve().name,
         "setting": "1" if setting == 1 else f"2-{exclude_rule}",
         "groups": groups,
         "dataset": data.resolve().name,
-        "plan": {"stages": stages.stages},
-        "overrides": stages.overrides,
+        "plan": {"stages": stages},
+        "overrides": overrides,
     }
     note_once(output / "training.json", description, results=output.glob("*/stage*"))
-    cache = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
-    return _FoldTraining(root, data, cache, stages, exclude_rule, minutes, say).run(jobs)
+    shared = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
+    knobs = {"dataset_dir": str(data), "cache_dir": str(shared)}
+    clock = _Clock(None if minutes is None else monotonic() + 60 * minutes)
+    failures, left = [], []
+    for fold, group in [(fold, group) for fold in numbers for group in groups]:
+        folder = output / fold_folder(fold, group)
+        own = {**knobs, "fold": fold}
+        if group is not None:
+            own |= {"setting": 2, "test_structures": list(group), "exclude_rule": exclude_rule}
+        try:
+            if finished_facts(folder) is not None:
+                say(f"{folder.name}: is finished")
+                continue
+            if clock.over():
+                left.append(folder.name)
+                continue
+            facts: dict[str, Any] = {}
+            if group is not None:
+                reading = {**config, **stages[0], **overrides}
+                dropped, total = dropped_slices(
+                    splits[fold].train, group, exclude_rule,
+                    slice_axis=reading.get("slice_axis", "auto"),
+                    ignore_spacing=reading.get("ignore_spacing", False),
+                )  # fmt: skip
+                table = csv_table([["case", "slice", "shown"], *dropped])
+                atomic_write_text(folder / "dropped_slices.csv", table)
+                facts["dropped_slices"] = {"dropped": len(dropped), "of": total}
+            if _train(root, folder, own, stages, overrides, clock, facts, say):
+                _finish(folder, len(stages), facts)
+                say(f"{folder.name}: finished")
+            else:
+                left.append(folder.name)
+        except DataError as error:
+            failures.append(f"{folder.name}: {error}")
+            say(failures[-1])
+    if left:
+        say(f"the time is over; left: {', '.join(left)}; give the same command to go on")
+    return failures
 
 
 @dataclass
-class _Job:
-    """A fold to train, and what is known of its cost."""
+class _Clock:
+    """When this call has to end, by `monotonic`; None: never."""
 
-    record: TrainedFold
-    fold: int
-    group: Group
-    split: FoldSplit
-    episodes: float = 0.0  # that are done
-    seconds: float = 0.0  # that they took
+    deadline: float | None
+    passed: bool = False
 
-    @property
-    def name(self) -> str:
-        return self.record.folder.name
+    def minutes(self) -> float | None:
+        return None if self.deadline is None else (self.deadline - monotonic()) / 60
+
+    def over(self) -> bool:
+        left = self.minutes()
+        self.passed = self.passed or (left is not None and left < _SHORTEST)
+        return self.passed
 
 
-class _FoldTraining:
-    """Runs the stages of folds as commands and keeps count of the time."""
-
-    def __init__(
-        self,
-        bundle_root: Path,
-        dataset_dir: Path,
-        cache_dir: Path,
-        plan: TrainingPlan,
-        exclude_rule: str,
-        minutes: float | None,
-        say: Callable[[str], object],
-    ) -> None:
-        self.bundle_root = bundle_root
-        self.dataset_dir = dataset_dir
-        self.cache_dir = cache_dir
-        self.plan = plan
-        self.exclude_rule = exclude_rule
-        self.deadline = None if minutes is None else monotonic() + 60 * minutes
-        self.over = False
-        self.say = say
-        self.total = sum(plan.episodes(stage) for stage in range(plan.num_stages))
-
-    def run(self, jobs: Sequence[_Job]) -> list[str]:
-        """Train all that is not finished; return why folds failed."""
-        failures: list[str] = []
-        # first a look at all folds: what they took says how long the others will take
-        self.jobs = [job for job in jobs if self._tried(self._look, job, failures) is not None]
-        left = []
-        for job in list(self.jobs):
-            done = self._tried(self._train, job, failures)
-            if done is None:
-                self.jobs.remove(job)
-            elif not done:
-                left.append(job.name)
-        if left:
-            self.say(
-                f"the time is over; left: {', '.join(left)} ({self._outlook()}); give the same "
-                "command to go on"
-            )
-        return failures
-
-    def _tried(self, action: Callable[[_Job], bool], job: _Job, failures: list[str]) -> bool | None:
-        """The result of an action; None where it failed, which is said and noted."""
-        try:
-            return action(job)
-        except DataError as error:
-            failures.append(f"{job.name}: {error}")
-            self.say(failures[-1])
-            return None
-
-    def _look(self, job: _Job) -> bool:
-        """Take up what is done of a fold; return whether it is finished."""
-        facts = job.record.finished()
-        if facts is not None:
-            job.episodes, job.seconds = self.total, facts["seconds"]
-            return True
-        stages = [job.record.progress(stage) for stage in range(self.plan.num_stages)]
-        job.seconds = sum(stage.seconds for stage in stages)
-        job.episodes = sum(
-            self.plan.episodes(number) * stage.epoch / stage.epochs
-            for number, stage in enumerate(stages)
-        )
-        return False
-
-    def _train(self, job: _Job) -> bool:
-        """Bring a fold to its end; return False where the time is over before."""
-        if job.record.finished() is not None:
-            self.say(f"{job.name}: is finished")
-            return True
-        if self._is_late():
+def _train(
+    root: Path,
+    folder: Path,
+    knobs: Mapping[str, Any],
+    stages: Stages,
+    overrides: Mapping[str, Any],
+    clock: _Clock,
+    facts: dict[str, Any],
+    say: Callable[[str], object],
+) -> bool:
+    """Bring the stages of a fold to their end; return False where the time is over before."""
+    for number, stage in enumerate(stages):
+        title = f"{folder.name} stage {number + 1} of {len(stages)}"
+        output = folder / f"stage{number + 1}"
+        own = {**knobs, "output_dir": str(output), **stage, **overrides}
+        if number:
+            own["initial_weights"] = str(folder / f"stage{number}" / "models" / "model.pt")
+        elif "initial_weights" in own:
+            own["initial_weights"] = own["initial_weights"].replace("{fold}", folder.name)
+            if Path(own["initial_weights"]).is_file():
+                facts["initial_weights"] = file_hash(Path(own["initial_weights"]))
+        epoch, epochs, _ = _progress(output)
+        if epoch >= epochs:
+            continue
+        if clock.over():
             return False
-        facts: dict[str, Any] = {}
-        if job.group is not None:
-            facts["dropped_slices"] = self._list_dropped(job, job.group)
-        start = Path(self._knobs(job, 0).get("initial_weights", ""))
-        if start.is_file():
-            facts["initial_weights"] = file_hash(start)
-        for stage in range(self.plan.num_stages):
-            title = f"{job.name} stage {stage + 1} of {self.plan.num_stages}"
-            before = job.record.progress(stage)
-            if before.done:
-                continue
-            if self._is_late():
-                return False
-            begins = f"goes on after epoch {before.epoch}" if before.epoch else "begins"
-            self.say(f"{title}: {begins}; {self._outlook()}")
-            run_training(training_command(self.bundle_root, self._knobs(job, stage)))
-            self._look(job)
-            after = job.record.progress(stage)
-            if not after.done and self.deadline is None:
-                raise DataError(f"{title} ended before its last epoch; give the command again.")
-            if not after.done:
-                self.over = True
-                return False
-            self.say(f"{title}: done in {_duration(after.seconds)}")
-        job.record.finish(facts)
-        self.say(f"{job.name}: finished; {self._outlook()}")
-        return True
+        if (left := clock.minutes()) is not None:
+            own["max_minutes"] = round(left, 2)
+        say(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
+        run_training(training_command(root, own))
+        epoch, epochs, _ = _progress(output)
+        if epoch < epochs and left is None:
+            raise DataError(f"{title} ended before its last epoch; give the command again.")
+        if epoch < epochs:
+            clock.passed = True
+            return False
+    return True
 
-    def _is_late(self) -> bool:
-        if self.deadline is not None and self.deadline - monotonic() < 60 * _SHORTEST:
-            self.over = True
-        return self.over
 
-    def _knobs(self, job: _Job, stage: int) -> dict[str, Any]:
-        knobs: dict[str, Any] = {
-            "dataset_dir": str(self.dataset_dir),
-            "fold": job.fold,
-            "output_dir": str(job.record.stage_folder(stage)),
-            **self.plan.changes(stage),
-        }
-        if "cache_dir" in self.plan.config:  # folds share the pseudo-labels of their scans
-            knobs["cache_dir"] = str(self.cache_dir)
-        if job.group is not None:
-            knobs["setting"] = 2
-            knobs["test_structures"] = list(job.group)
-            knobs["exclude_rule"] = self.exclude_rule
-        if stage > 0:
-            knobs["initial_weights"] = str(job.record.weights(stage - 1))
-        elif "initial_weights" in knobs:
-            knobs["initial_weights"] = knobs["initial_weights"].replace("{fold}", job.name)
-        if self.deadline is not None:
-            knobs["max_minutes"] = round((self.deadline - monotonic()) / 60, 2)
-        return knobs
+def fold_folder(fold: int, group: Group) -> str:
+    """Name of the folder of a fold's training: "fold0", in Setting 2 "fold0_2-3"."""
+    return f"fold{fold}{group_suffix(group)}"
 
-    def _list_dropped(self, job: _Job, group: Sequence[int]) -> dict[str, int]:
-        knobs = self.plan.knobs(0)
-        found = excluded_slices(
-            job.split.train,
-            group,
-            self.exclude_rule,
-            slice_axis=knobs.get("slice_axis", "auto"),
-            ignore_spacing=knobs.get("ignore_spacing", False),
+
+def read_plan(
+    bundle_root: Path,
+    plan: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Stages:
+    """Read and check the plan of a bundle: the knobs of trainings that follow each other.
+
+    Args:
+        bundle_root: the bundle's folder.
+        plan: `{"stages": [{knob: value}, ...]}` or a JSON file of it; None: the bundle's
+            `configs/fold_training.json`, or one stage as in `train.json` where it has none.
+        overrides: knobs of all stages.
+
+    Raises:
+        DataError: no bundle there, no such plan, or a knob that the config does not have.
+    """
+    config = read_json(bundle_root / "configs" / "train.json", "name the folder of a bundle")
+    shipped = bundle_root / "configs" / "fold_training.json"
+    if plan is None:
+        plan = shipped if shipped.is_file() else {"stages": [{}]}
+    source = "plan" if isinstance(plan, Mapping) else str(plan)
+    content = plan if isinstance(plan, Mapping) else read_json(Path(plan), "name a plan")
+    stages = content.get("stages")
+    if not isinstance(stages, Sequence) or not stages or set(content) != {"stages"}:
+        raise DataError(f'{source}: expected {{"stages": [{{knob: value}}, ...]}}; see the docs.')
+    titles = [f"{source}: stage {number}" for number in range(1, len(stages) + 1)]
+    for title, knobs in [*zip(titles, stages, strict=True), ("overrides", overrides or {})]:
+        if not isinstance(knobs, Mapping):
+            raise DataError(f"{title}: expected {{knob: value}}, got {knobs!r}.")
+        for name in knobs:
+            if name in _GIVEN:
+                raise DataError(f"{title}: {name} is set by the training of folds; leave it out.")
+            if name not in config:
+                raise DataError(f"{title}: train.json has no knob {name}; see its top.")
+    if any("initial_weights" in stage for stage in stages[1:]):
+        raise DataError(
+            f"{source}: only the first stage names initial_weights, the others begin from the one "
+            "before; leave them out."
         )
-        write_excluded_slices(job.record.folder / "dropped_slices.csv", found)
-        return found.summary
+    missing = [name for name in (*_GIVEN, "epochs", "initial_weights") if name not in config]
+    if missing:
+        raise DataError(f"train.json has no knob {', '.join(missing)}; add it to the bundle.")
+    return stages
 
-    def _outlook(self) -> str:
-        """How long the rest will take, judged by what is done."""
-        done = sum(job.episodes for job in self.jobs)
-        seconds = sum(job.seconds for job in self.jobs)
-        left = self.total * len(self.jobs) - done
-        if not done:
-            return "how long all will take is known after the first stage"
-        if left <= 0:
-            return "nothing is left"
-        return f"about {_duration(left * seconds / done)} of training are left"
+
+def training_command(bundle_root: Path, knobs: Mapping[str, Any]) -> list[str]:
+    """The command that trains a bundle, as a person would give it."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "training"]
+    command += ["--config_file", str(bundle_root / "configs" / "train.json")]
+    command += ["--bundle_root", str(bundle_root)]
+    for name, value in knobs.items():
+        # quoted: the command line would take a folder that is called 7 for a number
+        command += [f"--{name}", repr(value)]
+    return command
+
+
+def run_training(command: Sequence[str]) -> None:
+    """Run a training in a process of its own, so that memory and seeds are clean.
+
+    It uses the code that runs here, whatever lies in the working folder.
+
+    Raises:
+        DataError: it failed; what it said is on the screen.
+    """
+    paths = [str(Path(fsmis_components.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    python_path = os.pathsep.join(filter(None, paths))
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"}
+    )
+    if done.returncode:
+        raise DataError(
+            f"the training ended with {done.returncode} (its last line says why; -9: too little "
+            "memory); give the same command to go on."
+        )
+
+
+def dropped_slices(
+    cases: Sequence[Case],
+    exclude_labels: Sequence[int],
+    exclude_rule: str = "any",
+    *,
+    slice_axis: str | int = "auto",
+    ignore_spacing: bool = False,
+) -> tuple[list[tuple[str, int, str]], int]:
+    """Find the slices that a training on these scans leaves out, by the rule that it follows.
+
+    Args:
+        cases: labelled scans.
+        exclude_labels: label values that the training must not see, at least one.
+        exclude_rule: "any" or "all", see `excluded`.
+        slice_axis: as in the training, see `choose_slice_grid`.
+        ignore_spacing: as in the training.
+
+    Returns:
+        For each slice the case, its number from 0 in the order of `SliceView`, and the values that
+        it shows, joined by "+"; and the number of slices of all the scans.
+
+    Raises:
+        DataError: a scan has no label or cannot be read, or there is no such rule.
+    """
+    dropped: list[tuple[str, int, str]] = []
+    total = 0
+    for case in cases:
+        volume = load_image(case.image)
+        grid = choose_slice_grid(volume, slice_axis=slice_axis, ignore_spacing=ignore_spacing)
+        shown = shown_structures(case, volume, grid, exclude_labels)  # (values, D)
+        total += shown.shape[1]
+        for index in np.flatnonzero(excluded(shown, exclude_rule)).tolist():
+            values = np.compress(shown[:, index], exclude_labels)
+            dropped.append((case.name, index, "+".join(map(str, values))))
+    return dropped, total
+
+
+def finished_facts(folder: Path) -> dict[str, Any] | None:
+    """What `finished.json` of a fold says; None where the fold is not finished.
+
+    Raises:
+        DataError: it is damaged, or the weights are not those that it names.
+    """
+    path = folder / "finished.json"
+    if not path.is_file():
+        return None
+    facts = read_json(path, "delete it to finish the fold anew")
+    if file_hash(folder / "model.pt") != facts.get("sha256"):
+        raise DataError(
+            f"{folder / 'model.pt'}: not the weights that finished.json names; copy them "
+            "again from where they came, or delete finished.json to take the last stage's."
+        )
+    return facts
+
+
+def _progress(stage: Path) -> tuple[int, int, float]:
+    """Epochs of a stage that are done, all of them, and seconds, by its last checkpoint."""
+    folder = stage / "training_state"
+    if not has_state(folder):
+        return 0, 1, 0.0
+    state = load_state(folder)
+    return state["epoch"], state["settings"]["epochs"], state["seconds"]
+
+
+def _finish(folder: Path, num_stages: int, facts: Mapping[str, Any]) -> None:
+    """Copy the last weights of the last stage, then note that the fold is finished."""
+    stages = [folder / f"stage{number}" for number in range(1, num_stages + 1)]
+    last, target = stages[-1] / "models" / "model.pt", folder / "model.pt"
+    if not last.is_file():
+        raise DataError(
+            f"{last}: missing, though all epochs are done; delete {folder} to train the fold anew."
+        )
+    try:
+        atomic_write(target, lambda unfinished: shutil.copyfile(last, unfinished))
+        content = {
+            "format": FORMAT,
+            "sha256": file_hash(target),
+            "seconds": round(sum(_progress(stage)[2] for stage in stages), 1),
+            "code": code_hash(),
+            **surroundings(),
+            **facts,
+        }
+        atomic_write_text(folder / "finished.json", json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def _check(
@@ -289,10 +386,3 @@ def _check(
         )
     if minutes is not None and not minutes >= _SHORTEST:
         raise DataError(f"minutes: expected at least {_SHORTEST:g}, got {minutes}.")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -97,7 +97,7 @@ def mask_figures(
     else:
         nsd, hd95 = 100.0, 0.0
     return MaskFigures(
-        dice=_percent(2 * both, found + true, otherwise=100.0),
+        dice=dice_percent(predicted, labelled),
         nsd=nsd,
         hd95_mm=hd95,
         precision=_percent(both, found, otherwise=0.0 if true else 100.0),
@@ -105,6 +105,13 @@ def mask_figures(
         extent_error=float(_extent_error(predicted, labelled)),
         false_positive_ml=(found - both) * voxel_ml,
     )
+
+
+def dice_percent(predicted: np.ndarray, labelled: np.ndarray) -> float:
+    """Dice of two bool masks of one shape in percent; 100 where both are empty."""
+    both = int(np.count_nonzero(predicted & labelled))
+    total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(labelled))
+    return _percent(2 * both, total, otherwise=100.0)
 
 
 def slice_counts(predicted: np.ndarray, labelled: np.ndarray) -> SliceCounts:

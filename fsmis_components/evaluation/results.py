@@ -11,12 +11,12 @@ from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.markdown_table import markdown_table
 from fsmis_components.evaluation.provenance import joined_hash
 from fsmis_components.evaluation.records import CaseRecord, Row
 from fsmis_components.evaluation.report import write_report
 from fsmis_components.evaluation.results_folder import read_json, read_records, write_rows
 from fsmis_components.evaluation.summary import summarise
+from fsmis_components.evaluation.tables import markdown_table
 
 
 def note_run(root: Path, command: str, failures: Sequence[str], **facts: Any) -> None:
@@ -56,7 +56,6 @@ def write_results(roots: Sequence[Path], output_dir: Path) -> list[Path]:
     """
     records = [_seen_from(record, root, output_dir) for root in roots for record in _read(root)]
     rows = sorted((row for record in records for row in record.rows), key=_order)
-    _check_unique(rows)
     run = _join_runs(roots, records)
     summary = summarise(rows)
     table = markdown_table(summary, run)
@@ -95,15 +94,6 @@ def _order(row: Row) -> tuple[Any, ...]:
         row.case,
         row.value,
     )
-
-
-def _check_unique(rows: Sequence[Row]) -> None:
-    for row, following in zip(rows, rows[1:], strict=False):
-        if _order(row) == _order(following):
-            raise DataError(
-                f"results: {row.method} has case {row.case}, structure {row.structure} twice for "
-                f"one fold and support; leave one of the results folders out."
-            )
 
 
 def _join_runs(roots: Sequence[Path], records: Sequence[CaseRecord]) -> dict[str, Any]:

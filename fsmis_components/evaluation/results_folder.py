@@ -155,7 +155,7 @@ def read_json(path: Path, advice: str = "delete it to have it anew") -> dict[str
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}); {advice}.") from error
+        raise DataError(f"{path}: cannot be read ({error}); {advice}.") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: damaged (no object); {advice}.")
+        raise DataError(f"{path}: cannot be read (no object); {advice}.")
     return content

@@ -18,7 +18,6 @@ from fsmis_components.data.failures import failure_sentence
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.volumes import save_mask
-from fsmis_components.evaluation.labelled_slices import with_labelled_slices
 from fsmis_components.evaluation.provenance import case_hash, code_hash, surroundings
 from fsmis_components.evaluation.records import (
     ORACLE,
@@ -36,6 +35,7 @@ from fsmis_components.evaluation.scoring import (
     label_map,
     load_query,
     make_rows,
+    with_labelled_slices,
 )
 from fsmis_components.evaluation.subjects.base import Group, Subject, group_suffix
 from fsmis_components.support.support_set import (
@@ -194,7 +194,7 @@ def _run_unit(
         grid = choose_slice_grid(support.scans[0].image, **plan.geometry)
         kinds = [kind for kind in plan.labelled if kind in subject.labelled]
         identity = {
-            "subject": subject.identity(task.fold, unit.group),
+            "subject": {**subject.identity(task.fold, unit.group), **subject.origin},
             "support": {case.name: hashes(case) for case in task.support},
             "structures": [[entry.name, entry.value] for entry in support.structures],
             "grid": grid.to_dict(),

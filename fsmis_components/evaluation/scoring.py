@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from fsmis_components.evaluation.records import (
 from fsmis_components.evaluation.rules import RULES, Ep1Rule, Task
 from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.evaluation.subjects.slicewise import merged_masks
-from fsmis_components.support.support_set import SupportSet
+from fsmis_components.support.sections import section_slices
+from fsmis_components.support.support_set import LabelledSlices, SupportScan, SupportSet
 
 
 @dataclass(frozen=True)
@@ -161,3 +162,36 @@ def _figures(found: Answer, query: Query, structure: int) -> tuple[str, dict[str
         return UNDEFINED, dict.fromkeys(FIGURES, float("nan"))
     result = mask_figures(found.predicted[:, structure], found.truth[:, structure], query.spacing)
     return SCORED if query.truth[:, structure].any() else ABSENT, asdict(result)
+
+
+def with_labelled_slices(
+    support: SupportSet, grid: SliceGrid, slices: LabelledSlices
+) -> SupportSet:
+    """A support set whose labels hold only the slices that count as labelled.
+
+    Args:
+        support: completely labelled scans.
+        grid: says along which axis slices are cut.
+        slices: "all": nothing is hidden. "sections": each structure keeps its three slices at 1/6,
+            1/2 and 5/6 of the slices that hold it, in each scan.
+
+    Returns:
+        The support set; images are shared, not copied.
+    """
+    if slices == "all":
+        return replace(support, slices=slices)
+    values = [structure.value for structure in support.structures]
+    scans = tuple(_hidden(scan, grid, values) for scan in support.scans)
+    return replace(support, scans=scans, slices=slices)
+
+
+def _hidden(scan: SupportScan, grid: SliceGrid, values: list[int]) -> SupportScan:
+    view = SliceView(scan.label, grid)
+    stack = view.native_labels()
+    kept = np.zeros_like(stack)
+    for value in values:
+        own = np.flatnonzero((stack == value).any((1, 2))).tolist()
+        for index in sorted(set(section_slices(own))) if own else ():
+            kept[index][stack[index] == value] = value
+    label = Volume(view.restack(kept), scan.label.affine, scan.label.source)
+    return replace(scan, label=label)

@@ -8,14 +8,15 @@ structure enter with their defined figures and are counted as well.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.records import (
     ABSENT,
     FIGURES,
@@ -31,13 +32,11 @@ EP1_RULES = tuple(RULES)
 PROTOCOLS = (*EP1_RULES, ORACLE, WHOLE_VOLUME)
 FLOOR = "mask_copy"  # name of the subject that methods are measured against
 UNTRAINED = "-"  # the setting of a method that was not trained
-
-Unit = tuple[int, str]  # fold, case
-Figures = dict[Unit, np.ndarray]  # per unit the figures in the order of FIGURES
-Dice = dict[tuple[int, str, str, int], float]  # by fold, case, structure, choice of support
+UNIT = ["fold", "case"]
+_SPREAD = ("mean", "sd", "low", "high")
 
 
-class _Key(NamedTuple):
+class Key(NamedTuple):
     """What rows of one group share."""
 
     method: str
@@ -45,6 +44,12 @@ class _Key(NamedTuple):
     labelled: str
     shots: int
     protocol: str
+
+
+def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a table, one line each, sorted by fold, case, label value and choice of support."""
+    table = pd.DataFrame(map(asdict, rows), columns=[entry.name for entry in fields(Row)])
+    return table.sort_values([*UNIT, "value", "choice"], kind="stable", ignore_index=True)
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -58,8 +63,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         that were run, and per structure and for the mean over structures the units ("cases"), how
         many of them lack a structure ("absent") or were left out ("undefined"), and of each figure
         mean, sd and 95 % interval (None where no unit is left). "fold_dice" holds the mean Dice of
-        each fold. "support_choice_range" holds the
-        mean Dice of the worst and of the best choice, where there are several.
+        each fold, "support_choice_range" that of the worst and of the best choice, where there are
+        several.
         "wv_gaps": per method, setting, labelled slices and shots, Dice with the extent told
         ("told": the rule of EP1, or "oracle" where EP1 has no figure) minus whole-volume Dice.
         "comparisons": Dice of two methods under the same protocol, setting, slices and shots. A
@@ -67,15 +72,14 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         structures and choices of support that the two sides share; without any there is no entry.
 
     Raises:
-        ValueError: an unknown protocol, a row that occurs twice, or one whose figures are not
-            finite though its status says that it has some.
+        ValueError: an unknown protocol, or a row whose figures are not finite though its status
+            says that it has some.
+        DataError: a row occurs twice.
     """
-    _check(rows)
-    grouped: dict[_Key, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (row.fold, row.case, row.value, row.choice)):
-        key = _Key(row.method, row.setting, row.labelled, row.shots, row.protocol)
-        grouped[key].append(row)
-    groups = {key: grouped[key] for key in sorted(grouped, key=_place)}
+    table = rows_frame(rows)
+    _check(table)
+    found = {Key(*key): own for key, own in table.groupby([*Key._fields], sort=False)}
+    groups = {key: found[key] for key in sorted(found, key=_place)}
     dice = {key: _dice(own) for key, own in groups.items()}
     return {
         "groups": [_group(key, own) for key, own in groups.items()],
@@ -84,139 +88,95 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _check(rows: Sequence[Row]) -> None:
-    seen = set()
-    for row in rows:
-        if row.protocol not in PROTOCOLS:
-            raise ValueError(f"summarise: expected a protocol of {PROTOCOLS}, got {row.protocol}")
-        group = (row.method, row.setting, row.labelled, row.shots, row.protocol)
-        key = (*group, row.fold, row.choice, row.case, row.structure)
-        if key in seen:
-            raise ValueError(f"summarise: expected each row once, got two of {key}")
-        seen.add(key)
-        if row.status != UNDEFINED and not np.isfinite(_figures(row)).all():
-            raise ValueError(f"summarise: expected finite figures, got {_figures(row)} of {key}")
+def unit_means(table: pd.DataFrame, figures: Sequence[str] = ("dice",)) -> pd.DataFrame:
+    """Figures per unit: mean over choices of support, then over its defined structures.
+
+    Args:
+        table: rows as of `rows_frame`, of one group.
+        figures: columns.
+
+    Returns:
+        A column per figure, by fold and case.
+    """
+    defined = table[table.status != UNDEFINED]
+    per_structure = defined.groupby([*UNIT, "structure"], sort=False)[[*figures]].mean()
+    return per_structure.groupby(UNIT).mean()
 
 
-def _place(key: _Key) -> tuple[Any, ...]:
+def _check(table: pd.DataFrame) -> None:
+    unknown = table[~table.protocol.isin(PROTOCOLS)]
+    if len(unknown):
+        raise ValueError(
+            f"summarise: expected a protocol of {PROTOCOLS}, got {unknown.protocol.iloc[0]}"
+        )
+    identity = [*Key._fields, *UNIT, "choice", "structure"]
+    for row in table[table.duplicated(identity)].itertuples():
+        raise DataError(
+            f"results: {row.method} has case {row.case}, structure {row.structure} twice for one "
+            "fold and support; leave one of the results folders out."
+        )
+    figures = table.loc[table.status != UNDEFINED, [*FIGURES]].to_numpy(float)
+    if not np.isfinite(figures).all():
+        raise ValueError(f"summarise: expected finite figures, got {figures.tolist()}")
+
+
+def _place(key: Key) -> tuple[Any, ...]:
     """Place in the tables: the floor first, three slices before all, EP1 before the rest."""
     first = (key.method != FLOOR, key.method, key.setting, key.labelled == "all")
     return (*first, key.shots, PROTOCOLS.index(key.protocol))
 
 
-def _figures(row: Row) -> np.ndarray:
-    return np.array([getattr(row, figure) for figure in FIGURES])
-
-
-def _group(key: _Key, rows: Sequence[Row]) -> dict[str, Any]:
-    choices = sorted({row.choice for row in rows})
+def _group(key: Key, rows: pd.DataFrame) -> dict[str, Any]:
+    by_value = rows.sort_values("value", kind="stable").groupby("structure", sort=False)
+    means = unit_means(rows).dice
     group: dict[str, Any] = {
         **key._asdict(),
-        "choices": choices,
-        "folds": sorted({row.fold for row in rows}),
-        "structures": {
-            name: {**_counts(own), **_described(_per_unit(own))}
-            for name, own in _by_structure(rows).items()
-        },
-        "mean": {**_counts(rows), **_described(_over_structures(rows))},
-        "fold_dice": _fold_dice(rows),
+        "choices": sorted(rows.choice.unique().tolist()),
+        "folds": sorted(rows.fold.unique().tolist()),
+        "structures": {str(name): _described(own) for name, own in by_value},
+        "mean": _described(rows),
+        "fold_dice": {str(fold): value for fold, value in means.groupby("fold").mean().items()},
     }
-    if len(choices) > 1:
-        per_choice = [_unit_means(_dice(row for row in rows if row.choice == c)) for c in choices]
-        means = [float(np.mean(list(units.values()))) for units in per_choice if units]
-        if means:
-            group["support_choice_range"] = {"lowest": min(means), "highest": max(means)}
+    if len(group["choices"]) > 1:
+        per_choice = [unit_means(own).dice.mean() for _, own in rows.groupby("choice")]
+        if known := [float(value) for value in per_choice if np.isfinite(value)]:
+            group["support_choice_range"] = {"lowest": min(known), "highest": max(known)}
     return group
 
 
-def _fold_dice(rows: Sequence[Row]) -> dict[str, float]:
-    """Mean Dice of each fold that has a figure, by its number."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for (fold, _), figures in sorted(_over_structures(rows).items()):
-        found[str(fold)].append(figures[FIGURES.index("dice")])
-    return {fold: float(np.mean(values)) for fold, values in found.items()}
-
-
-def _by_structure(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows per structure, in the order of the label values."""
-    found: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row.value):  # stable: units stay in their order
-        found[row.structure].append(row)
-    return found
-
-
-def _counts(rows: Sequence[Row]) -> dict[str, int]:
-    """Units with figures, with an absent structure, and with a structure left out."""
-    return {
-        "cases": len({_unit(row) for row in rows if row.status != UNDEFINED}),
-        "absent": len({_unit(row) for row in rows if row.status == ABSENT}),
-        "undefined": len({_unit(row) for row in rows if row.status == UNDEFINED}),
+def _described(rows: pd.DataFrame) -> dict[str, Any]:
+    """Numbers of units, and mean, sd and interval of each figure over them."""
+    units = rows[UNIT].apply(tuple, axis=1)
+    counts = {
+        "cases": units[rows.status != UNDEFINED].nunique(),
+        "absent": units[rows.status == ABSENT].nunique(),
+        "undefined": units[rows.status == UNDEFINED].nunique(),
+    }
+    table = unit_means(rows, FIGURES)
+    if table.empty:
+        return {**counts, **{figure: dict.fromkeys(_SPREAD) for figure in FIGURES}}
+    spreads = {figure: asdict(describe(table[figure])) for figure in FIGURES}
+    return counts | {
+        figure: {name: spread[name] for name in _SPREAD} for figure, spread in spreads.items()
     }
 
 
-def _unit(row: Row) -> Unit:
-    return row.fold, row.case
+def _dice(rows: pd.DataFrame) -> pd.Series:
+    """Defined Dice by fold, case, structure and choice of support."""
+    return rows[rows.status != UNDEFINED].set_index([*UNIT, "structure", "choice"]).dice
 
 
-def _per_unit(rows: Iterable[Row]) -> Figures:
-    """Figures of one structure, averaged over choices of support; undefined rows left out."""
-    found: dict[Unit, list[np.ndarray]] = defaultdict(list)
-    for row in rows:
-        if row.status != UNDEFINED:
-            found[_unit(row)].append(_figures(row))
-    return {unit: np.mean(figures, axis=0) for unit, figures in found.items()}
-
-
-def _over_structures(rows: Sequence[Row]) -> Figures:
-    """Mean figures of each unit over its defined structures."""
-    found: dict[Unit, list[np.ndarray]] = defaultdict(list)
-    for own in _by_structure(rows).values():
-        for unit, figures in _per_unit(own).items():
-            found[unit].append(figures)
-    return {unit: np.mean(figures, axis=0) for unit, figures in found.items()}
-
-
-def _dice(rows: Iterable[Row]) -> Dice:
-    return {
-        (row.fold, row.case, row.structure, row.choice): row.dice
-        for row in rows
-        if row.status != UNDEFINED
-    }
-
-
-def _unit_means(dice: Dice) -> dict[str, float]:
-    """Dice per unit: mean over choices of support, then over structures."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (fold, case, structure, _), value in dice.items():
-        found[f"fold {fold}, case {case}"][structure].append(value)
-    return {
-        unit: float(np.mean([np.mean(values) for values in structures.values()]))
-        for unit, structures in found.items()
-    }
-
-
-def _compared(first: Dice, second: Dice) -> dict[str, Any] | None:
+def _compared(first: pd.Series, second: pd.Series) -> dict[str, Any] | None:
     """First minus second, unit by unit, on what both have; None where that is nothing."""
-    shared = [entry for entry in first if entry in second]
-    if not shared:
+    shared = pd.concat([first, second], axis=1, join="inner", keys=["first", "second"])
+    if shared.empty:
         return None
-    means = [_unit_means({entry: dice[entry] for entry in shared}) for dice in (first, second)]
-    return {"figure": "dice", **asdict(paired_comparison(*means))}
+    means = shared.groupby([*UNIT, "structure"], sort=False).mean().groupby(UNIT).mean()
+    comparison = paired_comparison(means["first"].to_dict(), means["second"].to_dict())
+    return {"figure": "dice", **asdict(comparison)}
 
 
-def _described(figures: Figures) -> dict[str, dict[str, float | None]]:
-    """Mean, sd and interval of each figure over units."""
-    if not figures:
-        return {name: dict.fromkeys(("mean", "sd", "low", "high")) for name in FIGURES}
-    table = np.array(list(figures.values()))  # (units, figures)
-    described = {}
-    for name, column in zip(FIGURES, table.T, strict=True):
-        spread = asdict(describe(column))
-        described[name] = {key: spread[key] for key in ("mean", "sd", "low", "high")}
-    return described
-
-
-def _wv_gaps(dice: Mapping[_Key, Dice]) -> list[dict[str, Any]]:
+def _wv_gaps(dice: Mapping[Key, pd.Series]) -> list[dict[str, Any]]:
     gaps = []
     for key, blind in dice.items():
         if key.protocol != WHOLE_VOLUME:
@@ -224,13 +184,13 @@ def _wv_gaps(dice: Mapping[_Key, Dice]) -> list[dict[str, Any]]:
         same = {name: value for name, value in key._asdict().items() if name != "protocol"}
         rules = [rule for rule in EP1_RULES if key._replace(protocol=rule) in dice]
         for told in rules or [ORACLE]:
-            gap = _compared(dice.get(key._replace(protocol=told), {}), blind)
+            gap = _compared(dice.get(key._replace(protocol=told), blind[:0]), blind)
             if gap is not None:
                 gaps.append({**same, "told": told, **gap})
     return gaps
 
 
-def _comparisons(dice: Mapping[_Key, Dice]) -> list[dict[str, Any]]:
+def _comparisons(dice: Mapping[Key, pd.Series]) -> list[dict[str, Any]]:
     # trained methods come first and the floor last, so that a gain is a positive difference
     ordered = sorted(dice, key=lambda key: (key.setting == UNTRAINED, key.method == FLOOR))
     found = []

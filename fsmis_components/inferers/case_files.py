@@ -11,8 +11,8 @@ import numpy as np
 from fsmis_components.data.cases import Case
 from fsmis_components.data.stored_array import slabs
 from fsmis_components.data.volumes import Volume, save_mask, save_shares
-from fsmis_components.inferers.overlays import save_overlay
 from fsmis_components.inferers.segmentation import Segmentation, smallest_label_dtype
+from fsmis_components.reporting.drawing import save_overlay
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import Structure, SupportScan
 

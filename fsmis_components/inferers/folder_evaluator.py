@@ -21,13 +21,13 @@ from tqdm import tqdm
 import fsmis_components
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import Case, FoundCases, search_cases
-from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
+from fsmis_components.data.errors import DataError, exit_on_data_error, writing
 from fsmis_components.data.failures import failure_sentence
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.one_writer import one_writer
 from fsmis_components.data.volumes import load_image
 from fsmis_components.inferers.case_files import CaseFiles, volumes_ml
-from fsmis_components.inferers.report import write_folder_report
+from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow, RunRecord
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.support.corrections import Correction, Corrections
@@ -193,11 +193,9 @@ class FolderEvaluator(SupervisedEvaluator):
             # whatever ended the run: what is finished is shown
             record.write()
             rows = list(record.rows.values())
-            try:
-                unused = found.described() if found else []
+            unused = found.described() if found else []
+            with writing(self.output_dir / "report.html"):
                 write_folder_report(self.output_dir, rows, pack, record.settings, unused)
-            except OSError as error:
-                raise unwritable(self.output_dir / "report.html", error) from error
         return interrupted
 
     def _corrected(self) -> dict[str, Correction]:

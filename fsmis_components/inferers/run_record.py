@@ -13,7 +13,7 @@ from typing import Any
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
 from fsmis_components.data.csv_table import csv_table
-from fsmis_components.data.errors import DataError, unwritable
+from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.volumes import load_image, load_label
@@ -214,10 +214,8 @@ class RunRecord:
         self._write_text(RECORD, json.dumps(record, indent=2) + "\n")
 
     def _write_text(self, name: str, text: str) -> None:
-        try:
+        with writing(self.output_dir / name):
             atomic_write_text(self.output_dir / name, text)
-        except OSError as error:
-            raise unwritable(self.output_dir / name, error) from error
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.output_dir).as_posix()

@@ -3,7 +3,7 @@
 Python has one `fsmis_components` per process. A packed bundle carries a copy, so a process may
 already hold another one: an installed package, or the copy of another bundle. The same content
 serves; any other is refused in words, also under the same version, as results would differ in
-silence.
+silence. What this module imports is little: another content must be told before it fails.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ class PackageStamp:
 
 
 def package_files(package: Path) -> list[Path]:
-    """Return what travels of the package at `package`: its Python, in an order of every machine."""
-    found = [*package.rglob("*.py"), *package.glob("py.typed")]
+    """Return what travels of the package at `package`, in an order that is the same everywhere."""
+    found = [*package.rglob("*.py"), *package.rglob("templates/*.*"), *package.glob("py.typed")]
     return sorted(found, key=lambda path: path.relative_to(package).as_posix())
 
 

@@ -1,4 +1,4 @@
-"""Features of scans kept on disk, so that a scan is encoded once for several runs."""
+"""What is computed of scans, kept on disk so that a scan is encoded once for several runs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import hashlib
 import json
 import logging
 import shutil
-import uuid
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from fsmis_components.data.atomic import atomic_write_bytes, sync_file
+from fsmis_components.data.atomic import atomic_write_bytes
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.data.one_writer import HeldLock, take_lock
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ Batch = tuple[int, int, Any]
 
 _COMPLETE = "complete.json"  # written last: the sign that all batches of a scan are there
 _METADATA_KEY = "fsmis_features"
-_UNFINISHED = ".unfinished-"  # a folder, and beside it the lock of the process that fills it
-_LOCK = ".lock"
+_UNFINISHED = ".unfinished-"
+_LEFT_OVER = 86_400.0  # seconds without a change after which nobody fills such a folder any more
 _READ_SLICES = 32
 
 
@@ -41,7 +41,7 @@ class FeatureCache:
     What comes back is equal bit for bit and in the same memory format, so masks do not depend on
     where features came from. A scan is found by what its features depend on (`feature_key`), not by
     its file name. No complete scan is ever removed: where the limit is reached, later scans are
-    encoded again in each run. What killed runs left half-written is removed.
+    encoded again in each run. What killed runs left half-written is removed a day later.
 
     Features show a patient about as well as the image does; keep the folder where the images are.
     Only the user may look into the folders of the scans.
@@ -69,26 +69,21 @@ class FeatureCache:
 
         Args:
             key: from `feature_key`; it is in the cache.
-            kind: the NamedTuple that the network's `encode` returns, see `features_kind`.
+            kind: the NamedTuple that was kept, of a network's features `features_kind`.
             device: where the tensors are wanted.
 
         Raises:
             DataError: a file is missing or damaged.
         """
-        for start, stop in _spans(self.folder / key):
-            path = _batch_file(self.folder / key, start, stop)
-            try:
-                with safe_open(str(path), framework="pt") as file:
-                    facts = parse_json((file.metadata() or {})[_METADATA_KEY])
-                    entries = {name: file.get_tensor(name) for name in facts["tensors"]}
-            except (SafetensorError, OSError, ValueError, KeyError) as error:
-                raise _damaged(path.parent) from error
-            tensors = {
-                name: _restored(entries[name], last).to(device)
-                for name, last in facts["tensors"].items()
-            }
-            plain = {name: tuple(value) for name, value in facts["plain"].items()}
-            yield start, stop, kind(**tensors, **plain)
+        folder = self.folder / key
+        try:
+            for start, stop in parse_json((folder / _COMPLETE).read_text(encoding="utf-8")):
+                yield start, stop, _read(_batch_file(folder, start, stop), kind, device)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{folder}: the kept features are damaged; remove this folder and give the same "
+                "command again."
+            ) from error
 
     def keep(self, key: str, batches: Iterable[Batch], title: str) -> Iterator[Batch]:
         """Pass batches on and keep them; they count only once all of them are there.
@@ -98,22 +93,23 @@ class FeatureCache:
             batches: all batches of a scan.
             title: what a warning calls the scan.
         """
-        trouble, lock = "", None
+        trouble, unfinished = "", self.folder
         try:
-            self._remove_leftovers()
-            lock = self._begin()
+            unfinished = self._begin()
         except OSError as error:
-            trouble = str(error.strerror or error)
-        unfinished = self.folder if lock is None else lock.path.with_suffix("")
+            trouble = _reason(error)
         room = self.gigabytes * 1e9 - _held_bytes(self.folder)
         spans: list[tuple[int, int]] = []
         try:
             for start, stop, features in batches:
+                room -= sum(entry.nbytes for entry in features if torch.is_tensor(entry))
+                if not trouble and room < 0:
+                    trouble = "the limit of --features_gigabytes is reached"
                 if not trouble:
-                    room -= _tensor_bytes(features)
-                    trouble = "the limit of --features_gigabytes is reached" if room < 0 else ""
-                if not trouble:
-                    trouble = _write(_batch_file(unfinished, start, stop), features)
+                    try:
+                        _write(_batch_file(unfinished, start, stop), features)
+                    except OSError as error:
+                        trouble = _reason(error)
                 spans.append((start, stop))
                 yield start, stop, features
             trouble = trouble or self._complete(unfinished, key, spans)
@@ -127,39 +123,28 @@ class FeatureCache:
                 )
         finally:
             # also where the reader stopped early or was interrupted
-            if lock is not None:
+            if unfinished != self.folder:
                 shutil.rmtree(unfinished, ignore_errors=True)
-                lock.release()
 
-    def _remove_leftovers(self) -> None:
-        """Make the folder, and remove what killed runs left of it."""
+    def _begin(self) -> Path:
+        """A folder for one scan, as two runs may encode the same one; removes what runs left."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in self.folder.glob(f"{_UNFINISHED}*"):
-            left = path.with_suffix("")  # of the folder and of its lock
-            lock = take_lock(left.with_suffix(_LOCK))
-            if lock is not None:  # no process writes there any more
-                shutil.rmtree(left, ignore_errors=True)
-                lock.release()
-
-    def _begin(self) -> HeldLock:
-        """Lock a new name: two runs may encode the same scan at the same time."""
-        while True:
-            lock = take_lock(self.folder / f"{_UNFINISHED}{uuid.uuid4().hex[:12]}{_LOCK}")
-            if lock is not None:  # else another process took it for a leftover
-                return lock
+        for left in self.folder.glob(f"{_UNFINISHED}*"):
+            with contextlib.suppress(FileNotFoundError):  # of another run that has just ended
+                if time.time() - left.stat().st_mtime > _LEFT_OVER:
+                    shutil.rmtree(left, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))  # mode 0700
 
     def _complete(self, unfinished: Path, key: str, spans: list[tuple[int, int]]) -> str:
         """Let the features of a scan count; returns why that was not possible."""
-        if key in self:
-            return ""
         try:
-            content = json.dumps(spans).encode()
-            atomic_write_bytes(unfinished / _COMPLETE, content, private=True)
-            shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged former one
-            unfinished.rename(self.folder / key)
+            atomic_write_bytes(unfinished / _COMPLETE, json.dumps(spans).encode(), private=True)
+            if key not in self:
+                shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged former one
+                unfinished.rename(self.folder / key)
         except OSError as error:
             # another run may have been first
-            return "" if key in self else str(error.strerror or error)
+            return "" if key in self else _reason(error)
         return ""
 
 
@@ -196,57 +181,43 @@ def _batch_file(folder: Path, start: int, stop: int) -> Path:
     return folder / f"{start:05d}-{stop:05d}.safetensors"
 
 
-def _spans(folder: Path) -> list[tuple[int, int]]:
-    try:
-        content = parse_json((folder / _COMPLETE).read_text(encoding="utf-8"))
-        return [(int(start), int(stop)) for start, stop in content]
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(folder) from error
-
-
-def _damaged(folder: Path) -> DataError:
-    return DataError(
-        f"{folder}: the kept features are damaged; remove this folder and give the same command "
-        "again."
-    )
-
-
-def _write(path: Path, features: Any) -> str:
-    """Write a batch; returns why it could not be written, which costs time but no result."""
+def _write(path: Path, features: Any) -> None:
     tensors: dict[str, Tensor] = {}
     last: dict[str, bool] = {}
-    plain: dict[str, list[int]] = {}
+    plain: dict[str, Any] = {}
     for name, entry in features._asdict().items():
         if torch.is_tensor(entry):
             value = entry.detach().cpu()
             # safetensors knows no memory format: channels-last is stored as what lies in memory
-            last[name] = value.ndim == 4 and not value.is_contiguous() and _channels_last(value)
+            last[name] = not value.is_contiguous() and value.ndim == 4 and _channels_last(value)
             tensors[name] = (value.permute(0, 2, 3, 1) if last[name] else value).contiguous()
         else:
-            plain[name] = list(entry)
+            plain[name] = entry
     facts = json.dumps({"tensors": last, "plain": plain})
-    try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        path.touch(mode=0o600)
-        save_file(tensors, path, metadata={_METADATA_KEY: facts})
-        path.chmod(0o600)
-        # the sign that all batches are there must not outlive a power cut that they do not
-        sync_file(path)
-    except (OSError, SafetensorError) as error:
-        return str(getattr(error, "strerror", None) or error)
-    return ""
+    atomic_write_bytes(path, save(tensors, {_METADATA_KEY: facts}), private=True)
+
+
+def _read(path: Path, kind: type, device: torch.device) -> Any:
+    with safe_open(str(path), framework="pt") as file:
+        facts = parse_json((file.metadata() or {})[_METADATA_KEY])
+        entries = {name: file.get_tensor(name) for name in facts["tensors"]}
+    tensors = {
+        name: (entries[name].permute(0, 3, 1, 2) if last else entries[name]).to(device)
+        for name, last in facts["tensors"].items()
+    }
+    plain = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in facts["plain"].items()
+    }
+    return kind(**tensors, **plain)
 
 
 def _channels_last(value: Tensor) -> bool:
     return value.is_contiguous(memory_format=torch.channels_last)
 
 
-def _restored(value: Tensor, channels_last: bool) -> Tensor:
-    return value.permute(0, 3, 1, 2) if channels_last else value
-
-
-def _tensor_bytes(features: Any) -> int:
-    return sum(entry.nbytes for entry in features if torch.is_tensor(entry))
+def _reason(error: OSError) -> str:
+    return str(error.strerror or error)
 
 
 def _held_bytes(folder: Path) -> int:

@@ -15,10 +15,9 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import load_image
-from fsmis_components.support.common_structures import common_structures
 from fsmis_components.support.join_packs import join_packs
 from fsmis_components.support.keeper import Keeper
-from fsmis_components.support.labelled_volume import LabelledVolume
+from fsmis_components.support.labelled_volume import LabelledVolume, common_structures
 from fsmis_components.support.planes import build_planes, plane_grids
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest

@@ -16,7 +16,7 @@ from torch import nn
 
 import fsmis_components
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
+from fsmis_components.data.errors import DataError, exit_on_data_error, writing
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.json_text import parse_json
@@ -97,11 +97,8 @@ class SupportPack:
             "version": self.version,
         }
         blob = save(tensors, metadata={_METADATA_KEY: json.dumps(content, sort_keys=True)})
-        try:
+        with writing(path, "name another file with --save_support_pack"):
             return atomic_write(path, lambda unfinished: unfinished.write_bytes(blob))
-        except OSError as error:
-            another = "name another file with --save_support_pack"
-            raise unwritable(path, error, another) from error
 
     @classmethod
     def load(cls, path: str | Path) -> SupportPack:

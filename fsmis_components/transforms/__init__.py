@@ -1,4 +1,4 @@
-"""Transforms: of self-supervised episodes, and of the requests of an annotation server."""
+"""Transforms: of self-supervised episodes, and reading a scan of a request."""
 
 from fsmis_components.transforms.body_mask import body_mask
 from fsmis_components.transforms.contrast import (
@@ -10,8 +10,6 @@ from fsmis_components.transforms.contrast import (
 )
 from fsmis_components.transforms.load_volume import LoadVolumed
 from fsmis_components.transforms.pseudo_labels import PseudoLabels
-from fsmis_components.transforms.report_support import ReportSupportd
-from fsmis_components.transforms.resolve_support import ResolveSupportd
 from fsmis_components.transforms.superpixels import superpixel_labels
 from fsmis_components.transforms.supervoxels import supervoxel_labels
 from fsmis_components.transforms.warp import WarpParameters, WarpRanges, apply_warp, draw_warp
@@ -21,8 +19,6 @@ __all__ = [
     "ContrastRanges",
     "LoadVolumed",
     "PseudoLabels",
-    "ReportSupportd",
-    "ResolveSupportd",
     "WarpParameters",
     "WarpRanges",
     "apply_contrast",

@@ -15,9 +15,9 @@ from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import answered
+from fsmis_components.data.served_files import is_own_file
 from fsmis_components.data.volume_names import is_volume_name
 from fsmis_components.data.volumes import ORIENTED_KEY, load_image
-from fsmis_components.support.studies import is_own_file
 
 NO_SCAN = "image: no scan of this server; name one by its id."
 MOST_IN_MEMORY = 2**29  # voxels; MONAI holds a request's scan as float32, here 2 GiB, and copies it

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import unwritable
+from fsmis_components.data.errors import writing
 from fsmis_components.transforms.body_mask import MR_FRACTION, body_mask
 from fsmis_components.transforms.superpixels import superpixel_labels
 from fsmis_components.transforms.supervoxels import supervoxel_labels
@@ -77,10 +77,8 @@ class PseudoLabels:
         labels = _read(path, volume.shape)
         if labels is None:
             labels = self._compute(volume, spacing)
-            try:
+            with writing(path):
                 atomic_write(path, partial(np.savez_compressed, labels=labels))
-            except OSError as error:
-                raise unwritable(path, error) from error
         return labels
 
     def cache_key(self, volume: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> str:

@@ -13,7 +13,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from fsmis_components.data.sharded_file import load_sharded
+from fsmis_components.data.weights import load_state
 
 SMALL = {
     "spatial_size": 64,
@@ -96,7 +96,7 @@ def test_pieces_equal_an_uninterrupted_training(
     output = tmp_path / "pieces"
     for done in (1, 2, 2):
         train(bundle, phantom_dataset, output, max_minutes=1e-3).run()
-        assert load_sharded(output / "training_state")["epoch"] == done
+        assert load_state(output / "training_state")["epoch"] == done
     for name in ("model.pt", "model_best.pt"):
         assert_equal_weights(weights(output, name), weights(uninterrupted, name))
 

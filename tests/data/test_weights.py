@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fsmis_components.data.weights import load_initial_weights, load_weights
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.weights import (
+    has_state,
+    load_initial_weights,
+    load_state,
+    load_weights,
+    save_state,
+)
 
 
 class Network(nn.Module):
@@ -120,3 +127,36 @@ def test_rejects_other_contents(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "shape.pt")
     with pytest.raises(SystemExit, match=r"the first is 'encoder\.layer\.bias'"):
         load_weights(Network(), tmp_path / "shape.pt")
+
+
+def test_an_interruption_leaves_the_former_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not has_state(tmp_path)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (1, 2):
+        save_state({"epoch": number, "network": {"weight": torch.full((9,), number)}}, tmp_path)
+    for step in ("pathlib.Path.write_bytes", "os.replace"):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(step, interrupt)
+            save_state({"epoch": 3}, tmp_path)
+        found = load_state(tmp_path)
+        assert (found["epoch"], found["network"]["weight"].tolist()) == (2, [2] * 9)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:900] + b"x" + b[901:], None])
+def test_a_damaged_state_is_named(tmp_path: Path, damage) -> None:
+    path = save_state({"weight": torch.zeros(1000)}, tmp_path)
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"state.pt: .* is missing or damaged .* to begin anew"):
+        load_state(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written .*; choose another"):
+        save_state({}, tmp_path / "file" / "state")

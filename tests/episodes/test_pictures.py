@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fsmis_components.episodes.pictures import COLOURS, episode_picture
+from fsmis_components.episodes.pictures import episode_picture
+from fsmis_components.reporting.drawing import COLOURS
 
 
 def test_panels_show_support_query_and_prediction() -> None:

@@ -9,7 +9,7 @@ import ignite.distributed as idist
 import pytest
 from ignite.engine import Engine, Events
 
-from fsmis_components.data.sharded_file import load_sharded
+from fsmis_components.data.weights import load_state
 from fsmis_components.episodes import TimeLimit, TrainingState
 
 
@@ -77,7 +77,7 @@ def test_the_state_is_saved_before_and_the_next_run_goes_on(
         TimeLimit(2.0).attach(engine)
         caplog.clear()
         engine.run([0], max_epochs=5)
-        assert load_sharded(tmp_path)["epoch"] == done
+        assert load_state(tmp_path)["epoch"] == done
         said = f"stopped after epoch {done} of 5 for max_minutes; give the same command to go on"
         assert (said in caplog.messages) == (done < 5)
 

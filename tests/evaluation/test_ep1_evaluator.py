@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,14 @@ def test_rejects_no_fold(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label())
     with pytest.raises(SystemExit, match="name a fold"):
         evaluator(find_cases(tmp_path), [], tmp_path).run()
+
+
+def test_a_packed_bundle_evaluates_without_the_packages_of_the_tables() -> None:
+    code = "import sys; sys.modules.update(pandas=None, jinja2=None, markdown=None); "
+    code += "import fsmis_components.evaluation"
+    # PyTorch itself knows jinja2 and does without it
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def _own(engine: Ep1Evaluator) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.folds import fold_split
-from fsmis_components.data.sharded_file import has_sharded, load_sharded, save_sharded
+from fsmis_components.data.weights import has_state, load_state, save_state
 from fsmis_components.evaluation import fold_training
-from fsmis_components.evaluation.excluded_slices import excluded_slices
-from fsmis_components.evaluation.fold_training import train_folds
+from fsmis_components.evaluation.fold_training import dropped_slices, run_training, train_folds
 from phantom import write_dataset
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
@@ -47,13 +47,13 @@ class FakeTraining:
         epochs = int(knobs.get("epochs", 40))
         limit = self.seconds + 60 * float(knobs.get("max_minutes", 1e9))
         state = output / "training_state"
-        epoch = load_sharded(state)["epoch"] if has_sharded(state) else 0
+        epoch = load_state(state)["epoch"] if has_state(state) else 0
         first = epoch
         while epoch < epochs and (epoch == first or self.seconds + 60 <= limit):
             epoch += 1
             self.seconds += 60
         content = {"epoch": epoch, "settings": {"epochs": epochs}, "seconds": 60.0 * epoch}
-        save_sharded(content, state)
+        save_state(content, state)
         (output / "models").mkdir(exist_ok=True)
         torch.save({"w": torch.tensor([knobs["fold"], epoch])}, output / "models" / "model.pt")
 
@@ -144,11 +144,6 @@ def test_each_fold_can_begin_with_its_own_weights(
     assert facts["initial_weights"] == file_hash(tmp_path / "other/fold1/model.pt")
 
 
-def test_trainings_can_share_pseudo_labels(fake: FakeTraining, dataset: Path, tmp_path: Path):
-    train_folds(BUNDLE, dataset, tmp_path / "a", [0], plan=PLAN, cache_dir=tmp_path / "shared")
-    assert {c["cache_dir"] for c in fake.calls} == {str(tmp_path / "shared")}
-
-
 def test_setting_2_trains_groups_within_folds_and_lists_slices(
     fake: FakeTraining, dataset: Path, tmp_path: Path
 ):
@@ -162,12 +157,14 @@ def test_setting_2_trains_groups_within_folds_and_lists_slices(
     training = json.loads((tmp_path / "training.json").read_text())
     assert (training["setting"], training["groups"]) == ("2-all", [[2, 3], [1, 4]])
     split = fold_split(find_cases(dataset, labels="required"), 0)
-    found = excluded_slices(split.train, [2, 3], "all")
+    dropped, total = dropped_slices(split.train, [2, 3], "all")
     facts = json.loads((tmp_path / "fold0_2-3" / "finished.json").read_text())
-    assert facts["dropped_slices"] == {"dropped": len(found.dropped), "of": found.total}
-    assert 0 < len(found.dropped) < found.total
+    assert facts["dropped_slices"] == {"dropped": len(dropped), "of": total}
+    assert 0 < len(dropped) < total
     with (tmp_path / "fold0_2-3" / "dropped_slices.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(found.dropped)
+        assert [tuple(row.values()) for row in csv.DictReader(file)] == [
+            (case, str(index), shown) for case, index, shown in dropped
+        ]
 
 
 def test_goes_on_where_it_was(fake: FakeTraining, dataset: Path, tmp_path: Path):
@@ -183,7 +180,7 @@ def test_goes_on_where_it_was(fake: FakeTraining, dataset: Path, tmp_path: Path)
     said: list[str] = []
     assert train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN, say=said.append) == []
     assert not fake.calls
-    assert said == ["fold0: is finished", "fold1: finished; nothing is left"]
+    assert said == ["fold0: is finished", "fold1: finished"]
 
 
 def test_the_time_is_shared_by_all_stages(fake: FakeTraining, dataset: Path, tmp_path: Path):
@@ -207,37 +204,20 @@ def test_the_time_is_shared_by_all_stages(fake: FakeTraining, dataset: Path, tmp
     ]
 
 
-def test_says_which_folds_are_left_and_how_long_they_take(
-    fake: FakeTraining, dataset: Path, tmp_path: Path
-):
-    said: list[str] = []
-    plan = {"stages": [{"epochs": 4, "episodes_per_epoch": 5}]}
-    train_folds(BUNDLE, dataset, tmp_path, [0, 1, 2], plan=plan, minutes=5.5, say=said.append)
-    assert said == [
-        "fold0 stage 1 of 1: begins; how long all will take is known after the first stage",
-        "fold0 stage 1 of 1: done in 4 min",
-        "fold0: finished; about 8 min of training are left",
-        "fold1 stage 1 of 1: begins; about 8 min of training are left",
-        "the time is over; left: fold1, fold2 (about 7 min of training are left); give the same "
-        "command to go on",
-    ]
-
-
 def test_a_failure_does_not_stop_the_other_folds(fake: FakeTraining, dataset: Path, tmp_path: Path):
     fake.broken = {0}
     failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN)
     assert failures == ["fold0: image_7.nii.gz: damaged; export it again."]
     assert (tmp_path / "fold1" / "finished.json").is_file()
-    part = next((tmp_path / "fold1" / "stage1" / "training_state").glob("part-*"))
-    part.write_bytes(b"")
+    (tmp_path / "fold1" / "stage1" / "training_state" / "state.pt").write_bytes(b"")
     (tmp_path / "fold1" / "finished.json").unlink()
     (tmp_path / "fold2").mkdir()
-    (tmp_path / "fold2" / "finished.json").write_text("{}")
+    (tmp_path / "fold2" / "finished.json").write_text("[]")
     fake.broken = set()
     failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1, 2], plan=PLAN)
     assert len(failures) == 2
-    assert failures[0].startswith("fold1: ") and part.name in failures[0]
-    assert "finished.json: damaged" in failures[1]
+    assert failures[0].startswith("fold1: ") and "state.pt" in failures[0]
+    assert "finished.json: cannot be read" in failures[1]
     assert (tmp_path / "fold0" / "finished.json").is_file()
 
 
@@ -269,7 +249,7 @@ def test_another_training_is_not_mixed_in(fake: FakeTraining, dataset: Path, tmp
     assert (tmp_path / "training.json").read_text() == before
     assert len(fake.calls) == 2
     (tmp_path / "training.json").write_text("[]")
-    with pytest.raises(DataError, match="training.json: damaged"):
+    with pytest.raises(DataError, match="training.json: cannot be read"):
         train_folds(BUNDLE, dataset, tmp_path, [1], plan=PLAN)
     (tmp_path / "training.json").unlink()
     with pytest.raises(DataError, match="no training.json says what it comes from"):
@@ -287,8 +267,13 @@ def test_another_training_is_not_mixed_in(fake: FakeTraining, dataset: Path, tmp
         ({"minutes": 0.5}, "minutes: expected at least 1, got 0.5"),
         ({"folds": [5]}, "fold: expected a number from 0 to 4"),
         ({"overrides": {"fold": 1}}, "fold is set by"),
+        ({"overrides": {"epoch": 1}}, "train.json has no knob epoch"),
+        ({"plan": {"stages": []}}, "plan: expected"),
+        ({"plan": {"stages": [3]}}, "plan: stage 1: expected"),
+        ({"plan": {"stages": [{}, {"initial_weights": "a"}]}}, "only the first stage"),
+        ({"plan": "nowhere.json"}, "nowhere.json"),
         ({"dataset_dir": "nowhere"}, "nowhere: there is no such"),
-        ({"bundle_root": "nowhere"}, "train.json: cannot be read"),
+        ({"bundle_root": "nowhere"}, "train.json"),
     ],
 )
 def test_rejects_before_anything_is_written(
@@ -298,6 +283,16 @@ def test_rejects_before_anything_is_written(
     with pytest.raises(DataError, match=said):
         train_folds(**(arguments | changes))
     assert not (tmp_path / "out").exists() and not fake.calls
+
+
+def test_runs_the_code_that_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A package of our name in the working folder is not taken."""
+    (tmp_path / "fsmis_components").mkdir()
+    (tmp_path / "fsmis_components" / "__init__.py").write_text("raise SystemExit('another')")
+    monkeypatch.chdir(tmp_path)
+    run_training([sys.executable, "-m", "fsmis_components.data.errors"])
+    with pytest.raises(DataError, match="the training ended with 3"):
+        run_training([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.volumes import load_image, load_label
-from fsmis_components.evaluation.subjects.custom import load_custom
+from fsmis_components.evaluation.subjects.registry import custom_subject
 from fsmis_components.support import load_support_set
 
 PAGE = Path(__file__).parents[2] / "fsmis_components" / "evaluation" / "README.md"
@@ -30,7 +30,7 @@ def test_the_example_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "my_method", raising=False)
-    subject = load_custom("my_method:MyMethod", {})
+    subject = custom_subject("my_method:MyMethod", {})
     assert subject.name == "nearest_mean"
     support = replace(load_support_set(phantom_dataset, support_ids=[1]), slices="all")
     case = find_cases(phantom_dataset)[1]

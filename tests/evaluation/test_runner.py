@@ -264,7 +264,7 @@ def test_rejects_two_subjects_of_one_name_and_wrong_shapes(tmp_path: Path) -> No
 
     records, failures = run([Flat()], plan, tmp_path / "o")
     assert not records and len(failures) == 2
-    assert all("expected a label map of the scan's shape" in failure for failure in failures)
+    assert all("predict returned uint8 of shape (3,)" in failure for failure in failures)
 
 
 def test_the_same_bits_twice(tmp_path: Path) -> None:

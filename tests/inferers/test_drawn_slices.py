@@ -9,8 +9,9 @@ from label_studies import submit, write_volume
 
 from fsmis_components.inferers import VolumeInferer
 from fsmis_components.inferers.drawn_slices import keep_drawn
+from fsmis_components.label_server import ResolveSupportd
 from fsmis_components.support import SupportSource
-from fsmis_components.transforms import LoadVolumed, ResolveSupportd
+from fsmis_components.transforms import LoadVolumed
 
 
 def test_drawn_slices_replace_what_was_segmented_there() -> None:

@@ -361,7 +361,9 @@ def test_archives_are_not_unpacked(server: LabelServer, untouched: None) -> None
         assert_refused(call(server, "PUT", "/session/?uncompress=true", files=files), 422)
 
 
-def test_uploads_are_private_and_what_is_right_still_works(server: LabelServer) -> None:
+def test_uploads_are_private_and_what_is_right_still_works(
+    server: LabelServer, outside: Path
+) -> None:
     folders = list((server.app_dir.parent / "temporary").glob("few_shot_*"))
     assert folders and all(stat.S_IMODE(folder.stat().st_mode) == 0o700 for folder in folders)
     truth = (server.studies.parent / "truth_1.nii.gz").read_bytes()
@@ -377,6 +379,12 @@ def test_uploads_are_private_and_what_is_right_still_works(server: LabelServer) 
         server, "POST", "/infer/ssl_alpnet?image=scan_2&output=json", files={"params": (None, "{}")}
     )
     assert answer.status_code == 200 and answer.json()["support"]["scans"] == ["scan_1"]
+    said = set()  # a model that is there once something is labelled tells no files either
+    for image in (outside / "scan.nii.gz", outside / "missing.nii.gz", "/etc/passwd"):
+        form = {"params": (None, json.dumps({"image": str(image)}))}
+        path = "/infer/ssl_alpnet_this_scan?image=scan_2"
+        said.add(assert_refused(call(server, "POST", path, files=form), 422))
+    assert len(said) == 1
     end = time.monotonic() + 20  # the server removes what was answered a moment later
     while left := [path for each in folders for path in each.rglob("*") if path.is_file()]:
         assert time.monotonic() < end, left

@@ -81,13 +81,13 @@ def test_before_anything_is_labelled_the_default_pack_answers(slicer: Slicer, sc
     assert answer.params["label_names"] == {n: i for i, n in enumerate(pack, 1)}
 
 
-def test_proposal_names_what_cannot_be_read_and_looks_at_a_scan_once(
+def test_proposal_names_what_cannot_be_read_and_encodes_a_scan_once(
     server: LabelServer, slicer: Slicer
 ):
     first = slicer.next_sample("few_shot")
-    looks = _changes(server.studies / ".few_shot" / "looks")
+    encoded = _changes(server.studies / ".few_shot" / "encoded")
     second = slicer.next_sample("few_shot")
-    assert _changes(server.studies / ".few_shot" / "looks") == looks  # no scan is encoded again
+    assert _changes(server.studies / ".few_shot" / "encoded") == encoded  # no scan is encoded again
     assert first["id"] != second["id"]  # asked again without a label: the scan is skipped
     assert {first["id"], second["id"]} < {f"scan_{number}" for number in ORDERS}
     assert first["path"] == str((server.studies / f"{first['id']}.nii.gz").resolve())
@@ -99,7 +99,7 @@ def test_proposal_names_what_cannot_be_read_and_looks_at_a_scan_once(
     assert depth == 12
     wanted = first["slices"]["of"]["all structures"]
     assert wanted == sorted(set(wanted)) and wanted[0] >= 0 and wanted[-1] < depth
-    assert len(looks) == len(ORDERS)
+    assert len(encoded) == len(ORDERS)
 
 
 def test_submitted_structures_become_labels_and_models(labelled: Slicer):
@@ -279,8 +279,7 @@ class OtherStore:
 
 
 def test_volumes_of_any_datastore(scans: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(APP)
-    from lib.datastore_volumes import datastore_volumes
+    from fsmis_components.label_server.studies import datastore_volumes
 
     files = {f"s{n}": (scans / f"scan_{n}.nii.gz", scans / f"truth_{n}.nii.gz") for n in (1, 2, 3)}
     files["gone"] = (scans / "scan_1.nii.gz", scans / "none.nii.gz")

@@ -14,7 +14,7 @@ import fsmis_components
 from fsmis_components.data.errors import DataError
 from fsmis_components.packaging import STAMP, PackageStamp, content_hash, own_package
 from fsmis_components.packaging.own_package import require_own_package
-from pack_archive import packed_files
+from pack_bundle import packed_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = Path(fsmis_components.__file__).resolve().parent

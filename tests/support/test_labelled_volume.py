@@ -9,7 +9,7 @@ import pytest
 from block_scans import AFFINE, block_image, block_label, write_nifti
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support.labelled_volume import LabelledVolume, names_of
+from fsmis_components.support.labelled_volume import LabelledVolume, common_structures, names_of
 
 
 @pytest.fixture
@@ -81,3 +81,22 @@ def test_names_that_came_with_a_label() -> None:
     assert names_of({"label_info": sent[:1], **answer}) == {1: "liver"}
     for nothing in ({}, {"label_info": None}, {"params": {"structures": None}}):
         assert names_of(nothing) == {}
+
+
+def named(**names: int) -> LabelledVolume:
+    return LabelledVolume("x", "i", "l", {value: name for name, value in names.items()})
+
+
+def test_names_decide_what_values_mean() -> None:
+    volumes = {named(liver=1, spleen=2): (1, 2), named(Spleen=1, gut=2, liver=5): (1, 2, 5)}
+    names, values = common_structures(volumes)
+    # the gut's own value is the spleen's already
+    assert names == {1: "liver", 2: "spleen", 3: "gut"}
+    assert values == [{1: 1, 2: 2}, {1: 2, 2: 3, 5: 1}]
+
+
+def test_labels_without_names_follow_those_with_names() -> None:
+    names, values = common_structures({named(): (1, 4), named(liver=1): (1,)})
+    assert names == {1: "liver", 4: "structure_4"}
+    assert values == [{1: 1, 4: 4}, {1: 1}]
+    assert common_structures({named(): (2,)}) == ({2: "structure_2"}, [{2: 2}])

@@ -10,8 +10,8 @@ from fake_network import IntensityNetwork
 from label_studies import submit, write_volume
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.label_server.studies import labelled_volumes
 from fsmis_components.support import SupportSource
-from fsmis_components.support.studies import labelled_volumes
 from fsmis_components.support.support_request import SupportRequest
 
 

@@ -12,7 +12,7 @@ import torch
 
 import ablate
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.sharded_file import save_sharded
+from fsmis_components.data.weights import save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.networks import ALPNet
 from phantom import write_dataset
@@ -49,7 +49,7 @@ class FakeTraining:
         self.seconds += 60
         output = Path(knobs["output_dir"])
         state = {"epoch": 2, "settings": {"epochs": 2}, "seconds": 60.0}
-        save_sharded(state, output / "training_state")
+        save_state(state, output / "training_state")
         (output / "models").mkdir()
         with torch.random.fork_rng():
             torch.manual_seed(knobs["seed"] + 10 * ("alignment_weight" in knobs))

@@ -83,7 +83,7 @@ def test_rejects(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--groups", "1,x"], "--groups: expected label values like 2,3, got 1,x"),
+        (["--groups", "1,x"], "1, x: invalid literal for int"),
         (["--setting", "2"], "Setting 2 needs the label values"),
         (["--knobs", "epochs"], "--knobs: expected KNOB=VALUE, got epochs"),
         (["--folds", "9"], "fold"),

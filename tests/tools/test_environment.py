@@ -10,36 +10,6 @@ import pytest
 import environment
 from environment import REPOSITORY, SetupError, prepare
 
-PIP_LINES = {
-    "network": "WARNING: Retrying: NewConnectionError('...: Temporary failure in name resolution')",
-    "space": "ERROR: Could not install packages: [Errno 28] No space left on device",
-    "match": "ERROR: No matching distribution found for torch==2.13.0",
-    "other": "Collecting x\nerror: something else\n",
-}
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("network", "No package index could be reached"),
-        ("space", "disk is full"),
-        ("match", "pip found no torch==2.13.0 for Python"),
-        ("other", "something else"),
-    ],
-)
-def test_what_pip_says_becomes_one_sentence(tmp_path: Path, kind: str, said: str):
-    sentence = environment._explain(PIP_LINES[kind], tmp_path / "install.log")
-    assert said in sentence
-    assert "\n" not in sentence
-
-
-def test_progress_lines():
-    line = "  Downloading numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.whl (16.6 MB)\n"
-    assert environment._progress(line) == "downloading numpy-2.4.6 (16.6 MB)"
-    line = "Installing collected packages: a, b, c\n"
-    assert environment._progress(line) == "installing 3 packages"
-    assert environment._progress("Requirement already satisfied: numpy\n") == ""
-
 
 def test_no_space_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environment, "FREE_GIGABYTES", 1e9)
@@ -57,15 +27,15 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path):
 
 
 def test_failed_installation_is_not_taken_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(environment, "_pip", lambda *_: PIP_LINES["network"])
+    monkeypatch.setattr(environment, "_pip", lambda *_: False)
     for _ in range(2):
-        with pytest.raises(SetupError, match="No package index"):
+        with pytest.raises(SetupError, match="pip could not install"):
             prepare(folder=tmp_path / ".venv")
 
 
 def test_second_run_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls = []
-    monkeypatch.setattr(environment, "_pip", lambda python, what, log: calls.append(what))
+    monkeypatch.setattr(environment, "_pip", lambda python, what: not calls.append(what))
     python = prepare("dev", folder=tmp_path / ".venv")
     assert any(str(what[-1]).endswith("[dev]") for what in calls)
     calls.clear()
@@ -77,15 +47,15 @@ def test_second_run_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert calls
 
 
-def test_cpu_torch_from_known_places_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cpu_torch_from_known_places_first(monkeypatch: pytest.MonkeyPatch):
     calls = []
 
-    def no_match(python: Path, what: list[str], log: Path) -> str:
+    def no_match(python: Path, what: list[str]) -> bool:
         calls.append(what)
-        return PIP_LINES["match"]
+        return False
 
     monkeypatch.setattr(environment, "_pip", no_match)
-    environment._install_cpu_torch(Path(sys.executable), tmp_path / "log")
+    environment._install_cpu_torch(Path(sys.executable))
     assert calls[0] == [environment.CPU_TORCH]
     assert calls[1] == [environment.CPU_TORCH, "--extra-index-url", environment.CPU_TORCH_INDEX]
 

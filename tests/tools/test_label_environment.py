@@ -66,8 +66,9 @@ def test_pins_differ_only_where_monai_label_needs_it():
 def test_pins_reach_the_environments_of_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls = []
 
-    def pip(python: Path, what: list[str], log: Path, **variables: str) -> None:
+    def pip(python: Path, what: list[str], **variables: str) -> bool:
         calls.append((what, variables))
+        return True
 
     monkeypatch.setattr(environment, "_pip", pip)
     monkeypatch.setattr(environment, "_has_torch", lambda _: True)

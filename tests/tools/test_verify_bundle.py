@@ -2,154 +2,74 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
+import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from monai.bundle import init_bundle
-from toy_bundle import edit, toy_configs, toy_metadata
+from toy_bundle import edit, toy_configs
 
-import bundle_advice
-import bundle_files
-import bundle_house
-import bundle_runs
-from bundle_checks import CHECKS, verify
-from bundle_files import Bundle
-from verify_bundle import verify_archive
+import bundle_checks
+from bundle_checks import CHECKS, Bundle, verify
+from fsmis_components.data.errors import DataError
+from verify_bundle import main, unpack, verify_archive
 
-CHECKERS = (bundle_files, bundle_advice, bundle_house)
+LINK = (stat.S_IFLNK | 0o777) << 16
 
 
-def _ask(check: str, bundle: Bundle) -> list[str]:
-    [module] = [module for module in CHECKERS if hasattr(module, check)]
-    return getattr(module, check)(bundle)
+def titles(root: Path, static: bool = True) -> list[str]:
+    lines: list[str] = []
+    verify(root, lines.append, static=static)
+    return [line.strip().partition(":")[0] for line in lines]
 
 
-def test_a_good_bundle_of_others_passes_every_check_that_is_for_it(toy: Path):
+def test_a_good_bundle_of_others_passes_every_check_that_is_for_it(toy: Path) -> None:
     lines: list[str] = []
     assert verify(toy, lines.append), lines
-    titles = [check.title for check in CHECKS if not check.ours]
-    assert [line.strip().partition(":")[0] for line in lines] == titles
     assert all(": ok" in line for line in lines)
-    lines.clear()
-    assert verify(toy, lines.append, static=True)
-    assert len(lines) == len([check for check in CHECKS if not check.ours and not check.runs])
+    assert len(lines) == sum(not ours for *_, ours in CHECKS)
+    assert titles(toy) == [title for title, _, runs, ours in CHECKS if not runs and not ours]
 
 
-def test_a_bundle_that_names_our_package_is_asked_all(toy: Path):
+def test_a_bundle_that_names_our_package_is_asked_all(toy: Path) -> None:
     edit(toy, "train", lambda c: c.update(note={"_target_": "fsmis_components.support.x"}))
-    lines: list[str] = []
-    verify(toy, lines.append, static=True)
-    titles = [line.strip().partition(":")[0] for line in lines]
-    assert {check.title for check in CHECKS if not check.runs} == set(titles)
+    assert set(titles(toy)) == {title for title, _, runs, _ in CHECKS if not runs}
 
 
-def _plain(folder: Path) -> Path:
-    """Write what MONAI asks of a bundle for inference, in YAML, and nothing else."""
-    root = folder / "plain"
-    for name in ("configs", "models"):
-        (root / name).mkdir(parents=True)
-    (root / "LICENSE").write_text("text\n")
-    names = ("imports", "bundle_root", "dataset_dir", "device", "network_def", "dataset", "inferer")
-    inference = toy_configs()["inference"]
-    config = {name: inference[name] for name in (*names, "evaluator")}
-    config["run"] = ["$@evaluator.run()"]
-    (root / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
-    metadata = {k: v for k, v in toy_metadata().items() if k != "changelog"}
-    (root / "configs" / "metadata.json").write_text(json.dumps(metadata))
-    torch.save(torch.nn.Conv2d(1, 2, 3, padding=1).state_dict(), root / "models" / "model.pt")
-    return root
+def test_a_bundle_in_yaml_as_folder_and_archive(toy: Path, tmp_path: Path) -> None:
+    for name in ("train", "evaluate", "inference"):
+        (toy / "configs" / f"{name}.json").unlink()
+    text = yaml.safe_dump({**toy_configs()["inference"], "run": ["$@evaluator.run()"]})
+    (toy / "configs" / "inference.yaml").write_text(text)
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", toy.parent, toy.name)
+    for place in (toy, Path(archive)):
+        assert main([str(place), "--static"]) == 0
 
 
-def test_a_plain_bundle_passes_with_advice_folder_and_archive(tmp_path: Path):
-    root = _plain(tmp_path)
-    archive = Path(shutil.make_archive(str(tmp_path / "plain"), "zip", tmp_path, "plain"))
-    lines: list[str] = []
-    assert verify(root, lines.append), lines
-    advice = [line.partition("note: ")[2] for line in lines if "ok" not in line]
-    assert advice == [
-        "docs/README.md is missing: add it",
-        "docs/data_license.txt is missing: add it",
-        "configs/logging.conf is missing: add it",
-        "version 0.1.0 has no changelog entry: write one",
-    ]
-    packed: list[str] = []
-    assert verify_archive(archive, packed.append, static=True), packed
-    assert packed[0].strip() == "archive: ok" and len(packed) > 5
-
-
-def test_what_init_bundle_makes_is_told_what_it_lacks(tmp_path: Path):
-    init_bundle(str(tmp_path / "made"))
-    lines: list[str] = []
-    assert not verify(tmp_path / "made", lines.append)
-    said = " ".join(lines)
-    for words in (
-        "models/model.pt is missing",
-        "the first of inputs is None, tools expect image",
-        "names no schema",
-        "(`monai.bundle run evaluating` works): add it",
-        "inference.json has no bundle_root: MONAI's workflows require",
-        "not checked without network_def",
-    ):
-        assert words in said
-
-
-def test_a_bad_bundle_gets_one_line_per_problem(toy: Path):
+def test_a_bad_bundle_gets_one_line_per_problem(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (toy / "LICENSE").unlink()
-    lines: list[str] = []
-    assert not verify(toy, lines.append)
-    assert [line.strip() for line in lines if "ok" not in line] == [
-        "files: LICENSE is missing: add it"
-    ]
-
-
-def test_a_config_that_is_not_json_is_said(toy: Path):
-    (toy / "configs/train.json").write_text("{")
-    lines: list[str] = []
-    assert not verify(toy, lines.append)
-    assert any("not JSON" in line for line in lines)
-
-
-def test_a_config_of_another_form_is_said(toy: Path):
-    (toy / "configs/metadata.json").write_text("[]")
-    (toy / "configs/extra.yaml").write_text("a: [")
-    lines: list[str] = []
-    assert not verify(toy, lines.append, static=True)
-    said = " ".join(lines)
-    assert "metadata.json holds a list" in said and "not YAML" in said
-
-
-def test_the_weights_may_come_later(toy: Path):
-    (toy / "models/model.pt").unlink()
-    assert "models/model.pt is missing" in bundle_files.check_files(Bundle(toy))[0]
-    (toy / "large_files.yml").write_text(
-        f"large_files:\n- path: models/model.pt\n  url: x\n  hash_val: {'a' * 64}\n"
-    )
-    assert not bundle_files.check_files(Bundle(toy))
-    [said] = bundle_runs.check_export(Bundle(toy))
-    assert said == "note: models/model.pt is not here: not checked"
-
-
-def test_files(toy: Path):
-    (toy / "models/other.pt").write_bytes(b"")
-    (toy / "scripts").mkdir()
-    (toy / "link").symlink_to(toy / "LICENSE")
-    (toy / "large_files.yml").write_text('large_files:\n  - path: "a"\n    hash_val: "12"\n')
-    with (toy / "large.bin").open("wb") as file:
-        file.truncate(26_000_000)
-    bundle = Bundle(toy)
-    asked = (bundle_files.check_files, bundle_advice.check_advice, bundle_house.check_own_files)
-    said = " ".join(problem for check in asked for problem in check(bundle))
-    for word in ("other.pt", "scripts/", "is a link", "hash_type", "over 25 MB"):
-        assert word in said
+    (toy / "configs" / "metadata.json").write_text("{")
+    assert main([str(toy), "--static"]) == 1
+    said = capsys.readouterr()
+    assert "files: LICENSE is missing: add it" in said.out
+    assert "JSONDecodeError" in said.out and "Traceback" not in said.out + said.err
+    assert said.err.count("\n") == 1
+    assert main([str(toy / "nowhere")]) == 1
+    assert "there is no folder or archive" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("check", "config", "change", "said"),
     [
-        ("check_advice", "metadata", lambda c: c.update(version="0.2.0"), "no changelog entry"),
+        ("check_schema", "metadata", lambda c: c.pop("version"), "version"),
+        ("check_schema", "metadata", lambda c: c.pop("network_data_format"), "network_data"),
+        ("check_schema", "metadata", lambda c: c.update(schema="a/other.json"), "'other.json'"),
+        ("check_versions", "metadata", lambda c: c.update(version="0.2.0"), "no changelog entry"),
         (
             "check_versions",
             "metadata",
@@ -157,39 +77,22 @@ def test_files(toy: Path):
             "not published",
         ),
         (
-            "check_metadata",
-            "metadata",
-            lambda c: c.update(optional_packages_version={}),
-            "overwrites",
+            "check_required_ids",
+            "train",
+            lambda c: (c.pop("device"), c["train"]["trainer"].pop("max_epochs")),
+            "train.json has no device, train#trainer#max_epochs",
         ),
-        (
-            "check_metadata",
-            "metadata",
-            lambda c: c["network_data_format"].update(inputs={"support_image": 1, "image": 1}),
-            "put it first",
-        ),
-        (
-            "check_advice",
-            "metadata",
-            lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].pop("1"),
-            "does not name every channel",
-        ),
+        ("check_required_ids", "train", lambda c: c.pop("run"), "train.json has no run"),
         ("check_own_run_ids", "train", lambda c: c.pop("training"), "no list training"),
         ("check_own_run_ids", "train", lambda c: c.update(run=["$1"]), '"%training"'),
         ("check_own_run_ids", "evaluate", lambda c: c.pop("evaluating"), "no list evaluating"),
-        (
-            "check_network_def",
-            "train",
-            lambda c: c["network_def"].update(out_channels=3),
-            "differs",
-        ),
+        ("check_network_def", "train", lambda c: c["network_def"].update(padding=0), "differs"),
         (
             "check_network_def",
             "train",
             lambda c: c["network_def"].update(device="cpu"),
             "names a device",
         ),
-        ("check_run_ids", "train", lambda c: c.pop("run"), "train.json has no id run"),
         (
             "check_package",
             "train",
@@ -200,37 +103,87 @@ def test_files(toy: Path):
         ("check_knobs", "evaluate", lambda c: c.update(epoch=1), "nothing uses epoch:"),
         ("check_knobs", "train", lambda c: c.update(dataset_dir="/data/x"), "one machine"),
         (
-            "check_metrics",
-            "evaluate",
-            lambda c: c["validate#handlers"][0].update(metrics=["val_acc"]),
-            "val_acc",
+            "check_network",
+            "inference",
+            lambda c: c["network_def"].update(out_channels=3),
+            "output channel number",
         ),
+        ("check_export", "inference", lambda c: c["network_def"].update(out_channels=3), "size"),
     ],
 )
-def test_each_fault_is_found(toy: Path, check: str, config: str, change: Any, said: str):
-    bundle = Bundle(toy)
-    assert not _ask(check, bundle)
-    assert said in " ".join(_ask(check, edit(toy, config, change)))
+def test_each_fault_is_found(toy: Path, check: str, config: str, change: Any, said: str) -> None:
+    ask = getattr(bundle_checks, check)
+    assert not bundle_checks.asked(ask, Bundle(toy))
+    assert said in " ".join(bundle_checks.asked(ask, edit(toy, config, change)))
 
 
-def test_a_plan_of_trainings_has_no_knobs(toy: Path):
+def test_a_missing_property_is_named(toy: Path) -> None:
+    bundle = edit(toy, "train", lambda c: c["train"].pop("inferer"))
+    ask = partial(bundle_checks.check_workflow, kind="train")
+    assert "train_inferer" in " ".join(bundle_checks.asked(ask, bundle))
+
+
+def test_a_plan_of_trainings_has_no_knobs(toy: Path) -> None:
     plan = {"reference": "full", "variants": {"full": {}}}
     (toy / "configs" / "ablation.json").write_text(json.dumps(plan))
-    assert not bundle_house.check_knobs(Bundle(toy))
+    assert not bundle_checks.check_knobs(Bundle(toy))
     (toy / "configs" / "overlay.json").write_text(json.dumps(plan))
-    assert "nothing uses reference" in " ".join(bundle_house.check_knobs(Bundle(toy)))
+    assert "nothing uses reference" in " ".join(bundle_checks.check_knobs(Bundle(toy)))
 
 
-def test_the_old_name_of_the_required_packages_is_advice(toy: Path):
-    def rename(content: dict[str, Any]) -> None:
-        content["optional_packages_version"] = content.pop("required_packages_version")
-
-    [said] = bundle_files.check_metadata(edit(toy, "metadata", rename))
-    assert said.startswith("note: optional_packages_version is now called")
-
-
-def test_versions_follow_requirements(toy: Path):
+def test_versions_follow_requirements(toy: Path) -> None:
     (toy.parent.parent / "requirements.txt").write_text("monai==1.6.1\ntorch==2.13.0\n")
-    said = " ".join(bundle_house.check_versions(Bundle(toy)))
+    said = " ".join(bundle_checks.check_versions(Bundle(toy)))
     assert "monai x in metadata.json, 1.6.1 in requirements.txt" in said
     assert "nibabel 5.4.2 in metadata.json, None" in said
+
+
+def _archive(path: Path, *names: str, attributes: int = 0) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("toy/LICENSE", *names):
+            member = zipfile.ZipInfo(name)
+            member.filename = name  # as it is, also where zipfile would mend it
+            member.external_attr = attributes if name in names else 0
+            archive.writestr(member, b"permission is granted")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "attributes", "said"),
+    [
+        (["../escaped"], 0, "leaves its folder"),
+        (["toy/../../escaped"], 0, "leaves its folder"),
+        (["/escaped"], 0, "leaves its folder"),
+        (["C:\\escaped"], 0, "leaves its folder"),
+        (["toy/link"], LINK, "is a link"),
+        (["other/file"], 0, "one folder"),
+    ],
+)
+def test_a_wicked_archive_is_not_unpacked(
+    names: list[str], attributes: int, said: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    path = _archive(folder / "toy.zip", *names, attributes=attributes)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=said):
+        verify_archive(path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_archive_is_said(tmp_path: Path) -> None:
+    path = _archive(tmp_path / "toy.zip")
+    whole = path.read_bytes()
+    for number, damaged in enumerate(
+        (whole[: len(whole) // 2], b"a text", whole.replace(b"is granted", b"is refused"))
+    ):
+        path.write_bytes(damaged)
+        place = tmp_path / str(number)
+        place.mkdir()
+        with pytest.raises(DataError, match="no readable zip archive"):
+            unpack(path, place)
+    path.write_bytes(whole)
+    place = tmp_path / "whole"
+    place.mkdir()
+    assert unpack(path, place) == place / "toy"
+    assert (place / "toy" / "LICENSE").read_bytes() == b"permission is granted"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bundle_files import Bundle
+from bundle_checks import Bundle
 
 NETWORK = {
     "_target_": "torch.nn.Conv2d",

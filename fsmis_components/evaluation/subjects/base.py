@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume
 from fsmis_components.support.support_set import SupportSet
@@ -32,11 +33,13 @@ class Subject(ABC):
             scan (every other slice of the label is empty), and "all", every slice of the scan.
         setting: "1", "2-any" or "2-all" of the training; "given" where weights are taken as they
             are, so that nobody here knows what they have seen; "-" where nothing was trained.
+        origin: of a user's class where it comes from, as JSON values; beside `identity`.
     """
 
     name: str = "subject"
     setting: str = "-"
     labelled: Sequence[str] = ("sections", "all")
+    origin: Mapping[str, Any] = {}
 
     @abstractmethod
     def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
@@ -65,13 +68,13 @@ class Subject(ABC):
             Masks (D, N, h, w) of bool on the slices of `SliceView`.
 
         Raises:
-            ValueError: the label map has another shape than the scan.
+            DataError: the method returned something else than a label map of the scan.
         """
         label = np.asarray(self.predict(support, query_image))
-        if label.shape != query_image.shape:
-            raise ValueError(
-                f"{self.name}: expected a label map of the scan's shape {query_image.shape}, got "
-                f"{label.shape}"
+        if label.shape != query_image.shape or label.dtype.kind not in "biu":
+            raise DataError(
+                f"{self.name}: predict returned {label.dtype} of shape {label.shape}; it has to "
+                f"return integers of the query's shape {query_image.shape}."
             )
         slices = SliceView(Volume(label, query_image.affine), grid).native_labels()
         return np.stack([slices == entry.value for entry in support.structures], axis=1)

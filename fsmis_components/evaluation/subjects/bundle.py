@@ -8,11 +8,11 @@ from typing import Any
 
 from fsmis_components.bundle import UNTRAINED, Bundle
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.weights import fill_network
-from fsmis_components.evaluation.subjects.base import Group, group_suffix
+from fsmis_components.evaluation.fold_training import finished_facts, fold_folder
+from fsmis_components.evaluation.results_folder import read_json
+from fsmis_components.evaluation.subjects.base import Group
 from fsmis_components.evaluation.subjects.network import NetworkSubject
-from fsmis_components.evaluation.trained_fold import finished_facts
 from fsmis_components.support.support_pack import weights_hash
 
 
@@ -105,24 +105,15 @@ class BundleSubject(NetworkSubject):
         self.forget()
 
 
-def fold_folder(fold: int, group: Group) -> str:
-    """Name of the folder of a fold's training: "fold0", in Setting 2 "fold0_2-3"."""
-    return f"fold{fold}{group_suffix(group)}"
-
-
 def _read_training(folder: Path, bundle: str) -> tuple[str, list[Group]]:
     """Setting and groups of a folder that `benchmark.py train` filled."""
-    path = folder / "training.json"
+    advice = "train folds with 'benchmark.py train', or name a weights file"
+    content = read_json(folder / "training.json", advice)
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-        setting = str(content["setting"])
         groups = [None if group is None else tuple(map(int, group)) for group in content["groups"]]
-        trained = str(content["bundle"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder}: no weights of trained folds ({path.name} is missing or damaged); train "
-            "them with 'benchmark.py train', or name a weights file."
-        ) from error
+        setting, trained = str(content["setting"]), str(content["bundle"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: training.json is damaged ({error}); {advice}.") from error
     if trained != bundle:
         raise DataError(f"{folder}: holds weights of {trained}, not of {bundle}; name another.")
     return setting, groups

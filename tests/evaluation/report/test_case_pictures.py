@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_records import DEPTH, make_record, make_row, write_case
+from made_records import make_record, make_row, write_case
+from matplotlib.image import imread
 
-from fsmis_components.evaluation.report.case_pictures import (
-    case_pictures,
+from fsmis_components.evaluation.case_pictures import (
+    case_picture,
     chosen_slices,
     crop_about,
     picked_units,
 )
-from fsmis_components.evaluation.report.series import Results
 
 
 @pytest.mark.parametrize(
@@ -60,65 +62,14 @@ def test_crop() -> None:
     assert crop_about(np.zeros((10, 12), bool)) == (slice(0, 10), slice(0, 12))
 
 
-def sections(tmp_path: Path, **fields: object) -> list[str]:
-    files = write_case(tmp_path, "c1") | fields
-    results = Results([make_record([make_row(81.25)], **files)])
-    return case_pictures(results, results.series[0], tmp_path)
-
-
-def test_pictures_of_a_case(tmp_path: Path) -> None:
-    (html,) = sections(tmp_path)
-    assert "Only case: c1" in html and "liver 81.2" in html
-    captions = [f"slice {number} of {DEPTH}" for number in (3, 4, 5, 6)]
-    captions.append(f"slice 7 of {DEPTH}, no label")
-    assert html.count("<svg") == len(captions)
-    for caption in captions:
-        assert f"<figcaption>{caption}</figcaption>" in html
-
-
-def test_slices_are_turned_and_have_the_proportions_of_the_body(tmp_path: Path) -> None:
-    """The scan is stored from right to left, so the x axis is kept and the y axis turned."""
-    (html,) = sections(tmp_path)
-    # outlined: x 5 to 11, y 6 to 13 of 20 x 30; 7 + 2 * 2 wide, 45 % of 30 high, from above
-    assert 'viewBox="0 0 16.5 14"' in html
-
-
-def test_models_that_share_the_structures_are_joined(tmp_path: Path) -> None:
-    files = write_case(tmp_path, "c1")
-    spleen = make_row(20, structure="spleen", value=4)
-    results = Results([make_record([make_row(80)], **files), make_record([spleen], **files)])
-    (html,) = case_pictures(results, results.series[0], tmp_path)
-    assert "liver 80.0" in html and "spleen 20.0" in html and ">50.0 (fold 0)<" in html
-
-
-def test_the_first_choice_of_support_is_shown(tmp_path: Path) -> None:
-    files = write_case(tmp_path, "c1")
-    records = [make_record([make_row(90, choice=c)], **files) for c in (2, 1)]
-    records[1].rows[0] = make_row(70, choice=1)
-    results = Results(records)
-    (html,) = case_pictures(results, results.series[0], tmp_path)
-    assert "liver 70.0" in html and ">80.0 (fold 0)<" in html
-
-
-@pytest.mark.parametrize(
-    "fields, words",
-    [
-        ({"image": "gone.nii.gz"}, "gone.nii.gz: there is no such file"),
-        ({"label": "gone.nii.gz"}, "gone.nii.gz: there is no such file"),
-        ({"masks": {"wv/sections": "gone.nii.gz"}}, "there is no such file"),
-        ({"masks": {}}, "kept no label map of liver"),
-    ],
-)
-def test_a_missing_file_is_told(tmp_path: Path, fields: dict[str, object], words: str) -> None:
-    (html,) = sections(tmp_path, **fields)
-    assert "No picture of this case" in html and words in html
-    assert "liver 81.2" in html and "<svg" not in html
-
-
-def test_a_mask_of_another_grid_is_told(tmp_path: Path) -> None:
-    import nibabel
-
-    files = write_case(tmp_path, "c1")
-    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "m.nii")
-    (html,) = sections(tmp_path, masks={"wv/sections": "m.nii"}, image=files["image"])
-    assert "No picture of this case" in html and "m.nii" in html
+def test_the_picture_shows_label_and_prediction(tmp_path: Path) -> None:
+    """The label's outline is white, that of the prediction has the colour of its structure."""
+    record = make_record([make_row(80)], **write_case(tmp_path, "c1"))
+    masks = {"liver": tmp_path / "mask_c1.nii.gz"}
+    address = case_picture(record, masks, {"liver": 1}, ["#ff0000"])
+    picture = imread(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    assert picture.shape[1] > 4 * picture.shape[0]  # four slices of the label, one beyond it
+    red = (picture[..., 0] > 0.9) & (picture[..., 1] < 0.1)
+    fifth = picture.shape[1] // 5
+    # the prediction lies one slice above the label: none in the first slice, all in the last
+    assert not red[:, :fifth].any() and red[:, -fifth:].any()

@@ -14,7 +14,7 @@ from block_scans import block_label, write_scan
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.evaluation.subjects.base import Subject
-from fsmis_components.evaluation.subjects.custom import load_custom
+from fsmis_components.evaluation.subjects.registry import custom_subject
 from fsmis_components.support import SupportSet, load_support_set
 
 PLAIN = """
@@ -87,7 +87,7 @@ def support(tmp_path: Path) -> SupportSet:
 
 
 def test_a_plain_class_becomes_a_subject(write: Write, support: SupportSet) -> None:
-    subject = load_custom(f"{write(PLAIN)}:Everything", {"value": 2})
+    subject = custom_subject(f"{write(PLAIN)}:Everything", {"value": 2})
     assert isinstance(subject, Subject)
     assert (subject.name, subject.setting, subject.labelled) == (
         "Everything",
@@ -101,7 +101,7 @@ def test_a_plain_class_becomes_a_subject(write: Write, support: SupportSet) -> N
 
 
 def test_without_predict_told_the_blind_map_is_cut(write: Write, support: SupportSet) -> None:
-    subject = load_custom(f"{write(PLAIN)}:Everything", {"value": 2})
+    subject = custom_subject(f"{write(PLAIN)}:Everything", {"value": 2})
     sections = torch.full((12, 2), -1)
     sections[3:5, 1] = 0
     masks = subject.predict_told(
@@ -112,7 +112,7 @@ def test_without_predict_told_the_blind_map_is_cut(write: Write, support: Suppor
 
 
 def test_a_subject_keeps_its_own_methods(write: Write, support: SupportSet) -> None:
-    subject = load_custom(f"{write(FULL)}:Full", {})
+    subject = custom_subject(f"{write(FULL)}:Full", {})
     assert (subject.name, subject.setting, subject.labelled) == (
         "my full method",
         "given",
@@ -128,26 +128,10 @@ def test_a_subject_keeps_its_own_methods(write: Write, support: SupportSet) -> N
     assert subject.predict_masks(support, query, SliceGrid(2, 1.0, 24)).shape == (1, 2, 3, 4)
 
 
-def test_what_a_subject_inherits_is_checked_too(write: Write, support: SupportSet) -> None:
-    source = PLAIN.replace("class Everything:", "class Everything(Subject):").replace(
-        "np.full(query_image.shape, self.value)", "np.zeros((2, 2, 2), int)"
-    )
-    name = write("from fsmis_components.evaluation.subjects import Subject\n" + source)
-    subject = load_custom(f"{name}:Everything", {})
-    query, grid = support.scans[0].image, SliceGrid(2, 1.0, 24)
-    assert subject.name == "Everything"
-    with pytest.raises(DataError, match="predict returned int64 of shape"):
-        subject.predict_masks(support, query, grid)
-    with pytest.raises(DataError, match="predict returned int64 of shape"):
-        subject.predict_told(support, query, grid, torch.zeros(12, 2), True)
-
-
 def test_identity_changes_with_options_and_source(write: Write) -> None:
     name = write(PLAIN)
     specs = [(name, {}), (name, {"value": 3}), (write(PLAIN + "\n# changed\n"), {})]
-    identities = [
-        load_custom(f"{name}:Everything", options).identity(0, None) for name, options in specs
-    ]
+    identities = [custom_subject(f"{name}:Everything", options).origin for name, options in specs]
     assert identities[0]["options"] == {} and identities[1]["options"] == {"value": 3}
     assert identities[0]["source"] == identities[1]["source"] != identities[2]["source"]
 
@@ -163,9 +147,12 @@ def test_rejects_what_is_no_label_map(
     write: Write, support: SupportSet, returned: str, words: str
 ) -> None:
     source = PLAIN.replace("np.full(query_image.shape, self.value)", returned)
-    subject = load_custom(f"{write(source)}:Everything", {})
+    subject = custom_subject(f"{write(source)}:Everything", {})
+    query, grid = support.scans[0].image, SliceGrid(2, 1.0, 24)
     with pytest.raises(DataError, match=words):
-        subject.predict(support, support.scans[0].image)
+        subject.predict_masks(support, query, grid)
+    with pytest.raises(DataError, match=words):
+        subject.predict_told(support, query, grid, torch.zeros(12, 2), True)
 
 
 @pytest.mark.parametrize(
@@ -187,10 +174,4 @@ def test_rejects(
     write: Write, source: str, spec: str, options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(DataError, match=words):
-        load_custom(spec.format(write(source)), options)
-
-
-def test_a_fault_of_the_class_itself_is_not_hidden(write: Write) -> None:
-    name = write("class Broken:\n    predict = print\n    def __init__(self): len(3)\n")
-    with pytest.raises(TypeError, match="has no len"):
-        load_custom(f"{name}:Broken", {})
+        custom_subject(spec.format(write(source)), options)

@@ -10,9 +10,9 @@ from block_scans import block_label, write_nifti, write_scan
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import load_image
-from fsmis_components.evaluation.labelled_slices import with_labelled_slices
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.runner import Plan, run_benchmark
+from fsmis_components.evaluation.scoring import with_labelled_slices
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.support import load_support_set
 

@@ -22,7 +22,7 @@ def test_subjects_get_the_geometry() -> None:
     assert (bundle.geometry, bundle.batch_size) == ({**GEOMETRY, "fuse_planes": True}, 2)
     unet = make_subject("supervised_unet", GEOMETRY, {"steps": 3}, "kept")
     assert isinstance(unet, SupervisedUNet)
-    assert (unet.modality, unet.cache_dir, unet.spatial_size) == ("mr", Path("kept"), 192)
+    assert (unet.modality, unet.cache_dir, unet.spatial_size) == ("mr", "kept", 192)
 
 
 @pytest.mark.parametrize(

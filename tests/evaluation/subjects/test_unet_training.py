@@ -1,37 +1,25 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.subjects import unet_training
-from fsmis_components.evaluation.subjects.unet_training import (
+from fsmis_components.evaluation.subjects.supervised_unet import (
     LabelledStack,
-    TrainingSettings,
+    SupervisedUNet,
     draw_batch,
     new_network,
     train,
 )
 
-CPU = torch.device("cpu")
 
-
-def settings(**changes: object) -> TrainingSettings:
-    values: dict[str, object] = {
-        "steps": 5,
-        "batch_size": 3,
-        "filters": (4, 4, 4, 4),
-        "learning_rate": 0.01,
-        "momentum": 0.99,
-        "weight_decay": 3e-5,
-        "seed": 0,
-        "amp": False,
-    }
-    return TrainingSettings(**{**values, **changes})  # type: ignore[arg-type]
+def settings(**changes: Any) -> SupervisedUNet:
+    known = {"steps": 5, "batch_size": 3, "filters": (4, 4, 4, 4), "progress": False}
+    return SupervisedUNet(**{**known, **changes})
 
 
 def stack() -> LabelledStack:
@@ -49,10 +37,10 @@ def weights(network: torch.nn.Module) -> list[torch.Tensor]:
     return [value.clone() for value in network.state_dict().values()]
 
 
-def trained(unfinished: Path | None = None, **changes: object) -> list[torch.Tensor]:
+def trained(**changes: Any) -> list[torch.Tensor]:
     chosen = settings(**changes)
     network = new_network(3, chosen.filters, chosen.seed)
-    train(network, stack(), chosen, device=CPU, unfinished=unfinished, progress=False)
+    train(network, stack(), chosen)
     return weights(network)
 
 
@@ -76,14 +64,6 @@ def test_image_and_label_are_bent_alike_and_structures_are_sure_to_come() -> Non
     assert seen == {0, 1, 2}
 
 
-def test_draws_follow_from_the_seed() -> None:
-    first = draw_batch(stack(), [[3], [6, 7]], 3, np.random.default_rng(4))
-    again = draw_batch(stack(), [[3], [6, 7]], 3, np.random.default_rng(4))
-    other = draw_batch(stack(), [[3], [6, 7]], 3, np.random.default_rng(5))
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-
-
 def test_same_seed_same_bits() -> None:
     first = trained(amp=True)
     assert equal(first, trained(amp=True))
@@ -98,28 +78,6 @@ def test_the_global_random_state_is_left_alone() -> None:
     before = states()
     trained()
     assert states() == before
-
-
-def test_an_interrupted_training_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uninterrupted = trained()
-    file = tmp_path / "cache" / "training"
-    drawn = []
-
-    def stop_at_the_fourth(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
-        drawn.append(1)
-        if len(drawn) == 4:
-            raise KeyboardInterrupt
-        return draw_batch(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(unet_training, "SAVE_EVERY", 2)
-    monkeypatch.setattr(unet_training, "draw_batch", stop_at_the_fourth)
-    with pytest.raises(KeyboardInterrupt):
-        trained(file)
-    assert [path.name for path in file.parent.iterdir()] == ["training"]
-    assert equal(trained(file), uninterrupted)
-    assert len(drawn) == 4 + 3  # two of the first four steps were kept
 
 
 def test_learning_rate_falls_to_the_power_of_nine_tenths(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,11 +98,4 @@ def test_rejects_a_loss_that_is_no_number() -> None:
     own.images[:] = torch.nan
     network = new_network(3, (4, 4, 4, 4), 0)
     with pytest.raises(DataError, match="the loss of step 0 is no number; lower the learning rate"):
-        train(network, own, settings(), device=CPU, progress=False)
-
-
-def test_rejects_a_damaged_file(tmp_path: Path) -> None:
-    file = tmp_path / "training"
-    file.write_bytes(b"no weights")
-    with pytest.raises(DataError, match="training: damaged; delete it"):
-        trained(file)
+        train(network, own, settings())

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid, SliceView
-from fsmis_components.data.intensity import Normalisation
+from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import Volume
-from fsmis_components.evaluation.labelled_slices import with_labelled_slices
-from fsmis_components.evaluation.rules import RULES
-from fsmis_components.evaluation.subjects.universeg import UniverSegSubject, unit_scale
+from fsmis_components.evaluation.scoring import with_labelled_slices
+from fsmis_components.evaluation.subjects import universeg
+from fsmis_components.evaluation.subjects.universeg import UniverSeg
 from fsmis_components.support.support_set import Structure, SupportScan, SupportSet
 
 AFFINE = np.diag([1.0, 1.0, 5.0, 1.0])
@@ -90,11 +89,6 @@ def support_of(*labels: np.ndarray, slices: str = "all") -> SupportSet:
     return with_labelled_slices(SupportSet(scans, (A, B)), GRID, slices)  # type: ignore[arg-type]
 
 
-def told(label: np.ndarray) -> Tensor:
-    present = np.stack([(label == value).any((0, 1)) for value in (1, 5)], axis=1)
-    return RULES["ep1-alp"].sections(present)
-
-
 def shown_slices(call: tuple[Tensor, Tensor, Tensor]) -> list[int]:
     """The slices of a support whose intensity in one corner is the number of the slice."""
     return [round(1000 * float(value)) for value in call[1][0, :, 0, 0, -17]]
@@ -115,7 +109,7 @@ def test_values(weights: Path, slices: str) -> None:
     # label-blind: intensities 0, 0.4 and 0.8 of the scan's 1000, means 0.4 and 0.8, margin 0.1
     query = np.roll(scan_image(), 7, axis=0)
     query[:, :, 11] = 460  # 0.06 from structure 1: nearer than the margin
-    predicted = UniverSegSubject(weights).predict(
+    predicted = UniverSeg(weights).predict(
         support_of(scan_label(), slices=slices), Volume(query, AFFINE)
     )
     expected = np.roll(scan_label(), 7, axis=0)
@@ -126,11 +120,10 @@ def test_values(weights: Path, slices: str) -> None:
 
 def test_what_the_network_sees(weights: Path) -> None:
     support = numbered(support_of(scan_label(), slices="sections"))
-    method = UniverSegSubject(weights, batch_size=5)
-    method.predict(support, Volume(scan_image(), AFFINE))
-    assert [len(call[0]) for call in NearMean.seen] == [5, 5, 5, 5, 2, 2]
+    UniverSeg(weights).predict(support, Volume(scan_image(), AFFINE))
+    assert len(NearMean.seen) == 2 * SHAPE[2]  # a pass per structure and slice
     for call, slices, value in zip(
-        NearMean.seen, [[3, 5, 7], [5, 7, 9]] * 3, [1, 5] * 3, strict=True
+        NearMean.seen, [[3, 5, 7], [5, 7, 9]] * 12, [1, 5] * 12, strict=True
     ):
         target, images, labels = call
         assert target.shape == (len(target), 1, 128, 128)
@@ -141,55 +134,17 @@ def test_what_the_network_sees(weights: Path) -> None:
         assert not labels[..., :16].any() and not labels[..., 112:].any()
 
 
-def test_label_blind_all_slices_serve_evenly_where_they_are_many(weights: Path) -> None:
+def test_all_slices_serve_evenly_where_they_are_many(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     support = numbered(support_of(scan_label(), scan_label()))
     query = Volume(scan_image()[..., :1], AFFINE)
-    UniverSegSubject(weights).predict(support, query)
+    UniverSeg(weights).predict(support, query)
     assert shown_slices(NearMean.seen[0]) == list(range(12)) * 2
     NearMean.seen.clear()
-    UniverSegSubject(weights, max_support=4).predict(support, query)
+    monkeypatch.setattr(universeg, "MOST_EXAMPLES", 4)
+    UniverSeg(weights).predict(support, query)
     assert shown_slices(NearMean.seen[0]) == [3, 9, 3, 9]
-
-
-def test_told_a_slice_sees_its_section_of_every_scan(weights: Path) -> None:
-    moved = np.roll(scan_label(), 1, axis=2)
-    query = scan_label()
-    expected = {"sections": [[3, 4], [5, 6], [7, 8]], "all": [[2, 3, 3, 4]] + [[4, 5, 5, 6]]}
-    expected["all"].append([6, 7, 7, 8])
-    for slices in ("sections", "all"):
-        NearMean.seen.clear()
-        support = numbered(support_of(scan_label(), moved, slices=slices))
-        method = UniverSegSubject(weights, batch_size=12)
-        method.predict_told(
-            support, Volume(scan_image(), AFFINE), GRID, told(query)[:, :1].expand(-1, 2), True
-        )
-        assert [shown_slices(call) for call in NearMean.seen[:3]] == expected[slices]
-        # slices 2..7 of the query are scored, two per section
-        assert [len(call[0]) for call in NearMean.seen[:3]] == [2, 2, 2]
-
-
-def test_told_masks_overlap_or_compete(weights: Path) -> None:
-    # the second scan shows structure 5 where the first shows structure 1, a little brighter
-    own = scan_label() == 1
-    labels = own.astype(np.uint8), 5 * own.astype(np.uint8)
-    images = scan_image(), scan_image() + 50 * own.astype(np.float32)
-    scans = tuple(
-        SupportScan(str(number), Volume(image, AFFINE), Volume(label, AFFINE))
-        for number, (image, label) in enumerate(zip(images, labels, strict=True))
-    )
-    support = with_labelled_slices(SupportSet(scans, (A, B)), GRID, "sections")
-    query = Volume(scan_image(), AFFINE)
-    present = np.zeros((12, 2), bool)
-    present[2:8, 0] = present[4:8, 1] = True
-    sections = RULES["ep1-alp"].sections(present)
-    method = UniverSegSubject(weights)
-    expected = SliceView(Volume(own, AFFINE), GRID).native_labels()
-    # 0.4 lies within 0.1 of both means, 0.4 and 0.45: both structures, where each is told to be
-    masks = method.predict_told(support, query, GRID, sections, overlap=True)
-    assert np.array_equal(masks[:, 0], expected)
-    assert np.array_equal(masks[4:, 1], expected[4:]) and not masks[:4, 1].any()
-    masks = method.predict_told(support, query, GRID, sections, overlap=False)
-    assert np.array_equal(masks[:, 0], expected) and not masks[:, 1].any()
 
 
 def test_a_scan_in_another_storage_order_and_a_wide_one(weights: Path) -> None:
@@ -198,74 +153,29 @@ def test_a_scan_in_another_storage_order_and_a_wide_one(weights: Path) -> None:
     turn = nibabel.orientations.axcodes2ornt(("S", "P", "L"))
     turned = scan.as_reoriented(turn)
     query = Volume(np.asarray(turned.dataobj), turned.affine)
-    predicted = UniverSegSubject(weights).predict(support, query)
+    predicted = UniverSeg(weights).predict(support, query)
     expected = nibabel.Nifti1Image(scan_label(), AFFINE).as_reoriented(turn)
     assert np.array_equal(predicted, np.asarray(expected.dataobj))
     # 150 pixels along the first axis: 11 are lost on each side, where nothing can be found
     wide = np.full((150, 96, 2), 400, np.float32)
     wide[:, 0] = 0
     wide[:, -1] = 1000
-    predicted = UniverSegSubject(weights).predict(support, Volume(wide, AFFINE))
+    predicted = UniverSeg(weights).predict(support, Volume(wide, AFFINE))
     assert (predicted[11:139, 1:-1] == 1).all()
     assert not predicted[:11].any() and not predicted[139:].any()
-
-
-def test_coarser_scans_are_resampled_and_brought_back(weights: Path) -> None:
-    affine = np.diag([2.0, 2.0, 5.0, 1.0])
-    label, image = scan_label()[::2, ::2], scan_image()[::2, ::2]
-    method = UniverSegSubject(weights)
-    predicted = method.predict(support_of(scan_label()), Volume(image, affine))
-    assert predicted.shape == label.shape
-    inside = np.zeros_like(label, bool)
-    inside[6:19, 11:24, 2:4] = True  # structure 1 without its rim, where structure 5 is not
-    assert (predicted[inside] == 1).all()
-    assert not predicted[24:, :, 2:4].any()
-
-
-def test_the_querys_label_changes_nothing(weights: Path, tmp_path: Path) -> None:
-    support = support_of(scan_label())
-    results = []
-    for label in (scan_label(), np.zeros(SHAPE, np.uint8)):
-        nibabel.save(nibabel.Nifti1Image(label, AFFINE), tmp_path / "label_2.nii.gz")
-        query = Volume(scan_image(), AFFINE, tmp_path / "image_2.nii.gz")
-        results.append(UniverSegSubject(weights).predict(support, query))
-    assert np.array_equal(*results)
-
-
-@pytest.mark.parametrize(
-    ("voxels", "modality", "share"),
-    [
-        ([0, 50, 150, 200], "mr", [0, 0.25, 0.75, 1]),
-        ([-1000, -125, 75, 900], "ct", [0, 0, 0.5, 1]),
-        ([7, 7, 7, 7], "mr", [0, 0, 0, 0]),
-    ],
-)
-def test_intensities_from_0_to_1(voxels: list[int], modality: str, share: list[float]) -> None:
-    volume = Volume(np.array(voxels, np.float32).reshape(2, 2, 1), np.eye(4))
-    rule = Normalisation(modality, clip_quantile=1.0)
-    scaled = unit_scale(volume, rule)(torch.tensor(voxels, dtype=torch.float32))
-    assert scaled.tolist() == pytest.approx(share)
-
-
-def test_building_leaves_the_random_state_alone(weights: Path) -> None:
-    state = torch.get_rng_state()
-    UniverSegSubject(weights)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_identity_tells_the_weights_apart(weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     torch.save({"margin": torch.tensor([0.2])}, other)
-    hashes = {
-        UniverSegSubject(file).identity(0, None)["weights"] for file in (weights, weights, other)
-    }
+    hashes = {UniverSeg(file).identity(0, None)["weights"] for file in (weights, weights, other)}
     assert len(hashes) == 2
 
 
 def test_rejects_a_missing_package(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "universeg", None)
     with pytest.raises(DataError, match="install it by 'pip install git"):
-        UniverSegSubject(weights)
+        UniverSeg(weights)
 
 
 @pytest.mark.parametrize(
@@ -284,11 +194,4 @@ def test_rejects_weights(tmp_path: Path, content: Any, words: str) -> None:
     if content is not None:
         torch.save(content() if content is NearMean else content, file)
     with pytest.raises(DataError, match=words):
-        UniverSegSubject(file)
-    with pytest.raises(DataError, match="no weights were named"):
-        UniverSegSubject(None)
-
-
-def test_rejects_settings(weights: Path) -> None:
-    with pytest.raises(DataError, match="max_support and batch_size of at least 1, got 0 and 1"):
-        UniverSegSubject(weights, max_support=0)
+        UniverSeg(file)

@@ -1,0 +1,163 @@
+"""The report of a folder run, `report.html`: what was found, how large, and where to look first."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
+from fsmis_components.reporting.pages import in_ml, percent, render
+from fsmis_components.support.support_pack import SupportPack
+
+FEWEST = 5  # scans in which a structure was found; a median of fewer says little
+# modified z-score of Iglewicz and Hoaglin (How to Detect and Handle Outliers, 1993)
+_FAR = 3.5
+_OF_NORMAL = 0.6745  # median absolute deviation of a standard normal distribution
+_LEAST_EXPECTED = 0.6  # Dice below which a mask wants a look
+_LEAST_SPREAD = 0.1  # in the logarithm: within a folder volumes differ by a tenth anyway
+_SHOWN_OF_HASH = 12  # characters
+_PNG_HEAD = struct.Struct(">8s4x4sII")  # signature, length, "IHDR", width, height
+
+
+def write_folder_report(
+    folder: Path,
+    rows: Sequence[CaseRow],
+    pack: SupportPack,
+    settings: Mapping[str, Any],
+    unused: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Write `report.html` into the folder of a run, whole or not at all.
+
+    Args:
+        folder: holds the masks and `overlays/`, to which the page refers.
+        rows: one per scan, also of earlier runs that this one took up.
+        pack: the support.
+        settings: of the run as `RunRecord` keeps them: hash of the support, settings of the
+            inferer, version of this package.
+        unused: what in the folder of scans was not used, and why.
+
+    Returns:
+        The file.
+    """
+    summaries = {each.column: _Volumes.of(rows, each.column) for each in pack.structures}
+    done = [row for row in rows if row.status == DONE]
+    hints = {row.case: _hints(row, summaries) for row in rows}
+    names = {structure.column: structure.name for structure in pack.structures}
+    remarks = {}
+    for row in done:
+        own = "; ".join(f"{names[column]}: {hint}" for column, hint in hints[row.case].items())
+        remarks[row.case] = " ".join(filter(None, [own, row.warning]))
+    sizes = {row.case: _png_size(folder / "overlays" / f"{row.case}.png") for row in done}
+    page = render(
+        "folder.html",
+        title="Segmented scans",
+        method=pack.method,
+        support=_source(pack),
+        structures=pack.structures,
+        tests=None if pack.calibration is None else pack.calibration.tests,
+        summaries=summaries,
+        fewest=FEWEST,
+        failed=[row for row in rows if row.status == FAILED],
+        done=done,
+        hints=hints,
+        remarks=remarks,
+        pictures={case: size for case, size in sizes.items() if size is not None},
+        unused=unused,
+        how=_facts(pack, settings),
+    )
+    return atomic_write_text(folder / "report.html", page)
+
+
+@dataclass(frozen=True)
+class _Volumes:
+    """Volumes of one structure over the finished scans of a folder.
+
+    Attributes:
+        found: millilitres where the structure was found, ascending.
+        missing: number of scans where it was not.
+    """
+
+    found: tuple[float, ...]
+    missing: int
+
+    @classmethod
+    def of(cls, rows: Sequence[CaseRow], column: str) -> _Volumes:
+        """Those of a structure; failed scans count for nothing."""
+        volumes = [row.volumes[column] for row in rows if row.status == DONE]
+        found = sorted(volume for volume in volumes if volume > 0)
+        return cls(tuple(found), len(volumes) - len(found))
+
+    @property
+    def median(self) -> float:
+        """Median of what was found; NaN where nothing was."""
+        return median(self.found) if self.found else math.nan
+
+    def is_far(self, volume: float) -> bool:
+        """Whether a volume lies far from the median, by its ratio to it.
+
+        Ratios, not differences: half as large is as far as twice as large. Fewer than five scans
+        with the structure make no outlier.
+        """
+        if len(self.found) < FEWEST or volume <= 0:
+            return False
+        logarithms = [math.log(value) for value in self.found]
+        centre = median(logarithms)
+        deviation = median([abs(value - centre) for value in logarithms]) / _OF_NORMAL
+        return abs(math.log(volume) - centre) > _FAR * max(deviation, _LEAST_SPREAD)
+
+
+def _hints(row: CaseRow, summaries: Mapping[str, _Volumes]) -> dict[str, str]:
+    """What is unusual about a finished scan, by structure column; empty where nothing is."""
+    hints = {}
+    for column, summary in summaries.items():
+        volume = row.volumes.get(column)
+        if volume is None:
+            continue
+        if volume <= 0:
+            hints[column] = "not found"
+        elif row.expected_dice.get(column, 1.0) < _LEAST_EXPECTED:
+            hints[column] = f"expected Dice {percent(row.expected_dice[column])}"
+        elif summary.is_far(volume):
+            times = f"{volume / summary.median:.2g} times"
+            hints[column] = f"{times} the median of {in_ml(summary.median)} ml"
+    return hints
+
+
+def _source(pack: SupportPack) -> str:
+    return pack.source or "a support pack in memory"
+
+
+def _facts(pack: SupportPack, settings: Mapping[str, Any]) -> dict[str, Any]:
+    slices = pack.sections.any(-1).sum(-1).tolist()
+    names = [structure.name for structure in pack.structures]
+    return {
+        "method": pack.method,
+        "support": _source(pack),
+        "labelled slices": {name: int(count) for name, count in zip(names, slices, strict=True)},
+        "SHA-256 of the weights, beginning": pack.weights_hash[:_SHOWN_OF_HASH],
+        "SHA-256 of the support, beginning": str(settings["support"])[:_SHOWN_OF_HASH],
+        "network": pack.settings,
+        "slices": pack.grid.to_dict(),
+        "intensities taken as": pack.normalisation.describe(),
+        "intensities": pack.normalisation.to_dict(),
+        "inference": settings["inferer"],
+        "version of fsmis_components": settings["version"],
+        "written": datetime.now().astimezone().isoformat(" ", "seconds"),
+    }
+
+
+def _png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            signature, kind, width, height = _PNG_HEAD.unpack(file.read(_PNG_HEAD.size))
+    except (OSError, struct.error):
+        return None
+    return (width, height) if signature == b"\x89PNG\r\n\x1a\n" and kind == b"IHDR" else None

@@ -1,0 +1,104 @@
+"""The labelled volumes of a MONAI Label server: of its folder, or of a datastore of any kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
+from fsmis_components.support.labelled_volume import LabelledVolume, names_of
+from fsmis_components.support.support_set import label_names
+
+FINAL = "final"  # the tag of labels that a person submitted
+_LABELS = "labels"
+_RECORD = "datastore_v2.json"
+
+_ATTEMPTS, _PAUSE = 10, 0.05  # seconds
+
+
+def is_studies_folder(folder: Path) -> bool:
+    """Whether labels of a MONAI Label server lie below a folder of volumes."""
+    return (folder / _LABELS).is_dir()
+
+
+def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[LabelledVolume]:
+    """The labelled volumes of a local datastore, the one that was labelled first at the front.
+
+    What lies on disk counts: the datastore's own record may lag behind and is asked only for names
+    and times. Hidden files, which are still being written, are left out.
+
+    Args:
+        studies_dir: folder of `<id>.nii.gz`, with labels in `labels/<tag>/<id>.nii.gz`.
+        tag: which labels; `final` are those that a person submitted.
+    """
+    folder = Path(studies_dir)
+    record = _record(folder)
+    names = label_names(folder)
+    images = {strip_nifti_suffix(path.name): path for path in _volume_files(folder)}
+    found: list[tuple[float, str, LabelledVolume]] = []
+    for label in _volume_files(folder / _LABELS / tag):
+        id = strip_nifti_suffix(label.name)
+        image = images.get(id)
+        if image is None:
+            continue  # its volume was removed
+        info = _label_info(record, id, tag)
+        own = names_of(info) or names
+        # the record's time survives a copy of the folder, the file's does not
+        when = info.get("ts")
+        since = float(when) if isinstance(when, int | float) else label.stat().st_mtime
+        found.append((since, id, LabelledVolume.of(id, image.resolve(), label.resolve(), own)))
+    return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
+
+
+def datastore_volumes(datastore: Any) -> list[LabelledVolume]:
+    """The volumes of a MONAI Label datastore with a submitted label, in the same order."""
+    found = []
+    for image_id in datastore.get_labeled_images():
+        label_id = datastore.get_label_by_image_id(image_id, FINAL)
+        image, label = datastore.get_image_uri(image_id), datastore.get_label_uri(label_id, FINAL)
+        if not image or not label:
+            continue
+        info = datastore.get_label_info(label_id, FINAL)
+        try:
+            volume = LabelledVolume.of(image_id, image, label, names_of(info))
+        except DataError:
+            continue  # removed from the disk; the datastore notices it a moment later
+        found.append((info.get("ts") or 0, image_id, volume))
+    return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _volume_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and is_nifti_name(path.name) and not path.name.startswith(".")
+    )
+
+
+def _record(folder: Path) -> Mapping[str, Any]:
+    path = folder / _RECORD
+    for _ in range(_ATTEMPTS):
+        try:
+            objects = parse_json(path.read_text(encoding="utf-8")).get("objects")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError):
+            time.sleep(_PAUSE)  # the server writes it in place, so a reader can meet half of it
+        else:
+            return objects if isinstance(objects, dict) else {}
+    raise DataError(
+        f"{path}: the record of the labels is not readable; send the request again, or restore it."
+    )
+
+
+def _label_info(record: Mapping[str, Any], id: str, tag: str) -> Mapping[str, Any]:
+    entry: Any = record.get(id)
+    for key in ("labels", tag, "info"):
+        entry = entry.get(key) if isinstance(entry, dict) else None
+    return entry if isinstance(entry, dict) else {}

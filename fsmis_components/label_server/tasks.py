@@ -1,0 +1,240 @@
+"""Inference by the labelled volumes of the datastore, and training on all of its scans."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.train.bundle import BundleTrainTask
+from torch import nn
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.request_error import RequestError
+from fsmis_components.label_server.rules import address_names
+from fsmis_components.label_server.studies import datastore_volumes
+from fsmis_components.selection import load_stack
+from fsmis_components.support.keeper import Keeper
+from fsmis_components.support.labelled_volume import LabelledVolume, common_structures
+from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.support.support_request import SupportRequest
+
+NUM_SHOTS = 5  # labelled volumes per structure
+_MOST_VOLUMES = 1000
+
+logger = logging.getLogger(__name__)
+
+Answered = tuple[str | None, dict[str, Any]]
+
+
+class LabelValues:
+    """The values that labels hold; a label is read once as long as it does not change."""
+
+    def __init__(self) -> None:
+        self._keeper: Keeper[tuple[int, ...]] = Keeper(_MOST_VOLUMES)
+
+    def usable(self, volumes: Iterable[LabelledVolume]) -> dict[LabelledVolume, tuple[int, ...]]:
+        """The volumes that can serve as support, in their order, with their values above 0."""
+        found = {}
+        for volume in volumes:
+            try:
+                found[volume] = self._keeper.get(volume.key, volume.values)
+            except DataError:
+                continue  # whoever asks for a mask is told why
+        return found
+
+
+class FewShotTask(BundleInferTask):
+    """A bundle that segments what is labelled in the datastore.
+
+    Masks hold 1..N in the order of the structures, which 3D Slicer takes for granted, and the
+    answer's `label_names` say which is which. A client's own `support` wins over the datastore's
+    volumes; with nothing labelled the bundle's default pack answers.
+
+    Args:
+        path: the bundle's folder.
+        conf: of the app.
+        datastore: holds volumes and labels.
+        label_values: of the datastore's labels, shared by all bundles.
+    """
+
+    def __init__(
+        self, path: str, conf: dict[str, str], datastore: Datastore, label_values: LabelValues
+    ) -> None:
+        super().__init__(path, conf)
+        self.datastore = datastore
+        self.dimension = 3  # the metadata describes the network, which sees slices
+        self._config["num_shots"] = NUM_SHOTS
+        self._label_values = label_values
+
+    def info(self) -> dict[str, Any]:
+        """What clients show; labels are the present support's structures with their values."""
+        names = self.structures()
+        labels = {name: value for value, name in enumerate(names, start=1)}
+        return {**super().info(), "labels": labels}
+
+    def structures(self) -> list[str]:
+        """Names of what is labelled, or of the default pack's structures before anything is."""
+        labelled = self._labelled_structures()
+        return labelled or sorted(self.labels, key=self.labels.__getitem__)
+
+    def slugs(self) -> dict[str, str]:
+        """The labelled structures by names that are safe in addresses."""
+        return address_names(self._labelled_structures())
+
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
+        """Segment a scan.
+
+        Args:
+            request: MONAI Label's, with the parameters of `ResolveSupportd`.
+            callbacks: as in the base class.
+
+        Raises:
+            RequestError: the scan or the support cannot be used; the sentence says why.
+        """
+        asked: dict[str, Any] = {"number_structures": True, **request}
+        own = not asked.get("support") and not asked.get("support_tag")
+        others = [volume for volume in self._volumes() if not _shows(volume, asked)] if own else []
+        if others:
+            asked["support"] = [volume.to_dict() for volume in others]
+        file, result = super().__call__(asked, callbacks)
+        if others:
+            result["support"]["source"] = "datastore"
+        # the base class names what was true when the server started
+        result["label_names"] = dict(result["structures"])
+        return file, result
+
+    def support_pack(self, network: nn.Module) -> SupportPack | None:
+        """What the labelled volumes say, as inference uses it; None: none of them can serve."""
+        volumes = tuple(self._label_values.usable(self._volumes()))
+        if not volumes:
+            return None
+        request = SupportRequest("datastore", volumes, None, NUM_SHOTS, number_structures=True)
+        return self.inferer().support.answer(network, request).pack
+
+    def present_network(self, device: str) -> nn.Module:
+        """The network with the present weights."""
+        return self._get_network(device, None)
+
+    def knob(self, name: str) -> Any:
+        """A value at the top of the bundle's inference.json."""
+        return self.bundle_config.get_parsed_content(name)
+
+    def label_of(self, request: dict[str, Any]) -> LabelledVolume | None:
+        """The submitted label of the scan that a request is about; None: it has none."""
+        return next((volume for volume in self._volumes() if _shows(volume, request)), None)
+
+    def _volumes(self) -> list[LabelledVolume]:
+        return datastore_volumes(self.datastore)
+
+    def _labelled_structures(self) -> list[str]:
+        """Names in the order in which `number_structures` numbers them."""
+        names, _ = common_structures(self._label_values.usable(self._volumes()))
+        return [names[value] for value in sorted(names)]
+
+
+def _shows(volume: LabelledVolume, request: dict[str, Any]) -> bool:
+    """Whether the volume is the scan that a request is about."""
+    image = request.get("image")
+    return isinstance(image, str) and Path(volume.image).resolve() == Path(image).resolve()
+
+
+class PartTask(InferTask):
+    """A model that asks a `FewShotTask` for something of its own; the network is shared.
+
+    Args:
+        task: does the work.
+        labels: structures with their values.
+        description: what clients show.
+    """
+
+    def __init__(self, task: FewShotTask, labels: dict[str, int], description: str) -> None:
+        super().__init__(task.type, labels, task.dimension, f"{description} {task.description}")
+        self.task = task
+
+    def config(self) -> dict[str, Any]:
+        """Options that clients show."""
+        return self.task.config()
+
+    def is_valid(self) -> bool:
+        """Whether the bundle can be used."""
+        return self.task.is_valid()
+
+    def get_path(self, validate: bool = True) -> str | None:
+        """File of the weights."""
+        return self.task.get_path(validate)
+
+
+class StructureTask(PartTask):
+    """One structure: its mask holds 1, other segments of a client stay.
+
+    Args:
+        task: does the work.
+        structure: the name.
+    """
+
+    def __init__(self, task: FewShotTask, structure: str) -> None:
+        super().__init__(task, {structure: 1}, f"{structure}, as in the volumes labelled last.")
+        self.structure = structure
+
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
+        """Segment the structure; see `FewShotTask`."""
+        return self.task({**request, "structures": [self.structure]}, callbacks)
+
+
+class ThisScanTask(PartTask):
+    """A scan by its own label: slices between those that are outlined are filled.
+
+    Args:
+        task: does the work.
+    """
+
+    def __init__(self, task: FewShotTask) -> None:
+        super().__init__(task, task.info()["labels"], "A scan by its own outlined slices.")
+
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
+        """Segment the scan; what was outlined stays as it is.
+
+        Raises:
+            RequestError: the scan has no submitted label; otherwise as `FewShotTask`.
+        """
+        own = self.task.label_of(request)
+        if own is None:
+            raise RequestError(
+                f"{request.get('image')}: has no submitted label; outline each structure in three "
+                "slices, submit the label and run this again."
+            )
+        return self.task({**request, "support": [own.to_dict()]}, callbacks)
+
+
+class AllScansTask(BundleTrainTask):
+    """MONAI Label's training of a bundle, which would take labelled scans only.
+
+    No label is read, so the network adapts to a site's scans with one labelled volume or none.
+    """
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train; see the base class."""
+        # clients send the option panel's empty text, which MONAI takes for the whole config
+        asked = {**request, "run_id": request.get("run_id") or "run"}
+        return dict(super().__call__(asked, datastore))
+
+    def _fetch_datalist(
+        self, request: dict[str, Any], datastore: Datastore
+    ) -> list[dict[str, str]]:
+        items = []
+        for id in sorted(datastore.list_images()):
+            path = Path(datastore.get_image_uri(id))
+            try:
+                load_stack(path)
+            except DataError as error:
+                logger.warning("Not trained on: %s", error)
+            else:
+                items.append({"image": str(path)})
+        if not items:
+            raise RequestError("training: the datastore holds no scan that can be read; add some.")
+        return items

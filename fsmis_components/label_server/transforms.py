@@ -1,0 +1,193 @@
+"""Transforms of a request of a MONAI Label server: which support is to answer, which one did."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.nifti import strip_nifti_suffix
+from fsmis_components.data.request_error import answered
+from fsmis_components.data.served_files import is_served
+from fsmis_components.label_server.rules import check_file_names, is_plain_name
+from fsmis_components.label_server.studies import FINAL, is_studies_folder, labelled_volumes
+from fsmis_components.support.labelled_volume import LabelledVolume
+from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
+
+_MOST_NAMED = 1000
+_LONGEST = 200  # characters of a request that are repeated in a sentence
+
+
+class ResolveSupportd(MapTransform):
+    """Put the support of one request into the image's meta, as plain data.
+
+    The order is: the request's own `support`; the volumes of the studies folder that a person has
+    labelled, without the query itself; the bundle's own support. Nothing is shared between
+    requests, so parallel workers cannot mix their supports.
+
+    Parameters of a request, beside what the server sends:
+
+    - `support`: ids of labelled volumes, or {"image": path, "label": path, "names": {"1": "liver"}}
+      with paths on the server, which has to lie below the studies folder where there is one;
+    - `structures`: label values or names to segment;
+    - `num_shots`: of each structure so many volumes serve, those that were labelled last;
+    - `support_tag`: which labels of the studies folder count;
+    - `number_structures`: mask values are 1..N in the order of the structures.
+
+    Args:
+        keys: entries that hold a scan; MONAI Label gives its path as `<key>_path`.
+        studies_dir: labelled volumes for scans that do not lie in a studies folder, such as
+            uploaded ones; None: there are none.
+        num_shots: for requests that name neither it nor their support.
+        allow_missing_keys: skip entries that are not there.
+
+    Raises:
+        RequestError: a parameter cannot be used; one sentence says why.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        studies_dir: str | Path | None = None,
+        num_shots: int = 5,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.studies_dir = Path(studies_dir) if studies_dir else None
+        self.num_shots = num_shots
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data; the meta of each image holds the request."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            meta = d[key].meta
+            path = Path(d.get(f"{key}_path") or meta[ImageMetaKey.FILENAME_OR_OBJ]).resolve()
+            with answered():
+                meta[SUPPORT_KEY] = self._request(d, path).to_dict()
+        return d
+
+    def _request(self, params: Mapping[Any, Any], query: Path) -> SupportRequest:
+        check_file_names(params)
+        structures = _structures(params.get("structures"))
+        numbered = params.get("number_structures", False)
+        if not isinstance(numbered, bool):
+            raise DataError(f"number_structures: expected true or false, got {_short(numbered)}.")
+        own = is_studies_folder(query.parent)
+        studies = query.parent if own else self.studies_dir
+        tag = params.get("support_tag") or FINAL
+        if not is_plain_name(tag):
+            raise DataError(
+                f"support_tag: expected the tag of labels, as final, got {_short(tag)}."
+            )
+        named = params.get("support")
+        labelled = [] if studies is None else labelled_volumes(studies, tag)
+        shots = _shots(params.get("num_shots"))
+        if named:
+            volumes = tuple(_read_support(named, labelled, self.studies_dir))
+            return SupportRequest("request", volumes, structures, shots, numbered)
+        others = tuple(volume for volume in labelled if Path(volume.image) != query)
+        if others:
+            shots = self.num_shots if shots is None else shots
+            return SupportRequest("datastore", others, structures, shots, numbered)
+        notes = (
+            (f"{labelled[0].id} is the only labelled volume, which cannot support itself.",)
+            if labelled
+            else ()
+        )
+        return SupportRequest("bundle", (), structures, None, numbered, notes)
+
+
+class ReportSupportd(MapTransform):
+    """Add what the inferer says of a mask to the entry that MONAI Label answers as `params`.
+
+    Args:
+        keys: entries that hold a mask of a `VolumeInferer`; others are left as they are.
+        result_key: entry that is answered.
+        allow_missing_keys: skip entries that are not there.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, result_key: str = "result", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data with the answer."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            said = d[key].meta.get(RESULT_KEY) if isinstance(d[key], MetaTensor) else None
+            if said is not None:
+                d[self.result_key] = {**d.get(self.result_key, {}), **said}
+        return d
+
+
+def _structures(structures: Any) -> Any:
+    entries = structures if isinstance(structures, list) else [structures]
+    if structures is not None and not all(isinstance(entry, str | int) for entry in entries):
+        raise DataError(f"structures: expected names or label values, got {_short(structures)}.")
+    return structures
+
+
+def _shots(shots: Any) -> int | None:
+    if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
+        raise DataError(f"num_shots: expected a whole number from 1 on, got {_short(shots)}.")
+    return shots
+
+
+def _read_support(
+    named: Any, labelled: list[LabelledVolume], studies: Path | None
+) -> list[LabelledVolume]:
+    if not isinstance(named, list) or len(named) > _MOST_NAMED:
+        raise DataError(
+            f"support: expected a list of ids or of image and label paths, got {_short(named)}."
+        )
+    known = {volume.id: volume for volume in labelled}
+    own = {(volume.image, volume.label) for volume in labelled}
+    volumes = []
+    for place, entry in enumerate(named, 1):
+        volume: LabelledVolume | None = None
+        if isinstance(entry, str):
+            volume = known.get(entry)
+        else:
+            image, label, names = _paths(entry)
+            served = studies is None or all(is_served(path, studies) for path in (image, label))
+            if (served or (str(image), str(label)) in own) and image.exists() and label.exists():
+                id = str(entry.get("id") or strip_nifti_suffix(image.name))[:_LONGEST]
+                volume = LabelledVolume.of(id, image, label, names)
+        if volume is None:
+            # one sentence whatever is wrong: another one would tell which files there are
+            raise DataError(
+                f"support: entry {place} is no labelled volume of this server; labelled are: "
+                f"{', '.join(known) or 'none'}."
+            )
+        volumes.append(volume)
+    return volumes
+
+
+def _paths(entry: Any) -> tuple[Path, Path, dict[int, str]]:
+    content = entry if isinstance(entry, dict) else {}
+    paths, names = (content.get("image"), content.get("label")), content.get("names") or {}
+    named = all(isinstance(path, str) and path.isprintable() for path in paths)
+    if not (named and isinstance(names, dict)):
+        raise DataError(
+            "support: expected an id or an object with image, label and names, got "
+            f"{_short(entry)}."
+        )
+    if not all(str(value).isdecimal() and str(value).isascii() for value in names):
+        raise DataError(
+            f"support: names go by label value, as {{'1': 'liver'}}, got {_short(names)}."
+        )
+    image, label = (Path(str(path)).resolve() for path in paths)
+    return image, label, {int(value): str(name)[:_LONGEST] for value, name in names.items()}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -1,0 +1,71 @@
+"""HTML pages from templates; whatever a page is filled with is text, never markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 scan", "2 scans"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def listing(names: Sequence[str]) -> str:
+    """Names in a row: "liver", "liver and spleen", "liver, kidney and spleen"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def in_ml(volume: float) -> str:
+    """Millilitres to what a reader needs: "1523.4", below ten "2.96"."""
+    return f"{volume:.1f}" if volume >= 10 else f"{volume:.2f}"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1]: "41 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page.
+
+    Args:
+        template: its file in `templates`; all extend `page.html`.
+        values: what it names. All text is escaped.
+    """
+    return _ENVIRONMENT.get_template(template).render(values)
+
+
+def _colour(colour: str) -> str:
+    """A structure's colour; grey where a pack gives something else."""
+    return colour if _COLOUR.fullmatch(colour) else "#888888"
+
+
+def _link(place: str) -> str:
+    """A path as a relative address; names may hold spaces, quotes, # and %."""
+    return quote(place, safe="/")
+
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters |= {
+    "counted": counted,
+    "listing": listing,
+    "ml": in_ml,
+    "percent": percent,
+    "colour": _colour,
+    "link": _link,
+}

@@ -1,0 +1,224 @@
+"""Descriptors of a scan's slices, by which scans are compared; labels play no part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fsmis_components
+from fsmis_components.data.cases import Case
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid, own_extent_grid
+from fsmis_components.data.intensity import Normalisation, resolve_modality
+from fsmis_components.data.volumes import Volume, load_image
+from fsmis_components.support.encode import encode_scan, frozen
+from fsmis_components.support.feature_cache import Batch, FeatureCache
+from fsmis_components.support.slice_descriptors import slice_descriptors
+from fsmis_components.support.support_pack import SupportPack, network_settings, weights_hash
+
+_SAME = 0.999  # cosine of each slice with itself, after rounding to half precision
+
+
+@dataclass(frozen=True)
+class ScanDescriptors:
+    """A scan as a network sees it, without its image.
+
+    Attributes:
+        name: of the scan.
+        grid: how it was cut into slices.
+        slice_spacing: millimetres between slices.
+        descriptors: float16 (D, F), `slice_descriptors` of all slices.
+        key: equal for the same scan, weights and preprocessing; empty for scans of a support.
+    """
+
+    name: str
+    grid: SliceGrid
+    slice_spacing: float
+    descriptors: Tensor
+    key: str = ""
+
+    @property
+    def depth(self) -> int:
+        """Number of slices D."""
+        return self.descriptors.shape[0]
+
+    @classmethod
+    def of_support(cls, pack: SupportPack) -> list[ScanDescriptors]:
+        """Those of the scans of a support."""
+        # packs that trust no header keep no spacing; it is not used then
+        return [
+            cls(profile.name, pack.grid, profile.slice_spacing or 1.0, profile.descriptors)
+            for profile in pack.profiles
+        ]
+
+    def same_as(self, other: ScanDescriptors) -> bool:
+        """Whether both are one and the same scan."""
+        if self.descriptors.shape != other.descriptors.shape:
+            return False
+        cosine = F.cosine_similarity(self.descriptors.float(), other.descriptors.float())
+        return bool(cosine.min() > _SAME)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How scans are made ready for the network; the same for all that are compared.
+
+    Attributes:
+        grid: slice axis and working resolution.
+        normalisation: the intensity rule.
+        own_extent: each scan fills `grid.spatial_size` pixels, so that none sets the scale of
+            another; False: all are brought to `grid`, as queries are to that of their support.
+    """
+
+    grid: SliceGrid
+    normalisation: Normalisation
+    own_extent: bool
+
+    @classmethod
+    def of_first(cls, scans: Iterable[Case], geometry: Mapping[str, Any]) -> Preprocessing:
+        """What the first scan that can be read sets where nothing is labelled.
+
+        Args:
+            scans: it says along which axis all are cut, and whether they are MR or CT.
+            geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` as in
+                `build_support_pack`; `fuse_planes` says nothing here: one axis is enough.
+
+        Raises:
+            DataError: no scan can be read.
+        """
+        options = {key: value for key, value in geometry.items() if key != "fuse_planes"}
+        modality = options.pop("modality")
+        troubles = []
+        for scan in scans:
+            try:
+                volume = load_stack(scan.image)
+            except DataError as error:
+                troubles.append(str(error))
+                continue
+            normalisation = Normalisation(modality=resolve_modality(volume, modality))
+            return cls(choose_slice_grid(volume, **options), normalisation, True)
+        raise DataError(f"no scan that can be read is left to label: {'; '.join(troubles)}")
+
+    @classmethod
+    def of_support(cls, pack: SupportPack) -> Preprocessing:
+        """That of an existing support."""
+        return cls(pack.grid, pack.normalisation, False)
+
+    def grid_of(self, volume: Volume) -> SliceGrid:
+        """The grid of a scan."""
+        return own_extent_grid(volume, self.grid) if self.own_extent else self.grid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "grid": self.grid.to_dict(),
+            "normalisation": self.normalisation.to_dict(),
+            "own_extent": self.own_extent,
+        }
+
+
+def load_stack(image: Path) -> Volume:
+    """Read a scan of several slices.
+
+    Raises:
+        DataError: it cannot be read, or has one slice only.
+    """
+    volume = load_image(image)
+    if min(volume.shape) < 2:
+        size = " x ".join(map(str, volume.shape))
+        raise DataError(f"{image}: has one slice only ({size} voxels); take a volume.")
+    return volume
+
+
+class _Kept(NamedTuple):
+    """What the cache keeps of a scan; plain values as JSON takes them."""
+
+    descriptors: Tensor
+    grid: dict[str, Any]
+    slice_spacing: float
+
+
+class Describer:
+    """Describe scans by a network; what was described once is read from a cache.
+
+    Args:
+        network: any network of the contract; left in the mode in which it came.
+        preprocessing: how scans are cut and normalised.
+        cache: keeps the descriptors.
+        batch_size: slices per forward pass.
+        amp: bfloat16 autocast.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        cache: FeatureCache,
+        batch_size: int = 8,
+        amp: bool = False,
+    ) -> None:
+        self.network = network
+        self.preprocessing = preprocessing
+        self.cache = cache
+        self.batch_size = batch_size
+        self.amp = amp
+        self._facts = {
+            "version": fsmis_components.__version__,
+            "weights": weights_hash(network),
+            "settings": network_settings(network),
+            "preprocessing": preprocessing.to_dict(),
+            "amp": amp,
+        }
+
+    def like(self, preprocessing: Preprocessing) -> Describer:
+        """The same with scans cut and normalised in another way."""
+        return Describer(self.network, preprocessing, self.cache, self.batch_size, self.amp)
+
+    def is_kept(self, image: Path) -> bool:
+        """Whether a scan was described before."""
+        return self._key(image) in self.cache
+
+    def describe(self, case: Case) -> ScanDescriptors:
+        """The descriptors of a scan.
+
+        Raises:
+            DataError: it cannot be read, or has one slice only.
+        """
+        key = self._key(case.image)
+        if key in self.cache:
+            batches = self.cache.read(key, _Kept, torch.device("cpu"))
+        else:
+            batches = self.cache.keep(key, self._described(case.image), case.name)
+        ((_, _, kept),) = batches
+        grid = SliceGrid.from_dict(kept.grid)
+        return ScanDescriptors(case.name, grid, kept.slice_spacing, kept.descriptors, key)
+
+    def _key(self, image: Path) -> str:
+        """SHA-256 over all that the descriptors of a scan depend on; its name does not count."""
+        facts = {**self._facts, "scan": file_hash(image)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _described(self, image: Path) -> Iterator[Batch]:
+        volume = load_stack(image)
+        view = SliceView(volume, self.preprocessing.grid_of(volume))
+        with frozen(self.network), torch.inference_mode():
+            encoded = encode_scan(
+                self.network,
+                volume,
+                view,
+                self.preprocessing.normalisation,
+                batch_size=self.batch_size,
+                amp=self.amp,
+            )
+            parts = [slice_descriptors(features.high).cpu() for _, _, features in encoded]
+        descriptors = torch.cat(parts).half()
+        yield 0, view.depth, _Kept(descriptors, view.grid.to_dict(), view.native_spacing[0])

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+
+from fsmis_components.evaluation.records import FIGURES, SCORED, UNDEFINED, Row
+from fsmis_components.evaluation.summary import summarise
+from fsmis_components.evaluation.tables import markdown_table
+
+RUN = {
+    "commands": ["python tools/benchmark.py evaluate --folds 0"],
+    "failures": ["a, fold1: the scan is\nbroken"],
+    "weights": {"a fold0": "0123"},
+    "dropped_slices": {"2,3": {"dropped": 45, "of": 100}},
+    "data_hash": "89ab",
+    "threads": 2,
+    "date": None,
+}
+
+
+def rows_of(
+    method: str, setting: str, dice: float, protocol: str = "wv", **other: Any
+) -> list[Row]:
+    """Cases 1 and 2 of fold 0 with `dice` - 10 and `dice` + 10."""
+    known = {"labelled": "sections", "shots": 1, "choice": 0, "support": "9", "fold": 0, **other}
+    figures = dict.fromkeys(FIGURES[1:], 7.25)
+    return [
+        Row(
+            method=method,
+            setting=setting,
+            protocol=protocol,
+            case=case,
+            structure="liver",
+            value=1,
+            status=SCORED,
+            dice=dice + step,
+            **figures,
+            **known,
+        )
+        for case, step in (("1", -10.0), ("2", 10.0))
+    ]
+
+
+ROWS = [
+    *rows_of("a", "1", 80, "ep1-alp"),
+    *rows_of("a", "1", 85, "oracle"),
+    *rows_of("a", "1", 60),
+    *rows_of("a", "1", 62, choice=1),
+    *rows_of("a", "1", 75, "oracle", labelled="all", shots=3),
+    *rows_of("a", "1", 70, labelled="all", shots=3),
+    *rows_of("a", "2-any", 55),
+    *rows_of("mask_copy", "-", 30),
+]
+
+
+def section(page: str, title: str, number: int = 0) -> list[list[str]]:
+    """Cells of the lines of the table below a heading; the dashes are left out."""
+    texts = re.split(r"^#+ ", page, flags=re.MULTILINE)
+    text = [part for part in texts if part.startswith(title)][number]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return markdown_table(summarise(ROWS), RUN)
+
+
+def test_each_fold_is_a_column() -> None:
+    rows = [
+        *rows_of("a", "1", 80, "ep1-alp"),
+        *rows_of("a", "1", 60, "ep1-alp", fold=2),
+        *rows_of("a", "1", 50),
+    ]
+    page = markdown_table(summarise(rows), {})
+    assert section(page, "Dice in % per fold") == [
+        ["method", "labelled slices", "protocol", "fold 0", "fold 2"],
+        ["a", "3 of 1 scan", "EP1 (`ep1-alp`)", "80.0", "60.0"],
+        ["a", "3 of 1 scan", "whole volume", "50.0", "–"],
+    ]
+
+
+def test_one_fold_needs_no_table_of_folds(page: str) -> None:
+    assert "per fold" not in page
+
+
+def test_protocols_side_by_side_floor_first(page: str) -> None:
+    assert section(page, "Dice in %, mean over structures") == [
+        ["method", "labelled slices", "EP1 (`ep1-alp`)", "oracle extent", "whole volume", "WV gap"],
+        ["mask_copy", "3 of 1 scan", "–", "–", "30.0 [20.0, 40.0]", "–"],
+        [
+            "a",
+            "3 of 1 scan",
+            "80.0 [70.0, 90.0]",
+            "85.0 [75.0, 95.0]",
+            "61.0 [51.0, 71.0]",
+            "20.0 [20.0, 20.0]",  # of choice 0, the only one that EP1 has
+        ],
+        [
+            "a",
+            "all of 3 scans",
+            "–",
+            "75.0 [65.0, 85.0]",
+            "70.0 [60.0, 80.0]",
+            "5.0 [5.0, 5.0] (oracle)",
+        ],
+    ]
+
+
+def test_a_part_per_setting_each_with_the_floor(page: str) -> None:
+    titles = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
+    assert [title[:15] for title in titles[:2]] == ["Setting 1: test", "Setting 2 (`any"]
+    lines = section(page, "Dice in %, mean over structures", 1)[1:]
+    assert [line[0] for line in lines] == ["mask_copy", "a"]
+
+
+def test_per_structure_and_other_figures(page: str) -> None:
+    deviation = "14.1"  # of -10 and +10
+    assert section(page, "Dice in % per structure, EP1 (`ep1-alp`)") == [
+        ["method", "labelled slices", "liver", "mean"],
+        ["a", "3 of 1 scan", f"80.0 ± {deviation}", f"80.0 ± {deviation}"],
+    ]
+    blind = section(page, "Dice in % per structure, whole volume")
+    assert [line[2] for line in blind[1:]] == [
+        f"{m} ± {deviation}" for m in ("30.0", "61.0", "70.0")
+    ]
+    other = section(page, "Other figures, whole volume")
+    assert other[0][2:] == [
+        "NSD 2 mm, %",
+        "HD95, mm",
+        "precision, %",
+        "recall, %",
+        "extent error, slices",
+        "false positives, ml",
+    ]
+    assert other[1][2:] == ["7.2 ± 0.0"] * 6
+
+
+def test_comparisons(page: str) -> None:
+    assert section(page, "Dice of two methods, case by case, whole volume") == [
+        [
+            "first",
+            "second",
+            "labelled slices",
+            "first minus second [95 % interval]",
+            "Wilcoxon p",
+            "cases",
+        ],
+        ["a", "mask_copy", "3 of 1 scan", "30.0 [30.0, 30.0]", "0.500", "2"],
+    ]
+
+
+def test_what_the_lines_rest_on(page: str) -> None:
+    lines = section(page, "What the lines rest on")[1:]
+    assert lines[0][2:] == ["2", "0", "0", "–", "0", "–"]
+    assert lines[1][2:] == ["2", "0", "0, 1", "60.0 to 62.0", "0", "0"]
+
+
+def test_an_incomplete_structure_is_told() -> None:
+    first, second = rows_of("a", "1", 50)
+    spleen = Row(**{**vars(first), "structure": "spleen", "value": 4})
+    page = markdown_table(summarise([first, second, spleen]), {})
+    assert section(page, "What the lines rest on")[1][2] == "2 (liver 2, spleen 1)"
+
+
+def test_undefined_rows_are_counted() -> None:
+    gone = {"status": UNDEFINED, **dict.fromkeys(FIGURES, math.nan)}
+    rows = [Row(**{**vars(row), **gone}) for row in rows_of("a", "1", 0, "ep1-alp")]
+    page = markdown_table(summarise([*rows, *rows_of("a", "1", 50)]), {})
+    assert section(page, "Dice in %, mean over structures")[1][2] == "–"
+    assert section(page, "What the lines rest on")[1][-1] == "2"
+
+
+def test_two_rules_two_columns() -> None:
+    rows = [*rows_of("a", "1", 80, "ep1-alp"), *rows_of("a", "1", 75, "ep1-qnet", fold=1)]
+    rows += [*rows_of("a", "1", 60), *rows_of("a", "1", 65, fold=1)]
+    page = markdown_table(summarise(rows), {})
+    titles, line = section(page, "Dice in %, mean over structures")
+    cells = dict(zip(titles, line, strict=True))
+    assert cells["EP1 (`ep1-alp`)"].startswith("80.0 ")
+    assert cells["EP1 (`ep1-qnet`)"].startswith("75.0 ")
+    assert cells["WV gap (`ep1-alp`)"].startswith("20.0 ")
+    assert cells["WV gap (`ep1-qnet`)"].startswith("10.0 ")
+    assert len(section(page, "Dice in % per structure, EP1 (`ep1-qnet`)")) == 2
+    assert "- `ep1-alp`:" in page and "- `ep1-qnet`:" in page
+
+
+def test_notes_failures_and_provenance(page: str) -> None:
+    for line in (
+        "- a, fold1: the scan is broken",
+        "- 2,3: 45 of 100 slices",
+        "  - `python tools/benchmark.py evaluate --folds 0`",
+        "  - a fold0: `0123`",
+        "- data_hash: `89ab`",
+        "- threads: `2`",
+    ):
+        assert line in page.splitlines()
+    assert "- date" not in page and not re.search(r"\b(None|nan)\b", page)
+    assert "the whole volume is what a user gets" in page
+    assert "`ep1-qnet`" not in page
+
+
+def test_without_failures_and_provenance() -> None:
+    page = markdown_table(summarise(ROWS), {"failures": [], "dropped_slices": {}, "weights": {}})
+    for title in ("Failures", "Slices dropped", "Provenance"):
+        assert f"## {title}" not in page
+
+
+def test_only_untrained_methods() -> None:
+    rows = [*rows_of("b", "-", 40), *rows_of("mask_copy", "-", 30)]
+    page = markdown_table(summarise(rows), {})
+    assert "## Nothing trained beforehand" in page and "EP1 was not run." in page
+    assert len(section(page, "Dice of two methods")) == 2
+
+
+def test_a_bar_in_a_name_keeps_the_columns() -> None:
+    page = markdown_table(summarise(rows_of("a|b", "given", 40)), {})
+    assert section(page, "Dice in %, mean over structures")[1][0] == "a\\|b"

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from block_scans import block_label, write_scan
+from fake_network import IntensityNetwork
+from html_pages import Page, checked_page
+
+from fsmis_components.inferers.folder_report import write_folder_report
+from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
+from fsmis_components.support import Structure, SupportPack, build_support_pack, load_support_set
+from fsmis_components.support.calibration import Calibration, StructureTest
+
+STRUCTURES = (Structure("liver", 1, "#ff0000"), Structure("Left kidney", 7, "#00ff00"))
+INFERER = {"amp": False, "k": [], "two": ["a", "b"], "steps": {f"step_{n}": n for n in range(7)}}
+SETTINGS = {"support": "ab" * 32, "inferer": INFERER, "version": "9"}
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> SupportPack:
+    folder = tmp_path_factory.mktemp("support")
+    write_scan(folder, 1, block_label())
+    made = build_support_pack(IntensityNetwork(), load_support_set(folder), spatial_size=24)
+    return replace(made, structures=STRUCTURES, source="labelled", method="ALPNet")
+
+
+def done(case: str, liver: float = 100.0, kidney: float = 50.0) -> CaseRow:
+    return CaseRow(case, DONE, 2.5, {"liver": liver, "left_kidney": kidney})
+
+
+def page(folder: Path, pack: SupportPack, *rows: CaseRow) -> tuple[str, Page]:
+    unused = [(f"p<{number}>", "a <label>") for number in range(202)]
+    path = write_folder_report(folder, rows, pack, SETTINGS, unused)
+    text = path.read_text()
+    return text, checked_page(text)
+
+
+def draw(folder: Path, case: str) -> None:
+    (folder / "overlays").mkdir(exist_ok=True)
+    matplotlib.image.imsave(folder / "overlays" / f"{case}.png", np.zeros((20, 30, 3)))
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the row that begins with a text, tags left out."""
+    for row in re.findall(r"<tr.*?</tr>", text, flags=re.DOTALL):
+        found = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?</td>", row)]
+        if found and found[0] == first:
+            return found
+    raise AssertionError(f"no row {first}")
+
+
+def test_what_was_segmented_by_what(tmp_path: Path, pack: SupportPack) -> None:
+    text, _ = page(tmp_path, pack, done("image_2", 120.0), done("image_3", 80.0, 0.0))
+    assert "ALPNet looked for liver and Left kidney in 2 scans, by the example of labelled." in text
+    assert cells(text, "liver") == ["liver", "1", "100.0", "80.0 to 120.0", "2 of 2", "-"]
+    assert cells(text, "Left kidney") == ["Left kidney", "7", "50.0", "50.0 to 50.0", "1 of 2", "-"]
+    assert "background:#ff0000" in text
+    assert cells(text, "image_2") == ["image_2", "done", "2.5", "120.0", "50.0", ""]
+    assert "failed" not in re.sub("<style>.*?</style>", "", text, flags=re.DOTALL)
+    # facts are nested tables, long ones folded
+    assert "<th>amp</th><td>False</td>" in text and "<th>k</th><td>none</td>" in text
+    assert "<li>b</li>" in text and text.count("<details><summary>7 entries</summary>") == 1
+    assert cells(text, "p&lt;3&gt;") == ["p&lt;3&gt;", "a &lt;label&gt;"] and "and 2 more" in text
+
+
+def test_expected_dice_warnings_and_the_supports_test_of_itself(
+    tmp_path: Path, pack: SupportPack
+) -> None:
+    row = done("image_2")
+    row.expected_dice = {"liver": 0.876, "left_kidney": 0.41}
+    row.warning = "The scan does not look like the support."
+    tests = (StructureTest(0.88, 0.04, 3, "scans"), StructureTest(0.5, 0.2, 4, "slices"))
+    text, _ = page(tmp_path, replace(pack, calibration=Calibration(tests)), row)
+    found = cells(text, "image_2")
+    assert found[3:5] == ["100.088 %", "50.041 %"]  # volume, and below it the Dice
+    assert found[5] == "Left kidney: expected Dice 41 % The scan does not look like the support."
+    assert "Left kidney 50.0 ml, expected Dice 41 %" in re.sub("<.*?>", "", text)
+    assert cells(text, "liver")[-1] == "88 ± 4 (3 scans held out)"
+    assert cells(text, "Left kidney")[-1] == "uncertain, 50 ± 20 (4 blocks of slices held out)"
+
+
+def test_failures_come_first_with_their_message(tmp_path: Path, pack: SupportPack) -> None:
+    failed = CaseRow("image_9", FAILED, 0.1, {}, "image_9: not a NIfTI <file>.")
+    text, links = page(tmp_path, pack, done("image_2"), failed)
+    assert "1 scan failed and was not segmented" in text
+    assert text.index(">image_9<") < text.index(">image_2<")
+    assert cells(text, "image_9")[-1] == "image_9: not a NIfTI &lt;file&gt;."
+    assert "scan-image_9" not in links.ids and "scan-image_2" in links.ids
+    text, _ = page(tmp_path, pack, failed)
+    assert "in 0 scans" in text and "Pictures" not in text and "0 of 0" in text
+
+
+def test_pictures_are_linked_and_wait_to_be_seen(tmp_path: Path, pack: SupportPack) -> None:
+    draw(tmp_path, "image_2")
+    text, links = page(tmp_path, pack, done("image_2"), done("image_3"))
+    assert links.addresses == ["overlays/image_2.png"]
+    assert 'loading="lazy"' in text and 'width="30" height="20"' in text
+    assert "There is no picture overlays/image_3.png." in text
+    (tmp_path / "overlays" / "image_3.png").write_bytes(b"short")
+    assert page(tmp_path, pack, done("image_3"))[1].addresses == []
+
+
+@pytest.mark.parametrize(
+    ("others", "liver", "hint"),
+    [
+        # half is as far as double: the median of the logarithms' deviations is 0, so a tenth is
+        # the unit, exp(0.35) = 1.419
+        ([100] * 5, 141, ""),
+        ([100] * 5, 142, "liver: 1.4 times the median of 100.0 ml"),
+        ([100] * 5, 71, ""),
+        ([100] * 5, 70, "liver: 0.7 times the median of 100.0 ml"),
+        # a folder that varies allows more
+        ([50, 70, 100, 140, 200], 300, ""),
+        ([50, 70, 100, 140, 200], 3000, "liver: 25 times the median of 120.0 ml"),
+        # few scans make no outlier but show what is missing
+        ([100] * 3, 1000, ""),
+        ([100] * 3, 0, "liver: not found"),
+    ],
+)
+def test_volumes_far_from_the_median_are_marked(
+    tmp_path: Path, pack: SupportPack, others: list[float], liver: float, hint: str
+) -> None:
+    rows = [done(f"image_{number}", volume) for number, volume in enumerate(others)]
+    text, _ = page(tmp_path, pack, *rows, done("image_8", liver))
+    assert cells(text, "image_8")[-1] == hint
+    assert all(cells(text, row.case)[-1] == "" for row in rows)
+    assert text.count('class="right hint"') == bool(hint)
+    assert text.count(f'<p class="hint">{hint}</p>') == bool(hint)
+
+
+def test_names_are_text(tmp_path: Path, pack: SupportPack) -> None:
+    case = "a #1 %20 \"<b>&'"
+    draw(tmp_path, case)
+    structures = (Structure("<i>x</i>", 1, "red;background:url(http://x)"),)
+    strange = replace(pack, structures=structures, method="<u>m", source="<s>p")
+    strange = replace(strange, sections=pack.sections[:1])
+    text, links = page(tmp_path, strange, CaseRow(case, DONE, 1.0, {"<i>x</i>": 1.0}))
+    assert links.addresses == ["overlays/a%20%231%20%2520%20%22%3Cb%3E%26%27.png"]
+    assert not re.search("<b>|<u>|<s>|<i>", text) and "background:#888888" in text
+
+
+def test_light_and_dark(tmp_path: Path, pack: SupportPack) -> None:
+    text, _ = page(tmp_path, pack, done("image_2"))
+    assert "color-scheme: light;" in text and "prefers-color-scheme: dark" in text
