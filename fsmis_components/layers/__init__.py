@@ -1,6 +1,6 @@
 """The boxes of the papers' figures: prototypes, the support state and resizing."""
 
-from fsmis_components.layers.prototypes import GlobalPrototypes, GridPrototypes, PrototypeMode
+from fsmis_components.layers.prototypes import GridPrototypes, PrototypeMode
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import (
     SupportState,
@@ -10,7 +10,6 @@ from fsmis_components.layers.support_state import (
 )
 
 __all__ = [
-    "GlobalPrototypes",
     "GridPrototypes",
     "PrototypeMode",
     "SupportState",

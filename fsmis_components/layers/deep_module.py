@@ -3,7 +3,6 @@
 from typing import Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsmis_components.layers.resize import resize_logits
@@ -78,9 +77,11 @@ class _Unet(nn.Module):
         e1 = self.down1(e0)
         e2 = self.down2(e1)
         e2 = e2 + self._attend(e2)
-        d1 = self.up1(torch.cat([_like(e2, e1), e1], 1))
-        d0 = self.up0(torch.cat([_like(d1, e0), e0], 1))
-        return self.last(torch.cat([_like(d0, mid), self.skip(mid)], 1))
+        # by size, never by a factor: 33 cells become 17
+        d1 = self.up1(torch.cat([resize_logits(e2, (e1.shape[-2], e1.shape[-1])), e1], 1))
+        d0 = self.up0(torch.cat([resize_logits(d1, (e0.shape[-2], e0.shape[-1])), e0], 1))
+        fine = resize_logits(d0, (mid.shape[-2], mid.shape[-1]))
+        return self.last(torch.cat([fine, self.skip(mid)], 1))
 
     def _attend(self, x: Tensor) -> Tensor:
         tokens = self.norm(x.flatten(2).transpose(1, 2))  # (B, h * w, C)
@@ -104,10 +105,3 @@ def double_conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequ
 def group_norm(channels: int) -> nn.GroupNorm:
     """Groups of eight channels, 32 groups of 256; fewer channels than eight are one group."""
     return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
-
-
-def _like(x: Tensor, other: Tensor) -> Tensor:
-    # by size, never by a factor: 33 cells become 17
-    return F.interpolate(
-        x, size=[other.shape[-2], other.shape[-1]], mode="bilinear", align_corners=False
-    )

@@ -3,14 +3,35 @@
 from typing import List, NamedTuple, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsmis_components.layers.cell_masks import cells_inside
-from fsmis_components.layers.feature_exchange import FeatureExchange
 from fsmis_components.layers.interactive_prototypes import InteractivePrototypes
 from fsmis_components.layers.resize import resize_logits
 from fsmis_components.layers.self_learning import SelfLearningDecoder
 from fsmis_components.layers.self_support import SelfSupport
+
+
+class IPSFeatures(NamedTuple):
+    """Features of a batch of slices at four levels, and the size of the images before padding."""
+
+    edge: Tensor
+    low: Tensor
+    mid: Tensor
+    high: Tensor
+    image_size: Tuple[int, int]
+
+
+def take_slices(features: IPSFeatures, first: int, end: int) -> IPSFeatures:
+    """Return the features of the slices from first to end - 1."""
+    return IPSFeatures(
+        features.edge[first:end],
+        features.low[first:end],
+        features.mid[first:end],
+        features.high[first:end],
+        features.image_size,
+    )
 
 
 class PairMaps(NamedTuple):
@@ -30,6 +51,35 @@ class PairMaps(NamedTuple):
     trusted: Tensor  # bool (B, Q): were these used
     mean_tokens: Tensor  # (B, Q, 2, 2, C), see `InteractiveAnswer`
     peak_tokens: Tensor
+
+
+class FeatureExchange(nn.Module):
+    """Add to each query cell what it finds in the support slice by attention.
+
+    An option of our reconstruction of IPSNet (after the abstract of Song et al., Artif. Intell.
+    Med. 2025), off by default: the abstract speaks of prototypes that interact, not of features.
+    The answer begins at zero, so the untrained module changes nothing.
+
+    Args:
+        channels: of the features.
+        width: of queries and keys.
+    """
+
+    def __init__(self, channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, width)
+        self.key = nn.Linear(channels, width)
+        self.value = nn.Linear(channels, channels)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, features: Tensor, cells: Tensor) -> Tensor:
+        """Return features (P, C, h, w) of P queries, having seen cells (P, K, C) of supports."""
+        tokens = features.flatten(2).transpose(1, 2)
+        answer = F.scaled_dot_product_attention(
+            self.query(tokens), self.key(cells), self.value(cells)
+        )
+        return features + answer.transpose(1, 2).reshape(features.shape)
 
 
 class PairDecision(nn.Module):

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from fsmis_components.layers.map_fusion import unit_vectors
 from fsmis_components.ops.precision import to_compute_dtype
 
+HEADS = 4
+# share of the likeness to the other class that is taken away at first; each layer learns its own
+GAMMA = 0.1
+
 
 class PrototypeInteraction(nn.Module):
     """Exchange between the four prototypes of a pair: two classes, each of support and query.
@@ -27,10 +31,6 @@ class PrototypeInteraction(nn.Module):
     Args:
         channels: C of the prototypes.
         layers: 1 or more.
-        heads: of the attention; a divisor of the channels.
-        gamma: share of the likeness to the other class that is taken away at first, in [0, 1).
-            Each layer learns its own as ``sigmoid(layer.gamma_logit)``; from 0 it cannot be
-            learned, then suppression stays off.
         support_share: weight of the support in :meth:`class_prototypes`, in [0, 1].
 
     Raises:
@@ -41,28 +41,22 @@ class PrototypeInteraction(nn.Module):
         self,
         channels: int,
         layers: int = 1,
-        heads: int = 4,
-        gamma: float = 0.1,
         support_share: float = 0.5,
     ) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"PrototypeInteraction: expected layers >= 1, got {layers}")
-        if heads < 1 or channels < 1 or channels % heads != 0:
+        if channels < 1 or channels % HEADS != 0:
             raise ValueError(
-                "PrototypeInteraction: expected channels divisible by heads, got "
-                f"{channels} channels and {heads} heads"
+                f"PrototypeInteraction: expected channels that {HEADS} divides, got {channels}"
             )
-        if not 0 <= gamma < 1 or not 0 <= support_share <= 1:
+        if not 0 <= support_share <= 1:
             raise ValueError(
-                "PrototypeInteraction: expected gamma in [0, 1) and support_share in [0, 1], got "
-                f"{gamma} and {support_share}"
+                f"PrototypeInteraction: expected support_share in [0, 1], got {support_share}"
             )
         self.support_share = support_share
         self.types = nn.Parameter(torch.zeros(2, 2, channels))
-        self.layers = nn.ModuleList(
-            [_InteractionLayer(channels, heads, gamma) for _ in range(layers)]
-        )
+        self.layers = nn.ModuleList([_InteractionLayer(channels) for _ in range(layers)])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the tokens after the exchange, (P, 2, 2, C), float32 for half inputs.
@@ -79,7 +73,8 @@ class PrototypeInteraction(nn.Module):
     @torch.jit.export
     def class_prototypes(self, tokens: Tensor) -> Tensor:
         """Return the prototypes (P, 2, C) of tokens (P, 2, 2, C), by ``support_share``."""
-        return combine(tokens, self.support_share)
+        share = self.support_share
+        return share * tokens[:, :, 0] + (1 - share) * tokens[:, :, 1]
 
 
 def suppress(tokens: Tensor, gamma: Tensor) -> Tensor:
@@ -102,24 +97,12 @@ def suppress(tokens: Tensor, gamma: Tensor) -> Tensor:
     return tokens - gamma * common * opposite
 
 
-def combine(tokens: Tensor, share: float) -> Tensor:
-    """Return the class prototypes (P, 2, C) of tokens (P, 2, 2, C).
-
-    Args:
-        tokens: as in :class:`PrototypeInteraction`.
-        share: weight of the support; the query has the rest.
-    """
-    return share * tokens[:, :, 0] + (1 - share) * tokens[:, :, 1]
-
-
 class _InteractionLayer(nn.Module):
-    def __init__(self, channels: int, heads: int, gamma: float) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(channels)
-        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
-        logit = math.log(gamma / (1 - gamma)) if gamma > 0 else -math.inf
-        # weight decay would turn a learned -inf into nan
-        self.gamma_logit = nn.Parameter(torch.tensor(logit), requires_grad=gamma > 0)
+        self.attention = nn.MultiheadAttention(channels, HEADS, batch_first=True)
+        self.gamma_logit = nn.Parameter(torch.tensor(math.log(GAMMA / (1 - GAMMA))))
         self.forward_norm = nn.LayerNorm(channels)
         self.widen = nn.Linear(channels, 2 * channels)
         self.narrow = nn.Linear(2 * channels, channels)

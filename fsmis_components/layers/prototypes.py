@@ -1,11 +1,10 @@
-"""Prototypes of ALPNet: local means in grid cells and global means under a mask."""
+"""Prototypes of ALPNet: local means in grid cells, and where these serve."""
 
 from typing import List, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.ops.masked_average_pool import masked_average_pool
 from fsmis_components.ops.precision import shape_text, to_compute_dtype
 
 
@@ -48,22 +47,6 @@ class GridPrototypes(nn.Module):
         cells = F.avg_pool2d(features, window).flatten(2).transpose(1, 2)  # (B, P, C)
         filled = F.avg_pool2d(to_compute_dtype(mask), window).flatten(2)  # (B, N, P)
         return cells, filled > self.threshold
-
-
-class GlobalPrototypes(nn.Module):
-    """Global prototypes: the mean feature under each mask.
-
-    Args:
-        eps: added to the sum of the mask; 1e-5 in ALPNet.
-    """
-
-    def __init__(self, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, N, C) of features (B, C, h, w) under masks (B, N, h, w)."""
-        return masked_average_pool(features, mask, self.eps)
 
 
 class PrototypeMode(nn.Module):

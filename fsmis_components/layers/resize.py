@@ -14,12 +14,14 @@ def resize_mask(mask: Tensor, size: Tuple[int, int]) -> Tensor:
     """
     if not mask.is_floating_point():
         mask = mask.float()
-    return _resize(mask, size)
+    return resize_logits(mask, size)
 
 
 def resize_logits(logits: Tensor, size: Tuple[int, int]) -> Tensor:
     """Return the logits (B, N, h, w) on another grid, bilinear with half-pixel centres."""
-    return _resize(logits, size)
+    if logits.shape[-2] == size[0] and logits.shape[-1] == size[1]:
+        return logits
+    return F.interpolate(logits, size=[size[0], size[1]], mode="bilinear", align_corners=False)
 
 
 def pooling_weights(mask: Tensor, size: Tuple[int, int]) -> Tensor:
@@ -51,9 +53,3 @@ def _interpolation(short: int, long: int, like: Tensor) -> Tensor:
     """Return the share (short, long) that each of the few positions has in each of the many."""
     identity = torch.eye(short, device=like.device, dtype=like.dtype).unsqueeze(0)
     return F.interpolate(identity, size=[long], mode="linear", align_corners=True)[0]
-
-
-def _resize(maps: Tensor, size: Tuple[int, int]) -> Tensor:
-    if maps.shape[-2] == size[0] and maps.shape[-1] == size[1]:
-        return maps
-    return F.interpolate(maps, size=[size[0], size[1]], mode="bilinear", align_corners=False)

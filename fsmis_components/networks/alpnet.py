@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.prototypes import GlobalPrototypes, GridPrototypes, PrototypeMode
+from fsmis_components.layers.prototypes import GridPrototypes, PrototypeMode
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.losses import margin_cross_entropy
@@ -16,6 +16,7 @@ from fsmis_components.networks.few_shot_network import (
     all_labelled,
     with_background,
 )
+from fsmis_components.ops.masked_average_pool import masked_average_pool
 from fsmis_components.ops.similarity import prototype_similarity
 
 
@@ -59,7 +60,6 @@ class ALPNet(FewShotNetwork):
         self.train_cells = GridPrototypes(max(1, train_window // self.stride), threshold)
         self.eval_cells = GridPrototypes(max(1, eval_window // self.stride), threshold)
         self.mode = PrototypeMode(max(1, switch_window // self.stride), threshold)
-        self.globals = GlobalPrototypes()
 
     @torch.jit.export
     def build_support(
@@ -170,10 +170,10 @@ class ALPNet(FewShotNetwork):
             "cells": cells.unflatten(0, [b, s]).unsqueeze(1),
             "foreground_cells": foreground_cells.unflatten(0, [b, s]).transpose(1, 2),
             "background_cells": background_cells.unflatten(0, [b, s]).transpose(1, 2),
-            "foreground_global": self.globals(features, foreground)
+            "foreground_global": masked_average_pool(features, foreground)
             .unflatten(0, [b, s])
             .transpose(1, 2),
-            "background_global": self.globals(features, background)
+            "background_global": masked_average_pool(features, background)
             .unflatten(0, [b, s])
             .transpose(1, 2),
             "local_mode": self.mode(foreground).unflatten(0, [b, s]).transpose(1, 2),

@@ -13,10 +13,14 @@ from fsmis_components.layers.cell_masks import (
     class_means,
 )
 from fsmis_components.layers.deep_module import DeepModule
-from fsmis_components.layers.feature_exchange import FeatureExchange
 from fsmis_components.layers.interactive_prototypes import InteractivePrototypes
-from fsmis_components.layers.ips_features import IPSFeatures, take_slices
-from fsmis_components.layers.pair_decision import PairDecision, PairMaps
+from fsmis_components.layers.pair_decision import (
+    FeatureExchange,
+    IPSFeatures,
+    PairDecision,
+    PairMaps,
+    take_slices,
+)
 from fsmis_components.layers.self_learning import SelfLearningDecoder
 from fsmis_components.layers.self_support import SelfSupport
 from fsmis_components.layers.support_state import SupportState, select_pairs

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsmis_components.layers.feature_exchange import FeatureExchange
 from fsmis_components.layers.interactive_prototypes import InteractivePrototypes
-from fsmis_components.layers.pair_decision import PairDecision, PairMaps
+from fsmis_components.layers.pair_decision import FeatureExchange, PairDecision, PairMaps
 from fsmis_components.layers.self_learning import SelfLearningDecoder
 from fsmis_components.layers.self_support import SelfSupport
 
@@ -222,3 +221,46 @@ def test_gradients_reach_all_levels() -> None:
     for tensor in (*leaves, *net.parameters()):
         assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
     assert all(bool(leaf.grad.any()) for leaf in leaves)
+
+
+def stirred_exchange(channels: int = 5, width: int = 7) -> FeatureExchange:
+    torch.manual_seed(1)
+    net = FeatureExchange(channels, width)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter)
+    return net
+
+
+def exchanged_slowly(net: FeatureExchange, features: Tensor, cells: Tensor) -> Tensor:
+    """One query cell after the other."""
+    answer = features.clone()
+    for p in range(features.shape[0]):
+        for y in range(features.shape[2]):
+            for x in range(features.shape[3]):
+                asked = net.query.weight @ features[p, :, y, x] + net.query.bias
+                keys = cells[p] @ net.key.weight.T + net.key.bias
+                share = torch.softmax(keys @ asked / keys.shape[1] ** 0.5, 0)
+                answer[p, :, y, x] += share @ (cells[p] @ net.value.weight.T + net.value.bias)
+    return answer
+
+
+def test_untrained_exchange_changes_nothing() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 5, 33, 65)
+    assert torch.equal(FeatureExchange(5)(features, torch.randn(2, 16, 5)), features)
+
+
+def test_values_of_the_exchange() -> None:
+    torch.manual_seed(0)
+    net, features, cells = stirred_exchange(), torch.randn(2, 5, 3, 4), torch.randn(2, 6, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(net(features, cells), exchanged_slowly(net, features, cells))
+
+
+def test_gradients_of_the_exchange() -> None:
+    untrained, features, cells = FeatureExchange(5), torch.randn(1, 5, 3, 3), torch.randn(1, 4, 5)
+    untrained(features, cells).square().sum().backward()
+    assert bool(untrained.value.weight.grad.any())  # so it can leave zero
+    trained = stirred_exchange().double()
+    features, cells = features.double().requires_grad_(), cells.double().requires_grad_()
+    assert torch.autograd.gradcheck(trained, (features, cells))

@@ -9,16 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsmis_components.layers.prototype_interaction import PrototypeInteraction, combine, suppress
+from fsmis_components.layers.prototype_interaction import PrototypeInteraction, suppress
 
 BACKGROUND, FOREGROUND = 0, 1
 SUPPORT, QUERY = 0, 1
 
 
-def stirred(channels: int, layers: int = 1, heads: int = 4, gamma: float = 0.1):
+def without_suppression(net: PrototypeInteraction) -> PrototypeInteraction:
+    for layer in net.layers:
+        layer.gamma_logit.data.fill_(-math.inf)
+    return net
+
+
+def stirred(channels: int, layers: int = 1) -> PrototypeInteraction:
     """Return a module whose every learned tensor but gamma is random: away from its start."""
     torch.manual_seed(1)
-    net = PrototypeInteraction(channels, layers, heads, gamma)
+    net = PrototypeInteraction(channels, layers)
     for name, parameter in net.named_parameters():
         if "gamma" not in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -38,12 +44,9 @@ def opposite_directions(tokens: Tensor) -> Tensor:
 def test_identity_at_first_without_suppression(layers: int) -> None:
     torch.manual_seed(0)
     tokens = torch.randn(5, 2, 2, 12) * 7
-    assert torch.equal(PrototypeInteraction(12, layers, gamma=0.0)(tokens), tokens)
     forced = PrototypeInteraction(12, layers)
     assert not torch.equal(forced(tokens), tokens)
-    for layer in forced.layers:
-        layer.gamma_logit.data.fill_(-math.inf)
-    assert torch.equal(forced(tokens), tokens)
+    assert torch.equal(without_suppression(forced)(tokens), tokens)
     # whatever the type embeddings have become: they stand beside the residual path
     torch.nn.init.normal_(forced.types)
     assert torch.equal(forced(tokens), tokens)
@@ -92,7 +95,7 @@ def test_equal_tokens_keep_their_cosine() -> None:
 
 @pytest.mark.parametrize("changed", [BACKGROUND, FOREGROUND])
 def test_attention_stays_within_a_class(changed: int) -> None:
-    net = stirred(8, layers=2, gamma=0.0)
+    net = without_suppression(stirred(8, layers=2))
     tokens = torch.randn(3, 2, 2, 8, requires_grad=True)
     net(tokens)[1, changed, QUERY].sum().backward()
     seen = tokens.grad.abs().sum(-1) > 0  # (P, class, side)
@@ -171,22 +174,8 @@ def test_gradients_reach_every_parameter_after_one_step() -> None:
     assert moving[1] == {name for name, _ in net.named_parameters()}
 
 
-def test_gamma_begins_at_its_value_and_zero_stays_off() -> None:
-    net = PrototypeInteraction(8, gamma=0.3)
-    assert torch.sigmoid(net.layers[0].gamma_logit).item() == pytest.approx(0.3)
-    off = PrototypeInteraction(8, gamma=0.0)
-    optimiser = torch.optim.SGD(off.parameters(), lr=0.1, weight_decay=0.1)
-    tokens = torch.randn(2, 2, 2, 8)
-    for _ in range(2):
-        off(tokens).square().sum().backward()
-        optimiser.step()
-    assert torch.sigmoid(off.layers[0].gamma_logit).item() == 0
-    assert bool(off(tokens).isfinite().all())
-
-
-def test_combine() -> None:
+def test_class_prototypes() -> None:
     tokens = torch.tensor([[[1.0], [3.0]], [[10.0], [20.0]]])[None]
-    torch.testing.assert_close(combine(tokens, 0.25), torch.tensor([[[2.5], [17.5]]]))
     net = PrototypeInteraction(4, support_share=0.75)
     torch.testing.assert_close(net.class_prototypes(tokens), torch.tensor([[[1.5], [12.5]]]))
 
@@ -246,18 +235,12 @@ def test_scripts(training: bool) -> None:
     with torch.no_grad():
         torch.testing.assert_close(scripted(tokens), net(tokens))
     torch.testing.assert_close(scripted.class_prototypes(tokens), net.class_prototypes(tokens))
-    for function, other in ((suppress, torch.tensor(0.2)), (combine, 0.3)):
-        torch.testing.assert_close(
-            torch.jit.script(function)(tokens, other), function(tokens, other)
-        )
 
 
 def test_rejects() -> None:
-    message = "expected channels divisible by heads, got 10 channels and 4 heads$"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="expected channels that 4 divides, got 10$"):
         PrototypeInteraction(10)
     with pytest.raises(ValueError, match="expected layers >= 1, got 0"):
         PrototypeInteraction(8, layers=0)
-    for gamma, share in ((1.0, 0.5), (-0.1, 0.5), (0.1, 1.5)):
-        with pytest.raises(ValueError, match=f"gamma in .0, 1. and .*got {gamma} and {share}"):
-            PrototypeInteraction(8, gamma=gamma, support_share=share)
+    with pytest.raises(ValueError, match="expected support_share in .0, 1., got 1.5"):
+        PrototypeInteraction(8, support_share=1.5)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor, nn
 
-from fsmis_components.layers.prototype_sets import PrototypeMiner
+from fsmis_components.layers.prototype_sets import PrototypeMiner, edge_masks
 from fsmis_components.layers.resize import pooling_weights, upsample_corners
 
 
@@ -159,3 +161,24 @@ def test_unknown_options_are_named() -> None:
         miner(activation="softmax")
     with pytest.raises(ValueError, match="expected grid"):
         miner(grid=0)
+
+
+def test_edges_are_two_erosions_and_two_dilations() -> None:
+    rng = np.random.default_rng(0)
+    mask = ndimage.gaussian_filter(rng.normal(size=(40, 50)), 4) > 0
+    square = np.ones((3, 3))
+    eroded = ndimage.binary_erosion(mask, square, 2, border_value=1)
+    dilated = ndimage.binary_dilation(mask, square, 2)
+    inner, outer = edge_masks(torch.from_numpy(mask).float()[None, None])
+    assert np.array_equal(inner[0, 0].numpy(), mask & ~eroded)
+    assert np.array_equal(outer[0, 0].numpy(), dilated & ~mask)
+
+
+def test_one_pixel_is_all_edge() -> None:
+    mask = torch.zeros(1, 1, 9, 9)
+    mask[..., 4, 4] = 1
+    inner, outer = edge_masks(mask)
+    assert torch.equal(inner, mask)
+    assert outer.sum() == 24
+    inner, outer = edge_masks(torch.zeros(1, 1, 9, 9))
+    assert not inner.any() and not outer.any()

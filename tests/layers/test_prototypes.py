@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fsmis_components.layers import GlobalPrototypes, GridPrototypes, PrototypeMode
+from fsmis_components.layers import GridPrototypes, PrototypeMode
 
 B, N, C, H, W = 2, 3, 19, 17, 33
 
@@ -63,16 +63,6 @@ def test_empty_mask():
     features, mask = torch.rand(B, C, H, W), torch.zeros(B, N, H, W)
     assert not GridPrototypes(4)(features, mask)[1].any()
     assert not PrototypeMode(4)(mask).any()
-    assert GlobalPrototypes()(features, mask).eq(0).all()
-
-
-def test_global_prototypes_are_means_under_the_mask():
-    features, mask = torch.rand(B, C, H, W), (torch.rand(B, N, H, W) > 0.5).float()
-    prototypes = GlobalPrototypes()(features, mask)
-    torch.testing.assert_close(prototypes[1, 2], features[1, :, mask[1, 2] > 0].mean(1))
-    # 1e-5 in the denominator counts where a mask is nearly empty
-    faint = GlobalPrototypes(eps=1.0)(torch.ones(1, C, 1, 1), torch.ones(1, 1, 1, 1))
-    torch.testing.assert_close(faint, torch.full((1, 1, C), 0.5))
 
 
 def test_gradients():
@@ -93,8 +83,8 @@ def test_rejects_an_empty_window(layer):
         layer(0)
 
 
-@pytest.mark.parametrize("layer", [GridPrototypes(4), GlobalPrototypes()])
-def test_scripts(layer):
+def test_scripts():
+    layer = GridPrototypes(4)
     tensors = torch.rand(B, C, H, W), torch.rand(B, N, H, W)
     torch.testing.assert_close(torch.jit.script(layer)(*tensors), layer(*tensors))
 

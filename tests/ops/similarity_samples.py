@@ -6,16 +6,9 @@ import torch
 
 from fsmis_components.ops import prototype_similarity
 
-B, N, P, C, V, H, W = 2, 3, 5, 19, 4, 17, 33
+B, N, P, C, H, W = 2, 3, 5, 19, 17, 33
 BACKENDS = ["reference", "streamed"]
-# reduction, and whether prototypes carry values
-REDUCTIONS = [
-    ("softmax", False),
-    ("softmax", True),
-    ("max", False),
-    ("max", True),
-    ("logsumexp", False),
-]
+REDUCTIONS = ["softmax", "max"]
 
 
 def draw(shape, *, seed, device, dtype=torch.float64):
@@ -24,14 +17,7 @@ def draw(shape, *, seed, device, dtype=torch.float64):
 
 
 def inputs(
-    device,
-    *,
-    space=(H, W),
-    num_prototypes=P,
-    shared=False,
-    valid=None,
-    with_values=False,
-    dtype=torch.float64,
+    device, *, space=(H, W), num_prototypes=P, shared=False, valid=None, dtype=torch.float64
 ):
     """Draw inputs; valid is None, "own" (per query), "shared" or "rare" (shared, few)."""
     batch = 1 if shared else B
@@ -46,18 +32,19 @@ def inputs(
         chosen = chosen.argsort(-1).argsort(-1) < share * num_prototypes
         chosen[:, 1] = False  # a structure without any prototype
         arguments["valid"] = chosen
-    if with_values:
-        arguments["values"] = draw((batch, N, num_prototypes, V), seed=3, device=device).to(dtype)
     return arguments
 
 
+def cast(arguments, dtype):
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in arguments.items()}
+
+
 def twisted(arguments):
-    """Return the inputs with values, each with strides of another order of its axes."""
+    """Return the inputs, each with strides of another order of its axes."""
     result = {
         "query": arguments["query"].movedim(1, 3).contiguous().movedim(3, 1),
         "prototypes": arguments["prototypes"].transpose(0, 3).contiguous().transpose(0, 3),
         "valid": arguments["valid"].transpose(0, 2).contiguous().transpose(0, 2),
-        "values": arguments["values"].transpose(1, 2).contiguous().transpose(1, 2),
     }
     assert not any(tensor.is_contiguous() for tensor in result.values())
     return result
@@ -73,10 +60,6 @@ def with_gradients(arguments, forward_under=nullcontext(), **settings):  # noqa:
         result = prototype_similarity(**arguments, **settings)
     weights = draw(result.shape, seed=4, device=result.device).to(result.dtype)
     (result * weights).sum().backward()
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in arguments.items()}
-    gradients = {
-        name: zeros[name] if tensor.grad is None else tensor.grad
-        for name, tensor in arguments.items()
-        if tensor.requires_grad
+    return result.detach(), {
+        name: tensor.grad for name, tensor in arguments.items() if tensor.requires_grad
     }
-    return result.detach(), gradients

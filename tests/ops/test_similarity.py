@@ -10,9 +10,8 @@ from similarity_samples import (
     H,
     N,
     P,
-    V,
     W,
-    draw,
+    cast,
     inputs,
     twisted,
     with_gradients,
@@ -22,63 +21,42 @@ from tolerances import GRADIENT_TOLERANCES, TOLERANCES
 from fsmis_components.ops import prototype_similarity
 
 
+def assert_gradients_close(gradients, expected, dtype=torch.float64):
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            gradient,
+            expected[name],
+            **GRADIENT_TOLERANCES[dtype],
+            msg=lambda text, name=name: f"gradient of {name}: {text}",
+        )
+
+
 @pytest.mark.parametrize("space", [(W,), (H, W), (5, 7, 3)], ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_shapes(backend, space, device):
+def test_shapes(backend, reduction, space, device):
     arguments = inputs(device, space=space, valid="own")
-    for reduction in ("softmax", "max", "logsumexp"):
-        result = prototype_similarity(**arguments, reduction=reduction, backend=backend)
-        assert result.shape == (B, N, *space)
-    arguments["values"] = draw((1, N, P, V), seed=3, device=device)
-    assert prototype_similarity(**arguments, backend=backend).shape == (B, N, V, *space)
-
-
-@pytest.mark.parametrize("space", [(W,), (H, W), (5, 7, 3)], ids=str)
-def test_shape_without_reduction(space, device):
-    result = prototype_similarity(**inputs(device, space=space, shared=True), reduction="none")
-    assert result.shape == (B, N, P, *space)
+    result = prototype_similarity(**arguments, reduction=reduction, backend=backend)
+    assert result.shape == (B, N, *space)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
-    ("reduction", "values", "expected"),
+    ("reduction", "expected"),
     [
         # at the first position s = (log 3, 0), so that the weights are 3/4 and 1/4
-        ("softmax", None, [0.75 * math.log(3), 0.25 * math.log(3) * 3]),
-        ("softmax", [10.0, 2.0], [8.0, 4.0 + 4.0]),
-        ("max", None, [math.log(3), math.log(3)]),
-        ("max", [10.0, 2.0], [10.0, 2.0]),
-        ("logsumexp", None, [math.log(4), math.log(4)]),
+        ("softmax", 0.75 * math.log(3)),
+        ("max", math.log(3)),
     ],
 )
-def test_values(backend, reduction, values, expected, device):
+def test_values(backend, reduction, expected, device):
     # two orthogonal positions; prototypes of other lengths along them, a third is not valid
     query = torch.tensor([[[5.0, 0.0], [0.0, 0.1]]], device=device)
     prototypes = torch.tensor([[[[2.0, 0.0], [0.0, 7.0], [1.0, 1.0]]]], device=device)
     valid = torch.tensor([[[True, True, False]]], device=device)
-    stands_for = None
-    if values is not None:
-        # at the second position the weights are the other way round: 1/4 and 3/4
-        expected = [expected[0], 0.25 * 10 + 0.75 * 2 if reduction == "softmax" else expected[1]]
-        stands_for = torch.tensor([*values, 1e6], device=device).reshape(1, 1, 3, 1)
-    result = prototype_similarity(
-        query,
-        prototypes,
-        valid=valid,
-        values=stands_for,
-        reduction=reduction,
-        scale=math.log(3),
-        backend=backend,
-    )
-    torch.testing.assert_close(result.flatten().cpu(), torch.tensor(expected))
-
-
-def test_values_without_reduction(device):
-    query = torch.tensor([[[3.0], [4.0]]], device=device)
-    prototypes = torch.tensor([[[[1.0, 0.0], [0.0, -2.0], [1.0, 1.0]]]], device=device)
-    valid = torch.tensor([[[True, True, False]]], device=device)
-    result = prototype_similarity(query, prototypes, valid=valid, reduction="none", scale=10.0)
-    torch.testing.assert_close(result.flatten().cpu(), torch.tensor([6.0, -8.0, 0.0]))
+    settings = {"reduction": reduction, "scale": math.log(3), "backend": backend}
+    result = prototype_similarity(query, prototypes, valid, **settings)
+    torch.testing.assert_close(result.flatten().cpu(), torch.tensor([expected, expected]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -89,13 +67,28 @@ def test_short_vectors_are_divided_by_eps(backend, device):
     torch.testing.assert_close(result.flatten().cpu(), torch.tensor([2.0]))
 
 
+@pytest.mark.parametrize("sharing", [1, N])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_below_eps_a_length_is_a_constant(reduction, sharing, device, small_tiles):
+    arguments = inputs(device, space=(3, 5), valid="shared")
+    arguments["prototypes"] = arguments["prototypes"][:, :sharing].clone()
+    arguments["query"][0, :, 0] *= 1e-3
+    arguments["query"][1, :, 1, 1] = 0.0
+    arguments["prototypes"][:, :, :3] *= 1e-3
+    settings = {"reduction": reduction, "eps": 0.05}
+    expected = with_gradients(arguments, **settings, backend="reference")[1]
+    gradients = with_gradients(arguments, **settings, backend="streamed")[1]
+    assert gradients["query"].abs().max() > 100
+    assert_gradients_close(gradients, expected)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_without_a_valid_prototype(backend, reduction, with_values, device, small_tiles):
-    arguments = inputs(device, space=(3, 5), valid="own", with_values=with_values)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_without_a_valid_prototype(backend, reduction, device, small_tiles):
+    arguments = inputs(device, space=(3, 5), valid="own")
     arguments["valid"][0] = False
     result, gradients = with_gradients(arguments, reduction=reduction, scale=7.0, backend=backend)
-    empty = 0.0 if reduction == "softmax" or with_values else -7.0
+    empty = 0.0 if reduction == "softmax" else -7.0
     assert result[0].eq(empty).all()
     assert result[1, 1].eq(empty).all()
     assert result[1, 0].ne(empty).any()
@@ -116,43 +109,29 @@ def test_invalid_prototypes_have_no_say(backend, device):
 @pytest.mark.parametrize("num_prototypes", [1, P, 83])
 @pytest.mark.parametrize("valid", [None, "own", "shared", "rare"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_streamed_matches_reference(
-    reduction, with_values, shared, valid, num_prototypes, device, small_tiles
-):
-    arguments = inputs(
-        device,
-        space=(3, 5),
-        num_prototypes=num_prototypes,
-        shared=shared,
-        valid=valid,
-        with_values=with_values,
-    )
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_streamed_matches_reference(reduction, shared, valid, num_prototypes, device, small_tiles):
+    sizes = {"space": (3, 5), "num_prototypes": num_prototypes, "shared": shared}
+    arguments = inputs(device, **sizes, valid=valid)
     expected, expected_gradients = with_gradients(
         arguments, reduction=reduction, backend="reference"
     )
     result, gradients = with_gradients(arguments, reduction=reduction, backend="streamed")
     torch.testing.assert_close(result, expected, **TOLERANCES[torch.float64])
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(
-            gradient,
-            expected_gradients[name],
-            **GRADIENT_TOLERANCES[torch.float64],
-            msg=lambda text, name=name: f"gradient of {name}: {text}",
-        )
+    assert_gradients_close(gradients, expected_gradients)
 
 
 @pytest.mark.parametrize("scale", [20.0, 100.0])
 @pytest.mark.parametrize("num_prototypes", [1, 8])
 @pytest.mark.parametrize("valid", ["own", "shared", "rare"])
 @pytest.mark.parametrize("one_support", [False, True])
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_structures_that_share_their_prototypes(
-    reduction, with_values, one_support, valid, num_prototypes, scale, device, small_tiles
+    reduction, one_support, valid, num_prototypes, scale, device, small_tiles
 ):
     """One set with the validity of each structure equals a copy of the set for each of them."""
     sizes = {"space": (3, 5), "num_prototypes": num_prototypes, "shared": one_support}
-    arguments = inputs(device, **sizes, valid=valid, with_values=with_values)
+    arguments = inputs(device, **sizes, valid=valid)
     one = arguments["prototypes"][:, :1]
     settings = {"reduction": reduction, "scale": scale}
     copies = {**arguments, "prototypes": one.expand(-1, N, -1, -1)}
@@ -163,10 +142,7 @@ def test_structures_that_share_their_prototypes(
             {**arguments, "prototypes": one}, **settings, backend=backend
         )
         torch.testing.assert_close(result, expected, **TOLERANCES[torch.float64])
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(
-                gradient, expected_gradients[name], **GRADIENT_TOLERANCES[torch.float64]
-            )
+        assert_gradients_close(gradients, expected_gradients)
 
 
 def test_shared_prototypes_in_float32_at_true_tiles(device):
@@ -176,48 +152,37 @@ def test_shared_prototypes_in_float32_at_true_tiles(device):
     arguments["prototypes"][0, 0, :300] = arguments["query"][0, :, 0, 0]
     arguments["valid"][0, 0] = torch.arange(600, device=device) >= 300
     expected = prototype_similarity(**arguments, backend="reference")
-    rounded = {k: v.float() if v.is_floating_point() else v for k, v in arguments.items()}
-    result = prototype_similarity(**rounded, backend="streamed")
+    result = prototype_similarity(**cast(arguments, torch.float32), backend="streamed")
     torch.testing.assert_close(result.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_float32_matches_float64(backend, reduction, with_values, shared, device):
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_float32_matches_float64(backend, reduction, shared, device):
     """Tiles of true size join slices of the batch; the scale is too large without a shift."""
-    arguments = inputs(
-        device, num_prototypes=40, shared=shared, valid="own", with_values=with_values
-    )
-    settings = {"reduction": reduction, "scale": 100.0}
+    arguments = inputs(device, num_prototypes=40, shared=shared, valid="own")
+    scale = 100.0
+    settings = {"reduction": reduction, "scale": scale}
     expected, expected_gradients = with_gradients(arguments, **settings, backend="reference")
-    rounded = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in arguments.items()
-    }
-    result, gradients = with_gradients(rounded, **settings, backend=backend)
-    scale = settings["scale"]
+    result, gradients = with_gradients(cast(arguments, torch.float32), **settings, backend=backend)
     torch.testing.assert_close(
         result.double() / scale, expected / scale, **TOLERANCES[torch.float32]
     )
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(
-            gradient.double() / scale,
-            expected_gradients[name] / scale,
-            **GRADIENT_TOLERANCES[torch.float32],
-        )
+    assert_gradients_close(
+        {name: gradient.double() / scale for name, gradient in gradients.items()},
+        {name: gradient / scale for name, gradient in expected_gradients.items()},
+        torch.float32,
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_inputs_are_summed_in_float32(dtype, reduction, with_values, backend, device):
-    arguments = inputs(device, valid="own", with_values=with_values, dtype=dtype)
+def test_half_inputs_are_summed_in_float32(dtype, reduction, backend, device):
+    arguments = inputs(device, valid="own", dtype=dtype)
     arguments["query"] = arguments["query"] * 300  # its square exceeds the range of float16
-    exact = {
-        name: tensor.double() if tensor.is_floating_point() else tensor
-        for name, tensor in arguments.items()
-    }
+    exact = cast(arguments, torch.float64)
     expected = prototype_similarity(**exact, reduction=reduction, backend="reference")
     result = prototype_similarity(**arguments, reduction=reduction, backend=backend)
     assert result.dtype == dtype
@@ -249,43 +214,30 @@ def test_autocast_does_not_reach_the_streamed_backward(device):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_non_contiguous_inputs(backend, device, small_tiles):
-    arguments = inputs(device, valid="own", with_values=True)
+    arguments = inputs(device, valid="own")
     expected, expected_gradients = with_gradients(arguments, backend=backend)
-    strided = twisted(arguments)
-    torch.testing.assert_close(prototype_similarity(**strided, backend=backend), expected)
-    torch.testing.assert_close(with_gradients(strided, backend=backend)[1], expected_gradients)
+    result, gradients = with_gradients(twisted(arguments), backend=backend)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(gradients, expected_gradients)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_inputs_stay_as_they_were(backend, device):
-    arguments = inputs(device, shared=True, valid="rare", with_values=True, num_prototypes=40)
+    arguments = inputs(device, shared=True, valid="rare", num_prototypes=40)
     before = copy.deepcopy(arguments)
     with_gradients(arguments, backend=backend)
     torch.testing.assert_close(arguments, before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("backend", "reduction", "with_values"),
-    [
-        *((backend, *reduction) for backend in BACKENDS for reduction in REDUCTIONS),
-        ("reference", "none", False),
-    ],
-)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
-def test_gradients(reduction, with_values, shared, backend, device, small_tiles):
-    arguments = inputs(
-        device, space=(6,), num_prototypes=7, shared=shared, valid="own", with_values=with_values
-    )
-    floating = [name for name in arguments if name != "valid"]
-    tensors = [arguments[name].requires_grad_() for name in floating]
+def test_gradients(reduction, shared, backend, device, small_tiles):
+    arguments = inputs(device, space=(6,), num_prototypes=7, shared=shared, valid="own")
+    settings = {"reduction": reduction, "scale": 3.0, "backend": backend}
 
-    def solve(*tensors):
-        return prototype_similarity(
-            **dict(zip(floating, tensors, strict=True)),
-            valid=arguments["valid"],
-            reduction=reduction,
-            scale=3.0,
-            backend=backend,
-        )
+    def solve(query, prototypes):
+        return prototype_similarity(query, prototypes, arguments["valid"], **settings)
 
+    tensors = [arguments[name].requires_grad_() for name in ("query", "prototypes")]
     assert torch.autograd.gradcheck(solve, tensors, fast_mode=True)

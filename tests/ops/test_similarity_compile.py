@@ -19,7 +19,7 @@ def forget_earlier_graphs():
     torch._dynamo.reset()
 
 
-def sample(device, *, space=(30, 33), num_prototypes=50, with_values=False):
+def sample(device, *, space=(30, 33), num_prototypes=50):
     """Draw arguments whose map is not small."""
     batch, n, channels = 2, 2, 6
     arguments = {
@@ -27,8 +27,6 @@ def sample(device, *, space=(30, 33), num_prototypes=50, with_values=False):
         "prototypes": draw((1, n, num_prototypes, channels), seed=1, device=device),
         "valid": draw((1, n, num_prototypes), seed=2, device=device) > -0.5,
     }
-    if with_values:
-        arguments["values"] = draw((1, n, num_prototypes, 3), seed=3, device=device)
     return {
         name: tensor.requires_grad_(tensor.is_floating_point())
         for name, tensor in arguments.items()
@@ -44,25 +42,21 @@ def solve(arguments, reduction="softmax", backend="auto"):
 def solve_with_gradients(function, arguments, *settings):
     result = function(arguments, *settings)
     floating = [tensor for tensor in arguments.values() if tensor.requires_grad]
-    return result, torch.autograd.grad(result.square().sum(), floating, allow_unused=True)
+    return result, torch.autograd.grad(result.square().sum(), floating)
 
 
 def targets(counter) -> list:
     return [node.target for graph in counter.graphs for node in graph.graph.nodes]
 
 
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_one_graph_holds_the_operator_whatever_the_sizes(reduction, with_values, device):
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_one_graph_holds_the_operator_whatever_the_sizes(reduction, device):
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(solve, fullgraph=True, backend=counter)
     for space, num_prototypes in (((30, 33), 50), ((28, 37), 61), ((35, 31), 77)):
-        arguments = sample(
-            device, space=space, num_prototypes=num_prototypes, with_values=with_values
-        )
-        for axis in (2, 3):
-            torch._dynamo.mark_dynamic(arguments["query"], axis)
-        for name in arguments.keys() - {"query"}:
-            torch._dynamo.mark_dynamic(arguments[name], 2)
+        arguments = sample(device, space=space, num_prototypes=num_prototypes)
+        for name, axes in (("query", (2, 3)), ("prototypes", (2,)), ("valid", (2,))):
+            torch._dynamo.mark_dynamic(arguments[name], axes)
         result = solve_with_gradients(compiled, arguments, reduction)
         torch.testing.assert_close(result, solve_with_gradients(solve, arguments, reduction))
     assert counter.frame_count == 1
@@ -71,7 +65,7 @@ def test_one_graph_holds_the_operator_whatever_the_sizes(reduction, with_values,
 
 @pytest.mark.parametrize(
     ("settings", "space"),
-    [(("softmax", "auto"), (4, 5)), (("none", "auto"), (30, 33)), (("max", "reference"), (30, 33))],
+    [(("softmax", "auto"), (4, 5)), (("max", "reference"), (30, 33))],
 )
 def test_the_plain_form_is_compiled_where_it_is_taken(settings, space, device):
     counter = CompileCounterWithBackend("aot_eager")
@@ -98,7 +92,7 @@ def test_autocast_changes_nothing_in_a_graph(device):
 
 @pytest.mark.slow
 def test_inductor_compiles_forward_and_backward(device):
-    arguments = sample(device, with_values=True)
+    arguments = sample(device)
     # strides of a network that keeps channels last
     query = arguments["query"].detach().contiguous(memory_format=torch.channels_last)
     arguments["query"] = query.requires_grad_()

@@ -1,11 +1,10 @@
-import math
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from similarity_samples import REDUCTIONS, B, C, N, V, draw, inputs
+from similarity_samples import REDUCTIONS, B, C, N, draw, inputs
 from tolerances import TOLERANCES
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,22 +19,14 @@ CPU = torch.device("cpu")
 SETTINGS = (3.0, 1e-4, "streamed")  # scale, eps, backend
 
 
-def operands(reduction, with_values, *, form="own", valid="own", dtype=torch.float64, device=CPU):
+def operands(reduction, *, form="own", valid="own", dtype=torch.float64, device=CPU):
     """Return the operator's arguments; form says what shares the prototypes."""
-    arguments = inputs(
-        device,
-        space=(10,),
-        num_prototypes=7,
-        shared=form != "own",
-        valid=valid,
-        with_values=with_values,
-        dtype=dtype,
-    )
+    sizes = {"space": (10,), "num_prototypes": 7, "shared": form != "own"}
+    arguments = inputs(device, **sizes, valid=valid, dtype=dtype)
     prototypes = arguments["prototypes"]
     if form == "structures":
         prototypes = prototypes[:, :1].clone()
-    tensors = [arguments["query"], prototypes, arguments.get("valid"), arguments.get("values")]
-    return *tensors, reduction, *SETTINGS
+    return arguments["query"], prototypes, arguments.get("valid"), reduction, *SETTINGS
 
 
 def with_grad(arguments):
@@ -51,58 +42,33 @@ def with_grad(arguments):
     ("form", "valid"),
     [("own", None), ("own", "own"), ("support", "rare"), ("structures", "own")],
 )
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_registration(reduction, with_values, form, valid, device, small_tiles):
-    arguments = operands(reduction, with_values, form=form, valid=valid, device=device)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_registration(reduction, form, valid, device, small_tiles):
+    arguments = operands(reduction, form=form, valid=valid, device=device)
     torch.library.opcheck(reduced_similarity, with_grad(arguments))
     reduced, kept = reduced_similarity(*arguments)
-    for_backward = (draw(reduced.shape, seed=5, device=device), *arguments[:4], reduced, kept)
-    torch.library.opcheck(reduced_similarity_backward, (*for_backward, *arguments[4:]))
+    for_backward = (draw(reduced.shape, seed=5, device=device), *arguments[:3], reduced, kept)
+    torch.library.opcheck(reduced_similarity_backward, (*for_backward, *arguments[3:]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_registration_by_precision(reduction, with_values, dtype, device, small_tiles):
-    arguments = operands(reduction, with_values, dtype=dtype, device=device)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_registration_by_precision(reduction, dtype, device, small_tiles):
+    arguments = operands(reduction, dtype=dtype, device=device)
     torch.library.opcheck(reduced_similarity, with_grad(arguments))
 
 
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_strided_operands_are_registered_too(reduction, with_values, device):
-    query, *others = operands(reduction, with_values, device=device)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_strided_operands_are_registered_too(reduction, device):
+    query, *others = operands(reduction, device=device)
     query = query.transpose(1, 2).contiguous().transpose(1, 2)
     torch.library.opcheck(reduced_similarity, with_grad((query, *others)))
 
 
-def test_what_is_kept_for_the_backward_pass():
-    # both positions have scores (log 3, 0) or (0, log 3); prototypes 0, 2 and 3 do not exist
-    query = torch.tensor([[[5.0, 0.0], [0.0, 0.1]]])
-    prototypes = torch.tensor([[[[-1.0, 0.0], [2.0, 0.0], [3.0, 3.0], [1.0, 9.0], [0.0, 7.0]]]])
-    valid = torch.tensor([[[False, True, False, False, True]]])
-    settings = (math.log(3), 1e-4, "streamed")
-    for reduction in ("softmax", "logsumexp"):
-        _, kept = reduced_similarity(query, prototypes, valid, None, reduction, *settings)
-        torch.testing.assert_close(kept, torch.full((1, 1, 2), math.log(4)))
-    _, kept = reduced_similarity(query, prototypes, valid, None, "max", *settings)
-    assert kept.tolist() == [[[1, 4]]]
-
-
-def test_several_structures_keep_the_logarithm_of_their_own_sum():
-    query, prototypes = torch.tensor([[[1.0], [0.0]]]), torch.eye(2).reshape(1, 1, 2, 2)
-    valid = torch.tensor([[[True, True], [False, True], [False, False]]])
-    settings = (math.log(3), 1e-4, "streamed")
-    reduced, kept = reduced_similarity(query, prototypes, valid, None, "softmax", *settings)
-    torch.testing.assert_close(reduced[0, :, 0], torch.tensor([0.75 * math.log(3), 0.0, 0.0]))
-    torch.testing.assert_close(kept[0, :2, 0], torch.tensor([math.log(4), 0.0]))
-    assert kept.isfinite().all()
-
-
 @pytest.mark.parametrize("form", ["own", "structures"])
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_half_operands_are_summed_in_float32(reduction, with_values, form, device):
-    arguments = with_grad(
-        operands(reduction, with_values, form=form, dtype=torch.bfloat16, device=device)
-    )
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_half_operands_are_summed_in_float32(reduction, form, device):
+    arguments = with_grad(operands(reduction, form=form, dtype=torch.bfloat16, device=device))
     exact = with_grad(
         x.double() if isinstance(x, torch.Tensor) and x.requires_grad else x for x in arguments
     )
@@ -113,23 +79,19 @@ def test_half_operands_are_summed_in_float32(reduction, with_values, form, devic
     weights = draw(reduced.shape, seed=5, device=device)
     for result in (reduced, expected):
         (result * weights).sum().backward()
-    for half, double in zip(arguments[:4], exact[:4], strict=True):
-        if half is not None and half.requires_grad:
-            assert half.grad.dtype == torch.bfloat16
-            torch.testing.assert_close(
-                half.grad.double(), double.grad, **TOLERANCES[torch.bfloat16]
-            )
+    for half, double in zip(arguments[:2], exact[:2], strict=True):
+        assert half.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(half.grad.double(), double.grad, **TOLERANCES[torch.bfloat16])
 
 
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_no_map_is_saved_for_the_backward_pass(reduction, with_values):
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_no_map_is_saved_for_the_backward_pass(reduction):
     length, num_prototypes = 300, 400
     arguments = with_grad(
         [
             torch.rand(1, C, length),
             torch.rand(1, N, num_prototypes, C),
             torch.rand(1, N, num_prototypes) < 0.9,
-            torch.rand(1, N, num_prototypes, V) if with_values else None,
         ]
     )
     saved = []
@@ -140,14 +102,14 @@ def test_no_map_is_saved_for_the_backward_pass(reduction, with_values):
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         reduced, kept = reduced_similarity(*arguments, reduction, *SETTINGS)
-    operands_and_results = [*(x for x in arguments if x is not None), reduced, kept]
+    operands_and_results = [*arguments, reduced, kept]
     assert {tensor.data_ptr() for tensor in saved} == {x.data_ptr() for x in operands_and_results}
     assert max(tensor.numel() for tensor in saved) < length * num_prototypes
 
 
-@pytest.mark.parametrize("wanted", [0, 1, 3], ids=["query", "prototypes", "values"])
+@pytest.mark.parametrize("wanted", [0, 1], ids=["query", "prototypes"])
 def test_one_operand_alone_may_need_a_gradient(wanted, device):
-    arguments = list(operands("softmax", True, device=device))
+    arguments = list(operands("softmax", device=device))
     every = with_grad(arguments)
     reduced_similarity(*every)[0].sum().backward()
     arguments[wanted].requires_grad_()
@@ -165,23 +127,22 @@ def test_no_gradient_comes_in_none_goes_out():
         def backward(ctx, grad):
             return None
 
-    arguments = with_grad(operands("softmax", False))
+    arguments = with_grad(operands("softmax"))
     Cut.apply(reduced_similarity(*arguments)[0]).sum().backward()
     assert arguments[0].grad is None
 
 
-@pytest.mark.parametrize(("reduction", "with_values"), REDUCTIONS)
-def test_a_second_derivative_is_refused(reduction, with_values):
-    arguments = with_grad(operands(reduction, with_values))
-    wanted = arguments[3] if with_values else arguments[0]
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_second_derivative_is_refused(reduction):
+    arguments = with_grad(operands(reduction))
     reduced = reduced_similarity(*arguments)[0].square().sum()
-    (grad,) = torch.autograd.grad(reduced, wanted, create_graph=True)
+    (grad,) = torch.autograd.grad(reduced, arguments[0], create_graph=True)
     with pytest.raises(RuntimeError, match="got a second derivative; backend 'reference' has one"):
         grad.square().sum().backward()
 
 
 def test_the_operator_itself_is_free_of_autocast():
-    arguments = with_grad(operands("softmax", True, dtype=torch.float32))
+    arguments = with_grad(operands("softmax", dtype=torch.float32))
     expected, _ = reduced_similarity(*arguments)
     expected_grad = torch.autograd.grad(expected.square().sum(), arguments[0])
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -193,7 +154,7 @@ def test_the_operator_itself_is_free_of_autocast():
 
 def test_an_unknown_backend_is_named():
     with pytest.raises(ValueError, match="reduced_similarity: expected backend .*, got 'cuda'"):
-        reduced_similarity(*operands("softmax", False)[:-1], "cuda")
+        reduced_similarity(*operands("softmax")[:-1], "cuda")
 
 
 class Head(torch.nn.Module):

@@ -1,5 +1,5 @@
 """Similarity of query positions to prototypes, with one function and several backends."""
 
-from fsmis_components.ops.similarity.dispatch import explain_backends, prototype_similarity
+from fsmis_components.ops.similarity.dispatch import prototype_similarity
 
-__all__ = ["explain_backends", "prototype_similarity"]
+__all__ = ["prototype_similarity"]

@@ -1,21 +1,18 @@
-"""The public function of prototype similarity, which chooses a backend."""
+"""The public function of prototype similarity: it checks its inputs and chooses a backend."""
 
 import math
-from types import ModuleType
-from typing import List, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
 
-from fsmis_components.ops.similarity import reference, streamed, triton_backend
-from fsmis_components.ops.similarity.problem import SimilarityProblem, check_inputs
+from fsmis_components.ops.precision import shape_text
+from fsmis_components.ops.similarity import triton_backend
+from fsmis_components.ops.similarity.operator import solve
 from fsmis_components.ops.similarity.reference import similarity_by_definition
 
-# in order of preference
-_BACKENDS = (("triton", triton_backend), ("streamed", streamed), ("reference", reference))
 # scores that fit a core's cache; measured on a CPU
 _SMALL_MAP = 2**15
-_SMALL_MAP_REASON = f"a map of at most {_SMALL_MAP} scores is as fast in the plain form"
 
 
 def prototype_similarity(
@@ -23,7 +20,6 @@ def prototype_similarity(
     prototypes: Tensor,
     # keyword arguments all from here; TorchScript compiles no keyword-only defaults
     valid: Optional[Tensor] = None,
-    values: Optional[Tensor] = None,
     reduction: str = "softmax",
     scale: float = 20.0,
     eps: float = 1e-4,
@@ -34,36 +30,32 @@ def prototype_similarity(
     With ``s_k = scale * <p_k / max(|p_k|, eps), q / max(|q|, eps)>`` over the valid prototypes:
 
     - ``softmax``: ``sum_k softmax_k(s) * s_k`` (ALPNet, Ouyang et al., ECCV 2020);
-      with values ``sum_k softmax_k(s) * values_k``.
-    - ``max``: the largest ``s_k``; with values the values of that prototype.
-    - ``logsumexp``: ``log(sum_k exp(s_k))``.
-    - ``none``: every ``s_k``, 0 where invalid.
+    - ``max``: the largest ``s_k``.
 
-    Without a valid prototype the result is 0 for ``softmax`` and with values, ``-scale`` for
-    ``max`` and ``logsumexp``. Sums are taken in float32 for half inputs, also under autocast.
+    Without a valid prototype the result is 0 for ``softmax`` and ``-scale`` for ``max``. Sums are
+    taken in float32 for half inputs, also under autocast.
 
     Args:
         query: (B, C, *space), space of any rank from one.
         prototypes: (B or 1, N or 1, P, C); 1 shares them among the batch, or among the structures
             of valid: ``streamed`` then makes the products of a softmax once for all structures.
         valid: which prototypes exist, (B or 1, N, P) bool; None: all.
-        values: what each prototype stands for, (B or 1, N, P, V).
-        reduction: ``softmax``, ``max``, ``logsumexp`` or ``none``.
+        reduction: ``softmax`` or ``max``.
         scale: factor of the cosine, > 0; 20 in ALPNet.
         eps: smallest norm to divide by, > 0; 1e-4 in ALPNet.
-        backend: ``auto``, ``triton`` (fused, NVIDIA GPUs), ``streamed`` (memory independent of P)
-            or ``reference``, which alone has a second derivative. TorchScript, tracing and export
-            always take ``reference``; a scripted call under autocast keeps autocast's precision.
-            :func:`explain_backends` says what ``auto`` takes.
+        backend: ``auto``, ``triton`` (softmax in fused kernels, NVIDIA GPUs), ``streamed`` (memory
+            independent of P) or ``reference``, which alone has a second derivative. ``auto``
+            takes the first that can run, for small maps ``reference``. TorchScript, tracing and
+            export always take ``reference``; a scripted call under autocast keeps autocast's
+            precision.
 
     Returns:
-        ``none`` (B, N, P, *space), with values (B, N, V, *space), otherwise (B, N, *space), in
-        the query's dtype; under autocast in float32, as PyTorch's softmax.
+        (B, N, *space) in the query's dtype; under autocast in float32, as PyTorch's softmax.
 
     Raises:
         ValueError: shapes that do not fit, or an unknown reduction or backend.
         TypeError: tensors of the wrong kind.
-        NotImplementedError: the backend asked for cannot run, with its reasons.
+        NotImplementedError: ``triton`` was asked for and cannot run, with the reasons.
 
     Example:
         >>> query = torch.eye(2).reshape(1, 2, 2)  # (B, C, W): two orthogonal positions
@@ -72,91 +64,54 @@ def prototype_similarity(
         tensor([[[20.,  0.]]])
     """
     if torch.jit.is_scripting():
-        check_inputs(query, prototypes, valid, values, reduction, scale, eps)
-        result = similarity_by_definition(query, prototypes, valid, values, reduction, scale, eps)
+        _check_inputs(query, prototypes, valid, reduction, scale, eps)
+        result = similarity_by_definition(query, prototypes, valid, reduction, scale, eps)
         return result.to(query.dtype)
     else:
         # a trace would record the checks as warnings
         if not torch.jit.is_tracing():
-            check_inputs(query, prototypes, valid, values, reduction, scale, eps)
-        problem = SimilarityProblem(query, prototypes, valid, values, reduction, scale, eps)
+            _check_inputs(query, prototypes, valid, reduction, scale, eps)
         device = query.device.type
         dtype = query.dtype
         if torch.is_autocast_enabled(device) and dtype != torch.float64:
             dtype = torch.float32
+        chosen = _choose(query, prototypes, valid, reduction, backend)
         # autocast would take the products in half precision
         with torch.autocast(device, enabled=False):
-            return _choose(problem, backend).run(problem).to(dtype)
+            if chosen == "reference":
+                result = similarity_by_definition(query, prototypes, valid, reduction, scale, eps)
+            else:
+                result = solve(query, prototypes, valid, reduction, scale, eps, chosen)
+            return result.to(dtype)
 
 
-def explain_backends(
-    query: Tensor,
-    prototypes: Tensor,
-    valid: Optional[Tensor] = None,
-    values: Optional[Tensor] = None,
-    reduction: str = "softmax",
-    scale: float = 20.0,
-    eps: float = 1e-4,
+def _choose(
+    query: Tensor, prototypes: Tensor, valid: Optional[Tensor], reduction: str, backend: str
 ) -> str:
-    """Return which backend ``auto`` takes for these inputs, and why it passes over the others.
-
-    Args:
-        query: as in :func:`prototype_similarity`, like all others.
-        prototypes: see query.
-        valid: see query.
-        values: see query.
-        reduction: see query.
-        scale: see query.
-        eps: see query.
-
-    Returns:
-        a line on the inputs and one for each backend, in order of preference.
-
-    Raises:
-        ValueError: shapes that do not fit, or an unknown reduction.
-        TypeError: tensors of the wrong kind.
-
-    Example:
-        >>> query, prototypes = torch.ones(1, 2, 9), torch.ones(1, 1, 3, 2)
-        >>> explain_backends(query, prototypes).splitlines()[-1]
-        'reference: taken'
-    """
-    check_inputs(query, prototypes, valid, values, reduction, scale, eps)
-    problem = SimilarityProblem(query, prototypes, valid, values, reduction, scale, eps)
-    taken = _choose(problem, "auto")
-    lines = [problem.describe()]
-    for name, module in _BACKENDS:
-        reasons = _reasons_against(module, problem)
-        if module is taken:
-            verdict = "taken"
-        elif reasons:
-            verdict = "not taken: " + "; ".join(reasons)
-        else:
-            verdict = "not taken: another comes before it"
-        lines.append(f"{name}: {verdict}")
-    return "\n".join(lines)
-
-
-def _choose(problem: SimilarityProblem, backend: str) -> ModuleType:
-    """Return the module that is to run the problem."""
-    names = [name for name, _ in _BACKENDS]
-    if backend != "auto" and backend not in names:
+    """Return the backend that is to run."""
+    if backend not in ("auto", "triton", "streamed", "reference"):
         raise ValueError(
-            f"prototype_similarity: expected backend auto, {', '.join(names[:-1])} or {names[-1]}, "
-            f"got {backend!r}"
+            "prototype_similarity: expected backend auto, triton, streamed or reference, got "
+            f"{backend!r}"
         )
     if _graph_is_for_elsewhere():
-        return reference
-    if backend == "auto":
-        return next(module for _, module in _BACKENDS if not _reasons_against(module, problem))
-    module = dict(_BACKENDS)[backend]
-    reasons = module.unsupported_reasons(problem)
-    if reasons:
-        raise NotImplementedError(
-            f"prototype_similarity: backend {backend!r} cannot run {problem.describe()}: "
-            + "; ".join(reasons)
-        )
-    return module
+        return "reference"
+    if backend in ("streamed", "reference"):
+        return backend
+    reasons = triton_backend.unsupported_reasons(query, prototypes, reduction)
+    if backend == "triton":
+        if reasons:
+            raise NotImplementedError(
+                "prototype_similarity: backend 'triton' cannot run query "
+                f"{shape_text(query)} {query.dtype} on {query.device}, prototypes "
+                f"{shape_text(prototypes)} {prototypes.dtype}: {'; '.join(reasons)}"
+            )
+        return backend
+    structures = prototypes.shape[1] if valid is None else valid.shape[1]
+    scores = query.shape[0] * structures * prototypes.shape[2] * math.prod(query.shape[2:])
+    if scores <= _SMALL_MAP:  # tiles would only cost time
+        return "reference"
+    return "streamed" if reasons else "triton"
 
 
 def _graph_is_for_elsewhere() -> bool:
@@ -168,16 +123,57 @@ def _graph_is_for_elsewhere() -> bool:
     return torch.compiler.is_compiling()  # PyTorch 2.6 cannot tell export from torch.compile
 
 
-def _reasons_against(module: ModuleType, problem: SimilarityProblem) -> List[str]:
-    """Return why auto passes over a backend; empty: it does not."""
-    reasons: List[str] = module.unsupported_reasons(problem)
-    if module is not reference and _is_small(problem):
-        return [*reasons, _SMALL_MAP_REASON]
-    return reasons
-
-
-def _is_small(problem: SimilarityProblem) -> bool:
-    """Is the whole map so small that tiles would only cost time?"""
-    query = problem.query
-    scores_per_position = query.shape[0] * problem.num_structures * problem.num_prototypes
-    return scores_per_position * math.prod(query.shape[2:]) <= _SMALL_MAP
+def _check_inputs(
+    query: Tensor,
+    prototypes: Tensor,
+    valid: Optional[Tensor],
+    reduction: str,
+    scale: float,
+    eps: float,
+) -> None:
+    """Refuse what :func:`prototype_similarity` does not take; also runs inside TorchScript."""
+    who = "prototype_similarity: "
+    if not query.is_floating_point() or not prototypes.is_floating_point():
+        raise TypeError(
+            f"{who}expected floating point query and prototypes, "
+            f"got {query.dtype} and {prototypes.dtype}"
+        )
+    if query.dim() < 3:
+        raise ValueError(
+            f"{who}expected query of shape (B, C, *space) with at least one axis of space, "
+            f"got {shape_text(query)}"
+        )
+    b, c = query.shape[0], query.shape[1]
+    fits = prototypes.dim() == 4
+    if fits:
+        fits = prototypes.shape[0] in (b, 1) and prototypes.shape[3] == c
+    if not fits:
+        raise ValueError(
+            f"{who}expected prototypes of shape (B or 1, N or 1, P, C) = ({b} or 1, N, P, {c}), "
+            f"got {shape_text(prototypes)}"
+        )
+    n, p = prototypes.shape[1], prototypes.shape[2]
+    if p == 0:
+        raise ValueError(
+            f"{who}expected at least one prototype, got {shape_text(prototypes)}; "
+            "mark prototypes that do not exist in valid"
+        )
+    if valid is not None:
+        fits = valid.dim() == 3
+        if fits:
+            if n == 1:  # shared by all structures
+                n = valid.shape[1]
+            fits = valid.shape[0] in (b, 1) and valid.shape[1] == n and valid.shape[2] == p
+        if not fits:
+            raise ValueError(
+                f"{who}expected valid of shape (B or 1, N, P) = ({b} or 1, {n}, {p}), "
+                f"got {shape_text(valid)}"
+            )
+        if valid.dtype != torch.bool:
+            raise TypeError(f"{who}expected valid of dtype bool, got {valid.dtype}")
+    if reduction not in ("softmax", "max"):
+        raise ValueError(f"{who}expected reduction softmax or max, got {reduction}")
+    if not scale > 0.0:
+        raise ValueError(f"{who}expected scale > 0, got {scale}")
+    if not eps > 0.0:
+        raise ValueError(f"{who}expected eps > 0, got {eps}")

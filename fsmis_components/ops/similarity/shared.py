@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fsmis_components.ops.similarity.problem import SimilarityProblem
 from fsmis_components.ops.similarity.unit_vectors import to_unit, to_unit_backward
 
 # exponentials are taken of score - scale, which lies in [-2 * scale, 0]: no maximum is needed
@@ -22,14 +21,10 @@ _POSITIONS_CPU = _PROTOTYPES_CPU = 512
 _POSITIONS_DEVICE = _PROTOTYPES_DEVICE = 4096
 
 
-def applies(problem: SimilarityProblem) -> bool:
-    """Whether all structures share the prototypes and the reduction is one that can use it."""
-    return (
-        problem.shares_prototypes
-        and problem.reduction == "softmax"
-        and problem.values is None
-        and problem.scale <= _LARGEST_SCALE
-    )
+def applies(prototypes: Tensor, valid: Tensor, reduction: str, scale: float) -> bool:
+    """Whether several structures share the prototypes and the reduction is one that can use it."""
+    shares = prototypes.shape[1] == 1 and valid.shape[1] > 1
+    return shares and reduction == "softmax" and scale <= _LARGEST_SCALE
 
 
 def forward(

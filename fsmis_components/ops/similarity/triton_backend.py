@@ -1,167 +1,81 @@
-"""Prototype similarity in fused kernels on NVIDIA GPUs; here they are prepared.
+"""Softmax-weighted prototype similarity in fused kernels on NVIDIA GPUs; here they are prepared.
 
 Triton is imported with the first launch, not before.
 """
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fsmis_components.ops.similarity.operator import solve
-from fsmis_components.ops.similarity.problem import SimilarityProblem
-from fsmis_components.ops.similarity.triton_launch import (
-    Parts,
-    Tile,
-    block,
-    gradient_tiles,
-    launch,
-    nominal_blocks,
-    reduction_tiles,
-    split,
-)
-
 _INSTALLED = find_spec("triton") is not None
 # whether the kernels run in Triton's interpreter, which takes tensors of any device; for tests
 _INTERPRETED = False
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _MOST_CHANNELS = 2048
-# exponentials of score - scale are normal numbers of float32 down to exp(-2 * scale) = exp(-80)
-_LARGEST_BOUNDED_SCALE = 40.0
-_COMBINE_TILE = 128
+# a sum over fewer positions is not worth a part of its own; parts start where every block can
+_SHORTEST_PART = 256
+_PART_STEP = 128
+# programs per multiprocessor that can hide each other's waits
+_PROGRAMS_PER_PROCESSOR = 2
 
 
-def unsupported_reasons(problem: SimilarityProblem) -> list[str]:
+def unsupported_reasons(query: Tensor, prototypes: Tensor, reduction: str) -> list[str]:
     """Return why this backend cannot run; empty: it can."""
     reasons = []
-    device = problem.query.device
-    if problem.reduction == "none":
-        reasons.append("reduction none asks for the whole map, which leaves nothing to fuse")
+    if reduction != "softmax":
+        reasons.append(f"the kernels reduce by softmax, not by {reduction}")
     if not _INSTALLED:
         reasons.append("Triton is not installed")
     if not _INTERPRETED:
-        if device.type != "cuda":
-            reasons.append(f"the tensors are on {device.type}, not on a CUDA device")
+        if query.device.type != "cuda":
+            reasons.append(f"the tensors are on {query.device.type}, not on a CUDA device")
         elif torch.version.hip is not None:
             reasons.append("the kernels are written for NVIDIA GPUs")
-        elif torch.cuda.get_device_properties(device).major < 8:
+        elif torch.cuda.get_device_properties(query.device).major < 8:
             reasons.append("the GPU is older than compute capability 8.0")
-    operands = {"query": problem.query, "prototypes": problem.prototypes, "values": problem.values}
-    for name, tensor in operands.items():
-        if tensor is not None and tensor.dtype not in _DTYPES:
+    for name, tensor in (("query", query), ("prototypes", prototypes)):
+        if tensor.dtype not in _DTYPES:
             reasons.append(f"{name} is {tensor.dtype}, not float16, bfloat16 or float32")
-    channels = problem.query.shape[1]
+    channels = query.shape[1]
     if not 1 <= channels <= _MOST_CHANNELS:
         reasons.append(f"{channels} channels, not 1 to {_MOST_CHANNELS}")
-    if problem.values is not None and not 1 <= problem.values.shape[3] <= _MOST_CHANNELS:
-        reasons.append(f"values of {problem.values.shape[3]} entries, not 1 to {_MOST_CHANNELS}")
     return reasons
-
-
-def run(problem: SimilarityProblem) -> Tensor:
-    """Solve the problem; memory beside operands and result is independent of P times L."""
-    return solve(problem, "triton")
 
 
 def forward(
     query: Tensor,
     prototypes: Tensor,
     valid: Tensor | None,
-    values: Tensor | None,
     reduction: str,
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the reduced similarity and what the backward pass needs of it.
+    """Return the result and what the backward pass needs, as `operator.reduced_similarity`.
+
+    Memory beside copies of the operands and the result is independent of P.
 
     Args:
-        query: (B, C, L), any strides; as all operands float16, bfloat16 or float32.
+        query: (B, C, L), any strides; as prototypes float16, bfloat16 or float32.
         prototypes: (B or 1, N or 1, P, C).
         valid: (B or 1, N, P) bool.
-        values: (B or 1, N, P, V).
-        reduction: ``softmax``, ``max`` or ``logsumexp``.
+        reduction: ``softmax``.
         scale: factor of the cosine.
         eps: smallest norm to divide by.
-
-    Returns:
-        the result in float32, (B, N, L) or with values (B, N, V, L), and (B, N, L): the logarithm
-        of the sum of exponentials, for ``max`` the number of the winner (int64). Where no
-        prototype is valid these are minus infinity and -1.
     """
     from fsmis_components.ops.similarity.triton_kernels import reduce_scores
 
-    picks = reduction == "max" and values is not None
-    task = _Task(query, prototypes, valid, None if picks else values, reduction, scale, eps)
-    b, n, length, p, vectors = task.batch, task.structures, task.length, task.p, task.vectors
-    parts = split(b * n * nominal_blocks(length), p, query.device)
-    shape = (b, n, vectors, length) if vectors else (b, n, length)
-    reduced = query.new_empty((parts.parts, *shape), dtype=torch.float32)
-    kept_dtype = torch.int64 if reduction == "max" else torch.float32
-    kept = query.new_empty((parts.parts, b, n, length), dtype=kept_dtype)
-
-    def programs(tile: Tile) -> int:
-        chunks = -(-vectors // tile.BLOCK_D) if vectors else 1
-        return -(-length // tile.BLOCK_L) * parts.parts * chunks * b * n
-
-    arguments = {
-        **task.arguments,
-        "reduced": reduced,
-        "kept": kept,
-        "num_batch": b,
-        "num_structures": n,
-        "prototypes_per_part": parts.size,
-        "parts": parts.parts,
-        # half weights of values must not lie far below 1: float16 would lose them
-        "BOUNDED": scale <= _LARGEST_BOUNDED_SCALE and not vectors,
-    }
-    tiles = reduction_tiles(task.channels, vectors, task.dtype)
-    launch(reduce_scores, ("reduce", *task.kind), tiles, programs, arguments, query.device)
-    reduced, kept = _combine(reduced, kept, task, parts)
-    if values is not None and picks:
-        reduced = _pick(values, kept)
+    arguments, dtype = _operands(query, prototypes, valid, scale, eps)
+    batch, structures, length = query.shape[0], arguments["num_structures"], query.shape[2]
+    reduced = query.new_empty((batch, structures, length), dtype=torch.float32)
+    kept = torch.empty_like(reduced)
+    arguments |= {"reduced": reduced, "kept": kept}
+    _launch(reduce_scores, arguments, tiles_of(dtype), batch * structures, {"BLOCK_L": length})
     return reduced, kept
-
-
-def _combine(
-    part_reduced: Tensor, part_kept: Tensor, task: _Task, parts: Parts
-) -> tuple[Tensor, Tensor]:
-    """Join the results of all parts."""
-    from fsmis_components.ops.similarity.triton_kernels import combine_parts
-
-    if parts.parts == 1:
-        return part_reduced[0], part_kept[0]
-    reduced, kept = torch.empty_like(part_reduced[0]), torch.empty_like(part_kept[0])
-    groups = task.batch * task.structures
-    arguments = {
-        "part_reduced": part_reduced,
-        "part_kept": part_kept,
-        "reduced": reduced,
-        "kept": kept,
-        "num_groups": groups,
-        "num_positions": task.length,
-        "parts": parts.parts,
-        "scale": task.scale,
-        "V": task.vectors,
-        "REDUCTION": task.reduction,
-        "BLOCK_L": _COMBINE_TILE,
-    }
-    programs = groups * -(-task.length // _COMBINE_TILE)
-    if programs:
-        with torch.cuda.device_of(reduced):
-            combine_parts[(programs,)](**arguments, enable_fp_fusion=True)
-    return reduced, kept
-
-
-def _pick(values: Tensor, winner: Tensor) -> Tensor:
-    """Return the values (B, N, V, L) of the winners (B, N, L), 0 where there is none."""
-    b, n, length = winner.shape
-    values = values.transpose(2, 3).expand(b, -1, -1, -1)  # (B, N, V, P)
-    index = winner.clamp_min(0).unsqueeze(2).expand(-1, -1, values.shape[2], -1)
-    picked = values.gather(3, index).float()
-    return picked.masked_fill_((winner < 0).unsqueeze(2), 0.0)
 
 
 def backward(
@@ -169,174 +83,134 @@ def backward(
     query: Tensor,
     prototypes: Tensor,
     valid: Tensor | None,
-    values: Tensor | None,
     reduced: Tensor,
     kept: Tensor,
     reduction: str,
     scale: float,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of query, prototypes and values; without values the last is empty.
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of query and prototypes, in float32.
+
+    Memory beside operands and result grows with B times N times P, where these are shared too.
+    """
+    from fsmis_components.ops.similarity.triton_kernels import prototype_gradient, query_gradient
+
+    arguments, dtype = _operands(query, prototypes, valid, scale, eps)
+    for name, tensor in (("grad", grad), ("reduced", reduced), ("kept", kept)):
+        arguments[name] = tensor.to(torch.float32).contiguous()
+    batch, channels, length = query.shape
+    structures, p = arguments["num_structures"], prototypes.shape[2]
+    tiles = tiles_of(dtype, channels)
+
+    grad_query = query.new_empty((batch, length, channels), dtype=torch.float32)
+    axes = {"BLOCK_L": length, "BLOCK_D": channels}
+    _launch(query_gradient, {**arguments, "result": grad_query}, tiles, batch, axes)
+
+    axes = {"BLOCK_P": p, "BLOCK_D": channels}
+    groups = batch * structures
+    parts, size = _split(groups * _programs(tiles[0], axes), length, query.device)
+    result = query.new_empty((batch, structures, parts, p, channels), dtype=torch.float32)
+    arguments |= {"result": result, "parts": parts, "positions_per_part": size}
+    _launch(prototype_gradient, arguments, tiles, groups * parts, axes)
+    return grad_query.transpose(1, 2), result.sum(2).sum_to_size(prototypes.shape)
+
+
+def tiles_of(dtype: torch.dtype, channels: int | None = None) -> list[dict[str, int]]:
+    """Return sizes of one program's work, best first; the last fits wherever Triton runs.
+
+    ``BLOCK_L`` positions, ``BLOCK_P`` prototypes, ``BLOCK_C`` channels of a product at once.
 
     Args:
-        grad: gradient of reduced, float32.
-        query: as in `forward`, like all that is not named here.
-        prototypes: see query.
-        valid: see query.
-        values: see query.
-        reduced: what `forward` returned.
-        kept: what `forward` returned.
-        reduction: see query.
-        scale: see query.
-        eps: see query.
+        dtype: of the operands.
+        channels: of a gradient, of which ``BLOCK_D`` are written at once; None: no gradient.
     """
-    task = _Task(query, prototypes, valid, values, reduction, scale, eps)
-    grad = grad.to(torch.float32).contiguous()
-    centre = reduced if values is None else (grad * reduced).sum(2)
-    arguments = {
-        **task.arguments,
-        "query_lengths": torch.linalg.vector_norm(query, dim=1, dtype=torch.float32),
-        "grad": grad,
-        "centre": centre.contiguous(),
-        "kept": kept.contiguous(),
-    }
-    grad_values = query.new_empty(0)
-    if values is not None:
-        grad_values = _prototype_gradient(arguments, task, values).to(values.dtype)
-        if reduction == "max":  # which prototype wins does not change in a neighbourhood
-            return torch.zeros_like(query), torch.zeros_like(prototypes), grad_values
-    return (
-        _query_gradient(arguments, task).to(query.dtype),
-        _prototype_gradient(arguments, task, None).to(prototypes.dtype),
-        grad_values,
+    sizes = [(64, 64, 32, 64), (32, 32, 32, 32)]
+    if dtype != torch.float32:
+        sizes = [(64, 64, 64, 128), (32, 32, 64, 64)]
+    tiles = []
+    for block_l, block_p, block_c, block_d in sizes:
+        tile = {"BLOCK_L": block_l, "BLOCK_P": block_p, "BLOCK_C": block_c}
+        if channels is not None:
+            # a power of two, from the smallest that a product takes
+            tile["BLOCK_D"] = min(block_d, max(16, 1 << (channels - 1).bit_length()))
+        # with 8 warps, Triton 3.2 crashes on some of these shapes for Hopper
+        tiles.append({**tile, "num_warps": 4, "num_stages": 2})
+    return tiles
+
+
+def _programs(tile: dict[str, int], axes: dict[str, int]) -> int:
+    """Return how many blocks cover the axes."""
+    return math.prod(-(-length // tile[block]) for block, length in axes.items())
+
+
+def _split(programs: int, terms: int, device: torch.device) -> tuple[int, int]:
+    """Split a sum of terms so that programs, which are too few alone, fill the device.
+
+    Returns:
+        the number of parts, and the terms of each, the last of which may be shorter.
+    """
+    processors = 1
+    if device.type == "cuda":
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+    slots = processors * _PROGRAMS_PER_PROCESSOR
+    parts = max(1, min(slots // max(1, programs), terms // _SHORTEST_PART))
+    size = -(-terms // (parts * _PART_STEP)) * _PART_STEP
+    return (-(-terms // size) if terms else 1), size
+
+
+def _launch(
+    kernel: Any,
+    arguments: dict[str, Any],
+    tiles: list[dict[str, int]],
+    groups: int,
+    axes: dict[str, int],
+) -> None:
+    """Start a kernel with the first tile for which the GPU has the memory."""
+    from triton.runtime.errors import OutOfResources
+
+    failure = None
+    for tile in tiles:
+        programs = groups * _programs(tile, axes)
+        if programs == 0:  # a batch of 0 has nothing to do
+            return
+        try:
+            with torch.cuda.device_of(arguments["query"]):
+                # said outright, because the default differs between versions of Triton
+                kernel[(programs,)](**arguments, **tile, enable_fp_fusion=True)
+            return
+        except OutOfResources as error:
+            failure = error
+    raise RuntimeError(f"prototype_similarity: no tile of {tiles} fits the GPU") from failure
+
+
+def _operands(
+    query: Tensor, prototypes: Tensor, valid: Tensor | None, scale: float, eps: float
+) -> tuple[dict[str, Any], torch.dtype]:
+    """Return what every kernel is told of the operands, and the one dtype that they get."""
+    dtype = torch.promote_types(query.dtype, prototypes.dtype)
+    lengths = torch.linalg.vector_norm(prototypes, dim=3, dtype=torch.float32)
+    if valid is not None:
+        lengths = torch.where(valid, lengths, -1.0)
+    prototypes = prototypes.to(dtype).contiguous()
+    stride_b, stride_n = (
+        0 if prototypes.shape[axis] == 1 else prototypes.stride(axis) for axis in range(2)
     )
-
-
-def _query_gradient(arguments: dict[str, Any], task: _Task) -> Tensor:
-    """Return the gradient of the query, (B, C, L)."""
-    from fsmis_components.ops.similarity.triton_query_gradient import query_gradient
-
-    b, channels, length = task.batch, task.channels, task.length
-    parts = Parts(1, task.p)
-    if task.reduction != "max":  # which looks at the winners only
-        parts = split(b * nominal_blocks(length), task.p, task.device)
-    result = task.new_result(parts, (b, channels, length))
-
-    def programs(tile: Tile) -> int:
-        return -(-length // tile.BLOCK_L) * parts.parts * -(-channels // tile.BLOCK_D) * b
-
     arguments = {
-        **arguments,
-        "result": result,
-        "num_batch": b,
-        "num_sets": task.sets,
-        "prototypes_per_part": parts.size,
-        "parts": parts.parts,
-        "SHARERS": task.structures // task.sets,
-        "BLOCK_V": min(64, block(task.vectors)),
+        "query": query.to(dtype).transpose(1, 2).contiguous(),
+        "prototypes": prototypes,
+        "query_lengths": torch.linalg.vector_norm(query, dim=1, dtype=torch.float32).contiguous(),
+        "lengths": lengths.expand(query.shape[0], -1, -1).contiguous(),
+        "prototypes_stride_b": stride_b,
+        "prototypes_stride_n": stride_n,
+        "num_structures": lengths.shape[1],
+        "num_positions": query.shape[2],
+        "num_prototypes": prototypes.shape[2],
+        "scale": scale,
+        "eps": eps,
+        "C": query.shape[1],
+        "PRECISION": _precision(dtype),
     }
-    tiles = gradient_tiles(channels, task.vectors, channels, task.dtype)
-    launch(query_gradient, ("query", *task.kind), tiles, programs, arguments, task.device)
-    return result[0] if parts.parts == 1 else result.sum(0)
-
-
-def _prototype_gradient(arguments: dict[str, Any], task: _Task, values: Tensor | None) -> Tensor:
-    """Return the gradient of the prototypes, or of their values, shaped as these."""
-    from fsmis_components.ops.similarity.triton_prototype_gradient import prototype_gradient
-
-    p, length = task.p, task.length
-    batch, sets, width = task.prototypes_batch, task.sets, task.channels
-    if values is not None:
-        batch, sets, width = values.shape[0], values.shape[1], task.vectors
-    parts = split(batch * sets * nominal_blocks(p), length, task.device)
-    result = task.new_result(parts, (batch, sets, p, width))
-
-    def programs(tile: Tile) -> int:
-        return -(-p // tile.BLOCK_P) * parts.parts * -(-width // tile.BLOCK_D) * sets * batch
-
-    arguments = {
-        **arguments,
-        "norms": task.norms,
-        "result": result,
-        "num_structures": task.structures,
-        "positions_per_part": parts.size,
-        "parts": parts.parts,
-        "result_batch": batch,
-        "result_sets": sets,
-        "queries_per_result": task.batch // batch if batch else 1,
-        "SHARERS": task.structures // sets,
-        "OF_VALUES": values is not None,
-        "BLOCK_V": min(64, block(task.vectors)),
-    }
-    tiles = gradient_tiles(task.channels, task.vectors, width, task.dtype)
-    key = ("prototypes", values is not None, *task.kind)
-    launch(prototype_gradient, key, tiles, programs, arguments, task.device)
-    return result[0] if parts.parts == 1 else result.sum(0)
-
-
-class _Task:
-    """Operands in one dtype, their lengths, and what every kernel is told of them."""
-
-    def __init__(
-        self,
-        query: Tensor,
-        prototypes: Tensor,
-        valid: Tensor | None,
-        values: Tensor | None,
-        reduction: str,
-        scale: float,
-        eps: float,
-    ) -> None:
-        dtype = torch.promote_types(query.dtype, prototypes.dtype)
-        dtype = dtype if values is None else torch.promote_types(dtype, values.dtype)
-        self.dtype, self.device = dtype, query.device
-        self.reduction, self.scale = reduction, scale
-        self.batch, self.channels, self.length = query.shape
-        self.prototypes_batch, self.sets, self.p, _ = prototypes.shape
-        self.structures = self.sets if valid is None else valid.shape[1]
-        self.vectors = 0 if values is None else values.shape[3]
-        self.norms = torch.linalg.vector_norm(prototypes, dim=3, dtype=torch.float32)
-        # copies only where dtypes differ; the kernels take any strides
-        query, prototypes = query.to(dtype), prototypes.to(dtype)
-        values = query.new_empty(1, 1, 1, 1) if values is None else values.to(dtype)
-        lengths = self.norms
-        if valid is not None:
-            lengths = torch.where(valid, self.norms, -1.0).contiguous()
-        self.arguments: dict[str, Any] = {
-            "query": query,
-            "prototypes": prototypes,
-            "lengths": lengths,
-            "values": values,
-            "num_positions": self.length,
-            "num_prototypes": self.p,
-            "scale": scale,
-            "eps": eps,
-            "C": self.channels,
-            "V": self.vectors,
-            "REDUCTION": reduction,
-            "PRECISION": _precision(dtype),
-        }
-        for name, tensor, axes in (
-            ("query", query, "bcl"),
-            ("prototypes", prototypes, "bnpc"),
-            ("lengths", lengths, "bn"),
-            ("values", values, "bnpv"),
-        ):
-            for axis, name_of_axis in enumerate(axes):
-                one = tensor.shape[axis] == 1
-                stride = 0 if one else tensor.stride(axis)
-                self.arguments[f"{name}_stride_{name_of_axis}"] = stride
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What the best tile depends on; P and L by their power of two."""
-        sizes = (self.channels, self.vectors, block(self.p), block(self.length))
-        return (*sizes, self.dtype, self.reduction, self.arguments["PRECISION"])
-
-    def new_result(self, parts: Parts, shape: tuple[int, ...]) -> Tensor:
-        """Return memory for (parts, *shape); float32 where parts are still to be added."""
-        dtype = self.dtype if parts.parts == 1 else torch.float32
-        return torch.empty((parts.parts, *shape), dtype=dtype, device=self.device)
+    return arguments, dtype
 
 
 def _precision(dtype: torch.dtype) -> str:

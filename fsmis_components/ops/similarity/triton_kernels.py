@@ -1,13 +1,19 @@
-"""Triton kernels that reduce the scores of prototype similarity, imported where they run.
+"""Triton kernels of softmax-weighted prototype similarity, imported where they run.
 
 Tiles of scores are made on the tensor cores from the operands as they are, reduced at once and
 forgotten; the gradients make them again. Lengths are divided out of the product in float32:
 half operands are not rounded again. No kernel adds to memory that another one writes, so results do
 not depend on the order of execution.
 
-Shapes: query (B, C, L), prototypes (B or 1, N or 1, P, C), values (B or 1, N, P, V). `lengths`
-(B or 1, N or 1, P) are the norms of the prototypes, negative where they are not valid. A stride of
-0 shares an axis of 1. `parts` are the pieces into which a sum is split to fill the device.
+Shapes: query (B, L, C), its `query_lengths` (B, L), prototypes (B or 1, N or 1, P, C), where a
+stride of 0 shares an axis of 1; `lengths` (B, N, P) are the norms of the prototypes, negative where
+they are not valid. What is kept of a softmax is (B, N, L), like result and gradient. All are
+contiguous.
+
+With s the scores, g the gradient of the result, r the result and w = exp(s - log_sum), the gradient
+of a score is w * (1 + s - r) * g. The product is divided by the lengths of both vectors, whose
+derivative takes out what lies along the vector itself: that share is the sum of (gradient of a
+score) * (score), so that it needs no second pass. Below eps a length is a constant.
 """
 
 from typing import Any
@@ -15,243 +21,293 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from fsmis_components.ops.similarity.triton_tiles import EXCLUDED, LOG2E, load_tile, multiply
+LOG2E = tl.constexpr(1.4426950408889634)
+EXCLUDED = tl.constexpr(-1e30)  # the score of an invalid prototype, finite: 0 * it is 0
+
+
+@triton.jit
+def load_tile(
+    pointer: "Any", rows: "Any", channels: "Any", num_rows: int, C: tl.constexpr
+) -> "Any":
+    """Load channels of vectors; 0 outside. Offsets have 64 bits.
+
+    Loads fill with 0 only: other fillings become selections that Triton 3.2 fails to pipeline.
+    """
+    inside = (rows < num_rows)[:, None] & (channels < C)[None, :]
+    offsets = rows.to(tl.int64)[:, None] * C + channels[None, :]
+    return tl.load(pointer + offsets, mask=inside, other=0.0)
+
+
+@triton.jit
+def load_vector(pointer: "Any", numbers: "Any", count: int) -> "Any":
+    """Load entries that lie side by side; 0 outside."""
+    return tl.load(pointer + numbers, mask=numbers < count, other=0.0)
+
+
+@triton.jit
+def score_tile(
+    query: "Any",
+    prototypes: "Any",
+    query_factor: "Any",  # 1 / length of each position
+    length: "Any",  # of each prototype
+    positions: "Any",
+    numbers: "Any",
+    num_positions: int,
+    num_prototypes: int,
+    scale: float,
+    eps: float,
+    C: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> "Any":
+    """Return the scores (positions, numbers) of one slice and structure, float32."""
+    product = tl.zeros((positions.shape[0], numbers.shape[0]), tl.float32)
+    for start in range(0, C, BLOCK_C):
+        channels = start + tl.arange(0, BLOCK_C)
+        place = load_tile(query, positions, channels, num_positions, C)
+        chosen = tl.trans(load_tile(prototypes, numbers, channels, num_prototypes, C))
+        product = tl.dot(place, chosen, product, input_precision=PRECISION)
+    scores = product * (scale * query_factor)[:, None] * (1.0 / tl.maximum(length, eps))[None, :]
+    excluded = (length < 0.0) | (numbers >= num_prototypes)
+    return tl.where(excluded[None, :], EXCLUDED, scores)
+
+
+@triton.jit
+def accumulate(weights: "Any", rows: "Any", total: "Any", PRECISION: tl.constexpr) -> "Any":
+    """Return total + weights @ rows for weights of any range, which float16 cannot hold."""
+    if rows.dtype == tl.float16:
+        rows = rows.to(tl.float32)
+    return tl.dot(weights.to(rows.dtype), rows, total, input_precision=PRECISION)
 
 
 @triton.jit
 def reduce_scores(
     query: "Any",
     prototypes: "Any",
+    query_lengths: "Any",
     lengths: "Any",
-    values: "Any",
-    reduced: "Any",  # (parts, B, N, L), with values (parts, B, N, V, L)
-    kept: "Any",  # (parts, B, N, L): log of the sum of exponentials; max: index or -1
-    query_stride_b: int,
-    query_stride_c: int,
-    query_stride_l: int,
+    reduced: "Any",
+    kept: "Any",  # logarithm of the sum of exponentials; 0 without a valid prototype
     prototypes_stride_b: int,
     prototypes_stride_n: int,
-    prototypes_stride_p: int,
-    prototypes_stride_c: int,
-    lengths_stride_b: int,
-    lengths_stride_n: int,
-    values_stride_b: int,
-    values_stride_n: int,
-    values_stride_p: int,
-    values_stride_v: int,
-    num_batch: int,
     num_structures: int,
     num_positions: int,
     num_prototypes: int,
-    prototypes_per_part: int,
-    parts: int,
     scale: float,
     eps: float,
     C: tl.constexpr,
-    V: tl.constexpr,  # 0: no values, or values that are picked afterwards
-    REDUCTION: tl.constexpr,
-    BOUNDED: tl.constexpr,  # exponentials of score - scale stay normal: no running maximum
     PRECISION: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
-    BLOCK_D: tl.constexpr,
 ) -> None:
-    """Reduce the scores of BLOCK_L positions over one part of the prototypes.
+    """Reduce the scores of BLOCK_L positions and one structure.
 
     Online softmax: Milakov and Gimelshein, 2018; its tiling: Dao et al., FlashAttention, 2022.
     """
+    blocks = tl.cdiv(num_positions, BLOCK_L)
+    positions = (tl.program_id(0) % blocks) * BLOCK_L + tl.arange(0, BLOCK_L)
+    group = (tl.program_id(0) // blocks).to(tl.int64)
+    batch, structure = group // num_structures, group % num_structures
+    query += batch * num_positions * C
+    prototypes += batch * prototypes_stride_b + structure * prototypes_stride_n
+    lengths += group * num_prototypes
+    query_length = load_vector(query_lengths + batch * num_positions, positions, num_positions)
+    query_factor = 1.0 / tl.maximum(query_length, eps)
+
+    # below every true score, far above EXCLUDED: without a valid prototype the total is 0
+    peak = tl.zeros((BLOCK_L,), tl.float32) - 2.0 * scale
+    total = tl.zeros((BLOCK_L,), tl.float32)
+    weighted = tl.zeros((BLOCK_L,), tl.float32)
+    for start in range(0, num_prototypes, BLOCK_P):
+        numbers = start + tl.arange(0, BLOCK_P)
+        scores = score_tile(
+            query,
+            prototypes,
+            query_factor,
+            load_vector(lengths, numbers, num_prototypes),
+            positions,
+            numbers,
+            num_positions,
+            num_prototypes,
+            scale,
+            eps,
+            C,
+            PRECISION,
+            BLOCK_C,
+        )
+        new_peak = tl.maximum(peak, tl.max(scores, 1))
+        shrink = tl.exp2((peak - new_peak) * LOG2E)
+        weights = tl.exp2((scores - new_peak[:, None]) * LOG2E)
+        total = total * shrink + tl.sum(weights, 1)
+        weighted = weighted * shrink + tl.sum(weights * scores, 1)
+        peak = new_peak
+
+    some = total != 0.0
+    divisor = tl.where(some, total, 1.0)
+    here = group * num_positions + positions
+    inside = positions < num_positions
+    tl.store(reduced + here, tl.where(some, weighted / divisor, 0.0), mask=inside)
+    tl.store(kept + here, tl.where(some, peak + tl.log(divisor), 0.0), mask=inside)
+
+
+@triton.jit
+def query_gradient(
+    query: "Any",
+    prototypes: "Any",
+    query_lengths: "Any",
+    lengths: "Any",
+    grad: "Any",
+    reduced: "Any",
+    kept: "Any",
+    result: "Any",  # (B, L, C)
+    prototypes_stride_b: int,
+    prototypes_stride_n: int,
+    num_structures: int,
+    num_positions: int,
+    num_prototypes: int,
+    scale: float,
+    eps: float,
+    C: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,  # channels of the result at once
+) -> None:
+    """Write the gradient of BLOCK_L positions of the query."""
     program = tl.program_id(0)
     blocks = tl.cdiv(num_positions, BLOCK_L)
     positions = (program % blocks) * BLOCK_L + tl.arange(0, BLOCK_L)
     program = program // blocks
-    part = program % parts
-    program = program // parts
-    CHUNKS: tl.constexpr = (V + BLOCK_D - 1) // BLOCK_D if V > 0 else 1
-    chunk = program % CHUNKS
-    program = program // CHUNKS
-    batch = (program // num_structures).to(tl.int64)
-    structure = (program % num_structures).to(tl.int64)
+    chunks = tl.cdiv(C, BLOCK_D)
+    outputs = (program % chunks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    batch = (program // chunks).to(tl.int64)
+    query += batch * num_positions * C
+    query_length = load_vector(query_lengths + batch * num_positions, positions, num_positions)
+    query_factor = 1.0 / tl.maximum(query_length, eps)
 
-    query += batch * query_stride_b
-    prototypes += batch * prototypes_stride_b + structure * prototypes_stride_n
-    lengths += batch * lengths_stride_b + structure * lengths_stride_n
-    WHOLE: tl.constexpr = C <= BLOCK_C  # the query stays on the chip
-    squares = tl.zeros((BLOCK_L,), tl.float32)
-    for start in range(0, C, BLOCK_C):
-        channels = start + tl.arange(0, BLOCK_C)
-        place = load_tile(
-            query, positions, channels, query_stride_l, query_stride_c, num_positions, C
-        )
-        squares += tl.sum(place.to(tl.float32) * place.to(tl.float32), 1)
-    if WHOLE:
-        channels = tl.arange(0, BLOCK_C)
-        place = load_tile(
-            query, positions, channels, query_stride_l, query_stride_c, num_positions, C
-        )
-    factor = scale * LOG2E / tl.maximum(tl.sqrt(squares), eps)  # logits have base 2
-
-    # below every true score, far above EXCLUDED: a part without valid prototypes sums to 0
-    peak = tl.zeros((BLOCK_L,), tl.float32) + (scale if BOUNDED else -2.0 * scale) * LOG2E
-    total = tl.zeros((BLOCK_L,), tl.float32)
-    weighted = tl.zeros((BLOCK_L,), tl.float32)
-    best = tl.zeros((BLOCK_L,), tl.float32) + EXCLUDED
-    best_index = tl.zeros((BLOCK_L,), tl.int32) - 1
-    if V > 0:
-        picked = tl.zeros((BLOCK_L, BLOCK_D), tl.float32)
-        vectors = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-        values += batch * values_stride_b + structure * values_stride_n
-
-    first = part * prototypes_per_part
-    for start in range(first, tl.minimum(first + prototypes_per_part, num_prototypes), BLOCK_P):
-        numbers = start + tl.arange(0, BLOCK_P)
-        length = tl.load(lengths + numbers, mask=numbers < num_prototypes, other=0.0)
-        if WHOLE:
-            chosen = load_tile(
-                prototypes,
-                channels,
-                numbers,
-                prototypes_stride_c,
-                prototypes_stride_p,
-                C,
-                num_prototypes,
-            )
-            product = tl.dot(place, chosen, input_precision=PRECISION)
-        else:
-            product = multiply(
+    along = tl.zeros((BLOCK_L,), tl.float32)
+    total = tl.zeros((BLOCK_L, BLOCK_D), tl.float32)
+    for structure in range(num_structures):
+        group = batch * num_structures + structure
+        here = group * num_positions
+        log_sum = load_vector(kept + here, positions, num_positions)
+        middle = load_vector(reduced + here, positions, num_positions)
+        incoming = load_vector(grad + here, positions, num_positions)
+        own = prototypes + batch * prototypes_stride_b + structure * prototypes_stride_n
+        for start in range(0, num_prototypes, BLOCK_P):
+            numbers = start + tl.arange(0, BLOCK_P)
+            length = load_vector(lengths + group * num_prototypes, numbers, num_prototypes)
+            scores = score_tile(
                 query,
-                prototypes,
+                own,
+                query_factor,
+                length,
                 positions,
                 numbers,
-                query_stride_l,
-                query_stride_c,
-                prototypes_stride_c,
-                prototypes_stride_p,
                 num_positions,
                 num_prototypes,
+                scale,
+                eps,
                 C,
-                BLOCK_C,
                 PRECISION,
+                BLOCK_C,
             )
-        excluded = (length < 0.0) | (numbers >= num_prototypes)
-        bias = tl.where(excluded, EXCLUDED, 0.0)
-        logits = product * (1.0 / tl.maximum(length, eps))[None, :] + bias[None, :]  # / factor
-        if REDUCTION == "max":
-            # not a number wins, as in PyTorch
-            logits = tl.where(logits == logits, logits, float("inf"))
-            largest = tl.max(logits, 1)
-            index = tl.min(
-                tl.where(logits == largest[:, None], numbers[None, :], num_prototypes), 1
-            )
-            best_index = tl.where(largest > best, index, best_index)
-            best = tl.maximum(largest, best)
-        else:
-            if not BOUNDED:
-                new_peak = tl.maximum(peak, tl.max(logits, 1) * factor)
-                shrink = tl.exp2(peak - new_peak)
-                total *= shrink
-                weighted *= shrink
-                if V > 0:
-                    picked *= shrink[:, None]
-                peak = new_peak
-            weights = tl.exp2(logits * factor[:, None] - peak[:, None])
-            total += tl.sum(weights, 1)
-            if V > 0:
-                vector = load_tile(
-                    values,
-                    numbers,
-                    vectors,
-                    values_stride_p,
-                    values_stride_v,
-                    num_prototypes,
-                    V,
-                )
-                picked = tl.dot(weights.to(vector.dtype), vector, picked, input_precision=PRECISION)
-            elif REDUCTION == "softmax":
-                weighted += tl.sum(weights * logits, 1)
+            weights = tl.exp2((scores - log_sum[:, None]) * LOG2E)
+            slope = weights * (1.0 + scores - middle[:, None]) * incoming[:, None]
+            along += tl.sum(slope * scores, 1)
+            vectors = load_tile(own, numbers, outputs, num_prototypes, C)
+            slope = slope / tl.maximum(length, eps)[None, :]
+            total = accumulate(slope, vectors, total, PRECISION)
 
-    inside = positions < num_positions
-    group = (part * num_batch + batch) * num_structures + structure
-    place_kept = kept + group * num_positions + positions
-    if REDUCTION == "max":
-        score = tl.where(best == float("inf"), float("nan"), best * factor / LOG2E)
-        score = tl.where(best > 0.5 * EXCLUDED, score, -scale)
-        tl.store(place_kept, tl.where(best > 0.5 * EXCLUDED, best_index, -1), mask=inside)
-        tl.store(reduced + group * num_positions + positions, score, mask=inside)
-    else:
-        some = total != 0.0
-        log_sum = peak / LOG2E + tl.log(total)  # -inf: no valid prototype
-        if chunk == 0:
-            tl.store(place_kept, log_sum, mask=inside)
-        if V > 0:
-            picked = tl.where(some[:, None], picked / tl.where(some, total, 1.0)[:, None], 0.0)
-            offsets = (group * V + vectors)[None, :] * num_positions + positions[:, None]
-            tl.store(reduced + offsets, picked, mask=inside[:, None] & (vectors < V)[None, :])
-        else:
-            result = tl.where(some, log_sum, -scale)
-            if REDUCTION == "softmax":
-                mean = weighted * factor / LOG2E / tl.where(some, total, 1.0)
-                result = tl.where(some, mean, 0.0)
-            tl.store(reduced + group * num_positions + positions, result, mask=inside)
+    raw = load_tile(query, positions, outputs, num_positions, C)
+    along = tl.where(query_length < eps, 0.0, along * query_factor)
+    total = query_factor[:, None] * (scale * total - raw.to(tl.float32) * along[:, None])
+    offsets = (batch * num_positions + positions)[:, None] * C + outputs[None, :]
+    inside = (positions < num_positions)[:, None] & (outputs < C)[None, :]
+    tl.store(result + offsets, total, mask=inside)
 
 
 @triton.jit
-def combine_parts(
-    part_reduced: "Any",  # as of reduce_scores
-    part_kept: "Any",
+def prototype_gradient(
+    query: "Any",
+    prototypes: "Any",
+    query_lengths: "Any",
+    lengths: "Any",
+    grad: "Any",
     reduced: "Any",
     kept: "Any",
-    num_groups: int,  # B * N
+    result: "Any",  # (B, N, parts, P, C)
+    prototypes_stride_b: int,
+    prototypes_stride_n: int,
+    num_structures: int,
     num_positions: int,
+    num_prototypes: int,
+    positions_per_part: int,
     parts: int,
     scale: float,
-    V: tl.constexpr,
-    REDUCTION: tl.constexpr,
+    eps: float,
+    C: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_L: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,  # channels of the result at once
 ) -> None:
-    """Join the results of all parts at BLOCK_L positions of one structure."""
-    blocks = tl.cdiv(num_positions, BLOCK_L)
-    positions = (tl.program_id(0) % blocks) * BLOCK_L + tl.arange(0, BLOCK_L)
-    group = (tl.program_id(0) // blocks).to(tl.int64)
-    inside = positions < num_positions
-    here = group * num_positions + positions
-    if REDUCTION == "max":
-        best = tl.zeros((BLOCK_L,), tl.float32) - scale
-        best_index = tl.zeros((BLOCK_L,), tl.int64) - 1
-        for part in range(parts):
-            there = (part * num_groups + group) * num_positions + positions
-            score = tl.load(part_reduced + there, mask=inside, other=0.0)
-            index = tl.load(part_kept + there, mask=inside, other=0)
-            # ties go to the first; not a number wins
-            better = (index >= 0) & ((best_index < 0) | (score > best) | (score != score))
-            best = tl.where(better, score, best)
-            best_index = tl.where(better, index, best_index)
-        tl.store(reduced + here, best, mask=inside)
-        tl.store(kept + here, best_index, mask=inside)
-    else:
-        peak = tl.zeros((BLOCK_L,), tl.float32) + EXCLUDED
-        for part in range(parts):
-            there = (part * num_groups + group) * num_positions + positions
-            peak = tl.maximum(peak, tl.load(part_kept + there, mask=inside, other=0.0))
-        total = tl.zeros((BLOCK_L,), tl.float32)
-        for part in range(parts):
-            there = (part * num_groups + group) * num_positions + positions
-            total += tl.exp(tl.load(part_kept + there, mask=inside, other=0.0) - peak)
-        some = total != 0.0
-        log_sum = peak + tl.log(total)
-        tl.store(kept + here, log_sum, mask=inside)
-        if REDUCTION == "logsumexp":
-            tl.store(reduced + here, tl.where(some, log_sum, -scale), mask=inside)
-        else:
-            shift = tl.where(some, log_sum, 0.0)  # exp(-inf) is 0, exp(-inf + inf) is not
-            WIDTH: tl.constexpr = V if V > 0 else 1
-            for vector in range(WIDTH):
-                mean = tl.zeros((BLOCK_L,), tl.float32)
-                for part in range(parts):
-                    source = part * num_groups + group
-                    there = source * num_positions + positions
-                    share = tl.exp(tl.load(part_kept + there, mask=inside, other=0.0) - shift)
-                    there = (source * WIDTH + vector) * num_positions + positions
-                    mean += share * tl.load(part_reduced + there, mask=inside, other=0.0)
-                there = (group * WIDTH + vector) * num_positions + positions
-                tl.store(reduced + there, mean, mask=inside)
+    """Write the gradient of BLOCK_P prototypes from one slice and one part of its positions."""
+    program = tl.program_id(0)
+    blocks = tl.cdiv(num_prototypes, BLOCK_P)
+    numbers = (program % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
+    program = program // blocks
+    chunks = tl.cdiv(C, BLOCK_D)
+    outputs = (program % chunks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    program = program // chunks
+    part = program % parts
+    group = (program // parts).to(tl.int64)
+    batch, structure = group // num_structures, group % num_structures
+    query += batch * num_positions * C
+    query_lengths += batch * num_positions
+    prototypes += batch * prototypes_stride_b + structure * prototypes_stride_n
+    lengths += group * num_prototypes
+    here = group * num_positions
+    length = load_vector(lengths, numbers, num_prototypes)
+    factor = 1.0 / tl.maximum(length, eps)
+
+    along = tl.zeros((BLOCK_P,), tl.float32)
+    total = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
+    first = part * positions_per_part
+    for start in range(first, tl.minimum(first + positions_per_part, num_positions), BLOCK_L):
+        positions = start + tl.arange(0, BLOCK_L)
+        query_length = load_vector(query_lengths, positions, num_positions)
+        query_factor = 1.0 / tl.maximum(query_length, eps)
+        scores = score_tile(
+            query,
+            prototypes,
+            query_factor,
+            length,
+            positions,
+            numbers,
+            num_positions,
+            num_prototypes,
+            scale,
+            eps,
+            C,
+            PRECISION,
+            BLOCK_C,
+        )
+        log_sum = load_vector(kept + here, positions, num_positions)
+        middle = load_vector(reduced + here, positions, num_positions)
+        incoming = load_vector(grad + here, positions, num_positions)
+        weights = tl.exp2((scores - log_sum[:, None]) * LOG2E)
+        slope = weights * (1.0 + scores - middle[:, None]) * incoming[:, None]
+        along += tl.sum(slope * scores, 0)
+        vectors = load_tile(query, positions, outputs, num_positions, C)
+        total = accumulate(tl.trans(slope * query_factor[:, None]), vectors, total, PRECISION)
+
+    raw = load_tile(prototypes, numbers, outputs, num_prototypes, C)
+    along = tl.where(length < eps, 0.0, along * factor)
+    total = factor[:, None] * (scale * total - raw.to(tl.float32) * along[:, None])
+    rows = (group * parts + part) * num_prototypes + numbers
+    inside = (numbers < num_prototypes)[:, None] & (outputs < C)[None, :]
+    tl.store(result + rows[:, None] * C + outputs[None, :], total, mask=inside)
