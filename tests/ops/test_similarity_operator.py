@@ -38,31 +38,27 @@ def with_grad(arguments):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("form", "valid"),
-    [("own", None), ("own", "own"), ("support", "rare"), ("structures", "own")],
+    ("form", "valid", "strided"),
+    [
+        ("own", None, False),
+        ("own", "own", True),
+        ("support", "rare", False),
+        ("structures", "own", False),
+    ],
 )
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_registration(reduction, form, valid, device, small_tiles):
-    arguments = operands(reduction, form=form, valid=valid, device=device)
+def test_registration(reduction, form, valid, strided, dtype, device, small_tiles):
+    arguments = operands(reduction, form=form, valid=valid, dtype=dtype, device=device)
+    if strided:
+        query, *others = arguments
+        arguments = (query.transpose(1, 2).contiguous().transpose(1, 2), *others)
     torch.library.opcheck(reduced_similarity, with_grad(arguments))
     reduced, kept = reduced_similarity(*arguments)
-    for_backward = (draw(reduced.shape, seed=5, device=device), *arguments[:3], reduced, kept)
-    torch.library.opcheck(reduced_similarity_backward, (*for_backward, *arguments[3:]))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_registration_by_precision(reduction, dtype, device, small_tiles):
-    arguments = operands(reduction, dtype=dtype, device=device)
-    torch.library.opcheck(reduced_similarity, with_grad(arguments))
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_strided_operands_are_registered_too(reduction, device):
-    query, *others = operands(reduction, device=device)
-    query = query.transpose(1, 2).contiguous().transpose(1, 2)
-    torch.library.opcheck(reduced_similarity, with_grad((query, *others)))
+    grad = draw(reduced.shape, seed=5, device=device, dtype=reduced.dtype)
+    for_backward = (grad, *arguments[:3], reduced, kept, *arguments[3:])
+    torch.library.opcheck(reduced_similarity_backward, for_backward)
 
 
 @pytest.mark.parametrize("form", ["own", "structures"])
