@@ -90,6 +90,12 @@ class TrainingState:
             SystemExit: the checkpoint is damaged or belongs to other settings.
         """
         if not has_state(self.folder):
+            if (self.folder / "index.json").is_file():
+                raise DataError(
+                    f"{self.folder}: a training of version 0.1 lies here, with which this one "
+                    "cannot go on; name another --output_dir and begin from its weights with "
+                    "--initial_weights."
+                )
             return
         saved = load_state(self.folder)
         different = sorted(k for k, v in self.settings.items() if saved["settings"].get(k) != v)

@@ -226,6 +226,13 @@ def test_other_settings_are_refused(whole: Training, settings: dict, said: str) 
         Training(whole.folder, **settings).run()
 
 
+def test_a_training_of_version_0_1_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "training_state").mkdir()
+    (tmp_path / "training_state" / "index.json").write_text("{}")
+    with pytest.raises(SystemExit, match="version 0.1 lies here.*--initial_weights"):
+        Training(tmp_path).run()
+
+
 def test_a_damaged_state_is_refused(whole: Training) -> None:
     path = whole.state.folder / "state.pt"
     path.write_bytes(path.read_bytes()[:-5])
