@@ -51,7 +51,6 @@ def test_rejects_no_fold(tmp_path: Path) -> None:
 def test_a_packed_bundle_evaluates_without_the_packages_of_the_tables() -> None:
     code = "import sys; sys.modules.update(pandas=None, markdown=None); "
     code += "import fsmis_components.evaluation"
-    # PyTorch itself knows jinja2 and does without it
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
