@@ -21,7 +21,7 @@ _STATE = "state.pt"
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict with ``weights_only=True``.
+    """Read a state dict with ``weights_only=True``; what is stored in half precision is float32.
 
     Raises:
         DataError: no such file, or it holds something else than a flat dictionary of tensors.
@@ -42,7 +42,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{path}: expected a state dict of tensors, got {type(state).__name__}.")
-    return state
+    # as a network computes, so that a file and the network that took it have one hash
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
 
 
 def write_torch(content: Mapping[str, Any], path: Path) -> Path:

@@ -160,3 +160,11 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written .*; choose another"):
         save_state({}, tmp_path / "file" / "state")
+
+
+def test_half_precision_is_a_form_of_storage(tmp_path: Path) -> None:
+    half = {"a": torch.rand(3, 3).half(), "count": torch.tensor(3)}
+    torch.save(half, tmp_path / "model.pt")
+    read = read_state_dict(tmp_path / "model.pt")
+    assert read["a"].dtype == torch.float32 and read["count"].dtype == torch.int64
+    assert torch.equal(read["a"], half["a"].float())
