@@ -15,6 +15,7 @@ from fsmis_components.data.weights import (
     load_initial_weights,
     load_state,
     load_weights,
+    read_state_dict,
     save_state,
 )
 
