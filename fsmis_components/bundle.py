@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ class Bundle:
         self.knobs = dict(knobs or {})
         self.weights = weights
         parser = self._parser({"stored_support": None})
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _errors_of_commands():
             torch.manual_seed(seed)
             network = parser.get_parsed_content("network_def")
-        device = parser.get_parsed_content("device")
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.inferer: VolumeInferer = parser.get_parsed_content("inferer")
-        self.geometry = {knob: parser.get_parsed_content(knob) for knob in _GEOMETRY}
+            device = parser.get_parsed_content("device")
+            self.network = network.to(device, memory_format=torch.channels_last)
+            self.inferer: VolumeInferer = parser.get_parsed_content("inferer")
+            self.geometry = {knob: parser.get_parsed_content(knob) for knob in _GEOMETRY}
         if weights != UNTRAINED:
             path = self.root / "models" / "model.pt" if weights == "shipped" else Path(weights)
             fill_network(self.network, path)
@@ -107,7 +108,8 @@ class Bundle:
             DataError: scan or support cannot be used, or the mask cannot be written.
         """
         if output is not None:
-            check_writable(Path(output).parent)
+            with _errors_of_commands():
+                check_writable(Path(output).parent)
         pack = support if isinstance(support, SupportPack) else self.support(support)
         volume = scan if isinstance(scan, Volume) else load_image(scan)
         result = self.inferer.segment_volume(volume, self.network, pack)
@@ -138,11 +140,9 @@ class Bundle:
                 **knobs,
             }
         )
-        try:
+        with _errors_of_commands():
             parser.get_parsed_content("initialize")
             parser.get_parsed_content("evaluator").run()
-        except SystemExit as error:
-            raise DataError(str(error)) from error
 
     def _parser(self, knobs: Mapping[str, Any]) -> ConfigParser:
         path = self.root / "configs" / "inference.json"
@@ -159,6 +159,15 @@ class Bundle:
         for knob, value in given.items():
             parser[knob] = value
         return parser
+
+
+@contextmanager
+def _errors_of_commands() -> Iterator[None]:
+    """What ends a command by a sentence is an error for who calls from Python."""
+    try:
+        yield
+    except SystemExit as error:
+        raise DataError(str(error)) from error
 
 
 def load_bundle(bundle_root: str | Path, weights: str | Path = "shipped", **knobs: Any) -> Bundle:

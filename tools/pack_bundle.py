@@ -25,7 +25,7 @@ import fsmis_components
 from bundle_checks import Bundle, verify
 from command import command
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
-from fsmis_components.data.errors import DataError, unwritable
+from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.packaging import STAMP, PackageStamp, content_hash, package_files
 
@@ -64,7 +64,7 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
         raise DataError(f"{root.name} fails the checks above: mend it, or give --no_verify.")
     path = output / f"{root.name}_v{version}.zip"
     commit = _git(root, "rev-parse", "HEAD") or None
-    try:
+    with writing(output, "name another folder with --output"):
         state = _write(path, root.name, packed_files(root, PACKAGE, version, code))
         facts = {
             "size": path.stat().st_size,
@@ -75,8 +75,6 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
             "verified": not no_verify,
         }
         index = update_index(output, entry(root, metadata, path, facts))
-    except OSError as error:
-        raise unwritable(output, error, "name another folder with --output") from error
     print(f"{path}: {facts['size'] / 1e6:.1f} MB, sha256 {facts['sha256']}, {state}")
     print(f"{index}: has its entry")
     return path

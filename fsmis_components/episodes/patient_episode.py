@@ -109,9 +109,10 @@ class PatientDrawer:
                 f"PatientDrawer: expected a structure of {rule.min_area} pixels in the slices of "
                 f"at least two patients, got none in {len(tables)} volumes"
             )
+        self.names = sorted(self.folders)
         weights = [
             next((w for name, w in rule.folder_weights.items() if name in Path(folder).parts), 1.0)
-            for folder in sorted(self.folders)
+            for folder in self.names
         ]
         self.chances = np.array(weights) / sum(weights)
 
@@ -121,7 +122,7 @@ class PatientDrawer:
         batch = np.random.default_rng([self.seed, 1, index // self.batch_size])
         sections = int(batch.choice(rule.sections))
         rng = np.random.default_rng([self.seed, index, attempt])
-        planes = self.folders[str(rng.choice(sorted(self.folders), p=self.chances))]
+        planes = self.folders[str(rng.choice(self.names, p=self.chances))]
         shown = planes[int(rng.integers(len(planes)))]
         structure = int(rng.choice(sorted(shown)))
         support = int(rng.choice(shown[structure]))

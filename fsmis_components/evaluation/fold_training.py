@@ -20,7 +20,7 @@ import fsmis_components
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.csv_table import csv_table
-from fsmis_components.data.errors import DataError, unwritable
+from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.exclusion import RULES, excluded, shown_structures
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.folds import fold_split
@@ -354,7 +354,7 @@ def _finish(folder: Path, num_stages: int, facts: Mapping[str, Any]) -> None:
         raise DataError(
             f"{last}: missing, though all epochs are done; delete {folder} to train the fold anew."
         )
-    try:
+    with writing(folder):
         atomic_write(target, lambda unfinished: shutil.copyfile(last, unfinished))
         content = {
             "format": FORMAT,
@@ -365,8 +365,6 @@ def _finish(folder: Path, num_stages: int, facts: Mapping[str, Any]) -> None:
             **facts,
         }
         atomic_write_text(folder / "finished.json", json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
 def _check(

@@ -12,7 +12,7 @@ from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.csv_table import csv_table
-from fsmis_components.data.errors import DataError, unwritable
+from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.evaluation.records import FIGURES, CaseRecord, Row, SliceCounts
@@ -92,10 +92,8 @@ def note_once(path: Path, content: Mapping[str, Any], results: Iterable[Path]) -
             f"{found}: is there already, and no {path.name} says what it comes from; choose "
             "another --output_dir (nothing was overwritten)."
         )
-    try:
+    with writing(path.parent):
         atomic_write_text(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
 
 
 def file_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -111,19 +112,27 @@ def segment_slab(
         used = torch.nonzero(own.flatten(0, 1).any(0)).flatten()
         if 0 < len(used) < own.shape[-1]:
             asked, own = select_sections(state, used.to(device)), own[..., used]
-        size = features.image_size
-        box = Box(0, size[0], 0, size[1])
-        if areas is not None:
-            box = box_around(areas[start:stop].any(0), network.stride)  # type: ignore[arg-type]
-            features = _cut(features, box, network.stride)  # type: ignore[arg-type]
-        whole = torch.full((stop - start, 1 + own.shape[1], *size), ABSENT, device=device)
+        segment = partial(_segment, network, state=asked, weights=own.to(device), amp=amp)
+        if areas is None:
+            parts.append(segment(features))
+            continue
+        size = (stop - start, 1 + own.shape[1], *features.image_size)
+        whole = torch.full(size, ABSENT, device=device)
         whole[:, 0] = 0.0  # the margin of the background
+        box = box_around(areas[start:stop].any(0), network.stride)  # type: ignore[arg-type]
         if box.bottom > box.top:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-                logits = network.segment(features, asked, own.to(device))  # type: ignore[operator]
-            whole[..., box.top : box.bottom, box.left : box.right] = logits
+            shown = _cut(features, box, network.stride)  # type: ignore[arg-type]
+            whole[..., box.top : box.bottom, box.left : box.right] = segment(shown)
         parts.append(whole)
     return torch.cat(parts)
+
+
+def _segment(
+    network: nn.Module, features: Any, state: SupportState, weights: torch.Tensor, amp: bool
+) -> torch.Tensor:
+    with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=amp):
+        logits = network.segment(features, state, weights)  # type: ignore[operator]
+    return logits.float()
 
 
 def box_around(area: torch.Tensor, step: int) -> Box:

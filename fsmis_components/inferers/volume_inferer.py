@@ -165,7 +165,7 @@ class VolumeInferer(Inferer):
             result = replace(result, label=keep_drawn(result.label, drawn, axis))
         label = torch.from_numpy(result.label.astype(np.int32))[None, None].to(inputs.device)
         if isinstance(inputs, MetaTensor):
-            facts = answer_facts(answer, result.trust, result.warnings)
+            facts = answer_facts(answer, result)
             return MetaTensor(label, meta={**meta, RESULT_KEY: facts})
         return label
 

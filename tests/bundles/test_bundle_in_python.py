@@ -41,7 +41,12 @@ def test_what_cannot_be_used_is_said(bundle: Path, tmp_path: Path) -> None:
         load_bundle(bundle, sharpness=3)
     with pytest.raises(DataError, match="no such weights file"):
         load_bundle(bundle, tmp_path / "model.pt")
+    with pytest.raises(DataError, match="--amp: expected auto, True or False"):
+        load_bundle(bundle, amp="half")
     loaded = load_bundle(bundle, **KNOBS)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file"):
+        loaded.segment(tmp_path / "scan.nii.gz", tmp_path, tmp_path / "file" / "mask.nii.gz")
     with pytest.raises(DataError, match="nowhere"):
         loaded.segment(tmp_path / "nowhere.nii.gz", bundle / "models" / "support_pack.safetensors")
     write_scan(tmp_path / "labelled", 1, block_label())

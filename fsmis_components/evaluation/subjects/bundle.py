@@ -38,9 +38,10 @@ class BundleSubject(NetworkSubject):
         knobs: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        from_file = weights is not None and not Path(weights).is_dir()
-        start = UNTRAINED if weights is not None and not from_file else weights or "shipped"
-        described = Bundle(bundle_root, start, seed, knobs)
+        folds = None
+        if weights is not None and str(weights) != UNTRAINED and Path(weights).is_dir():
+            folds = Path(weights)
+        described = Bundle(bundle_root, UNTRAINED if folds else weights or "shipped", seed, knobs)
         bundle, inferer = described.root.resolve().name, described.inferer
         super().__init__(
             described.network,
@@ -52,18 +53,17 @@ class BundleSubject(NetworkSubject):
         )
         self.knobs = described.knobs
         self.seed = seed
-        self._folder: Path | None = None
+        self._folder = folds
         self._dropped: dict[str, int] | None = None
         self._groups: list[Group] = [None]
-        if weights is None:
+        if folds is not None:
+            self.setting, self._groups = _read_training(folds, bundle)
+        elif weights is None:
             self.name, self.setting = f"{bundle} (shipped)", "given"
         elif str(weights) == UNTRAINED:
             self.name = f"{bundle} (untrained)"
-        elif from_file:
-            self.name, self.setting = f"{bundle} ({Path(weights).stem})", "given"
         else:
-            self._folder = Path(weights)
-            self.setting, self._groups = _read_training(self._folder, bundle)
+            self.name, self.setting = f"{bundle} ({Path(weights).stem})", "given"
 
     def groups(self) -> Sequence[Group]:
         """See `Subject.groups`."""
