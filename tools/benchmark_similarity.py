@@ -198,7 +198,7 @@ def _call(
 def _contender(name: str, device: torch.device) -> Solve:
     if name in BACKENDS:
         return lambda query, prototypes: prototype_similarity(
-            query, prototypes, reduction="softmax", scale=SCALE, eps=EPS, backend=name
+            query, prototypes, scale=SCALE, eps=EPS, backend=name
         )
     if name != "torch.compile":
         return _plain if name == BASE else _attention

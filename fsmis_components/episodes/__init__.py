@@ -1,16 +1,13 @@
 """Self-supervised episodes: what they are, how they are drawn, how they become tensors."""
 
-from fsmis_components.episodes.checkpoint import TrainingState, WeightsSaver
+from fsmis_components.episodes.checkpoint import TrainingState, WeightsSaver, leave_process_group
 from fsmis_components.episodes.corpus import CorpusSettings
 from fsmis_components.episodes.dataset import EpisodeDataset
 from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule, RegionTable
 from fsmis_components.episodes.patient_dataset import MixedEpisodes, PatientEpisodeDataset
 from fsmis_components.episodes.patient_episode import PatientDrawer, PatientRule, PatientTable
-from fsmis_components.episodes.pictures import EpisodePictures
-from fsmis_components.episodes.progress import TrainingProgress
 from fsmis_components.episodes.publish import PublishWeights
 from fsmis_components.episodes.sampler import EpisodeSampler, EpochSetter
-from fsmis_components.episodes.time_limit import TimeLimit
 from fsmis_components.episodes.transform import EpisodeTransform, PatientTransform
 
 __all__ = [
@@ -18,7 +15,6 @@ __all__ = [
     "Episode",
     "EpisodeDataset",
     "EpisodeDrawer",
-    "EpisodePictures",
     "EpisodeRule",
     "EpisodeSampler",
     "EpisodeTransform",
@@ -31,8 +27,7 @@ __all__ = [
     "PatientTransform",
     "PublishWeights",
     "RegionTable",
-    "TimeLimit",
-    "TrainingProgress",
     "TrainingState",
     "WeightsSaver",
+    "leave_process_group",
 ]

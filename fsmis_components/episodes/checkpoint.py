@@ -1,4 +1,4 @@
-"""Handlers that let a training be stopped at any time and go on as if it had not been."""
+"""Handlers that let a training be stopped at any time and go on as if it had not been; its end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable, writing
@@ -34,14 +36,29 @@ class TrainingState:
         folder: gets the checkpoint `state.pt`, which is replaced after each epoch.
         objects: what is saved beside the epoch, each with ``state_dict`` and ``load_state_dict``.
         settings: plain numbers, strings and lists that must be the same when a training goes on.
+        max_minutes: the run ends after the epoch in which they are over; None: there is no limit.
+
+    Raises:
+        SystemExit: the limit is no number above 0.
     """
 
+    @exit_on_data_error
     def __init__(
-        self, folder: str | Path, objects: Mapping[str, Any], settings: Mapping[str, Any]
+        self,
+        folder: str | Path,
+        objects: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        max_minutes: float | None = None,
     ) -> None:
+        limit = float("inf") if max_minutes is None else max_minutes
+        if not (isinstance(limit, int | float) and limit > 0):
+            raise DataError(
+                f"max_minutes: expected minutes above 0, or None for no limit, got {limit!r}."
+            )
         self.folder = Path(folder)
         self.objects = objects
         self.settings = dict(settings)
+        self.limit = 60 * limit
         self.seconds = 0.0  # of the epochs that were saved, over all pieces of the training
         self._lock: HeldLock | None = None
 
@@ -76,7 +93,8 @@ class TrainingState:
         except SystemExit:
             self.release()
             raise
-        self.began = monotonic() - self.seconds
+        self.started = monotonic()
+        self.former = self.seconds
         # attached only now, to come behind the other handlers of an epoch: where one of them is
         # interrupted, the epoch is done again, and no weights file or validation is missing
         if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
@@ -116,20 +134,26 @@ class TrainingState:
 
     @exit_on_data_error
     def save(self, engine: Engine) -> None:
-        """Replace the checkpoint; of several processes the first one does.
+        """Replace the checkpoint; of several processes the first one does. End the run in time.
 
         Raises:
             SystemExit: it cannot be written.
         """
-        if idist.get_rank() != 0:
-            return
-        self.seconds = monotonic() - self.began
-        state: dict[str, Any] = {k: v.state_dict() for k, v in self.objects.items()}
-        state["epoch"] = engine.state.epoch
-        state["iteration"] = engine.state.iteration
-        state["seconds"] = self.seconds
-        state["settings"] = self.settings
-        save_state(state, self.folder)
+        here = monotonic() - self.started
+        self.seconds = self.former + here
+        if idist.get_rank() == 0:
+            state: dict[str, Any] = {k: v.state_dict() for k, v in self.objects.items()}
+            state["epoch"] = engine.state.epoch
+            state["iteration"] = engine.state.iteration
+            state["seconds"] = self.seconds
+            state["settings"] = self.settings
+            save_state(state, self.folder)
+        late = here > self.limit
+        if idist.get_world_size() > 1:  # all processes must stop after the same epoch
+            late = bool(idist.broadcast(float(late), src=0))
+        if late and engine.state.epoch < (engine.state.max_epochs or 0):
+            logger.info("%s: max_minutes are over; give the same command to go on", self.folder)
+            engine.terminate()
 
 
 class WeightsSaver:
@@ -160,9 +184,9 @@ class WeightsSaver:
         value = engine.state.metrics.get(self.key_metric)
         with writing(self.folder):
             if value is None:
-                save_weights(plain_weights(self.network), self.folder / "model.pt")
+                write_torch(plain_weights(self.network), self.folder / "model.pt")
             elif float(value) > self._best():
-                save_weights(plain_weights(self.network), self.folder / "model_best.pt")
+                write_torch(plain_weights(self.network), self.folder / "model_best.pt")
                 text = json.dumps({"metric": self.key_metric, "value": float(value)})
                 atomic_write_text(self.folder / _BEST, text)
 
@@ -185,6 +209,16 @@ def plain_weights(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
-def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a state dict whole or not at all; a full disk is an OSError."""
-    write_torch(state, path)
+def leave_process_group(network: DistributedDataParallel) -> None:
+    """Wait for the other processes, then end the common group and its threads.
+
+    The network keeps the group alive beyond ``destroy_process_group``, and with it gloo's threads.
+    One that lets go of a gradient while Python shuts down asks for the interpreter's lock and
+    aborts the process (PyTorch issue 179291), so the network lets go first.
+
+    Args:
+        network: network that was trained; no step can follow.
+    """
+    dist.barrier()
+    vars(network).update(reducer=None, logger=None, process_group=None)
+    dist.destroy_process_group()

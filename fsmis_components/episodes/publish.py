@@ -14,8 +14,8 @@ from torch import nn
 
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, exit_on_data_error, writing
-from fsmis_components.data.weights import read_state_dict
-from fsmis_components.episodes.checkpoint import plain_weights, save_weights
+from fsmis_components.data.weights import read_state_dict, write_torch
+from fsmis_components.episodes.checkpoint import plain_weights
 from fsmis_components.support.support_pack import SupportPack, state_hash
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class PublishWeights:
         another = "copy the new weights from the output folder of the training"
         with writing(self.models_dir, another):
             self._keep_former(new)
-            save_weights(state, self.models_dir / _WEIGHTS)
+            write_torch(state, self.models_dir / _WEIGHTS)
             self._set_pack_aside(new)
         logger.info("%s: weights of the finished training", self.models_dir / _WEIGHTS)
 

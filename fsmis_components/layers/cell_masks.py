@@ -1,5 +1,6 @@
 """Masks on the cells of a feature map: shares of cells, and which cells stand for a class."""
 
+import math
 from typing import Tuple
 
 import torch
@@ -47,3 +48,34 @@ def class_means(features: Tensor, foreground: Tensor, inside: Tensor) -> Tensor:
     """
     front = masked_average_pool(features, foreground)
     return torch.stack([masked_average_pool(features, inside - foreground), front], 2)
+
+
+def confident_cells(
+    probability: Tensor, inside: Tensor, foreground: float = 0.7, background: float = 0.6
+) -> Tuple[Tensor, Tensor]:
+    """Return the cells that are surely foreground, and surely background, bool (B, Q, h, w) each.
+
+    The thresholds of SSP (Fan et al., ECCV 2022); where no cell exceeds one, the most probable
+    cells. SSP then takes the best 12; small organs have fewer, so it is a share of all cells here.
+    The choice is hard: no gradient.
+
+    Args:
+        probability: of foreground, (B, Q, h, w).
+        inside: which cells belong to the image and not to its padding, bool (1, h, w).
+        foreground: probability that foreground must exceed; 0.7 in SSP.
+        background: probability of background that must be exceeded; 0.6 in SSP.
+    """
+    probability = probability.detach().float()
+    front = _above(probability, foreground, inside)
+    return front, _above(1 - probability, background, inside)
+
+
+def _above(probability: Tensor, threshold: float, inside: Tensor) -> Tensor:
+    known = torch.where(inside, probability, -1.0).flatten(-2)  # (B, Q, h * w)
+    count = min(max(4, math.ceil(0.002 * known.shape[-1])), known.shape[-1])
+    least = known.topk(count, dim=-1).values[..., -1:].clamp_min(0)
+    sure = known > threshold
+    # as torch.where(some, sure, known >= least), which onnxruntime has not for bools
+    some = sure.any(-1, keepdim=True)
+    sure = sure | (torch.logical_not(some) & (known >= least))
+    return sure.reshape(probability.shape)

@@ -1,13 +1,9 @@
 """Deep encoding-decoding module of IPSNet: high-level features for peak prototypes."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor, nn
 
 from fsmis_components.layers.resize import resize_logits
-
-KINDS = ("unet", "linear")
 
 
 class DeepModule(nn.Module):
@@ -23,30 +19,20 @@ class DeepModule(nn.Module):
         top_channels: of the encoder's deepest level.
         mid_channels: of its middle level.
         width: channels of the high-level features; 256 in our specification.
-        kind: ``unet``, or ``linear``: the deepest level, reduced and enlarged, nothing more.
         heads: of the self-attention.
 
     Raises:
-        ValueError: an unknown kind, or a width that the heads do not divide.
+        ValueError: the heads do not divide the width.
     """
 
     def __init__(
-        self,
-        top_channels: int,
-        mid_channels: int,
-        width: int = 256,
-        kind: str = "unet",
-        heads: int = 4,
+        self, top_channels: int, mid_channels: int, width: int = 256, heads: int = 4
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"DeepModule: expected kind in {KINDS}, got {kind!r}")
         if width % heads:
             raise ValueError(f"DeepModule: expected a width that {heads} divides, got {width}")
         self.reduce = nn.Sequential(nn.Conv2d(top_channels, width, 1), group_norm(width), nn.ReLU())
-        self.unet: Optional[_Unet] = None
-        if kind == "unet":
-            self.unet = _Unet(mid_channels, width, heads)
+        self.unet = _Unet(mid_channels, width, heads)
 
     def forward(self, top: Tensor, mid: Tensor) -> Tensor:
         """Return high-level features (B, width, h, w) >= 0.
@@ -55,10 +41,7 @@ class DeepModule(nn.Module):
             top: the encoder's deepest level, (B, top_channels, h', w').
             mid: its middle level, (B, mid_channels, h, w).
         """
-        reduced = self.reduce(top)
-        if self.unet is None:
-            return resize_logits(reduced, (mid.shape[-2], mid.shape[-1]))
-        return self.unet(reduced, mid)
+        return self.unet(self.reduce(top), mid)
 
 
 class _Unet(nn.Module):

@@ -1,16 +1,23 @@
-"""How pairs of a query slice and a support's structure are decided, from prototypes to the mask."""
+"""How pairs of a query slice and a support's structure are decided, from prototypes to the mask.
 
-from typing import List, NamedTuple, Optional, Tuple
+IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025).
+"""
+
+from typing import NamedTuple, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.cell_masks import cells_inside
-from fsmis_components.layers.interactive_prototypes import InteractivePrototypes
+from fsmis_components.layers.cell_masks import cells_inside, confident_cells
+from fsmis_components.layers.peak_prototypes import channel_maxima, means_of_highest
+from fsmis_components.layers.prototype_interaction import PrototypeInteraction
 from fsmis_components.layers.resize import resize_logits
 from fsmis_components.layers.self_learning import SelfLearningDecoder
 from fsmis_components.layers.self_support import SelfSupport
+from fsmis_components.ops.masked_average_pool import masked_average_pool
+from fsmis_components.ops.similarity import prototype_similarity
+
+INTERACTIONS = ("none", "mean", "both")
 
 
 class IPSFeatures(NamedTuple):
@@ -34,65 +41,171 @@ def take_slices(features: IPSFeatures, first: int, end: int) -> IPSFeatures:
     )
 
 
-class PairMaps(NamedTuple):
-    """What B query slices, each by Q structures of support slices, answer on the way.
+class PrototypeMaps(NamedTuple):
+    """Margins of B query slices by Q structures of support slices each, (B, Q, h, w).
 
-    Maps are margins, score_fg - score_bg, (B, Q, h, w) at the middle level's stride.
+    A margin is score_fg - score_bg.
     """
 
     guidance: Tensor  # by the support's peak prototypes alone
-    mean_map: Tensor
-    peak_map: Tensor
-    intermediate: Tensor  # both, blended
-    own: Tensor  # by prototypes that are partly the query's own
-    decided: Tensor  # (B, Q, H, W), at the image's size
-    confident_foreground: Tensor  # bool: cells that gave the query's own prototypes, if any
-    confident_background: Tensor
-    trusted: Tensor  # bool (B, Q): were these used
-    mean_tokens: Tensor  # (B, Q, 2, 2, C), see `InteractiveAnswer`
-    peak_tokens: Tensor
+    intermediate: Tensor  # by mean and peak prototypes after interaction, blended
+    prototypes: Tensor  # of the classes at the middle level, (B, Q, 2, C)
 
 
-class FeatureExchange(nn.Module):
-    """Add to each query cell what it finds in the support slice by attention.
+class PairMaps(NamedTuple):
+    """Margins of B query slices by Q structures of support slices each.
 
-    An option of our reconstruction of IPSNet (after the abstract of Song et al., Artif. Intell.
-    Med. 2025), off by default: the abstract speaks of prototypes that interact, not of features.
-    The answer begins at zero, so the untrained module changes nothing.
-
-    Args:
-        channels: of the features.
-        width: of queries and keys.
+    The first three are (B, Q, h, w) at the middle level's stride.
     """
 
-    def __init__(self, channels: int, width: int = 64) -> None:
-        super().__init__()
-        self.query = nn.Linear(channels, width)
-        self.key = nn.Linear(channels, width)
-        self.value = nn.Linear(channels, channels)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
+    guidance: Tensor  # by the support's peak prototypes alone
+    intermediate: Tensor  # by mean and peak prototypes after interaction, blended
+    self_support: Tensor  # by prototypes that are partly the query's own
+    decided: Tensor  # (B, Q, H, W), at the image's size
 
-    def forward(self, features: Tensor, cells: Tensor) -> Tensor:
-        """Return features (P, C, h, w) of P queries, having seen cells (P, K, C) of supports."""
-        tokens = features.flatten(2).transpose(1, 2)
-        answer = F.scaled_dot_product_attention(
-            self.query(tokens), self.key(cells), self.value(cells)
+
+class InteractivePrototypes(nn.Module):
+    """Mean prototypes of middle features and peak prototypes of high ones, each with interaction.
+
+    The support's prototypes give a preliminary mask; its sure cells give the query's prototypes;
+    both sides exchange (:class:`PrototypeInteraction`) and segment the query again.
+
+    Args:
+        mid_channels: of the middle features.
+        high_channels: of the high features; 0: no peak prototypes.
+        interaction: of ``both`` kinds of prototypes, of the ``mean`` ones, or ``none``.
+        support_share: weight of the support's tokens in the prototypes of the classes; 0.5 in SSP
+            (Fan et al., ECCV 2022).
+        scale: factor of the cosine; 10 in SSP.
+
+    Raises:
+        ValueError: an unknown interaction, or one that needs peak prototypes without them.
+    """
+
+    def __init__(
+        self,
+        mid_channels: int,
+        high_channels: int,
+        interaction: str = "both",
+        support_share: float = 0.5,
+        scale: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if interaction not in INTERACTIONS:
+            raise ValueError(f"expected interaction in {INTERACTIONS}, got {interaction!r}")
+        if high_channels == 0 and interaction == "both":
+            raise ValueError(
+                "interaction 'both' needs peak prototypes; use 'mean' or 'none' without the deep "
+                "module"
+            )
+        self.support_share = support_share
+        self.scale = scale
+        self.has_peaks = high_channels > 0
+        self.mean_interaction = (
+            PrototypeInteraction(mid_channels) if interaction != "none" else None
         )
-        return features + answer.transpose(1, 2).reshape(features.shape)
+        self.peak_interaction = (
+            PrototypeInteraction(high_channels) if interaction == "both" else None
+        )
+        # the sigmoid of it is the weight of the mean map
+        self.blend = nn.Parameter(torch.zeros(())) if high_channels > 0 else None
+
+    def forward(
+        self,
+        query: IPSFeatures,
+        mean: Tensor,
+        peak: Tensor,
+        inside: Tensor,
+        known: Optional[Tensor] = None,
+        use_known: Optional[Tensor] = None,
+    ) -> PrototypeMaps:
+        """Segment B query slices by Q structures of support slices each.
+
+        Args:
+            query: features of the queries.
+            mean: the supports' mean prototypes of background and foreground, (B, Q, 2, C).
+            peak: their peak prototypes, (B, Q, 2, C'); C' may be 0.
+            inside: which cells are no padding, bool (1, h, w).
+            known: training: the queries' foreground cells, bool (B, Q, h, w).
+            use_known: training: for which slices they replace the preliminary mask, bool (B,).
+        """
+        mid, high = query.mid, query.high
+        guidance = self.margins(high, peak) if self.has_peaks else self.margins(mid, mean)
+        front, back = confident_cells(torch.sigmoid(guidance), inside)
+        if known is not None and use_known is not None:
+            replaced = use_known[:, None, None, None]
+            front = torch.where(replaced, known, front)
+            back = torch.where(replaced, inside & torch.logical_not(known), back)
+        mean_tokens, peak_tokens = self.tokens(query, mean, peak, front, back)
+
+        prototypes = mean if self.mean_interaction is None else self._joined(mean_tokens)
+        blended = self.margins(mid, prototypes)
+        if self.blend is not None:
+            if self.peak_interaction is not None:
+                peak = self._joined(peak_tokens)
+            share = torch.sigmoid(self.blend)
+            blended = share * blended + (1 - share) * self.margins(high, peak)
+        return PrototypeMaps(guidance, blended, prototypes)
+
+    def _joined(self, tokens: Tensor) -> Tensor:
+        """Return the prototypes (B, Q, 2, C) of the classes, of both sides' tokens."""
+        share = self.support_share
+        return share * tokens[:, :, :, 0] + (1 - share) * tokens[:, :, :, 1]
+
+    def tokens(
+        self, query: IPSFeatures, mean: Tensor, peak: Tensor, foreground: Tensor, background: Tensor
+    ) -> Tuple[Tensor, Tensor]:
+        """Return the mean and the peak tokens (B, Q, 2, 2, C) after interaction.
+
+        Tokens are prototypes: class (background, foreground), then side (support, query).
+
+        Args:
+            query: see :func:`forward`; so are mean and peak.
+            mean: likewise.
+            peak: likewise.
+            foreground: cells of the queries that give their prototypes, bool (B, Q, h, w).
+            background: likewise.
+        """
+        weights = torch.stack([background, foreground], 2).flatten(1, 2).to(query.mid.dtype)
+        pooled = masked_average_pool(query.mid, weights).reshape(mean.shape).to(mean.dtype)
+        means = torch.stack([mean, pooled], 3)
+        if self.mean_interaction is not None:
+            means = self.mean_interaction(means.flatten(0, 1)).reshape(means.shape)
+        pooled = self.peaks(query.high, foreground, background).to(peak.dtype)
+        peaks = torch.stack([peak, pooled], 3)
+        if self.peak_interaction is not None:
+            peaks = self.peak_interaction(peaks.flatten(0, 1)).reshape(peaks.shape)
+        return means, peaks
+
+    def peaks(self, high: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
+        """Return the peak prototypes of background and foreground cells, (B, Q, 2, C')."""
+        b, q = foreground.shape[0], foreground.shape[1]
+        if not self.has_peaks:
+            return high.new_zeros([b, q, 2, 0])
+        pairs = high.repeat_interleave(q, 0)
+        front = channel_maxima(pairs, foreground.flatten(0, 1))
+        back = means_of_highest(pairs, background.flatten(0, 1))
+        return torch.stack([back, front], 1).reshape([b, q, 2, high.shape[1]])
+
+    def margins(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """Return the margins (B, Q, h, w) of features (B, C, h, w) by prototypes (B, Q, 2, C)."""
+        flat = prototypes.to(features.dtype).flatten(1, 2).unsqueeze(2)
+        # of one prototype the softmax-weighted sum is its scaled cosine
+        scores = prototype_similarity(features, flat, scale=self.scale)
+        b, h, w = features.shape[0], features.shape[2], features.shape[3]
+        # by the features' shape: for the exporter to ONNX the batch of the scores is a constant
+        scores = scores.reshape([b, prototypes.shape[1], 2, h, w])
+        return scores[:, :, 1] - scores[:, :, 0]
 
 
 class PairDecision(nn.Module):
     """Interactive prototypes, then self-learning with the query's own, then the decoder.
 
-    IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025).
-
     Args:
         prototypes: interactive prototypes.
         self_support: prototypes of the query's own; None, with the decoder: the interactive
             prototypes decide.
-        decoder: corrects the answer of the prototypes.
-        exchange: between features, before any prototype is compared; None: without.
+        decoder: corrects the map of the prototypes.
         stride: of the middle level, in pixels.
         pad_multiple: padded slices are multiples of it.
         area_ratio: the query's own prototypes are not used where its sure foreground is so many
@@ -104,7 +217,6 @@ class PairDecision(nn.Module):
         prototypes: InteractivePrototypes,
         self_support: Optional[SelfSupport],
         decoder: Optional[SelfLearningDecoder],
-        exchange: Optional[FeatureExchange],
         stride: int,
         pad_multiple: int,
         area_ratio: float = 4.0,
@@ -113,111 +225,55 @@ class PairDecision(nn.Module):
         self.prototypes = prototypes
         self.self_support = self_support
         self.decoder = decoder
-        self.exchange = exchange
         self.stride = stride
         self.pad_multiple = pad_multiple
         self.area_ratio = area_ratio
 
     def forward(
         self,
-        slices: List[Tensor],
+        query: IPSFeatures,
         mean: Tensor,
         peak: Tensor,
         area: Tensor,
-        cells: Optional[Tensor],
-        image_size: Tuple[int, int],
         known: Optional[Tensor] = None,
         use_known: Optional[Tensor] = None,
     ) -> PairMaps:
         """Decide B query slices by Q structures of support slices each.
 
         Args:
-            slices: edge, low, middle and high-level features of the queries, (B, C, h, w) each.
+            query: features of the queries.
             mean: the supports' mean prototypes of background and foreground, (B, Q, 2, C).
             peak: their peak prototypes, (B, Q, 2, C').
             area: cells that the structure fills in the support slice, (B, Q).
-            cells: of the support slice, for the exchange, (B, Q, K, C).
-            image_size: of the slices before padding.
             known: training: the queries' foreground cells, bool (B, Q, h, w).
             use_known: training: for which slices they replace the preliminary mask, bool (B,).
         """
-        b, q = area.shape[0], area.shape[1]
-        if self.exchange is not None and cells is not None:
-            # what a query has exchanged differs from pair to pair: each becomes a slice of its own
-            mid = self.exchange(slices[2].repeat_interleave(q, 0), cells.flatten(0, 1))
-            apart = [maps.repeat_interleave(q, 0) for maps in slices]
-            apart[2] = mid
-            alone: Optional[Tensor] = None
-            told: Optional[Tensor] = None
-            if known is not None and use_known is not None:
-                alone, told = known.flatten(0, 1).unsqueeze(1), use_known.repeat_interleave(q)
-            found = self._decide(
-                apart,
-                mean.flatten(0, 1).unsqueeze(1),
-                peak.flatten(0, 1).unsqueeze(1),
-                area.flatten(0, 1).unsqueeze(1),
-                image_size,
-                alone,
-                told,
-            )
-            return PairMaps(
-                found.guidance.unflatten(0, [b, q]).squeeze(2),
-                found.mean_map.unflatten(0, [b, q]).squeeze(2),
-                found.peak_map.unflatten(0, [b, q]).squeeze(2),
-                found.intermediate.unflatten(0, [b, q]).squeeze(2),
-                found.own.unflatten(0, [b, q]).squeeze(2),
-                found.decided.unflatten(0, [b, q]).squeeze(2),
-                found.confident_foreground.unflatten(0, [b, q]).squeeze(2),
-                found.confident_background.unflatten(0, [b, q]).squeeze(2),
-                found.trusted.unflatten(0, [b, q]).squeeze(2),
-                found.mean_tokens.unflatten(0, [b, q]).squeeze(2),
-                found.peak_tokens.unflatten(0, [b, q]).squeeze(2),
-            )
-        return self._decide(slices, mean, peak, area, image_size, known, use_known)
-
-    def _decide(
-        self,
-        slices: List[Tensor],
-        mean: Tensor,
-        peak: Tensor,
-        area: Tensor,
-        image_size: Tuple[int, int],
-        known: Optional[Tensor],
-        use_known: Optional[Tensor],
-    ) -> PairMaps:
-        mid, high = slices[2], slices[3]
-        grid = (mid.shape[-2], mid.shape[-1])
-        inside = cells_inside(image_size, grid, self.stride, mid.device)
-        found = self.prototypes(mid, high, mean, peak, inside, known, use_known)
+        inside = self.inside(query)
+        found = self.prototypes(query, mean, peak, inside, known, use_known)
         margin = found.intermediate
-        decided = self.to_image(margin, image_size)
-        front = torch.zeros_like(margin, dtype=torch.bool)
-        back, trusted = front, front.flatten(2).any(2)
+        decided = self.to_image(margin, query.image_size)
         if self.self_support is not None and self.decoder is not None:
             probability = torch.sigmoid(margin)
-            front, back = self.prototypes.sure(probability, inside)
+            front, back = confident_cells(probability, inside)
             share = front.flatten(2).sum(2) / area.clamp_min(1e-6)
             trusted = (share <= self.area_ratio) & (share * self.area_ratio >= 1)
-            scores = self.self_support(mid, found.prototypes, front, back, trusted)
+            scores = self.self_support(query.mid, found.prototypes, front, back, trusted)
             margin = scores[:, :, 1] - scores[:, :, 0]
             hints = torch.stack([probability, torch.sigmoid(found.guidance)], 2)
-            added = self.decoder(slices, scores, hints)
-            decided = self.to_image(margin, image_size) + self.to_image(added, image_size)
+            levels = [query.edge, query.low, query.mid, query.high]
+            added = self.decoder(levels, scores, hints)
+            decided = self.to_image(margin, query.image_size)
+            decided = decided + self.to_image(added, query.image_size)
         # a labelled slice without a pixel of the structure: similar to background, to nothing else
         decided = torch.where((area > 0)[..., None, None], decided, -self.prototypes.scale)
-        return PairMaps(
-            found.guidance,
-            found.mean_map,
-            found.peak_map,
-            found.intermediate,
-            margin,
-            decided,
-            front,
-            back,
-            trusted,
-            found.mean_tokens,
-            found.peak_tokens,
-        )
+        return PairMaps(found.guidance, found.intermediate, margin, decided)
+
+    @torch.jit.export
+    def inside(self, features: IPSFeatures) -> Tensor:
+        """Return which cells (1, h, w) hold a pixel of the image."""
+        mid = features.mid
+        size = (mid.shape[-2], mid.shape[-1])
+        return cells_inside(features.image_size, size, self.stride, mid.device)
 
     @torch.jit.export
     def to_image(self, maps: Tensor, image_size: Tuple[int, int]) -> Tensor:

@@ -18,8 +18,8 @@ class PrototypeInteraction(nn.Module):
     """Exchange between the four prototypes of a pair: two classes, each of support and query.
 
     IPS-style, reconstructed from the abstract of Song et al., Artif. Intell. Med. 2025, which asks
-    for more consistency within and less similarity between classes. Each layer: attention among
-    the two tokens of one class; :func:`suppress`; a feed-forward part for each token.
+    for more consistency within and less similarity between classes: attention among the two tokens
+    of one class; :func:`suppress`; a feed-forward part for each token.
 
     Both learned parts stand beside the residual path and end in a projection that begins at zero:
     an untrained module is suppression alone, and with gamma 0 returns its input exactly. The type
@@ -30,33 +30,12 @@ class PrototypeInteraction(nn.Module):
 
     Args:
         channels: C of the prototypes.
-        layers: 1 or more.
-        support_share: weight of the support in :meth:`class_prototypes`, in [0, 1].
-
-    Raises:
-        ValueError: an argument outside its range.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        layers: int = 1,
-        support_share: float = 0.5,
-    ) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"PrototypeInteraction: expected layers >= 1, got {layers}")
-        if channels < 1 or channels % HEADS != 0:
-            raise ValueError(
-                f"PrototypeInteraction: expected channels that {HEADS} divides, got {channels}"
-            )
-        if not 0 <= support_share <= 1:
-            raise ValueError(
-                f"PrototypeInteraction: expected support_share in [0, 1], got {support_share}"
-            )
-        self.support_share = support_share
         self.types = nn.Parameter(torch.zeros(2, 2, channels))
-        self.layers = nn.ModuleList([_InteractionLayer(channels) for _ in range(layers)])
+        self.layers = nn.ModuleList([_InteractionLayer(channels)])  # stored weights name a list
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the tokens after the exchange, (P, 2, 2, C), float32 for half inputs.
@@ -69,12 +48,6 @@ class PrototypeInteraction(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, self.types)
         return tokens
-
-    @torch.jit.export
-    def class_prototypes(self, tokens: Tensor) -> Tensor:
-        """Return the prototypes (P, 2, C) of tokens (P, 2, 2, C), by ``support_share``."""
-        share = self.support_share
-        return share * tokens[:, :, 0] + (1 - share) * tokens[:, :, 1]
 
 
 def suppress(tokens: Tensor, gamma: Tensor) -> Tensor:

@@ -9,9 +9,6 @@ from torch import Tensor, nn
 from fsmis_components.layers.deep_module import double_conv, group_norm
 from fsmis_components.layers.resize import resize_logits
 
-SEPARATIONS = ("masks", "dual")
-LOW_LEVELS = ("none", "low", "both")
-
 
 class SelfLearningDecoder(nn.Module):
     """Corrects the prototypes' answer with features that are separated by this answer.
@@ -25,12 +22,11 @@ class SelfLearningDecoder(nn.Module):
         channels: of the edge, low, middle and high-level features.
         split_width: channels of each separated map; 128 in our specification.
         widths: channels at the middle, the low and the edge level; 256, 128 and 64.
-        low_level: ``both``, ``low`` (without the edge level) or ``none``.
-        gate: low-level maps count up to twice where the answer is undecided.
-        separation: ``masks``, or ``dual``: foreground and background are decoded apart.
+        low_level: the low and the edge level are seen, up to twice as strongly where the answer is
+            undecided; False: they are not (ablation).
 
     Raises:
-        ValueError: an unknown option, or not three widths.
+        ValueError: not three widths.
     """
 
     def __init__(
@@ -38,42 +34,26 @@ class SelfLearningDecoder(nn.Module):
         channels: Sequence[int],
         split_width: int = 128,
         widths: Sequence[int] = (256, 128, 64),
-        low_level: str = "both",
-        gate: bool = True,
-        separation: str = "masks",
+        low_level: bool = True,
     ) -> None:
         super().__init__()
-        if separation not in SEPARATIONS or low_level not in LOW_LEVELS:
-            raise ValueError(
-                f"SelfLearningDecoder: expected separation in {SEPARATIONS} and low_level in "
-                f"{LOW_LEVELS}, got {separation!r} and {low_level!r}"
-            )
         if len(widths) != 3:
             raise ValueError(f"SelfLearningDecoder: expected three widths, got {list(widths)}")
         edge, low, mid, high = channels
         self.split = nn.Conv2d(mid, 2 * split_width, 1)
-        self.gate = gate
         self.low: Optional[nn.Conv2d] = None
         self.edge: Optional[nn.Conv2d] = None
-        # the 48 channels are DeepLabV3+'s (Chen et al., ECCV 2018), for 128 behind them
-        low_width = max(8, widths[1] * 3 // 8) if low_level != "none" else 0
-        edge_width = widths[2] // 2 if low_level == "both" else 0
-        if low_level != "none":
+        low_width = edge_width = 0
+        if low_level:
+            # the 48 channels are DeepLabV3+'s (Chen et al., ECCV 2018), for 128 behind them
+            low_width, edge_width = max(8, widths[1] * 3 // 8), widths[2] // 2
             self.low = nn.Conv2d(low, low_width, 1)
-        if low_level == "both":
             self.edge = nn.Conv2d(edge, edge_width, 1)
-        own = [2 * split_width] if separation == "masks" else [split_width, split_width]
-        self.paths = nn.ModuleList(
-            _Path(number, high, split_width, low_width, edge_width, widths) for number in own
-        )
-        self.dual = separation == "dual"
+        # stored weights name a list
+        path = _Path(2 * split_width, high, split_width, low_width, edge_width, widths)
+        self.paths = nn.ModuleList([path])
 
-    def forward(
-        self,
-        slices: List[Tensor],
-        answer: Tensor,
-        hints: Tensor,
-    ) -> Tensor:
+    def forward(self, slices: List[Tensor], answer: Tensor, hints: Tensor) -> Tensor:
         """Return what is to be added to the margin, (B, Q, H', W') at the finest level used.
 
         Args:
@@ -86,20 +66,17 @@ class SelfLearningDecoder(nn.Module):
         inside = torch.sigmoid(answer[:, 1:] - answer[:, :1])  # (B * Q, 1, h, w)
         front, back = self.split(slices[2]).repeat_interleave(q, 0).chunk(2, 1)
         front, back = front * inside, back * (1 - inside)
-        weight = 1 + 4 * inside * (1 - inside) if self.gate else torch.ones_like(inside)
+        weight = 1 + 4 * inside * (1 - inside)
         low: Optional[Tensor] = None
         edge: Optional[Tensor] = None
-        if self.low is not None:
+        if self.low is not None and self.edge is not None:
             low = self.low(slices[1]).repeat_interleave(q, 0)
             low = low * resize_logits(weight, (low.shape[-2], low.shape[-1]))
-        if self.edge is not None:
             edge = self.edge(slices[0]).repeat_interleave(q, 0)
             edge = edge * resize_logits(weight, (edge.shape[-2], edge.shape[-1]))
-        given = [torch.cat([front, back], 1)] if not self.dual else [front, back]
-        margins = torch.zeros(1, device=answer.device)
-        for i, path in enumerate(self.paths):
-            decoded = path(torch.cat([given[i], answer, hints], 1), slices[3], low, edge)
-            margins = margins + decoded if i == 0 else margins - decoded
+        margins = torch.cat([front, back, answer, hints], 1)
+        for path in self.paths:
+            margins = path(margins, slices[3], low, edge)
         return margins.reshape([b, q, margins.shape[-2], margins.shape[-1]])
 
 
@@ -130,11 +107,7 @@ class _Path(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(
-        self,
-        own: Tensor,
-        high: Tensor,
-        low: Optional[Tensor],
-        edge: Optional[Tensor],
+        self, own: Tensor, high: Tensor, low: Optional[Tensor], edge: Optional[Tensor]
     ) -> Tensor:
         x = self.own(own)
         if self.reduce is not None and self.shared is not None:

@@ -24,7 +24,6 @@ class SelfSupport(nn.Module):
     Args:
         support_share: weight of the support's foreground prototype; 0.5 in SSP.
         global_share: weight of the one background prototype beside the adaptive one; 0.3 in SSP.
-        adaptive: False: the one background prototype alone.
         grid: fields per side, at most.
         sharpness: factor of the cosine in the adaptive weights; 2 in SSP.
         scale: factor of the cosines in the answer; 10 in SSP.
@@ -34,7 +33,6 @@ class SelfSupport(nn.Module):
         self,
         support_share: float = 0.5,
         global_share: float = 0.3,
-        adaptive: bool = True,
         grid: int = 32,
         sharpness: float = 2.0,
         scale: float = 10.0,
@@ -42,7 +40,6 @@ class SelfSupport(nn.Module):
         super().__init__()
         self.support_share = support_share
         self.global_share = global_share
-        self.adaptive = adaptive
         self.grid = grid
         self.sharpness = sharpness
         self.scale = scale
@@ -71,15 +68,10 @@ class SelfSupport(nn.Module):
         mixed = self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * own[:, :, 1]
         pair = torch.stack([own[:, :, 0], mixed], 2)
         pair = torch.where(trusted[..., None, None], pair, prototypes)  # (B, Q, 2, C)
-        scores = prototype_similarity(
-            features,
-            pair.flatten(1, 2).unsqueeze(2).to(features.dtype),
-            reduction="max",
-            scale=self.scale,
-        )
+        # of one prototype the softmax-weighted sum is its scaled cosine
+        flat = pair.flatten(1, 2).unsqueeze(2).to(features.dtype)
+        scores = prototype_similarity(features, flat, scale=self.scale)
         scores = scores.reshape([b, q, 2, size[0], size[1]])
-        if not self.adaptive:
-            return scores
         adapted = self.scale * self._adapted(features, own[:, :, 0], background)
         back = torch.where(trusted[..., None, None], adapted.to(scores.dtype), scores[:, :, 0])
         return torch.stack([back, scores[:, :, 1]], 2)

@@ -225,14 +225,8 @@ class ALPNet(FewShotNetwork):
         if one_support and exported and self.similarity_backend == "auto":
             # export takes the plain form, which makes the scores of all prototypes at once
             return self._similarity_of_used(query, prototypes, valid)
-        return prototype_similarity(
-            query,
-            prototypes,
-            valid=valid,
-            reduction="softmax",
-            scale=self.scale,
-            backend=self.similarity_backend,
-        )
+        backend = self.similarity_backend
+        return prototype_similarity(query, prototypes, valid, scale=self.scale, backend=backend)
 
     def _similarity_of_used(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
         """Return as :func:`_similarity`, structure by structure, of its valid prototypes alone."""
@@ -244,7 +238,7 @@ class ALPNet(FewShotNetwork):
                 maps.append(torch.zeros_like(query[:, :1]))
             else:
                 own = own.index_select(1, used).unsqueeze(1)
-                maps.append(prototype_similarity(query, own, reduction="softmax", scale=self.scale))
+                maps.append(prototype_similarity(query, own, scale=self.scale))
         return torch.cat(maps, 1)
 
     def _to_features(self, masks: Tensor, features: SliceFeatures) -> Tensor:

@@ -6,16 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.cell_masks import (
-    cell_shares,
-    cells_inside,
-    chosen_cells,
-    class_means,
-)
+from fsmis_components.layers.cell_masks import cell_shares, chosen_cells, class_means
 from fsmis_components.layers.deep_module import DeepModule
-from fsmis_components.layers.interactive_prototypes import InteractivePrototypes
 from fsmis_components.layers.pair_decision import (
-    FeatureExchange,
+    InteractivePrototypes,
     IPSFeatures,
     PairDecision,
     PairMaps,
@@ -46,27 +40,14 @@ class IPSNet(FewShotNetwork):
 
     Args:
         encoder: see :func:`build_encoder`; a module needs ``channels`` and ``strides`` too.
-        deep: kind of the :class:`DeepModule`, ``unet`` or ``linear``; ``none``: without it there
-            are no peak prototypes (ablation).
+        deep: False: without the deep module there are no peak prototypes (ablation).
         deep_width: channels of the high-level features.
-        peak: see :class:`PeakPrototypes`.
-        interaction: see :class:`InteractivePrototypes`.
-        interaction_layers: of each interaction.
-        feature_exchange: query cells attend to those of the support, see :class:`FeatureExchange`.
-        self_learning: False: the interactive prototypes answer (ablation).
-        separation: see :class:`SelfLearningDecoder`; so are the next four.
-        split_width: channels of each separated map.
+        interaction: ``both``, ``mean`` or ``none``, see :class:`InteractivePrototypes`.
+        self_learning: False: the interactive prototypes decide.
+        split_width: channels of each separated map, see :class:`SelfLearningDecoder`.
         decoder_widths: channels at the middle, low and edge level.
-        low_level: ``both``, ``low`` or ``none``.
-        low_level_gate: low-level maps count most at the boundary.
-        adaptive_background: see :class:`SelfSupport`.
+        low_level: see :class:`SelfLearningDecoder`.
         background_grid: fields per side, at most, in which background is averaged first.
-        confidence: thresholds of foreground and background, see :class:`ConfidentCells`.
-        support_share: weight of the support's prototypes beside the query's own.
-        area_ratio: the query's own prototypes are not used where its sure foreground is so many
-            times larger or smaller than the support's structure.
-        scale: factor of the cosines.
-        true_query_prototypes: the prototype loss pools the query by its label, in training.
         warmup_steps: training steps in which the label replaces the preliminary mask, with a
             probability that falls from 1 to 0.
         background_weight: weight of background pixels in the cross-entropies of the query.
@@ -83,86 +64,38 @@ class IPSNet(FewShotNetwork):
     def __init__(
         self,
         encoder: Union[str, nn.Module] = "resnet101_levels",
-        deep: str = "unet",
+        deep: bool = True,
         deep_width: int = 256,
-        peak: str = "channel_max",
         interaction: str = "both",
-        interaction_layers: int = 1,
-        feature_exchange: bool = False,
         self_learning: bool = True,
-        separation: str = "masks",
         split_width: int = 128,
         decoder_widths: Sequence[int] = (256, 128, 64),
-        low_level: str = "both",
-        low_level_gate: bool = True,
-        adaptive_background: bool = True,
+        low_level: bool = True,
         background_grid: int = 32,
-        confidence: Sequence[float] = (0.7, 0.6),
-        support_share: float = 0.5,
-        area_ratio: float = 4.0,
-        scale: float = 10.0,
-        true_query_prototypes: bool = True,
         warmup_steps: int = 5000,
         background_weight: float = 0.1,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
-        check_switches(
-            "IPSNet",
-            feature_exchange=feature_exchange,
-            self_learning=self_learning,
-            low_level_gate=low_level_gate,
-            adaptive_background=adaptive_background,
-            true_query_prototypes=true_query_prototypes,
-        )
-        if len(confidence) != 2:
-            raise ValueError(f"IPSNet: expected two thresholds, got {list(confidence)}")
+        check_switches("IPSNet", deep=deep, self_learning=self_learning, low_level=low_level)
         edge, low, middle, last = (int(c) for c in self.encoder.channels)  # type: ignore[union-attr]
         strides = [int(s) for s in self.encoder.strides]  # type: ignore[union-attr]
         self.swapped = strides[3] < strides[2]
         mid, top = (last, middle) if self.swapped else (middle, last)
         self.stride = min(strides[2], strides[3])
-        high = 0 if deep == "none" else deep_width
-        self.deep = DeepModule(top, mid, deep_width, deep) if high > 0 else None
-        prototypes = InteractivePrototypes(
-            mid,
-            high,
-            peak,
-            interaction,
-            interaction_layers,
-            (float(confidence[0]), float(confidence[1])),
-            support_share,
-            scale,
-        )
+        high = deep_width if deep else 0
+        self.deep = DeepModule(top, mid, deep_width) if deep else None
+        prototypes = InteractivePrototypes(mid, high, interaction)
         self_support = decoder = None
         if self_learning:
-            self_support = SelfSupport(
-                support_share,
-                adaptive=adaptive_background,
-                grid=background_grid,
-                scale=scale,
-            )
+            self_support = SelfSupport(grid=background_grid)
             decoder = SelfLearningDecoder(
-                (edge, low, mid, high),
-                split_width,
-                decoder_widths,
-                low_level,
-                low_level_gate,
-                separation,
+                (edge, low, mid, high), split_width, decoder_widths, low_level
             )
         self.decision = PairDecision(
-            prototypes,
-            self_support,
-            decoder,
-            FeatureExchange(mid) if feature_exchange else None,
-            self.stride,
-            self.pad_multiple,
-            area_ratio,
+            prototypes, self_support, decoder, self.stride, self.pad_multiple
         )
         self.interaction = interaction
-        self.peak = peak
-        self.background_grid = background_grid
-        self.true_query_prototypes = true_query_prototypes
         self.warmup_steps = warmup_steps
         self.background_weight = background_weight
         self.absent_margin = -40.0
@@ -192,14 +125,14 @@ class IPSNet(FewShotNetwork):
             seeds: unused; this method draws nothing at random.
 
         Returns:
-            A state whose tensors start with (B, N or 1, S).
+            A state whose tensors start with (B, N, S).
         """
         b, s = valid.shape[0], valid.shape[1]
         shares = self._cells(masks.flatten(0, 1), features)  # (B * S, N, h, w)
         whole = self._cells(torch.ones_like(masks[:1, 0, :1]), features)
         mean = class_means(features.mid, shares, whole)  # (B * S, N, 2, C)
         front = chosen_cells(shares)
-        back = self._inside(features) & torch.logical_not(front)
+        back = self.decision.inside(features) & torch.logical_not(front)
         peak = self.decision.prototypes.peaks(features.high, front, back)
         area = shares.flatten(2).sum(2)
         state: Dict[str, Tensor] = {
@@ -208,11 +141,6 @@ class IPSNet(FewShotNetwork):
             "mean": mean.unflatten(0, [b, s]).transpose(1, 2),
             "peak": peak.unflatten(0, [b, s]).transpose(1, 2),
         }
-        if self.decision.exchange is not None:
-            cells = F.adaptive_avg_pool2d(
-                features.mid, (self.background_grid, self.background_grid)
-            )
-            state["cells"] = cells.flatten(2).transpose(1, 2).unflatten(0, [b, s]).unsqueeze(1)
         return state
 
     @torch.jit.export
@@ -241,7 +169,7 @@ class IPSNet(FewShotNetwork):
         if section_weights is None and state["valid"].shape[0] == 1:
             margins = self._summed(query_features, state, 0, weights[0])
         elif section_weights is None:
-            decided = self._answer(query_features, state, None, None).decided.unflatten(1, [n, s])
+            decided = self._decide(query_features, state).decided.unflatten(1, [n, s])
             margins = (decided * weights[..., None, None]).sum(2)
         else:
             margins = torch.zeros([b, n, size[0], size[1]], device=weights.device)
@@ -253,17 +181,9 @@ class IPSNet(FewShotNetwork):
         return with_background(averaged)
 
     @torch.jit.unused
-    def decide(self, query_features: IPSFeatures, state: SupportState) -> PairMaps:
-        """Return what all pairs of B query slices and (N, S) supports answer on the way."""
-        n, s = state["valid"].shape[1:]
-        answer = self._answer(query_features, state, None, None)
-        return PairMaps(*(entry.unflatten(1, [n, s]) for entry in answer))
-
-    @torch.jit.unused
     def support_settings(self) -> Dict[str, Union[int, str]]:
         """Return what shapes a support state beside the weights; a stored pack must agree."""
-        cells = 0 if self.decision.exchange is None else self.background_grid
-        return {"peak": self.peak, "cells": cells}
+        return {"peak": "channel_max", "cells": 0}  # as packs of all versions say
 
     def _train_step(
         self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
@@ -275,20 +195,20 @@ class IPSNet(FewShotNetwork):
         state = self.build_support(support, support_label, all_labelled(support_label), None)
 
         share = (self.warmup_steps - self.steps) / max(1, self.warmup_steps)
-        told = torch.rand([b], device=image.device) < share
+        use_known = torch.rand([b], device=image.device) < share
         self.steps += 1
         # Q = N * S pairs of each query slice
         known = chosen_cells(self._cells(label == 1, query)).repeat_interleave(s, 1)
-        answer = self._answer(query, state, known, told)
-        margins = answer.decided.unflatten(1, [n, s]).mean(2)
+        maps = self._decide(query, state, known, use_known)
+        margins = maps.decided.unflatten(1, [n, s]).mean(2)
         terms: Dict[str, Tensor] = {
             "logits": with_background(margins),
             "query_loss": margin_cross_entropy(margins, label, self.background_weight),
             "dice_loss": soft_dice_loss(margins, label),
-            "intermediate_loss": self._map_loss(answer.intermediate, label),
-            "guidance_loss": self._map_loss(answer.guidance, label),
-            "self_loss": self._map_loss(answer.own, label),
-            "prototype_loss": self._prototype_loss(answer, query, state, known),
+            "intermediate_loss": self._map_loss(maps.intermediate, label),
+            "guidance_loss": self._map_loss(maps.guidance, label),
+            "self_loss": self._map_loss(maps.self_support, label),
+            "prototype_loss": self._prototype_loss(query, state, known),
             "alignment_loss": self._alignment(support, query, margins, support_label),
         }
         nothing = torch.zeros_like(terms["query_loss"])
@@ -298,28 +218,22 @@ class IPSNet(FewShotNetwork):
             terms["intermediate_loss"] = terms["self_loss"] = nothing
         return terms
 
-    def _answer(
+    def _decide(
         self,
         query: IPSFeatures,
         state: SupportState,
-        known: Optional[Tensor],
-        told: Optional[Tensor],
+        known: Optional[Tensor] = None,
+        use_known: Optional[Tensor] = None,
     ) -> PairMaps:
-        """Answer for B query slices and the N * S pairs of one state, or of one for each."""
+        """Decide B query slices by the N * S pairs of one state, or of one for each."""
         b = query.mid.shape[0]
-        cells: Optional[Tensor] = None
-        if "cells" in state:
-            n = state["valid"].shape[1]
-            cells = state["cells"].expand(b, n, -1, -1, -1).flatten(1, 2)
         return self.decision(
-            [query.edge, query.low, query.mid, query.high],
+            query,
             state["mean"].expand(b, -1, -1, -1, -1).flatten(1, 2),
             state["peak"].expand(b, -1, -1, -1, -1).flatten(1, 2),
             state["area"].expand(b, -1, -1).flatten(1, 2),
-            cells,
-            query.image_size,
             known,
-            told,
+            use_known,
         )
 
     def _summed(
@@ -334,32 +248,29 @@ class IPSNet(FewShotNetwork):
         used = torch.where(weights.flatten() > 0)[0]  # Q of the N * S pairs
         if used.shape[0] == 0:
             return torch.zeros([b, n, size[0], size[1]], device=weights.device)
-        found = self._answer(query, select_pairs(state, batch, used), None, None).decided
+        found = self._decide(query, select_pairs(state, batch, used)).decided
         # (N, Q): a product is the same sum each time, adding by index is not on a GPU
         share = F.one_hot(used // s, n).transpose(0, 1) * weights.flatten()[used]
         summed = torch.matmul(share, found.float().flatten(2))
         return summed.reshape([b, n, size[0], size[1]])
 
-    def _prototype_loss(
-        self, answer: PairMaps, query: IPSFeatures, state: SupportState, known: Tensor
-    ) -> Tensor:
-        """Classes agree between the sides and differ on each side, at both levels, (B,)."""
-        means, peaks = answer.mean_tokens, answer.peak_tokens
-        if self.true_query_prototypes:
-            means, peaks = self.decision.prototypes.tokens(
-                query.mid,
-                query.high,
-                state["mean"].flatten(1, 2),
-                state["peak"].flatten(1, 2),
-                known,
-                self._inside(query) & torch.logical_not(known),
-            )
-        loss = torch.zeros([known.shape[0]], device=means.device)
-        if self.interaction in ("mean", "both", "loss"):
-            loss = prototype_loss(means)
-        if self.interaction in ("peak", "both", "loss") and self.deep is not None:
-            loss = loss + prototype_loss(peaks)
-        return loss
+    def _prototype_loss(self, query: IPSFeatures, state: SupportState, known: Tensor) -> Tensor:
+        """Classes agree between the sides and differ on each side, at both levels, (B,).
+
+        The query's prototypes are those of its label.
+        """
+        if self.interaction == "none":
+            return torch.zeros([known.shape[0]], device=known.device)
+        means, peaks = self.decision.prototypes.tokens(
+            query,
+            state["mean"].flatten(1, 2),
+            state["peak"].flatten(1, 2),
+            known,
+            self.decision.inside(query) & torch.logical_not(known),
+        )
+        if self.interaction == "mean":
+            return prototype_loss(means)
+        return prototype_loss(means) + prototype_loss(peaks)
 
     def _alignment(
         self, support: IPSFeatures, query: IPSFeatures, margins: Tensor, support_label: Tensor
@@ -392,9 +303,3 @@ class IPSNet(FewShotNetwork):
         """Return the share of each middle-level cell that masks (B, N, H, W) fill."""
         mid = features.mid
         return cell_shares(masks, (mid.shape[-2], mid.shape[-1]), self.stride)
-
-    def _inside(self, features: IPSFeatures) -> Tensor:
-        """Return which cells (1, h, w) hold a pixel of the image."""
-        mid = features.mid
-        grid = (mid.shape[-2], mid.shape[-1])
-        return cells_inside(features.image_size, grid, self.stride, mid.device)

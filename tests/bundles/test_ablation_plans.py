@@ -40,15 +40,8 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
         {"boundary": "laplacian"},
     ],
     "ipsnet": [
-        {"deep": "none", "interaction": "mean"},
-        {"interaction": "peak"},
-        {"interaction_layers": 2},
-        {"low_level_gate": False},
-        {"confidence": [0.9, 0.9], "support_share": 0.2, "area_ratio": 2.0},
-        {"true_query_prototypes": False, "warmup_steps": 0},
+        {"deep": False, "interaction": "mean", "low_level": False, "warmup_steps": 0},
         {"boundary_weight": 0.5, "boundary": "laplacian"},
-        # all that is no part of the method, at once
-        {"feature_exchange": True, "separation": "dual", "low_level": "none"},
     ],
 }
 

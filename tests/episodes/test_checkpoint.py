@@ -6,18 +6,21 @@ import errno
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import ignite.distributed as idist
 import pytest
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fsmis_components.data import atomic
 from fsmis_components.data.weights import has_state, load_state
-from fsmis_components.episodes import TrainingState, WeightsSaver
+from fsmis_components.episodes import TrainingState, WeightsSaver, leave_process_group
 
 EPOCHS = 3
 
@@ -258,3 +261,50 @@ def test_the_best_weights_follow_the_metric(tmp_path: Path) -> None:
         best = torch.load(tmp_path / "model_best.pt", weights_only=True)
         assert best["bias"].tolist() == [max(value, 0.5)] * 2
     assert (tmp_path / "model_best.json").read_text() == '{"metric": "dice", "value": 0.75}'
+
+
+@pytest.mark.parametrize(("minutes", "pieces"), [(1.5, [2, 3]), (None, [3]), (0.1, [1, 2, 3, 3])])
+def test_a_limit_ends_the_run_after_the_epoch_in_which_it_is_over(
+    tmp_path: Path, whole: Training, monkeypatch, minutes: float | None, pieces: list[int]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("fsmis_components.episodes.checkpoint.monotonic", lambda: clock[0])
+
+    def tick(engine: Engine) -> None:
+        clock[0] += 60.0
+
+    for epoch in pieces:
+        training = Training(tmp_path / "a")
+        training.state.limit = float("inf") if minutes is None else 60 * minutes
+        training.engine.add_event_handler(Events.EPOCH_STARTED, tick)
+        training.run()
+        assert load_state(training.state.folder)["epoch"] == epoch
+    assert_finished_as(training, whole)
+
+
+@pytest.mark.parametrize("minutes", [0, "5", float("nan")])
+def test_refuses_what_is_no_limit(tmp_path: Path, minutes: object) -> None:
+    with pytest.raises(SystemExit, match="max_minutes: expected minutes above 0"):
+        TrainingState(tmp_path, {}, {}, minutes)
+
+
+def test_all_processes_stop_when_the_first_one_does(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(idist, "broadcast", lambda value, src: 1.0)
+    assert Training(tmp_path).run().engine.state.epoch == 1
+
+
+def gloo_threads() -> list[str]:
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    network = DistributedDataParallel(torch.nn.Linear(3, 3))
+    network(torch.ones(2, 3)).sum().backward()
+    assert gloo_threads()
+    leave_process_group(network)
+    assert not gloo_threads()
+    assert not dist.is_initialized()

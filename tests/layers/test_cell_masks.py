@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
-from torch import Tensor
 
 from fsmis_components.layers.cell_masks import (
     cell_shares,
     cells_inside,
     chosen_cells,
     class_means,
+    confident_cells,
 )
 
 
@@ -24,14 +23,6 @@ def test_shares_by_hand() -> None:
     wider = cell_shares(mask, (3, 4), 2)
     torch.testing.assert_close(wider[..., :2, :3], expected)
     assert wider.sum() == expected.sum()
-
-
-@pytest.mark.parametrize("side", [33, 65])
-def test_shares_of_odd_sizes_keep_the_area(side: int) -> None:
-    torch.manual_seed(0)
-    mask = torch.rand(2, 3, side, side + 2)
-    shares = cell_shares(mask, (17, 18), 4)
-    torch.testing.assert_close(16 * shares.sum((2, 3)), mask.sum((2, 3)))
 
 
 def test_cells_with_a_pixel_of_the_image_are_inside() -> None:
@@ -52,10 +43,6 @@ def test_chosen_cells() -> None:
     assert found.tolist() == [expected]
 
 
-def means_by_hand(features: Tensor, weights: Tensor) -> Tensor:
-    return (features * weights).sum((1, 2)) / weights.sum()
-
-
 def test_class_means_leave_padding_out() -> None:
     features = torch.tensor([[[1.0, 2.0, 100.0], [3.0, 4.0, 100.0]]]).expand(1, 5, 2, 3)
     foreground = torch.tensor([[[[0.5, 0.0, 0.0], [0.0, 1.0, 0.0]]]])
@@ -64,18 +51,6 @@ def test_class_means_leave_padding_out() -> None:
     # foreground (0.5 * 1 + 4) / 1.5; background (0.5 * 1 + 2 + 0.5 * 3) / 2
     expected = torch.tensor([2.0, 3.0])[:, None].expand(1, 1, 2, 5)
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)  # 1e-5 is added to the area
-
-
-def test_class_means_of_several_slices_and_structures() -> None:
-    torch.manual_seed(0)
-    features, foreground = torch.randn(2, 5, 33, 65), torch.rand(2, 3, 33, 65)
-    found = class_means(features, foreground, torch.ones(1, 1, 33, 65))
-    assert found.shape == (2, 3, 2, 5)
-    for b in range(2):
-        for n in range(3):
-            front, back = foreground[b, n], 1 - foreground[b, n]
-            torch.testing.assert_close(found[b, n, 1], means_by_hand(features[b], front))
-            torch.testing.assert_close(found[b, n, 0], means_by_hand(features[b], back))
 
 
 def test_empty_and_full_masks_give_zeros() -> None:
@@ -89,11 +64,35 @@ def test_empty_and_full_masks_give_zeros() -> None:
     torch.testing.assert_close(features.grad, torch.full((1, 5, 3, 3), 2 / 9))
 
 
-def test_scripts() -> None:
+ALL = torch.ones(1, 33, 65, dtype=torch.bool)
+
+
+def test_cells_are_sure_above_the_thresholds_of_ssp() -> None:
+    probability = torch.tensor([[[[0.71, 0.69, 0.41, 0.39]]]], requires_grad=True)
+    front, back = confident_cells(probability, torch.ones(1, 1, 4, dtype=torch.bool))
+    assert front.flatten().tolist() == [True, False, False, False]
+    assert back.flatten().tolist() == [False, False, False, True]
+
+
+def test_the_most_probable_cells_where_none_is_sure() -> None:
+    """Of 33 * 65 = 2,145 cells 0.2 % are five when rounded up; of few cells four."""
     torch.manual_seed(0)
-    mask = (torch.rand(1, 2, 33, 65) > 0.5).float()
-    shares = cell_shares(mask, (17, 33), 2)
-    assert torch.equal(torch.jit.script(cell_shares)(mask, (17, 33), 2), shares)
-    assert torch.equal(torch.jit.script(chosen_cells)(shares), chosen_cells(shares))
-    arguments = ((33, 65), (17, 33), 2, torch.device("cpu"))
-    assert torch.equal(torch.jit.script(cells_inside)(*arguments), cells_inside(*arguments))
+    probability = 0.01 + 0.3 * torch.rand(2, 3, 33, 65)
+    probability[1, 2, 20, 20] = 0.8  # sure, and enough alone: each pair falls back for itself
+    front, back = confident_cells(probability, ALL)
+    assert front.sum((2, 3)).tolist() == [[5, 5, 5], [5, 5, 1]]
+    chosen = probability[0, 1][front[0, 1]]
+    assert chosen.min() > probability[0, 1][~front[0, 1]].max()
+    assert bool(back[0].all())  # all are surely background
+    front, _ = confident_cells(torch.full((1, 1, 1, 2), 0.5), torch.ones(1, 1, 2).bool())
+    assert front.flatten().tolist() == [True, True]
+
+
+def test_padding_is_never_sure() -> None:
+    inside = ALL.clone()
+    inside[:, 20:] = False
+    inside[:, :, 30:] = False
+    front, back = confident_cells(torch.full((1, 2, 33, 65), 0.9), inside)
+    assert torch.equal(front, inside[None].expand(1, 2, -1, -1))
+    # not one is surely background, so the best are: all alike
+    assert torch.equal(back, inside[None].expand(1, 2, -1, -1))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,18 +10,14 @@ from torch import Tensor
 from fsmis_components.layers.self_learning import SelfLearningDecoder
 
 CHANNELS = (3, 5, 7, 6)  # edge, low, middle, high
-OPTIONS = list(itertools.product(["none", "low", "both"], [True, False], ["masks", "dual"]))
 
 
 def decoder(
-    low_level: str = "both",
-    gate: bool = True,
-    separation: str = "masks",
-    channels: tuple[int, int, int, int] = CHANNELS,
+    low_level: bool = True, channels: tuple[int, int, int, int] = CHANNELS
 ) -> SelfLearningDecoder:
     """Return one whose last weights have left zero."""
     torch.manual_seed(1)
-    net = SelfLearningDecoder(channels, 4, (16, 8, 8), low_level, gate, separation)
+    net = SelfLearningDecoder(channels, 4, (16, 8, 8), low_level)
     for path in net.paths:
         torch.nn.init.normal_(path.last.weight)
     return net
@@ -51,30 +45,25 @@ def slowly(net: SelfLearningDecoder, slices: list[Tensor], answer: Tensor, hints
     width = net.split.weight.shape[0] // 2
     front = F.conv2d(mid, net.split.weight[:width], net.split.bias[:width]) * s
     back = F.conv2d(mid, net.split.weight[width:], net.split.bias[width:]) * (1 - s)
-    gate = 1 + 4 * s * (1 - s) if net.gate else torch.ones_like(s)
-    margin = torch.zeros(())
-    parts = [(1, [front]), (-1, [back])] if net.dual else [(1, [front, back])]
-    for path, (sign, own) in zip(net.paths, parts, strict=True):
-        x = torch.cat([*own, answer, hints], 1)
-        weight = path.own.weight
-        if path.shared is not None:
-            x = torch.cat([x, F.conv2d(high, path.reduce.weight, path.reduce.bias)], 1)
-            weight = torch.cat([weight, path.shared.weight], 1)
-        x = path.norm(F.conv2d(x, weight, padding=1)).relu()
-        if net.low is not None:
-            x = torch.cat([enlarged(x, low), net.low(low) * enlarged(gate, low)], 1)
-        x = path.body(x)
-        if net.edge is not None:
-            x = path.finest(
-                torch.cat([enlarged(x, edge), net.edge(edge) * enlarged(gate, edge)], 1)
-            )
-        margin = margin + sign * F.conv2d(x, path.last.weight)
-    return margin[0, 0]
+    gate = 1 + 4 * s * (1 - s)
+    path = net.paths[0]
+    x = torch.cat([front, back, answer, hints], 1)
+    weight = path.own.weight
+    if path.shared is not None:
+        x = torch.cat([x, F.conv2d(high, path.reduce.weight, path.reduce.bias)], 1)
+        weight = torch.cat([weight, path.shared.weight], 1)
+    x = path.norm(F.conv2d(x, weight, padding=1)).relu()
+    if net.low is not None:
+        x = torch.cat([enlarged(x, low), net.low(low) * enlarged(gate, low)], 1)
+    x = path.body(x)
+    if net.edge is not None:
+        x = path.finest(torch.cat([enlarged(x, edge), net.edge(edge) * enlarged(gate, edge)], 1))
+    return F.conv2d(x, path.last.weight)[0, 0]
 
 
-@pytest.mark.parametrize(("low_level", "gate", "separation"), OPTIONS)
-def test_values(low_level: str, gate: bool, separation: str) -> None:
-    net = decoder(low_level, gate, separation)
+@pytest.mark.parametrize("low_level", [True, False])
+def test_values(low_level: bool) -> None:
+    net = decoder(low_level)
     slices, answer, hints = given()
     with torch.no_grad():
         found = net(slices, answer, hints)
@@ -85,28 +74,20 @@ def test_values(low_level: str, gate: bool, separation: str) -> None:
                 torch.testing.assert_close(found[b, q], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("low_level", "gate", "separation"), OPTIONS)
-def test_untrained_it_adds_nothing(low_level: str, gate: bool, separation: str) -> None:
+@pytest.mark.parametrize("low_level", [True, False])
+def test_untrained_it_adds_nothing(low_level: bool) -> None:
     torch.manual_seed(0)
-    net = SelfLearningDecoder(CHANNELS, 4, (16, 8, 8), low_level, gate, separation)
+    net = SelfLearningDecoder(CHANNELS, 4, (16, 8, 8), low_level)
     added = net(*given())
     assert not added.any()
     added.sum().backward()
     assert all(bool(path.last.weight.grad.any()) for path in net.paths)  # they can leave zero
 
 
-@pytest.mark.parametrize("side", [33, 65])
-@pytest.mark.parametrize("low_level", ["none", "low", "both"])
-def test_shape_is_that_of_the_finest_level_used(low_level: str, side: int) -> None:
-    found = decoder(low_level)(*given(side, 1, 2))
-    finest = 2 * side - 1 if low_level == "both" else side
-    assert found.shape == (1, 2, finest, finest + 2)
-
-
-def test_low_level_may_be_finer_than_the_middle_one() -> None:
-    net, (slices, answer, hints) = decoder("low"), given()
-    slices[1] = torch.randn(2, 5, 17, 21)
-    assert net(slices, answer, hints).shape == (2, 3, 17, 21)
+@pytest.mark.parametrize("low_level", [True, False])
+def test_shape_is_that_of_the_finest_level_used(low_level: bool) -> None:
+    finest = 65 if low_level else 33
+    assert decoder(low_level)(*given(33, 1, 2)).shape == (1, 2, finest, finest + 2)
 
 
 def test_without_high_level_features() -> None:
@@ -119,20 +100,6 @@ def test_without_high_level_features() -> None:
     torch.testing.assert_close(net(slices, answer, hints)[1, 2], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_gate_counts_twice_where_the_answer_is_undecided() -> None:
-    """Undecided: as if the low level were twice as strong; certain: as if there were no gate."""
-    gated, free = decoder("low"), decoder("low", gate=False)
-    free.load_state_dict(gated.state_dict())
-    slices, answer, hints = given()
-    certain = torch.stack([torch.full((2, 3, 9, 11), 50.0), torch.full((2, 3, 9, 11), -50.0)], 2)
-    torch.testing.assert_close(gated(slices, certain, hints), free(slices, certain, hints))
-    undecided = torch.zeros_like(answer)
-    found = gated(slices, undecided, hints)
-    for parameter in free.low.parameters():
-        parameter.data *= 2
-    torch.testing.assert_close(found, free(slices, undecided, hints))
-
-
 def test_size_of_the_specification() -> None:
     """Section 6.3: 48 low-level and 32 edge channels; section 11: about 1.5 million in all."""
     net = SelfLearningDecoder((64, 256, 512, 256))
@@ -140,12 +107,6 @@ def test_size_of_the_specification() -> None:
     # X0 of 128 + 128 + 128 + 2 + 2 + 2 channels; the two pairs of probabilities are one each here
     assert net.paths[0].own.in_channels + net.paths[0].shared.in_channels == 3 * 128 + 4
     assert 1.2e6 < sum(p.numel() for p in net.parameters()) < 2e6
-
-
-@pytest.mark.parametrize(("low_level", "separation"), [("both", "masks"), ("none", "dual")])
-def test_scripts(low_level: str, separation: str) -> None:
-    net = decoder(low_level, separation=separation)
-    torch.testing.assert_close(torch.jit.script(net)(*given()), net(*given()))
 
 
 def test_gradients_reach_every_level_and_weight() -> None:
@@ -158,9 +119,5 @@ def test_gradients_reach_every_level_and_weight() -> None:
 
 
 def test_rejects() -> None:
-    with pytest.raises(ValueError, match="got 'paths' and 'both'"):
-        decoder(separation="paths")
-    with pytest.raises(ValueError, match="got 'masks' and 'edge'"):
-        decoder("edge")
     with pytest.raises(ValueError, match=r"three widths, got \[16, 8\]"):
         SelfLearningDecoder(CHANNELS, 4, (16, 8))

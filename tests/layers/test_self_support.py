@@ -90,16 +90,6 @@ def test_by_hand() -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_without_adaption_background_is_the_mean() -> None:
-    given = query()
-    found = SelfSupport(adaptive=False)(*given)
-    same = SelfSupport(global_share=1.0)(*given)
-    torch.testing.assert_close(found, same, atol=1e-4, rtol=1e-4)
-    adapted = SelfSupport()(*given)
-    assert torch.equal(found[:, :, FOREGROUND], adapted[:, :, FOREGROUND])
-    assert not torch.allclose(found[:, :, BACKGROUND], adapted[:, :, BACKGROUND], atol=0.1)
-
-
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_support_share(share: float) -> None:
     given = query(1, 1)
@@ -110,45 +100,16 @@ def test_support_share(share: float) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("adaptive", [True, False])
-def test_where_not_trusted_the_given_prototypes_answer(adaptive: bool) -> None:
+def test_where_not_trusted_the_given_prototypes_answer() -> None:
     given = query()
     trusted = torch.tensor([[True, False, True], [False, True, False]])
-    net = SelfSupport(adaptive=adaptive)
+    net = SelfSupport()
     mixed, whole = net(*given._replace(trusted=trusted)), net(*given)
     torch.testing.assert_close(mixed[trusted], whole[trusted])
     plain = 10 * F.cosine_similarity(
         given.features[:, None, None], given.prototypes[..., None, None], dim=3
     )
     torch.testing.assert_close(mixed[~trusted], plain[~trusted])
-
-
-@pytest.mark.parametrize("side", [33, 65])
-def test_odd_sizes(side: int) -> None:
-    """33 cells in at most 16 fields per side are 11 fields of three."""
-    given = query(1, 1, side, side + 2)
-    found = SelfSupport(grid=16)(*given)
-    wide = -(-(side + 2) // 16)
-    y, x = side - 1, side + 1  # in the last field, which is cut off
-    vectors = field_means(given.features[0], given.background[0, 0], -(-side // 16), wide)
-    cell = given.features[0, :, y, x]
-    weights = (2 * F.cosine_similarity(vectors, cell[None])).softmax(0)
-    own = given.features[0][:, given.background[0, 0]].mean(1)
-    back = 0.3 * own + 0.7 * weights @ vectors
-    expected = 10 * F.cosine_similarity(cell, back, dim=0)
-    assert found.shape == (1, 1, 2, side, side + 2)
-    torch.testing.assert_close(found[0, 0, 0, y, x], expected, atol=1e-4, rtol=1e-4)
-
-
-def test_pairs_and_slices_do_not_see_each_other() -> None:
-    given = query()
-    both = SelfSupport(grid=4)(*given)
-    for i in range(2):
-        for j in range(3):
-            alone = Query(*(entry[i : i + 1, j : j + 1] for entry in given))
-            alone = alone._replace(features=given.features[i : i + 1])
-            found = SelfSupport(grid=4)(*alone)[0, 0]
-            torch.testing.assert_close(both[i, j], found, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_sure_stays_finite() -> None:
@@ -159,19 +120,6 @@ def test_nothing_sure_stays_finite() -> None:
     assert not found[:, :, BACKGROUND].any()  # like no background at all
     found.sum().backward()
     assert bool(features.grad.isfinite().all())
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1e3])
-def test_length_of_vectors_does_not_matter(scale: float) -> None:
-    given = query()
-    scaled = given._replace(features=scale * given.features, prototypes=scale * given.prototypes)
-    torch.testing.assert_close(SelfSupport()(*scaled), SelfSupport()(*given), atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("adaptive", [True, False])
-def test_scripts(adaptive: bool) -> None:
-    given, net = query(h=33), SelfSupport(adaptive=adaptive, grid=8)
-    torch.testing.assert_close(torch.jit.script(net)(*given), net(*given))
 
 
 def test_gradients_are_those_of_the_explicit_map() -> None:

@@ -61,16 +61,7 @@ def test_shapes(size: int, encoder: str | None) -> None:
         "mean": (2, 3, 2, 2, channels),
         "peak": (2, 3, 2, 2, 8),
     }
-    maps = net.decide(query, state)
-    for name in ("guidance", "mean_map", "peak_map", "intermediate", "own"):
-        assert getattr(maps, name).shape == (2, 3, 2, cells, cells)
-    for name in ("confident_foreground", "confident_background"):
-        assert getattr(maps, name).shape == (2, 3, 2, cells, cells)
-        assert getattr(maps, name).dtype == torch.bool
-    assert maps.trusted.shape == (2, 3, 2) and maps.trusted.dtype == torch.bool
-    assert maps.decided.shape == (2, 3, 2, size, size)
-    logits = net(**item)
-    torch.testing.assert_close(logits[:, 1:], maps.decided.mean(2))
+    assert net(**item).shape == (2, 4, size, size)
 
 
 def mean_of(features: Tensor, weights: Tensor) -> Tensor:
@@ -131,7 +122,8 @@ def answer_by_the_specification(net: IPSNet, item: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("seed", range(4))
 def test_untrained_the_plain_prototypes_answer(seed: int) -> None:
     """Check 2; on so small a map each cell is a field of the background."""
-    net = without_suppression(network(seed, background_grid=16, area_ratio=1e6))
+    net = without_suppression(network(seed, background_grid=16))
+    net.decision.area_ratio = 1e6
     item = episode(b=1, s=1, n=1, size=64)  # 16 cells per side, none of them padding
     item.pop("label")
     found = net(**item)[0, 1]
@@ -172,17 +164,13 @@ class BrightnessEncoder(LevelsEncoder):
 
 def test_a_slice_segments_itself() -> None:
     """Check 4, with features made by hand in place of COCO weights; an untrained network."""
-    net = without_suppression(network(encoder=BrightnessEncoder(), deep="linear"))
+    net = without_suppression(
+        network(encoder=BrightnessEncoder(), deep=False, interaction="mean", self_learning=False)
+    )
     mask = torch.zeros(1, 1, 64, 64)
-    mask[..., 20:44, 24:52] = 1  # whole cells, so that shares and chosen cells are the same
+    mask[..., 20:44, 24:52] = 1
     image = mask + 0.1 * torch.randn(1, 1, 64, 64)
-    state = support_of(net, {"support_image": image[None], "support_label": mask[None]})
-    known = F.avg_pool2d(mask, 4) == 1
-    found = net._answer(net.encode(image), state, known, torch.tensor([True]))
-    for tokens in (found.mean_tokens, found.peak_tokens):
-        alike = F.cosine_similarity(tokens[..., 0, :], tokens[..., 1, :], dim=-1)
-        torch.testing.assert_close(alike, torch.ones(1, 1, 2), atol=1e-5, rtol=0)
-    predicted = net.decision.to_image(found.intermediate, (64, 64)) > 0
+    predicted = net(image, image[None], mask[None])[:, 1:] > 0
     dice = 2 * (predicted * mask).sum() / (predicted.sum() + mask.sum())
     assert dice > 0.95
 
@@ -219,11 +207,11 @@ def test_gradients_reach_the_low_levels_through_the_decoder() -> None:
     assert all(bool(leaf.grad.any()) for leaf in leaves)
 
 
-@pytest.mark.parametrize("name", ["guidance", "peak_map"])
+@pytest.mark.parametrize("name", ["guidance", "intermediate"])
 def test_gradients_reach_the_deep_module(name: str) -> None:
-    """Check 7: through the guidance and through the map of peak prototypes, each alone."""
+    """Check 7: through the guidance and through the map of peak prototypes."""
     net, item = network(), episode(b=1, s=1, n=1)
-    maps = net.decide(net.encode(item["image"]), support_of(net, item))
+    maps = net._decide(net.encode(item["image"]), support_of(net, item))
     getattr(maps, name).square().sum().backward()
     weights = list(net.deep.parameters())
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in weights)
@@ -291,25 +279,9 @@ def test_padding_gives_the_support_no_prototypes() -> None:
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
 
 
-def test_own_prototypes_are_left_out_where_the_areas_differ() -> None:
-    """B10 triggers: the query's sure foreground and a support structure of one cell."""
-    net, item = network(), episode(b=1, s=1, n=2)
-    query = net.encode(item["image"])
-    sure = net.decide(query, support_of(net, item)).confident_foreground[0, :, 0]
-    state = support_of(net, item)
-    state["area"] = torch.tensor([[[1.0], [0.1]]]) * sure.flatten(1).sum(1)[None, :, None]
-    maps = net.decide(query, state)
-    assert maps.trusted.tolist() == [[[True], [False]]]
-    plain = net.decision.prototypes.margins(query.mid, state["mean"].flatten(1, 2))
-    assert not torch.allclose(maps.own[0, 0, 0], plain[0, 0])
-    wide = network(area_ratio=10.5)
-    assert wide.decide(query, state).trusted.tolist() == [[[True], [True]]]
-
-
-@pytest.mark.parametrize("exchange", [False, True])
-def test_sections_that_do_not_answer_are_not_computed(exchange: bool) -> None:
+def test_sections_that_do_not_answer_are_not_computed() -> None:
     """One pair for each weight above zero, whatever the number of sections."""
-    item, net = episode(b=2, s=4, n=3), network(feature_exchange=exchange)
+    item, net = episode(b=2, s=4, n=3), network()
     state = support_of(net, {k: v[:1] for k, v in item.items()})
     query = net.encode(item["image"])
     seen: list[tuple[int, int]] = []
@@ -321,7 +293,7 @@ def test_sections_that_do_not_answer_are_not_computed(exchange: bool) -> None:
     margins = net.segment(query, state, weights)[:, 1:]
     assert seen == [(1, 3), (1, 1)]
     assert torch.equal(margins[0, 1], torch.full((64, 64), -40.0))
-    every = net.decide(query, state).decided
+    every = net._decide(query, state).decided.unflatten(1, [3, 4])
     torch.testing.assert_close(margins[0, 0], every[0, 0, 2], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(margins[0, 2], every[0, 2, 1:3].mean(0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(margins[1, 1], every[1, 1, 0], atol=1e-4, rtol=1e-4)
@@ -335,7 +307,7 @@ def test_unlabelled_sections_are_not_computed() -> None:
     item, net = episode(b=2, s=4, n=3), network()
     state = support_of(net, {k: v[:1] for k, v in item.items()})
     query = net.encode(item["image"])
-    every = net.decide(query, state).decided
+    every = net._decide(query, state).decided.unflatten(1, [3, 4])
     state["valid"] = torch.tensor([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]]).bool()
     seen: list[tuple[int, int]] = []
     net.decision.register_forward_pre_hook(lambda part, given: seen.append(given[3].shape))
@@ -357,9 +329,8 @@ def test_every_query_slice_can_have_its_own_support() -> None:
         torch.testing.assert_close(both[i : i + 1], alone, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, {"feature_exchange": True}, {"interaction": "none"}])
-def test_state_does_not_grow_with_the_image(changes: dict[str, object]) -> None:
-    net = network(**changes)
+def test_state_does_not_grow_with_the_image() -> None:
+    net = network()
     small, large = (
         {name: tensor.shape for name, tensor in support_of(net, episode(1, 2, 3, size)).items()}
         for size in (40, 104)

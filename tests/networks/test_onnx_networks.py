@@ -27,9 +27,6 @@ def ipsnet(encoder: nn.Module | str, **settings: object) -> IPSNet:
 
 EXPORTED = MAKERS | {
     "ipsnet": ipsnet,
-    "ipsnet_exchange": lambda encoder: ipsnet(encoder, feature_exchange=True, background_grid=4),
-    "ipsnet_topk": lambda encoder: ipsnet(encoder, peak="topk_mean"),
-    "ipsnet_vector": lambda encoder: ipsnet(encoder, peak="argmax_vector"),
     "ipsnet_mean": lambda encoder: ipsnet(encoder, interaction="mean"),
 }
 

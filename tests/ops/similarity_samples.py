@@ -8,7 +8,6 @@ from fsmis_components.ops import prototype_similarity
 
 B, N, P, C, H, W = 2, 3, 5, 19, 17, 33
 BACKENDS = ["reference", "streamed"]
-REDUCTIONS = ["softmax", "max"]
 
 
 def draw(shape, *, seed, device, dtype=torch.float64):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from similarity_samples import REDUCTIONS, B, C, H, N, P, W, cast, inputs, with_gradients
+from similarity_samples import B, C, H, N, P, W, cast, inputs, with_gradients
 
 from fsmis_components.ops import prototype_similarity
 from fsmis_components.ops.similarity import streamed
@@ -29,8 +29,7 @@ def peak_bytes(work, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_memory_of_streamed_is_independent_of_prototypes(reduction, train, tmp_path, monkeypatch):
+def test_memory_of_streamed_is_independent_of_prototypes(train, tmp_path, monkeypatch):
     monkeypatch.setattr(streamed, "_TILE_CPU", 2**15)
     monkeypatch.setattr(streamed, "_POSITIONS", 256)
     channels, length = 4, 1024
@@ -43,14 +42,13 @@ def test_memory_of_streamed_is_independent_of_prototypes(reduction, train, tmp_p
             "valid": torch.rand(1, 1, num_prototypes) < 0.9,
         }
         solve = with_gradients if train else lambda x, **more: prototype_similarity(**x, **more)
-        return peak_bytes(lambda: solve(arguments, reduction=reduction, backend=backend), tmp_path)
+        return peak_bytes(lambda: solve(arguments, backend=backend), tmp_path)
 
     few, many = peak(256, "streamed"), peak(4096, "streamed")
     # copies of the prototypes themselves, their unit vectors and gradients are not temporary
     operands = 4096 * (channels + 1) * 4
     assert many < 1.5 * few + 8 * operands < whole_map / 5
-    if reduction == "softmax":  # the measure sees the map where there is one
-        assert peak(4096, "reference") > whole_map
+    assert peak(4096, "reference") > whole_map  # the measure sees the map where there is one
 
 
 class Reached(Exception):
@@ -116,10 +114,8 @@ assert not new, new
         ({"valid": torch.ones(N, P, dtype=torch.bool)}, ValueError, r"got \(3, 5\)"),
         ({"valid": torch.ones(1, N, P)}, TypeError, "valid of dtype bool, got torch.float32"),
         ({"query": torch.ones(B, C, H, W).long()}, TypeError, "floating point query"),
-        ({"reduction": "mean"}, ValueError, "reduction softmax or max, got mean"),
-        ({"scale": 0.0}, ValueError, "scale > 0, got 0.0"),
-        ({"scale": float("nan")}, ValueError, "scale > 0, got nan"),
-        ({"eps": 0.0}, ValueError, "eps > 0, got 0.0"),
+        ({"scale": float("nan")}, ValueError, "scale > 0 and eps > 0, got nan and 0.0001"),
+        ({"eps": 0.0}, ValueError, "scale > 0 and eps > 0, got 20.0 and 0.0"),
         ({"backend": "cuda"}, ValueError, "backend auto, .*streamed or reference, got 'cuda'"),
     ],
 )
@@ -132,22 +128,14 @@ def test_rejects(changes, error, message):
 class Segmenter(torch.nn.Module):
     """Calls the operator as networks do."""
 
-    def __init__(self, reduction: str, backend: str) -> None:
+    def __init__(self, backend: str) -> None:
         super().__init__()
-        self.reduction = reduction
         self.backend = backend
 
     def forward(
         self, query: torch.Tensor, prototypes: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
-        return prototype_similarity(
-            query,
-            prototypes,
-            valid=valid,
-            reduction=self.reduction,
-            scale=10.0,
-            backend=self.backend,
-        )
+        return prototype_similarity(query, prototypes, valid, 10.0, backend=self.backend)
 
 
 def uses_an_operator_of_ours(graph_module: torch.fx.GraphModule) -> bool:
@@ -157,22 +145,15 @@ def uses_an_operator_of_ours(graph_module: torch.fx.GraphModule) -> bool:
     return any("fsmis_components" in target for target in targets)
 
 
-@pytest.mark.parametrize(
-    ("reduction", "backend"),
-    [
-        ("softmax", "auto"),
-        ("softmax", "streamed"),  # asked for by name, reference all the same
-        ("max", "auto"),
-    ],
-)
-def test_scripts_traces_and_exports(reduction, backend):
+@pytest.mark.parametrize("backend", ["auto", "streamed"])  # by name, reference all the same
+def test_scripts_traces_and_exports(backend):
     def sample(**space):
         drawn = inputs(torch.device("cpu"), valid="own", **space)
         return tuple(cast(drawn, torch.float32).values())
 
     tensors = sample()
-    expected = Segmenter(reduction, "reference")(*tensors)
-    segmenter = Segmenter(reduction, backend)
+    expected = Segmenter("reference")(*tensors)
+    segmenter = Segmenter(backend)
     torch.testing.assert_close(torch.jit.script(segmenter)(*tensors), expected)
     for strict in (False, True):
         exported = torch.export.export(segmenter, tensors, strict=strict)
@@ -185,10 +166,10 @@ def test_scripts_traces_and_exports(reduction, backend):
     assert "fsmis_components::" not in str(traced.inlined_graph)
     # the trace is no trace of one size
     more = sample(space=(H + 2, W + 3))
-    torch.testing.assert_close(traced(*more), Segmenter(reduction, "reference")(*more))
+    torch.testing.assert_close(traced(*more), Segmenter("reference")(*more))
 
 
 def test_a_script_rejects_too():
-    scripted = torch.jit.script(Segmenter("softmax", "auto"))
+    scripted = torch.jit.script(Segmenter("auto"))
     with pytest.raises(torch.jit.Error, match=r"prototypes of shape .* got \(1, 3, 5, 20\)"):
         scripted(torch.rand(B, C, H, W), torch.rand(1, N, P, C + 1), torch.ones(1, N, P).bool())

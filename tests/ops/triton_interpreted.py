@@ -65,9 +65,9 @@ def by_definition(arguments, scale=20.0):
     exact = {
         name: arguments[name].detach().double().requires_grad_() for name in ("query", "prototypes")
     }
-    result = similarity_by_definition(
-        *exact.values(), arguments.get("valid"), "softmax", scale, EPS
-    ).flatten(2)
+    result = similarity_by_definition(*exact.values(), arguments.get("valid"), scale, EPS).flatten(
+        2
+    )
     grad = draw(result.shape, seed=4, device=result.device)
     gradients = torch.autograd.grad(result, list(exact.values()), grad)
     return result.detach(), dict(zip(exact, gradients, strict=True)), grad
@@ -77,7 +77,7 @@ def by_kernels(arguments, grad, scale=20.0):
     """Return the result, and the gradients by name."""
     query = arguments["query"]
     operands = (query.flatten(2), arguments["prototypes"], arguments.get("valid"))
-    settings = ("softmax", scale, EPS)
+    settings = (scale, EPS)
     reduced, kept = triton_backend.forward(*operands, *settings)
     gradients = triton_backend.backward(grad.float(), *operands, reduced, kept, *settings)
     return reduced, {"query": gradients[0].view(query.shape), "prototypes": gradients[1]}
@@ -170,7 +170,7 @@ def test_not_a_number_is_not_lost(operand, device):
     arguments = sample(device, valid=None)
     arguments[operand][0, 0, 0, 0] = torch.nan
     tensors = arguments["query"].flatten(2), arguments["prototypes"]
-    result, _ = triton_backend.forward(*tensors, None, "softmax", 20.0, EPS)
+    result, _ = triton_backend.forward(*tensors, None, 20.0, EPS)
     assert result[0, 0, 0].isnan()
     assert result[1].isfinite().all()
 
@@ -184,7 +184,7 @@ def test_operands_of_several_dtypes(device):
 def test_an_empty_batch(device):
     prototypes = torch.ones(1, N, P, C, device=device)
     query = torch.ones(0, C, 5, device=device)
-    settings = (None, "softmax", 20.0, EPS)
+    settings = (None, 20.0, EPS)
     reduced, kept = triton_backend.forward(query, prototypes, *settings)
     assert reduced.shape == kept.shape == (0, N, 5)
     valid, *rule = settings

@@ -46,7 +46,7 @@ def train(bundle: str, proof: Path, changes: dict[str, Any]) -> None:
     [
         ({"train#trainer#max_epochs": CODE}, "max_epochs: expected a whole number"),
         ({"train#trainer#max_epochs": "%{root}/configs/train.json::seed"}, "none.nii.gz"),
-        ({"train#trainer#max_epochs": "%{root}/configs/train.json::began"}, "max_epochs: expected"),
+        ({"train#trainer#max_epochs": "%{root}/configs/train.json::amp"}, "max_epochs: expected"),
         ({"device": CODE}, "device: expected cpu, cuda"),
         ({"load_path": "{proof}.pt", "load_dict": {}}, "model_filename: expected a file name"),
         ({"train#trainer#max_epochs": 1, "device": "cpu"}, "none.nii.gz"),

@@ -20,30 +20,25 @@ def prototype_similarity(
     prototypes: Tensor,
     # keyword arguments all from here; TorchScript compiles no keyword-only defaults
     valid: Optional[Tensor] = None,
-    reduction: str = "softmax",
     scale: float = 20.0,
     eps: float = 1e-4,
     backend: str = "auto",
 ) -> Tensor:
     """Return how similar each query position is to the prototypes of each structure.
 
-    With ``s_k = scale * <p_k / max(|p_k|, eps), q / max(|q|, eps)>`` over the valid prototypes:
-
-    - ``softmax``: ``sum_k softmax_k(s) * s_k`` (ALPNet, Ouyang et al., ECCV 2020);
-    - ``max``: the largest ``s_k``.
-
-    Without a valid prototype the result is 0 for ``softmax`` and ``-scale`` for ``max``. Sums are
-    taken in float32 for half inputs, also under autocast.
+    With ``s_k = scale * <p_k / max(|p_k|, eps), q / max(|q|, eps)>`` over the valid prototypes it
+    is ``sum_k softmax_k(s) * s_k`` (ALPNet, Ouyang et al., ECCV 2020), of a single prototype the
+    scaled cosine; without a valid prototype 0. Sums are taken in float32 for half inputs, also
+    under autocast.
 
     Args:
         query: (B, C, *space), space of any rank from one.
         prototypes: (B or 1, N or 1, P, C); 1 shares them among the batch, or among the structures
-            of valid: ``streamed`` then makes the products of a softmax once for all structures.
+            of valid: ``streamed`` then makes the products once for all structures.
         valid: which prototypes exist, (B or 1, N, P) bool; None: all.
-        reduction: ``softmax`` or ``max``.
         scale: factor of the cosine, > 0; 20 in ALPNet.
         eps: smallest norm to divide by, > 0; 1e-4 in ALPNet.
-        backend: ``auto``, ``triton`` (softmax in fused kernels, NVIDIA GPUs), ``streamed`` (memory
+        backend: ``auto``, ``triton`` (fused kernels, NVIDIA GPUs), ``streamed`` (memory
             independent of P) or ``reference``, which alone has a second derivative. ``auto``
             takes the first that can run, for small maps ``reference``. TorchScript, tracing and
             export always take ``reference``; a scripted call under autocast keeps autocast's
@@ -53,7 +48,7 @@ def prototype_similarity(
         (B, N, *space) in the query's dtype; under autocast in float32, as PyTorch's softmax.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown reduction or backend.
+        ValueError: shapes that do not fit, or an unknown backend.
         TypeError: tensors of the wrong kind.
         NotImplementedError: ``triton`` was asked for and cannot run, with the reasons.
 
@@ -64,30 +59,28 @@ def prototype_similarity(
         tensor([[[20.,  0.]]])
     """
     if torch.jit.is_scripting():
-        _check_inputs(query, prototypes, valid, reduction, scale, eps)
-        result = similarity_by_definition(query, prototypes, valid, reduction, scale, eps)
+        _check_inputs(query, prototypes, valid, scale, eps)
+        result = similarity_by_definition(query, prototypes, valid, scale, eps)
         return result.to(query.dtype)
     else:
         # a trace would record the checks as warnings
         if not torch.jit.is_tracing():
-            _check_inputs(query, prototypes, valid, reduction, scale, eps)
+            _check_inputs(query, prototypes, valid, scale, eps)
         device = query.device.type
         dtype = query.dtype
         if torch.is_autocast_enabled(device) and dtype != torch.float64:
             dtype = torch.float32
-        chosen = _choose(query, prototypes, valid, reduction, backend)
+        chosen = _choose(query, prototypes, valid, backend)
         # autocast would take the products in half precision
         with torch.autocast(device, enabled=False):
             if chosen == "reference":
-                result = similarity_by_definition(query, prototypes, valid, reduction, scale, eps)
+                result = similarity_by_definition(query, prototypes, valid, scale, eps)
             else:
-                result = solve(query, prototypes, valid, reduction, scale, eps, chosen)
+                result = solve(query, prototypes, valid, scale, eps, chosen)
             return result.to(dtype)
 
 
-def _choose(
-    query: Tensor, prototypes: Tensor, valid: Optional[Tensor], reduction: str, backend: str
-) -> str:
+def _choose(query: Tensor, prototypes: Tensor, valid: Optional[Tensor], backend: str) -> str:
     """Return the backend that is to run."""
     if backend not in ("auto", "triton", "streamed", "reference"):
         raise ValueError(
@@ -98,7 +91,7 @@ def _choose(
         return "reference"
     if backend in ("streamed", "reference"):
         return backend
-    reasons = triton_backend.unsupported_reasons(query, prototypes, reduction)
+    reasons = triton_backend.unsupported_reasons(query, prototypes)
     if backend == "triton":
         if reasons:
             raise NotImplementedError(
@@ -124,12 +117,7 @@ def _graph_is_for_elsewhere() -> bool:
 
 
 def _check_inputs(
-    query: Tensor,
-    prototypes: Tensor,
-    valid: Optional[Tensor],
-    reduction: str,
-    scale: float,
-    eps: float,
+    query: Tensor, prototypes: Tensor, valid: Optional[Tensor], scale: float, eps: float
 ) -> None:
     """Refuse what :func:`prototype_similarity` does not take; also runs inside TorchScript."""
     who = "prototype_similarity: "
@@ -171,9 +159,5 @@ def _check_inputs(
             )
         if valid.dtype != torch.bool:
             raise TypeError(f"{who}expected valid of dtype bool, got {valid.dtype}")
-    if reduction not in ("softmax", "max"):
-        raise ValueError(f"{who}expected reduction softmax or max, got {reduction}")
-    if not scale > 0.0:
-        raise ValueError(f"{who}expected scale > 0, got {scale}")
-    if not eps > 0.0:
-        raise ValueError(f"{who}expected eps > 0, got {eps}")
+    if not (scale > 0.0 and eps > 0.0):
+        raise ValueError(f"{who}expected scale > 0 and eps > 0, got {scale} and {eps}")

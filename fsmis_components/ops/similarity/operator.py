@@ -1,4 +1,4 @@
-"""Reduced similarity as an operator that PyTorch knows: one node for compiler, autograd and DDP.
+"""Similarity as an operator that PyTorch knows: one node for compiler, autograd and DDP.
 
 Operands are as the caller has them, vectors of any length, so that nothing but them, the result and
 one number per position and structure is kept for the backward pass.
@@ -17,7 +17,6 @@ def solve(
     query: Tensor,
     prototypes: Tensor,
     valid: Optional[Tensor],
-    reduction: str,
     scale: float,
     eps: float,
     backend: str,
@@ -27,7 +26,7 @@ def solve(
     Returns:
         (B, N, *space), in float64 for a float64 query and in float32 otherwise.
     """
-    arguments = (query.flatten(2), prototypes, valid, reduction, scale, eps)
+    arguments = (query.flatten(2), prototypes, valid, scale, eps)
     learns = torch.is_grad_enabled() and (query.requires_grad or prototypes.requires_grad)
     if learns or torch.compiler.is_compiling():
         reduced, _ = reduced_similarity(*arguments, backend)
@@ -41,7 +40,6 @@ def reduced_similarity(
     query: Tensor,
     prototypes: Tensor,
     valid: Optional[Tensor],
-    reduction: str,
     scale: float,
     eps: float,
     backend: str,
@@ -52,19 +50,17 @@ def reduced_similarity(
         query: (B, C, L).
         prototypes: (B or 1, N or 1, P, C).
         valid: (B or 1, N, P) bool.
-        reduction: ``softmax``, or ``max``, which ``triton`` lacks.
         scale: factor of the cosine.
         eps: smallest norm to divide by.
         backend: ``triton`` or ``streamed``.
 
     Returns:
-        the result (B, N, L), and what the backward pass needs per position (B, N, L): the
-        logarithm of the sum of exponentials, for ``max`` the number (int64) of the winner, of no
-        meaning where no prototype is valid. float64 for a float64 query, float32 otherwise.
+        the result and the logarithm of the sum of exponentials, which the backward pass needs,
+        both (B, N, L); float64 for a float64 query, float32 otherwise.
     """
     # a graph may run under the autocast of its caller
     with torch.autocast(query.device.type, enabled=False):
-        reduced, kept = _module(backend).forward(query, prototypes, valid, reduction, scale, eps)
+        reduced, kept = _module(backend).forward(query, prototypes, valid, scale, eps)
     return reduced.contiguous(), kept.contiguous()
 
 
@@ -76,7 +72,6 @@ def reduced_similarity_backward(
     valid: Optional[Tensor],
     reduced: Tensor,
     kept: Tensor,
-    reduction: str,
     scale: float,
     eps: float,
     backend: str,
@@ -88,7 +83,7 @@ def reduced_similarity_backward(
     """
     with torch.autocast(query.device.type, enabled=False):
         grad_query, grad_prototypes = _module(backend).backward(
-            grad, query, prototypes, valid, reduced, kept, reduction, scale, eps
+            grad, query, prototypes, valid, reduced, kept, scale, eps
         )
     return (
         grad_query.to(query.dtype).contiguous(),
@@ -98,28 +93,17 @@ def reduced_similarity_backward(
 
 def _module(backend: str) -> ModuleType:
     """Return the module that computes."""
-    if backend == "triton":
-        return triton_backend
-    if backend == "streamed":
-        return streamed
-    raise ValueError(f"reduced_similarity: expected backend triton or streamed, got {backend!r}")
+    return {"triton": triton_backend, "streamed": streamed}[backend]
 
 
 @reduced_similarity.register_fake
 def _(
-    query: Tensor,
-    prototypes: Tensor,
-    valid: Optional[Tensor],
-    reduction: str,
-    scale: float,
-    eps: float,
-    backend: str,
+    query: Tensor, prototypes: Tensor, valid: Optional[Tensor], *others: Any, **more: Any
 ) -> Tuple[Tensor, Tensor]:
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     n = prototypes.shape[1] if valid is None else valid.shape[1]
     shape = (query.shape[0], n, query.shape[2])
-    kept_dtype = torch.int64 if reduction == "max" else dtype
-    return query.new_empty(shape, dtype=dtype), query.new_empty(shape, dtype=kept_dtype)
+    return query.new_empty(shape, dtype=dtype), query.new_empty(shape, dtype=dtype)
 
 
 @reduced_similarity_backward.register_fake

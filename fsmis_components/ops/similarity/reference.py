@@ -13,7 +13,6 @@ def similarity_by_definition(
     query: Tensor,
     prototypes: Tensor,
     valid: Optional[Tensor],
-    reduction: str,
     scale: float,
     eps: float,
 ) -> Tensor:
@@ -39,8 +38,5 @@ def similarity_by_definition(
     scores = torch.where(allowed, scores, 0.0)
     # a finite stand-in for minus infinity: without a valid prototype no NaN arises, also backward
     logits = torch.where(allowed, scores, -1e30)
-    if reduction == "softmax":
-        reduced = (logits.softmax(2) * allowed * scores).sum(2)
-    else:
-        reduced = torch.where(allowed.any(2), logits.max(2)[0], -scale)
+    reduced = (logits.softmax(2) * allowed * scores).sum(2)
     return reduced.unflatten(2, query.shape[2:])  # (B, N, *space)

@@ -1,7 +1,7 @@
 """Softmax-weighted similarity to prototypes that all structures share: one product for all.
 
 ALPNet's background cells are the same vectors for every structure; only which of them count
-differs. A part of `streamed`, taken where it applies.
+differs. A part of `streamed`, taken where it applies; with the unit vectors of both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fsmis_components.ops.similarity.unit_vectors import to_unit, to_unit_backward
+from fsmis_components.ops.precision import to_compute_dtype
 
 # exponentials are taken of score - scale, which lies in [-2 * scale, 0]: no maximum is needed
 # while the smallest of them, here exp(-80), is a normal float32
@@ -21,10 +21,9 @@ _POSITIONS_CPU = _PROTOTYPES_CPU = 512
 _POSITIONS_DEVICE = _PROTOTYPES_DEVICE = 4096
 
 
-def applies(prototypes: Tensor, valid: Tensor, reduction: str, scale: float) -> bool:
-    """Whether several structures share the prototypes and the reduction is one that can use it."""
-    shares = prototypes.shape[1] == 1 and valid.shape[1] > 1
-    return shares and reduction == "softmax" and scale <= _LARGEST_SCALE
+def applies(prototypes: Tensor, valid: Tensor, scale: float) -> bool:
+    """Whether several structures share the prototypes, at a scale that needs no maximum."""
+    return prototypes.shape[1] == 1 and valid.shape[1] > 1 and scale <= _LARGEST_SCALE
 
 
 def forward(
@@ -121,3 +120,37 @@ def _tiles(count: int, length: int, device: torch.device) -> Iterator[tuple[slic
     for start in range(0, length, step):
         for first in range(0, count, own):
             yield slice(first, min(count, first + own)), slice(start, min(length, start + step))
+
+
+def to_unit(vectors: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Return ``x / max(|x|, eps)`` as F.normalize does, in the precision of the sums.
+
+    Args:
+        vectors: any shape, vectors along dim.
+        dim: the axis of the vectors.
+        eps: smallest length to divide by.
+
+    Returns:
+        the unit vectors, and what they were divided by with a length of 1 along dim; float64 for
+        float64 vectors, float32 otherwise.
+    """
+    vectors = to_compute_dtype(vectors)
+    if vectors.device.type == "cpu" and vectors.stride(dim) != 1:
+        # three times as fast there as vector_norm along an axis that is not contiguous
+        length = vectors.square().sum(dim, keepdim=True).sqrt_()
+    else:
+        length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    length.clamp_min_(eps)
+    return vectors / length, length
+
+
+def to_unit_backward(
+    grad_unit: Tensor, unit: Tensor, length: Tensor, dim: int, eps: float
+) -> Tensor:
+    """Return the gradient of the vectors of :func:`to_unit`, written over grad_unit.
+
+    With ``u = x / |x|`` it is ``(g - u <u, g>) / |x|``; where |x| < eps the divisor is a constant.
+    """
+    along = (unit * grad_unit).sum(dim, keepdim=True)
+    along = torch.where(length > eps, along, 0.0)
+    return grad_unit.addcmul_(unit, along, value=-1.0).div_(length)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fsmis_components.ops.similarity import shared
-from fsmis_components.ops.similarity.unit_vectors import to_unit, to_unit_backward
+from fsmis_components.ops.similarity.shared import to_unit, to_unit_backward
 
 # added to the scores of invalid prototypes: finite, so that no inf - inf arises, and so large
 # that one valid prototype erases all invalid ones
@@ -32,23 +32,21 @@ def forward(
     query: Tensor,
     prototypes: Tensor,
     valid: Tensor | None,
-    reduction: str,
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """Return the result and what the backward pass needs, as `operator.reduced_similarity`."""
-    if valid is not None and shared.applies(prototypes, valid, reduction, scale):
+    if valid is not None and shared.applies(prototypes, valid, scale):
         return shared.forward(query, prototypes, valid, scale, eps)
     operands = _prepare(query, prototypes, valid, scale, eps)
     shape = (query.shape[0], operands.prototypes.shape[1], query.shape[2])
     reduced = operands.query.new_empty(shape)
-    kept = operands.query.new_empty(shape, dtype=torch.int64 if reduction == "max" else None)
-    reduce = _forward_max if reduction == "max" else _forward_softmax
+    kept = torch.empty_like(reduced)
     for batch, positions in operands.tiles():
-        reduced[batch, :, positions], kept[batch, :, positions] = reduce(operands, batch, positions)
+        found = _forward_tile(operands, batch, positions)
+        reduced[batch, :, positions], kept[batch, :, positions] = found
     if operands.valid is not None:
-        some = operands.valid.any(2, keepdim=True)
-        reduced = torch.where(some, reduced, 0.0 if reduction == "softmax" else -scale)
+        reduced = torch.where(operands.valid.any(2, keepdim=True), reduced, 0.0)
     return reduced, kept
 
 
@@ -59,12 +57,11 @@ def backward(
     valid: Tensor | None,
     reduced: Tensor,
     kept: Tensor,
-    reduction: str,
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of query and prototypes, in the precision of the sums."""
-    if valid is not None and shared.applies(prototypes, valid, reduction, scale):
+    if valid is not None and shared.applies(prototypes, valid, scale):
         return shared.backward(grad, query, prototypes, valid, reduced, kept, scale, eps)
     operands = _prepare(query, prototypes, valid, scale, eps)
     if operands.valid is not None:
@@ -79,13 +76,9 @@ def backward(
         )
         for chunk in operands.chunks():
             scores = operands.scores(batch, positions, chunk)
-            if reduction == "max":
-                won = tile_kept == operands.chunk_numbers(batch, chunk)
-                grad_scores = won.to(scores.dtype).mul_(tile_grad)
-            else:
-                # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k)
-                grad_scores = (scores - tile_kept).exp_()
-                grad_scores.mul_(scores.add_(1.0 - tile_reduced)).mul_(tile_grad)
+            # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k)
+            grad_scores = (scores - tile_kept).exp_()
+            grad_scores.mul_(scores.add_(1.0 - tile_reduced)).mul_(tile_grad)
             grad_scores = grad_scores.flatten(1, 2)  # (b, N * p, l)
             grad_query[batch, :, positions].baddbmm_(
                 operands.unit(batch, chunk).transpose(1, 2), grad_scores, alpha=scale
@@ -143,7 +136,7 @@ def _used_numbers(valid: Tensor, one_support: bool) -> Tensor | None:
     most = max(1, int(kept.sum(2).max())) if kept.numel() else 1
     if most > _WORTHWHILE * valid.shape[2]:
         return None
-    # the sort is stable: prototypes keep their order, and ties of max their winner
+    # the sort is stable: prototypes keep their order
     return kept.to(torch.uint8).argsort(dim=2, descending=True, stable=True)[..., :most]
 
 
@@ -204,13 +197,6 @@ class _Operands:
         chosen = _part(self.prototypes, batch)[:, :, chunk].flatten(1, 2)
         return chosen.expand(self.query[batch].shape[0], -1, -1)
 
-    def chunk_numbers(self, batch: slice, chunk: slice) -> Tensor:
-        """Return which of the caller's prototypes a chunk holds, (b or 1, N or 1, p, 1)."""
-        if self.numbers is None:
-            numbers = torch.arange(chunk.start, chunk.stop, device=self.query.device)
-            return numbers.reshape(1, 1, -1, 1)
-        return _part(self.numbers, batch)[:, :, chunk].unsqueeze(-1)
-
     def _budget(self) -> int:
         return _TILE_CPU if self.query.device.type == "cpu" else _TILE_DEVICE
 
@@ -219,7 +205,7 @@ class _Operands:
         return max(_PROTOTYPES, self._budget() // (n * _POSITIONS))
 
 
-def _forward_softmax(operands: _Operands, batch: slice, positions: slice) -> tuple[Tensor, Tensor]:
+def _forward_tile(operands: _Operands, batch: slice, positions: slice) -> tuple[Tensor, Tensor]:
     """Return the reduced tile and the logarithm of its sum of exponentials."""
     largest: Tensor | float = _EXCLUDED
     total: Tensor | float = 0.0
@@ -234,25 +220,6 @@ def _forward_softmax(operands: _Operands, batch: slice, positions: slice) -> tup
         largest = new_largest
     assert isinstance(total, Tensor)
     return weighted / total, largest + total.log()
-
-
-def _forward_max(operands: _Operands, batch: slice, positions: slice) -> tuple[Tensor, Tensor]:
-    """Return the reduced tile and the number of the winning prototype."""
-    largest, index = None, None
-    for chunk in operands.chunks():
-        chunk_largest, chunk_index = operands.scores(batch, positions, chunk).max(2)
-        chunk_index += chunk.start
-        if largest is None or index is None:
-            largest, index = chunk_largest, chunk_index
-            continue
-        better = chunk_largest > largest
-        largest = torch.where(better, chunk_largest, largest)
-        index = torch.where(better, chunk_index, index)
-    assert largest is not None and index is not None
-    if operands.numbers is not None:
-        numbers = _part(operands.numbers, batch).expand(index.shape[0], -1, -1)
-        index = numbers.gather(2, index)
-    return largest, index
 
 
 def _part(tensor: Tensor, batch: slice) -> Tensor:

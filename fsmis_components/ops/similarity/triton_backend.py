@@ -1,4 +1,4 @@
-"""Softmax-weighted prototype similarity in fused kernels on NVIDIA GPUs; here they are prepared.
+"""Prototype similarity in fused kernels on NVIDIA GPUs; here they are prepared.
 
 Triton is imported with the first launch, not before.
 """
@@ -24,11 +24,9 @@ _PART_STEP = 128
 _PROGRAMS_PER_PROCESSOR = 2
 
 
-def unsupported_reasons(query: Tensor, prototypes: Tensor, reduction: str) -> list[str]:
+def unsupported_reasons(query: Tensor, prototypes: Tensor) -> list[str]:
     """Return why this backend cannot run; empty: it can."""
     reasons = []
-    if reduction != "softmax":
-        reasons.append(f"the kernels reduce by softmax, not by {reduction}")
     if not _INSTALLED:
         reasons.append("Triton is not installed")
     if not _INTERPRETED:
@@ -51,7 +49,6 @@ def forward(
     query: Tensor,
     prototypes: Tensor,
     valid: Tensor | None,
-    reduction: str,
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
@@ -63,7 +60,6 @@ def forward(
         query: (B, C, L), any strides; as prototypes float16, bfloat16 or float32.
         prototypes: (B or 1, N or 1, P, C).
         valid: (B or 1, N, P) bool.
-        reduction: ``softmax``.
         scale: factor of the cosine.
         eps: smallest norm to divide by.
     """
@@ -85,7 +81,6 @@ def backward(
     valid: Tensor | None,
     reduced: Tensor,
     kept: Tensor,
-    reduction: str,
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
