@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "packaging": {"data"},
     "evaluation": {"inferers", "support", "layers", "ops", "transforms", "reporting", "data"},
 }
-SHARED_BY_NETWORKS = {"encoder_levels", "encoders", "few_shot_network", "resnet101"}
+SHARED_BY_NETWORKS = {"encoders", "few_shot_network", "resnet101"}
 PURE = ("ops", "layers", "losses", "networks")  # these read no file, variable or command line
 READING_MODULES = {
     *("os", "sys", "pathlib", "argparse", "io", "glob", "shutil", "tempfile", "subprocess"),

@@ -78,7 +78,7 @@ def load_corpus(
         size = settings.spatial_size
         fitted = _fit(images, size, float(images.min())).astype(np.float16)
         for kind in pseudo_labels:
-            labels = _fit(_suited(kind, view, modality)(images, view.working_spacing), size, 0)
+            labels = _fit(_suited(kind, view, modality)(images), size, 0)
             table = RegionTable.from_labels(labels, allowed, group)
             corpus.append(CorpusVolume(case.name, fitted, labels, table))
     return corpus

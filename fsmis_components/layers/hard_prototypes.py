@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from fsmis_components.ops.precision import to_compute_dtype
 from fsmis_components.ops.random_keys import random_keys
 
-MODES = ("code", "figure")
-
 
 class HardPrototypes(nn.Module):
     """Hard prototypes generation for one class, foreground or background (CoW, IJCAI 2025).
@@ -21,22 +19,20 @@ class HardPrototypes(nn.Module):
     `num_prototypes` vectors. Where the class has weak pixels, features drawn among these replace
     `num_hard` of the vectors.
 
-    The paper's code and its figure differ. ``code``: hard prototypes are raw features of weak
-    pixels, and the layers see the whole class. ``figure``: weak and other pixels of the class are
-    filled up and pass through the layers separately.
+    The paper's figure sends weak and other pixels through the layers separately; in its code, which
+    is what ran, hard prototypes are raw features of weak pixels, and so they are here.
 
     Args:
         num_positions: positions of the square on which features are given; 65,536 in the paper.
         num_prototypes: size of the set; 100 (foreground) and 600 (background) in the paper.
         num_hard: of these, hard ones where there are weak pixels; 50 and 100 in the paper.
-        mode: ``code`` (default: it is what ran) or ``figure``.
         dropout: between the layers; 0.2 in the paper.
         guided_init: begin with local means: each prototype is the mean of a cell of the square, of
             which only features of the class are left. Else the layers begin at random, as in the
             released code.
 
     Raises:
-        ValueError: more hard prototypes than prototypes, or an unknown mode.
+        ValueError: more hard prototypes than prototypes.
     """
 
     def __init__(
@@ -44,7 +40,6 @@ class HardPrototypes(nn.Module):
         num_positions: int = 65536,
         num_prototypes: int = 100,
         num_hard: int = 50,
-        mode: str = "code",
         dropout: float = 0.2,
         guided_init: bool = False,
     ) -> None:
@@ -54,11 +49,8 @@ class HardPrototypes(nn.Module):
                 "HardPrototypes: expected 0 < num_hard < num_prototypes, got "
                 f"{num_hard} and {num_prototypes}"
             )
-        if mode not in MODES:
-            raise ValueError(f"HardPrototypes: expected mode in {MODES}, got {mode!r}")
         self.num_prototypes = num_prototypes
         self.num_hard = num_hard
-        self.mode = mode
         self.first = nn.Linear(num_positions, num_prototypes)
         self.drop = nn.Dropout(dropout)
         self.second = nn.Linear(num_prototypes, num_prototypes)
@@ -81,21 +73,12 @@ class HardPrototypes(nn.Module):
         features = to_compute_dtype(features)
         keys = random_keys(seeds, 4)  # a seed for each draw
         weak = weak & mask
-        if self.mode == "figure":
-            normal = self._generate(features, mask & torch.logical_not(weak), keys[..., 0])
-            hard = self._generate(features, weak, keys[..., 1])
-            hard = _take(hard, random_order_of_all(keys[..., 2], self.num_prototypes))
-            alone = torch.where(_any(weak), hard, normal)  # where one of the two is empty
-            mixed = _any(weak) & _any(mask & torch.logical_not(weak))
-        else:
-            normal = self._generate(features, mask, keys[..., 0])
-            hard = _rows(features, draw(weak, keys[..., 1], self.num_hard))
-            alone = normal
-            mixed = _any(weak)
-        kept = _take(normal, random_order_of_all(keys[..., 3], self.num_prototypes))
+        normal = self._generate(features, mask, keys[..., 0])
+        hard = _rows(features, draw(weak, keys[..., 1], self.num_hard))
+        kept = _take(normal, random_keys(keys[..., 3], self.num_prototypes).argsort(-1))
         split = self.num_prototypes - self.num_hard
-        both = torch.cat([kept[:, :, :split], hard[:, :, : self.num_hard]], 2)
-        return torch.where(mixed, both, alone) * _any(mask)
+        both = torch.cat([kept[:, :, :split], hard], 2)
+        return torch.where(_any(weak), both, normal) * _any(mask)
 
     def _generate(self, features: Tensor, mask: Tensor, seeds: Tensor) -> Tensor:
         """Fill the square with features of the mask and pass it through the layers."""
@@ -131,11 +114,6 @@ def draw(mask: Tensor, seeds: Tensor, number: int) -> Tensor:
     order, count = _random_order(mask, seeds)
     rank = torch.arange(number, device=mask.device).expand(mask.shape[0], mask.shape[1], number)
     return order.gather(-1, rank % count)
-
-
-def random_order_of_all(seeds: Tensor, number: int) -> Tensor:
-    """Return a random order of 0 .. number - 1 for each seed (B, N), int64 (B, N, number)."""
-    return random_keys(seeds, number).argsort(-1)
 
 
 def _cell_means(num_positions: int, number: int) -> Tensor:

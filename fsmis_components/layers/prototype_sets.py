@@ -14,8 +14,6 @@ from fsmis_components.ops.precision import to_compute_dtype
 from fsmis_components.ops.random_keys import random_keys
 
 APPENDED = 2  # the mean and the edge prototype, at the end of each set
-HPG = ("code", "figure", "none")
-ACTIVATIONS = ("sigmoid", "none")
 
 
 class PrototypeSets(NamedTuple):
@@ -51,13 +49,8 @@ class PrototypeMiner(nn.Module):
         grid: side of the square; 256 in the paper.
         predictor_width: channels of the self-prediction decoder; 512 in the paper.
         self_prediction: False leaves it out, and with it the hard prototypes.
-        hpg: ``code`` or ``figure`` (see :class:`HardPrototypes`), or ``none``: only the mean and
-            the edge prototype.
+        hpg: False: only the mean and the edge prototype.
         guided_init: see :class:`HardPrototypes`.
-        activation: of the self-prediction; the released code has ``none`` and clamps.
-
-    Raises:
-        ValueError: unknown `hpg` or `activation`, or a `grid` below 1.
     """
 
     def __init__(
@@ -68,31 +61,19 @@ class PrototypeMiner(nn.Module):
         grid: int = 256,
         predictor_width: int = 512,
         self_prediction: bool = True,
-        hpg: str = "code",
-        activation: str = "sigmoid",
+        hpg: bool = True,
         guided_init: bool = False,
     ) -> None:
         super().__init__()
-        if hpg not in HPG:
-            raise ValueError(f"PrototypeMiner: expected hpg in {HPG}, got {hpg!r}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"PrototypeMiner: expected activation in {ACTIVATIONS}, got {activation!r}"
-            )
-        if grid < 1:
-            raise ValueError(f"PrototypeMiner: expected grid >= 1, got {grid}")
         self.grid = grid
         self.hpg = hpg
-        self.activation = activation
         self.predictor = SelfPrediction(channels, predictor_width) if self_prediction else None
         made = [
-            HardPrototypes(grid * grid, number, hard, hpg, guided_init=guided_init)
-            if hpg != "none"
-            else None
+            HardPrototypes(grid * grid, number, hard, guided_init=guided_init) if hpg else None
             for number, hard in zip(num_prototypes, num_hard, strict=True)
         ]
         self.foreground, self.background = made
-        self.set_sizes = [APPENDED + (0 if hpg == "none" else number) for number in num_prototypes]
+        self.set_sizes = [APPENDED + (number if hpg else 0) for number in num_prototypes]
 
     def forward(
         self, features: Tensor, mask: Tensor, inside: Tensor, seeds: Tensor
@@ -168,8 +149,8 @@ class PrototypeMiner(nn.Module):
         return PrototypeSets(foreground, background, predicted, weak_foreground, weak_background)
 
     def _activate(self, score: Tensor, size: Tuple[int, int]) -> Tensor:
-        score = upsample_corners(to_compute_dtype(score), size)
-        return torch.sigmoid(score) if self.activation == "sigmoid" else score
+        # the released code has no sigmoid, and clamps
+        return torch.sigmoid(upsample_corners(to_compute_dtype(score), size))
 
 
 def _on_grid(mask: Tensor, square: Tuple[int, int]) -> Tensor:

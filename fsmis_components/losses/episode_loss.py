@@ -5,10 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fsmis_components.losses.boundary import boundary_loss
 from fsmis_components.losses.boundary_f1 import boundary_f1_loss
-
-_BOUNDARY_LOSSES = {"laplacian": boundary_loss, "f1": boundary_f1_loss}
 
 
 class EpisodeLoss(nn.Module):
@@ -16,28 +13,13 @@ class EpisodeLoss(nn.Module):
 
     Args:
         weights: weight of each term that the network reports, by its name.
-        boundary_weight: weight of the boundary loss of the query; 0 leaves it out.
-        boundary: ``laplacian`` (:func:`boundary_loss`) or ``f1`` (:func:`boundary_f1_loss`).
-
-    Raises:
-        ValueError: no boundary loss is called so.
+        boundary_weight: weight of :func:`boundary_f1_loss` of the query; 0 leaves it out.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, float],
-        boundary_weight: float = 0.0,
-        boundary: str = "laplacian",
-    ) -> None:
+    def __init__(self, weights: Mapping[str, float], boundary_weight: float = 0.0) -> None:
         super().__init__()
-        if boundary not in _BOUNDARY_LOSSES:
-            raise ValueError(
-                f"EpisodeLoss: expected boundary {' or '.join(map(repr, _BOUNDARY_LOSSES))}, got "
-                f"{boundary!r}"
-            )
         self.weights = dict(weights)
         self.boundary_weight = boundary_weight
-        self.boundary = _BOUNDARY_LOSSES[boundary]
 
     def forward(self, pred: Mapping[str, Tensor], label: Tensor) -> Tensor:
         """Return the weighted sum of terms of shape (B,), averaged over the batch.
@@ -54,7 +36,7 @@ class EpisodeLoss(nn.Module):
         values = {name: pred[name].mean() for name in self.weights}
         weights = self.weights
         if self.boundary_weight != 0:
-            values["boundary_loss"] = self.boundary(pred["logits"][:, 1:], label).mean()
+            values["boundary_loss"] = boundary_f1_loss(pred["logits"][:, 1:], label).mean()
             weights = {**weights, "boundary_loss": self.boundary_weight}
         total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
         if not torch.isfinite(total):

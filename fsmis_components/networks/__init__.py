@@ -2,11 +2,10 @@
 
 from fsmis_components.networks.alpnet import ALPNet
 from fsmis_components.networks.cow import CoW
-from fsmis_components.networks.encoder_levels import EncoderLevels
 from fsmis_components.networks.encoders import ResUNet, build_encoder
 from fsmis_components.networks.few_shot_network import FewShotNetwork, SliceFeatures
 from fsmis_components.networks.ipsnet import IPSNet
-from fsmis_components.networks.resnet101 import ResNet101, ResNet101Levels
+from fsmis_components.networks.resnet101 import EncoderLevels, ResNet101, ResNet101Levels
 
 __all__ = [
     "ALPNet",

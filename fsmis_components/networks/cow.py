@@ -41,10 +41,8 @@ class CoW(FewShotNetwork):
         predictor_width: channels of the self-prediction decoder; 512 in the paper.
         fusion_widths: channels of the two fusion decoders; 100 and 600 in the paper.
         self_prediction: False: no self-prediction, no hard prototypes (ablation).
-        hpg: ``code``, ``figure`` or ``none``, see :class:`PrototypeMiner`.
+        hpg: False: no hard prototypes generation (ablation).
         fusion: ``decoder`` or ``mean``, the scaled mean of the maps (ablation).
-        ssp_activation: ``sigmoid``, or ``none`` as in the released code.
-        freeze_bn: the encoder's batch norm stays in evaluation mode in training.
         guided_init: begin as a comparison with local means, so that training from scratch is short;
             False: at random, as in the released code.
         background_weight: weight of background pixels in the query loss; 0.1 in the paper.
@@ -64,18 +62,14 @@ class CoW(FewShotNetwork):
         predictor_width: int = 512,
         fusion_widths: Sequence[int] = (100, 600),
         self_prediction: bool = True,
-        hpg: str = "code",
+        hpg: bool = True,
         fusion: str = "decoder",
-        ssp_activation: str = "sigmoid",
-        freeze_bn: bool = False,
         guided_init: bool = False,
         background_weight: float = 0.1,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
-        check_switches(
-            "CoW", self_prediction=self_prediction, freeze_bn=freeze_bn, guided_init=guided_init
-        )
+        check_switches("CoW", self_prediction=self_prediction, hpg=hpg, guided_init=guided_init)
         if fusion not in FUSIONS:
             raise ValueError(f"CoW: expected fusion in {FUSIONS}, got {fusion!r}")
         widths = _pair(fusion_widths, "fusion_widths")
@@ -87,7 +81,6 @@ class CoW(FewShotNetwork):
             predictor_width,
             self_prediction,
             hpg,
-            ssp_activation,
             guided_init,
         )
         self.foreground_fusion, self.background_fusion = (
@@ -97,7 +90,6 @@ class CoW(FewShotNetwork):
             for number, width in zip(self.miner.set_sizes, widths, strict=True)
         )
         self.fusion = fusion
-        self.freeze_bn = freeze_bn
         self.background_weight = background_weight
         # Of a labelled slice without a pixel of the structure: the released code then decides as
         # ADNet does, by half of the scaled cosine less a threshold, which is 10 at first; the
@@ -148,19 +140,10 @@ class CoW(FewShotNetwork):
         """Return what shapes a support state beside the weights; a stored pack must agree."""
         return {
             "grid": self.miner.grid,
-            "hpg": self.miner.hpg,
-            "activation": self.miner.activation,
+            "hpg": "code" if self.miner.hpg else "none",  # as packs of all versions say
+            "activation": "sigmoid",
             "fusion": self.fusion,
         }
-
-    def train(self, mode: bool = True) -> "CoW":
-        """Set training or evaluation mode; frozen batch norm stays in evaluation."""
-        super().train(mode)
-        if self.freeze_bn:
-            for module in self.encoder.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
     def _train_step(
         self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.networks.encoder_levels import EncoderLevels
-from fsmis_components.networks.resnet101 import ResNet101, ResNet101Levels
+from fsmis_components.networks.resnet101 import EncoderLevels, ResNet101, ResNet101Levels
 
 
 class ResidualBlock(nn.Module):

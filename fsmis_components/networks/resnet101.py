@@ -1,4 +1,4 @@
-"""ResNet-101 at the strides of the papers: the encoders that begin with COCO weights."""
+"""ResNet-101 at the strides of the papers, which begins with COCO weights; levels of encoders."""
 
 from typing import Dict, List, NamedTuple
 
@@ -6,7 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.networks.encoder_levels import EncoderLevels
+
+class EncoderLevels(NamedTuple):
+    """Feature maps of one batch of slices; methods use the levels that their paper names.
+
+    An encoder says the channels and the strides of the four maps in its attributes ``channels``
+    and ``strides``. ``high`` is the level that ALPNet and CoW make prototypes of.
+    """
+
+    edge: Tensor
+    low: Tensor
+    mid: Tensor
+    high: Tensor
 
 
 class Bottleneck(nn.Module):

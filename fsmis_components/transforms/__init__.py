@@ -10,8 +10,7 @@ from fsmis_components.transforms.contrast import (
 )
 from fsmis_components.transforms.load_volume import LoadVolumed
 from fsmis_components.transforms.pseudo_labels import PseudoLabels
-from fsmis_components.transforms.superpixels import superpixel_labels
-from fsmis_components.transforms.supervoxels import supervoxel_labels
+from fsmis_components.transforms.regions import superpixel_labels, supervoxel_labels
 from fsmis_components.transforms.warp import WarpParameters, WarpRanges, apply_warp, draw_warp
 
 __all__ = [

@@ -21,42 +21,24 @@ def body_threshold(volume: np.ndarray, fraction: float = MR_FRACTION) -> float:
         volume: intensities of any shape and scale.
         fraction: 0..1; `MR_FRACTION` or, for windowed CT, `CT_FRACTION`.
     """
-    if not 0.0 <= fraction < 1.0:
-        message = f"body_threshold: expected fraction in [0, 1), got {fraction}"
-        raise ValueError(message)
     darkest = float(volume.min())
     return darkest + fraction * (float(np.quantile(volume, 0.99)) - darkest)
 
 
-def body_mask(
-    volume: np.ndarray, threshold: float | None = None, fraction: float = MR_FRACTION
-) -> np.ndarray:
+def body_mask(volume: np.ndarray, fraction: float = MR_FRACTION) -> np.ndarray:
     """Mask of the patient: brighter than the threshold, largest component per slice, no holes.
 
     Args:
-        volume: (D, H, W) or one slice (H, W), normalised or not.
-        threshold: intensity; None: `body_threshold(volume, fraction)`.
-        fraction: see `body_threshold`; ignored where a threshold is given.
+        volume: (D, H, W), normalised or not.
+        fraction: see `body_threshold`.
 
     Returns:
         Boolean mask, same shape. A slice with nothing above the threshold is empty; a constant
         volume is patient everywhere, since nothing tells its background.
-
-    Raises:
-        ValueError: neither 2D nor 3D, empty, or not finite.
     """
-    if volume.ndim not in (2, 3) or volume.size == 0:
-        message = f"body_mask: expected a volume (D, H, W) or slice (H, W), got {volume.shape}"
-        raise ValueError(message)
-    if not np.isfinite(volume).all():
-        raise ValueError("body_mask: expected finite intensities, got NaN or infinity")
-    if threshold is None:
-        if volume.min() == volume.max():
-            return np.ones(volume.shape, dtype=bool)
-        threshold = body_threshold(volume, fraction)
-    above = volume > threshold
-    if volume.ndim == 2:
-        return _largest_filled(above)
+    if volume.min() == volume.max():
+        return np.ones(volume.shape, dtype=bool)
+    above = volume > body_threshold(volume, fraction)
     return np.stack([_largest_filled(plane) for plane in above])
 
 

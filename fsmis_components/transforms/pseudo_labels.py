@@ -7,7 +7,6 @@ import json
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,10 @@ import numpy as np
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import writing
 from fsmis_components.transforms.body_mask import MR_FRACTION, body_mask
-from fsmis_components.transforms.superpixels import superpixel_labels
-from fsmis_components.transforms.supervoxels import supervoxel_labels
+from fsmis_components.transforms.regions import superpixel_labels, supervoxel_labels
 
 ALGORITHM_VERSION = 1  # raise when the same settings give other labels: old cache files are unused
+KINDS = {"supervoxel": supervoxel_labels, "superpixel": superpixel_labels}
 
 
 @dataclass(frozen=True)
@@ -29,31 +28,23 @@ class PseudoLabels:
     """Callable that turns a volume (D, H, W) into pseudo-labels, int32 (D, H, W), 0 = outside.
 
     Args:
-        kind: `supervoxel` (3D, graph; see `supervoxel_labels`), `slic` (3D, compact) or
-            `superpixel` (2D, ids start again in each slice).
+        kind: `supervoxel` (3D; see `supervoxel_labels`) or `superpixel` (2D, ids start again in
+            each slice).
         min_size: voxels, pixels for `superpixel`; None: 5000 or 400.
         sigma: in-plane smoothing in pixels; None: 0.8 or, for `superpixel`, 1.
-        z_weight: weight of differences between slices, `supervoxel` only.
-        compactness: `slic` only.
         body_fraction: threshold of the patient's mask, see `body_threshold`.
         cache_dir: folder for results, made when missing; None: nothing is kept.
     """
 
-    kind: Literal["superpixel", "supervoxel", "slic"] = "supervoxel"
+    kind: Literal["superpixel", "supervoxel"] = "supervoxel"
     min_size: int | None = None
     sigma: float | None = None
-    z_weight: float = 1.0
-    compactness: float = 0.05
     body_fraction: float = MR_FRACTION
     cache_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("superpixel", "supervoxel", "slic"):
-            message = (
-                "PseudoLabels: expected kind 'superpixel', 'supervoxel' or 'slic', "
-                f"got {self.kind!r}"
-            )
-            raise ValueError(message)
+        if self.kind not in KINDS:
+            raise ValueError(f"PseudoLabels: expected kind in {list(KINDS)}, got {self.kind!r}")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,30 +54,24 @@ class PseudoLabels:
         settings["min_size"], settings["sigma"] = self._size_and_sigma()
         return settings
 
-    def __call__(self, volume: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> np.ndarray:
-        """Labels of the volume, from the cache where it has them.
-
-        Args:
-            volume: (D, H, W), normalised slices at working resolution.
-            spacing: (through-plane, in-plane) in mm; matters for `slic` only.
-        """
+    def __call__(self, volume: np.ndarray) -> np.ndarray:
+        """Labels of the volume (D, H, W), normalised slices, from the cache where it has them."""
         volume = np.ascontiguousarray(volume, dtype=np.float32)
         if self.cache_dir is None:
-            return self._compute(volume, spacing)
-        path = Path(self.cache_dir) / f"pseudo_labels_{self.cache_key(volume, spacing)}.npz"
+            return self._compute(volume)
+        path = Path(self.cache_dir) / f"pseudo_labels_{self.cache_key(volume)}.npz"
         labels = _read(path, volume.shape)
         if labels is None:
-            labels = self._compute(volume, spacing)
+            labels = self._compute(volume)
             with writing(path):
                 atomic_write(path, partial(np.savez_compressed, labels=labels))
         return labels
 
-    def cache_key(self, volume: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> str:
+    def cache_key(self, volume: np.ndarray) -> str:
         """SHA-256 of the volume's content, the settings and the algorithm's version."""
         recipe = {
             "version": ALGORITHM_VERSION,
             "settings": self.settings,
-            "spacing": [float(length) for length in spacing] if self.kind == "slic" else None,
             "shape": list(volume.shape),
         }
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
@@ -100,21 +85,9 @@ class PseudoLabels:
             sigma if self.sigma is None else self.sigma,
         )
 
-    def _compute(self, volume: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-        mask = body_mask(volume, fraction=self.body_fraction)
-        min_size, sigma = self._size_and_sigma()
-        if self.kind == "superpixel":
-            return superpixel_labels(volume, mask, min_size=min_size, sigma=sigma)
-        return supervoxel_labels(
-            volume,
-            mask,
-            min_size=min_size,
-            sigma=sigma,
-            kind="slic" if self.kind == "slic" else "graph",
-            z_weight=self.z_weight,
-            compactness=self.compactness,
-            spacing=spacing,
-        )
+    def _compute(self, volume: np.ndarray) -> np.ndarray:
+        mask = body_mask(volume, self.body_fraction)
+        return KINDS[self.kind](volume, mask, *self._size_and_sigma())
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from fsmis_components.transforms.smoothing import gaussian_blur
-
 ELASTIC_KERNEL = 21  # taps of the elastic field's Gaussian, SSL-ALPNet
 
 
@@ -91,7 +89,7 @@ def apply_warp(
     image: Tensor,
     masks: Tensor,
     parameters: WarpParameters,
-    padding: Literal["zeros", "minimum", "border"] = "zeros",
+    padding: Literal["zeros", "minimum"] = "zeros",
 ) -> tuple[Tensor, Tensor]:
     """Image and masks bent by the same transform, on one sampling grid, linearly.
 
@@ -100,13 +98,13 @@ def apply_warp(
         masks: (N, H, W) bool or number in [0, 1]; N may be 0.
         parameters: the transform; the same ones give the same bits on the same device.
         padding: what fills the image from outside its frame: 0 (the paper's; mean intensity of
-            z-normalised slices), its darkest value, or the nearest pixel. Masks get 0.
+            z-normalised slices) or its darkest value. Masks get 0.
 
     Returns:
         image (C, H, W) and masks (N, H, W) of their own types; masks hold 0 and 1 only (>= 0.5).
 
     Raises:
-        ValueError: shapes do not belong together, or the zoom is not above 0.
+        ValueError: shapes do not belong together.
     """
     if image.ndim != 3 or masks.ndim != 3 or image.shape[1:] != masks.shape[1:]:
         message = (
@@ -114,21 +112,14 @@ def apply_warp(
             f"width, got {tuple(image.shape)} and {tuple(masks.shape)}"
         )
         raise ValueError(message)
-    if padding not in ("zeros", "minimum", "border"):
-        message = f"apply_warp: expected padding zeros, minimum or border, got {padding!r}"
-        raise ValueError(message)
     grid = _sampling_grid(image, parameters)
     fill = image.min() if padding == "minimum" else image.new_zeros(())
-    outside = "border" if padding == "border" else "zeros"
-    warped = _sample(image - fill, grid, outside) + fill
-    warped_masks = _sample(masks.to(image.dtype), grid, "zeros") >= 0.5
-    return warped, warped_masks.to(masks.dtype)
+    warped = _sample(image - fill, grid) + fill
+    return warped, (_sample(masks.to(image.dtype), grid) >= 0.5).to(masks.dtype)
 
 
-def _sample(maps: Tensor, grid: Tensor, padding: str) -> Tensor:
-    return F.grid_sample(
-        maps[None], grid, mode="bilinear", padding_mode=padding, align_corners=False
-    )[0]
+def _sample(maps: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(maps[None], grid, align_corners=False)[0]
 
 
 def _sampling_grid(image: Tensor, parameters: WarpParameters) -> Tensor:
@@ -159,9 +150,6 @@ def _displacement(image: Tensor, parameters: WarpParameters) -> Tensor:
 
 def _forward_matrix(parameters: WarpParameters, height: int, width: int) -> Tensor:
     """3x3 in float64: pixel position of the content before -> after."""
-    if not parameters.zoom > 0:
-        message = f"apply_warp: expected zoom above 0, got {parameters.zoom}"
-        raise ValueError(message)
     centre = ((width - 1) / 2, (height - 1) / 2)
     # y points down: counterclockwise on the screen is clockwise in these coordinates
     angle = -math.radians(parameters.rotation)
@@ -181,3 +169,23 @@ def _about(linear: list[list[float]], still: tuple[float, float]) -> Tensor:
     fixed = torch.tensor(still, dtype=torch.float64)
     matrix[:2, 2] = fixed - matrix[:2, :2] @ fixed
     return matrix
+
+
+def gaussian_blur(maps: Tensor, sigma: float, kernel_size: int) -> Tensor:
+    """Separable Gaussian blur with reflected borders.
+
+    Args:
+        maps: (C, H, W), both sides above `kernel_size // 2`.
+        sigma: pixels, above 0.
+        kernel_size: odd number of taps.
+
+    Returns:
+        (C, H, W), same type and device.
+    """
+    radius = kernel_size // 2
+    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    padded = F.pad(maps[:, None], (radius, radius, radius, radius), mode="reflect")
+    along_rows = F.conv2d(padded, kernel)
+    return F.conv2d(along_rows, kernel.transpose(2, 3))[:, 0]

@@ -34,14 +34,11 @@ SMALL: dict[str, dict[str, Any]] = {
 # knobs of a method, and sets of them, that its ablation does not try
 OTHERS: dict[str, list[dict[str, Any]]] = {
     "cow": [
-        {"self_prediction": False, "hpg": "none", "fusion": "mean", "boundary_weight": 0.0},
-        {"ssp_activation": "none"},
-        {"freeze_bn": True},
-        {"boundary": "laplacian"},
+        {"self_prediction": False, "hpg": False, "fusion": "mean", "boundary_weight": 0.0},
     ],
     "ipsnet": [
         {"deep": False, "interaction": "mean", "low_level": False, "warmup_steps": 0},
-        {"boundary_weight": 0.5, "boundary": "laplacian"},
+        {"boundary_weight": 0.5},
     ],
 }
 

@@ -99,12 +99,6 @@ def test_goes_on_after_an_interruption(tmp_path: Path, whole: Training, event: E
     assert_finished_as(Training(tmp_path / "stopped").run(), whole)
 
 
-def test_interrupted_in_the_first_epoch_begins_anew(tmp_path: Path, whole: Training) -> None:
-    stopped = Training(tmp_path / "a").stopped_by(Events.EPOCH_COMPLETED(once=1), interrupt)
-    assert not has_state(stopped.state.folder)
-    assert_finished_as(Training(tmp_path / "a").run(), whole)
-
-
 def test_the_weights_file_is_never_older_than_the_state(tmp_path: Path) -> None:
     """Where the state says that all epochs are done, nobody would write the weights again."""
     training = Training(tmp_path)
@@ -126,23 +120,6 @@ def test_a_finished_training_does_nothing(tmp_path: Path, whole: Training) -> No
     again.engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: steps.append(1))
     assert_finished_as(again.run(), whole)
     assert not steps
-
-
-def test_counts_the_seconds_of_all_pieces(tmp_path: Path, monkeypatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("fsmis_components.episodes.checkpoint.monotonic", lambda: clock[0])
-
-    def tick(engine: Engine) -> None:
-        clock[0] += 5.0
-
-    first = Training(tmp_path)
-    first.engine.add_event_handler(Events.ITERATION_STARTED, tick)
-    first.stopped_by(Events.ITERATION_COMPLETED(once=4), interrupt)
-    clock[0] = 1000.0  # the second epoch was lost, and much later
-    second = Training(tmp_path)
-    second.engine.add_event_handler(Events.ITERATION_STARTED, tick)
-    second.run()
-    assert load_state(second.state.folder)["seconds"] == 30.0
 
 
 def test_two_trainings_never_write_into_one_folder(tmp_path: Path, whole: Training) -> None:

@@ -38,16 +38,6 @@ def dataset(cases: list[Case], **changes: object) -> EpisodeDataset:
     return EpisodeDataset(cases, **(arguments | changes))
 
 
-def test_shapes(cases: list[Case]) -> None:
-    item = dataset(cases)[0]
-    assert item["image"].shape == (1, 64, 64)
-    assert item["label"].shape == (3, 64, 64)
-    assert item["support_image"].shape == (1, 1, 64, 64)
-    assert item["support_label"].shape == (1, 3, 64, 64)
-    assert set(item["label"].unique().tolist()) <= {0.0, 1.0}
-    assert bool(item["support_label"].any(-1).any(-1).all())
-
-
 def test_items_depend_on_seed_and_number_alone(cases: list[Case]) -> None:
     first, second, other = dataset(cases), dataset(cases), dataset(cases, seed=6)
     second[3]  # reading another item first changes nothing
@@ -129,11 +119,6 @@ def test_setting_2_without_labels_is_refused(cases: list[Case]) -> None:
     unlabelled = [Case(case.name, case.image) for case in cases]
     with pytest.raises(SystemExit, match="use --setting 1"):
         dataset(unlabelled, settings=CorpusSettings(64, exclude_labels=(1,)))
-
-
-def test_monai_dictionaries_are_cases_too(cases: list[Case]) -> None:
-    items = [{"image": str(case.image), "label": str(case.label)} for case in cases]
-    assert torch.equal(dataset(items)[4]["image"], dataset(cases)[4]["image"])
 
 
 def test_several_kinds_of_pseudo_labels_are_drawn(cases: list[Case]) -> None:

@@ -50,19 +50,6 @@ def test_items_depend_on_seed_and_number_alone(cases: list[Case]) -> None:
     assert not torch.equal(first[7]["image"], other[7]["image"])
 
 
-def test_shapes(cases: list[Case]) -> None:
-    items = [dataset(cases)[index] for index in range(12)]
-    for item in items:
-        slices = item["support_image"].shape[0]
-        assert item["image"].shape == (1, 64, 64) and item["label"].shape == (3, 64, 64)
-        assert item["support_image"].shape == (slices, 1, 64, 64)
-        assert item["support_label"].shape == (slices, 3, 64, 64)
-        assert bool(item["support_label"].any(-1).any(-1).all())
-        assert set(item["support_label"].unique().tolist()) <= {0.0, 1.0}
-        assert bool(torch.isfinite(item["image"]).all())
-    assert {len(item["support_image"]) for item in items} == {1, 3}
-
-
 def test_masks_lie_on_their_structures(cases: list[Case]) -> None:
     plain = dataset(cases, transform=None)
     episode = plain.drawer.draw(0)

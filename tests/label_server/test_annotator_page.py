@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ pytest.importorskip("monailabel", reason="needs MONAI Label: python tools/test_l
 
 import nibabel
 import numpy as np
-from server_process import STOCK, STOCK_CONF, LabelServer
+from server_process import STOCK, LabelServer
 
 from environment import REPOSITORY
 from phantom import draw_subject, write_subject
@@ -45,23 +44,6 @@ def server(
             draw_subject(1, number, (96, 80, 12)), studies / f"scan_{number}.nii.gz", truth
         )
     return start_server(REPOSITORY / "apps" / "few_shot", studies, ["ssl_alpnet"])
-
-
-def test_servers_are_started_as_in_the_tests(server: LabelServer):
-    starts = [
-        shlex.split(line)
-        for block in blocks("bash")
-        for line in block.splitlines()
-        if line.startswith("monailabel start_server")
-    ]
-    own, stock = (_options(words[2:]) for words in starts)
-    tested = _options(server.command[server.command.index("start_server") + 1 :])
-    assert own["--conf"] == tested["--conf"] == {"models": "ssl_alpnet"}
-    assert stock["--conf"] == {"models": "ssl_alpnet", **STOCK_CONF}
-    assert own["--host"] == stock["--host"] == "127.0.0.1"
-    assert (own["--studies"], stock["--studies"]) == ("STUDIES", "STUDIES")
-    assert REPOSITORY / own["--app"] == REPOSITORY / "apps" / "few_shot"
-    assert Path(stock["--app"]).name == STOCK
 
 
 def test_every_documented_server_listens_to_its_own_machine_only():
@@ -133,15 +115,6 @@ def test_session_of_the_page(
         assert (server.studies / "labels" / "original" / f"{name}.nii.gz").is_file()
 
 
-def test_pictures_and_files_that_the_page_names_are_there():
-    pictures = re.findall(r"!\[[^]]+\]\((\S+)\)", PAGE)
-    assert len(pictures) == 5
-    for picture in pictures:
-        assert (REPOSITORY / "apps" / "few_shot" / picture).is_file()
-    for name in re.findall(r"`((?:tools|fsmis_components)/[\w/]+\.py)`", PAGE):
-        assert (REPOSITORY / name).is_file()
-
-
 def _run_python(block: str, server: LabelServer, named: dict[str, Any]) -> None:
     exec(block.replace(ADDRESS, server.url), named)
 
@@ -152,17 +125,3 @@ def _write_spleen_and_liver(path: Path) -> None:
     data = np.asarray(label.dataobj)
     kept = np.where(data <= 2, data, 0).astype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(kept, label.affine, label.header), path)
-
-
-def _options(words: list[str]) -> dict[str, Any]:
-    """Return a command's options; the pairs of all --conf together."""
-    options: dict[str, Any] = {"--conf": {}}
-    words = list(words)
-    while words:
-        name = words.pop(0)
-        if name == "--conf":
-            key, value = words.pop(0), words.pop(0)
-            options[name][key] = value
-        else:
-            options[name] = words.pop(0)
-    return options

@@ -93,15 +93,6 @@ def test_label_that_cannot_serve(
     assert stored.read_bytes() == label.read_bytes()  # nothing is lost
 
 
-def test_query_of_one_slice_is_segmented_with_a_warning(slicer: Slicer, studies: list[Study]):
-    slicer.submit(studies[0].id, studies[0].label, NAMES)
-    answer = slicer.run(studies[3].id)
-    assert answer.mask.shape == studies[3].truth.shape
-    assert np.mean(list(answer.dice(studies[3].truth).values())) > 0.9  # the labelled scan's own
-    [warning] = answer.params["warnings"]
-    assert warning.startswith("The scan has one slice only")
-
-
 def test_others_serve_and_the_reason_is_told(slicer: Slicer, studies: list[Study], tmp_path: Path):
     slicer.submit(studies[0].id, studies[0].label, NAMES)
     empty = _changed(studies[2], tmp_path, np.zeros_like)
@@ -109,23 +100,3 @@ def test_others_serve_and_the_reason_is_told(slicer: Slicer, studies: list[Study
     answer = slicer.run(studies[1].id)
     assert answer.params["support"]["scans"] == [studies[0].id]
     assert any("empty" in w and studies[2].id in w for w in answer.params["warnings"])
-
-
-@pytest.mark.parametrize(
-    ("params", "said"),
-    [
-        ({"support": ["scan_9"]}, "entry 1 is no labelled volume"),
-        ({"support": [{"image": "/nowhere.nii.gz"}]}, "label"),
-        ({"structures": ["spleen"]}, "spleen"),
-        ({"num_shots": 0}, "num_shots"),
-        ({"number_structures": "yes"}, "number_structures"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
-)
-def test_parameter_that_cannot_be_used(
-    slicer: Slicer, studies: list[Study], params: dict[str, object], said: str
-):
-    slicer.submit(studies[0].id, studies[0].label, NAMES)
-    status, sentence = slicer.refusal(studies[1].id, **params)
-    assert status == UNPROCESSABLE
-    assert said in sentence

@@ -29,17 +29,6 @@ def test_names_are_found_in_the_app_and_in_the_repository(app: Path, tmp_path: P
     assert find_bundles(app, "cow, ipsnet") == {"cow": own, "ipsnet": shared}
 
 
-def test_a_folder_may_lie_anywhere(app: Path, tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "elsewhere" / "mine")
-    assert find_bundles(app, str(bundle)) == {"mine": bundle}
-
-
-def test_the_repository_has_the_default() -> None:
-    repository = Path(__file__).parents[2]
-    found = find_bundles(repository / "apps" / "few_shot", "ssl_alpnet")
-    assert found == {"ssl_alpnet": repository / "bundles" / "ssl_alpnet"}
-
-
 @pytest.mark.parametrize(
     ("models", "message"),
     [
@@ -53,11 +42,6 @@ def test_refusals(app: Path, tmp_path: Path, models: str, message: str) -> None:
     make_bundle(tmp_path / "other" / "cow")
     with pytest.raises(DataError, match=message):
         find_bundles(app, models.format(other=tmp_path / "other"))
-
-
-def test_no_parent_folder_is_needed() -> None:
-    with pytest.raises(DataError, match="there is no bundle x"):
-        find_bundles(Path("/app"), "x")
 
 
 def test_addresses_of_structures_are_safe_and_differ() -> None:

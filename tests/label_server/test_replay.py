@@ -120,12 +120,6 @@ def test_info_names_model_labels_and_trainer(unlabelled: dict[str, Any]):
     assert info["datastore"] == {"total": 6, "completed": 0, "label_tags": {}}
 
 
-def test_next_sample(stage: Stage, unlabelled: dict[str, Any]):
-    first = stage.studies[LABELLED]
-    assert unlabelled["next"]["id"] == first.id
-    assert Path(unlabelled["next"]["path"]) == first.image
-
-
 def test_default_pack_answers_while_nothing_is_labelled(unlabelled: dict[str, Any]):
     params = unlabelled["answer"].params
     assert params["support"]["source"] == "default pack"
@@ -133,12 +127,6 @@ def test_default_pack_answers_while_nothing_is_labelled(unlabelled: dict[str, An
     assert unlabelled["answer"].values <= set(DEFAULT_PACK.values())
     # trained on abdomens; these are none
     assert any("does not look like the support" in warning for warning in params["warnings"])
-
-
-def test_nrrd_and_nifti_answers_are_the_same(stage: Stage, unlabelled: dict[str, Any]):
-    nrrd, nifti = unlabelled["answer"], unlabelled["nifti"]
-    assert np.array_equal(nrrd.mask, nifti.mask)
-    np.testing.assert_allclose(nrrd.affine, nifti.affine, atol=1e-4)
 
 
 def test_submitted_label_is_stored_with_its_names(stage: Stage, labelled: Study):
@@ -199,11 +187,6 @@ def test_all_labelled_volumes_serve_without_the_query(stage: Stage, labelled: St
     assert stage.slicer.run(labelled.id).params["support"]["scans"] == [second.id]
 
 
-def test_num_shots_takes_the_volume_labelled_last(stage: Stage, second: Study):
-    answer = stage.slicer.run(stage.studies[QUERIES[0]].id, num_shots=1)
-    assert answer.params["support"]["scans"] == [second.id]
-
-
 def test_request_names_its_support(stage: Stage, labelled: Study, second: Study):
     query = stage.studies[QUERIES[0]]
     by_id = stage.slicer.run(query.id, support=[labelled.id])
@@ -258,14 +241,6 @@ def test_batch_gives_every_scan_its_mask(stage: Stage, labelled: Study, second: 
         np.testing.assert_allclose(written.affine, study.affine, atol=1e-4)
         alone = stage.slicer.run(study.id)
         assert np.array_equal(np.asarray(written.dataobj), alone.mask)
-
-
-def test_scan_that_is_added_joins(stage: Stage, second: Study):
-    study = stage.studies[QUERIES[0]]
-    added = stage.slicer.client.upload_image(str(study.image), "added")["image"]
-    answer = stage.slicer.run(added)
-    assert answer.params["support"]["source"] == "datastore"
-    assert np.array_equal(answer.mask, stage.slicer.run(study.id).mask)
 
 
 def test_corrected_label_replaces_the_former(stage: Stage, second: Study, tmp_path: Path):

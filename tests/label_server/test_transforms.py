@@ -68,13 +68,6 @@ def test_volumes_in_the_order_of_labelling(studies: Path) -> None:
     assert ask(studies / "d.nii.gz", support=["a", "b"], num_shots=1).num_shots == 1
 
 
-def test_an_uploaded_scan_finds_the_servers_volumes(tmp_path: Path, studies: Path) -> None:
-    upload = write_volume(tmp_path / "tmp", "upload", 9)
-    submit(studies, "a")
-    assert ask(upload).origin == "bundle"
-    assert ids(ask(upload, studies)) == ["a"]
-
-
 def test_paths_on_the_server(studies: Path) -> None:
     label = submit(studies, "a", names=None)
     entry = {"image": str(studies / "a.nii.gz"), "label": str(label), "names": {"2": "gut"}}

@@ -1,4 +1,4 @@
-"""HPG: random draws that can be checked, the two readings of the paper, and small masks."""
+"""HPG: random draws that can be checked, hard prototypes, and small masks."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_draws_are_uniform() -> None:
     assert (shares - 0.25).abs().max() < 0.03
 
 
-def layer(mode: str = "code", **changes: object) -> HardPrototypes:
+def layer(**changes: object) -> HardPrototypes:
     torch.manual_seed(0)
     settings = {"num_positions": 16, "num_prototypes": 6, "num_hard": 2} | changes
-    return HardPrototypes(**settings, mode=mode).eval()
+    return HardPrototypes(**settings).eval()
 
 
 def features() -> Tensor:
@@ -92,29 +92,10 @@ def test_layers_by_hand() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_figure_sends_weak_and_other_pixels_through_the_layers() -> None:
-    """Two features, one on weak and one on other pixels: each half of the set is one of them."""
-    values = torch.zeros(1, 16, 4)
-    values[0, :4] = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    values[0, 4:8] = torch.tensor([0.0, 1.0, 0.0, 0.0])
-    mask, weak = one_mask(*range(8)), one_mask(4, 5, 6, 7)
-    net = layer("figure")
-    torch.nn.init.zeros_(net.first.bias)
-    torch.nn.init.zeros_(net.second.bias)
-    found = net(values, mask, weak, SEED)[0, 0]
-    assert not found[:4, 1:].any() and bool((found[:4, 0] != 0).all())
-    assert not found[4:, [0, 2, 3]].any() and bool((found[4:, 1] != 0).all())
-    only_weak = net(values, weak, weak, SEED)[0, 0]
-    assert bool((only_weak[:, 1] != 0).all())  # no normal pixel: hard prototypes alone
-    only_normal = net(values, mask, one_mask(), SEED)[0, 0]
-    assert only_normal.shape == (6, 4) and bool(only_normal[:, :2].any())
-
-
-@pytest.mark.parametrize("mode", ["code", "figure"])
-def test_one_pixel_and_no_pixel(mode: str) -> None:
+def test_one_pixel_and_no_pixel() -> None:
     """A9: a mask of one pixel works, an empty one gives zero prototypes; gradients are finite."""
     values = features().requires_grad_()
-    net = layer(mode)
+    net = layer()
     one = net(values, one_mask(3), one_mask(3), SEED)
     assert one.isfinite().all() and bool(one.any())
     none = net(values, one_mask(), one_mask(), SEED)
@@ -137,5 +118,3 @@ def test_guided_init_begins_with_means_of_cells() -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="num_hard < num_prototypes"):
         layer(num_hard=6)
-    with pytest.raises(ValueError, match="expected mode"):
-        layer("both")

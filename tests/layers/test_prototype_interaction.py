@@ -97,20 +97,6 @@ def test_attention_stays_within_a_class(changed: int) -> None:
     assert torch.equal(seen, expected)
 
 
-@pytest.mark.parametrize("silent", ["attention.out_proj", "narrow"])
-def test_types_tell_tokens_apart(silent: str) -> None:
-    """In each of the two learned parts alone."""
-    net = stirred(8)
-    last = net.layers[0].get_submodule(silent)
-    torch.nn.init.zeros_(last.weight)
-    equal = torch.randn(8).expand(1, 2, 2, 8)
-    apart = net(equal).flatten(0, 2)
-    assert all(not torch.allclose(apart[i], apart[j]) for i in range(4) for j in range(i))
-    torch.nn.init.zeros_(net.types)
-    together = net(equal).flatten(0, 2)
-    torch.testing.assert_close(together, together[:1].expand(4, -1))
-
-
 @pytest.mark.parametrize("tokens", [torch.zeros(2, 2, 2, 8), torch.ones(2, 2, 2, 8)])
 @pytest.mark.parametrize("untrained", [True, False])
 def test_zero_and_equal_tokens_stay_finite(tokens: Tensor, untrained: bool) -> None:
@@ -122,16 +108,6 @@ def test_zero_and_equal_tokens_stay_finite(tokens: Tensor, untrained: bool) -> N
     assert bool(tokens.grad.isfinite().all())
     gradients = [p.grad for p in net.parameters()]
     assert all(grad is not None and bool(grad.isfinite().all()) for grad in gradients)
-
-
-def test_opposite_tokens_that_cancel_suppress_nothing() -> None:
-    tokens = torch.randn(1, 2, 2, 8)
-    tokens[:, BACKGROUND, QUERY] = -tokens[:, BACKGROUND, SUPPORT]
-    tokens.requires_grad_()
-    out = suppress(tokens, torch.tensor(0.5))
-    assert torch.equal(out[:, FOREGROUND], tokens[:, FOREGROUND])
-    out.sum().backward()
-    assert bool(tokens.grad.isfinite().all()) and tokens.grad.abs().max().item() < 100
 
 
 def test_gradients_reach_every_parameter_after_one_step() -> None:

@@ -6,13 +6,6 @@ from fsmis_components.layers import GridPrototypes, PrototypeMode
 B, N, C, H, W = 2, 3, 19, 17, 33
 
 
-def test_grid_shapes():
-    cells, valid = GridPrototypes(4)(torch.rand(B, C, H, W), torch.rand(B, N, H, W))
-    assert cells.shape == (B, 4 * 8, C)
-    assert valid.shape == (B, N, 4 * 8)
-    assert valid.dtype == torch.bool
-
-
 def test_grid_values():
     # two rows of three cells of 2 x 2; a border column is left out
     features = torch.arange(4.0)[:, None] * 10 + torch.arange(7.0)
@@ -59,36 +52,7 @@ def test_mode_looks_at_aligned_blocks():
     assert PrototypeMode(4)(mask).tolist() == [[True, False, False]]
 
 
-def test_empty_mask():
-    features, mask = torch.rand(B, C, H, W), torch.zeros(B, N, H, W)
-    assert not GridPrototypes(4)(features, mask)[1].any()
-    assert not PrototypeMode(4)(mask).any()
-
-
-def test_gradients():
-    features = torch.rand(B, C, 4, 6, dtype=torch.float64, requires_grad=True)
-    mask = torch.ones(B, N, 4, 6, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda maps: GridPrototypes(2)(maps, mask)[0], features)
-
-
 @pytest.mark.parametrize("shape", [(B, H, W), (B, N, H, W - 1)], ids=str)
 def test_grid_rejects(shape):
     with pytest.raises(ValueError, match="GridPrototypes: expected features .* resize the mask"):
         GridPrototypes(4)(torch.rand(B, C, H, W), torch.rand(shape))
-
-
-@pytest.mark.parametrize("layer", [GridPrototypes, PrototypeMode])
-def test_rejects_an_empty_window(layer):
-    with pytest.raises(ValueError, match=f"{layer.__name__}: expected window >= 1.*, got 0"):
-        layer(0)
-
-
-def test_scripts():
-    layer = GridPrototypes(4)
-    tensors = torch.rand(B, C, H, W), torch.rand(B, N, H, W)
-    torch.testing.assert_close(torch.jit.script(layer)(*tensors), layer(*tensors))
-
-
-def test_mode_scripts():
-    mask = torch.rand(B, N, H, W)
-    assert torch.jit.script(PrototypeMode(2, 0.9))(mask).equal(PrototypeMode(2, 0.9)(mask))

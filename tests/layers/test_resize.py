@@ -19,19 +19,7 @@ def test_no_antialiasing(resize):
     torch.testing.assert_close(resize(row, (1, 1)), torch.full((1, 1, 1, 1), 0.5))
 
 
-@pytest.mark.parametrize("resize", [resize_mask, resize_logits])
-def test_the_same_size_changes_nothing(resize):
-    maps = torch.rand(2, 3, 17, 33)
-    assert resize(maps, (17, 33)).equal(maps)
-
-
 def test_integer_masks_become_weights():
     mask = torch.tensor([[[[0, 1], [1, 1]]]], dtype=torch.uint8)
     assert resize_mask(mask, (1, 1)).item() == 0.75
     assert resize_mask(mask > 0, (2, 2)).dtype == torch.float32
-
-
-@pytest.mark.parametrize("resize", [resize_mask, resize_logits])
-def test_scripts(resize):
-    maps = torch.rand(2, 3, 17, 33)
-    torch.testing.assert_close(torch.jit.script(resize)(maps, (8, 40)), resize(maps, (8, 40)))

@@ -65,13 +65,6 @@ def test_move_state():
     assert {tensor.device.type for tensor in state.values()} == {"cpu"}
 
 
-def test_scripts():
-    state, index = make_state(), torch.tensor([2])
-    torch.jit.script(check_state)(state)
-    selected = torch.jit.script(select_sections)(state, index)
-    torch.testing.assert_close(selected, select_sections(state, index))
-
-
 def test_pairs_are_taken_in_order_and_shared_tensors_are_spread() -> None:
     state = {
         "valid": torch.ones(2, 3, 2, dtype=torch.bool),

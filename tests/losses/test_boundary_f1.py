@@ -83,12 +83,6 @@ def test_is_one_where_the_boundaries_of_both_classes_are_apart() -> None:
     assert 0.5 < boundary_f1_loss(certain(near), square(3)).item() < 1 - 1e-2
 
 
-def test_averages_over_structures() -> None:
-    label = torch.cat([square(3), square(3)], 1)
-    margins = torch.cat([certain(square(3)), certain(square(13))], 1)
-    assert boundary_f1_loss(margins, label).item() == pytest.approx(0.5, abs=1e-4)
-
-
 @pytest.mark.parametrize("truth", [0.0, 1.0])
 @pytest.mark.parametrize("margin", [-60.0, 0.0, 60.0])
 def test_is_finite_without_a_boundary(truth: float, margin: float) -> None:
@@ -97,31 +91,3 @@ def test_is_finite_without_a_boundary(truth: float, margin: float) -> None:
     assert loss.tolist() == [1.0, 1.0]
     loss.sum().backward()
     assert bool(margins.grad.isfinite().all())
-
-
-def test_gradients() -> None:
-    torch.manual_seed(0)
-    margins = torch.randn(2, 2, 5, 6, dtype=torch.float64, requires_grad=True)
-    label = torch.rand(2, 2, 5, 6) > 0.5
-    assert torch.autograd.gradcheck(lambda m: boundary_f1_loss(m, label), (margins,))
-    wrong = (certain(square(6)) / 6).requires_grad_()
-    boundary_f1_loss(wrong, square(3)).sum().backward()
-    assert bool(wrong.grad.isfinite().all()) and bool(wrong.grad.any())
-
-
-def test_computes_in_float32() -> None:
-    torch.manual_seed(0)
-    margins = torch.randn(1, 2, SIZE, SIZE).bfloat16()
-    label = torch.cat([square(3), square(9)], 1)
-    expected = boundary_f1_loss(margins.float(), label)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = boundary_f1_loss(margins, label.bfloat16())
-    assert loss.dtype == torch.float32
-    assert torch.equal(loss, expected)
-
-
-def test_scripts() -> None:
-    torch.manual_seed(0)
-    margins, label = torch.randn(2, 1, 9, 7), (torch.rand(2, 1, 9, 7) > 0.5).float()
-    scripted = torch.jit.script(boundary_f1_loss)
-    torch.testing.assert_close(scripted(margins, label), boundary_f1_loss(margins, label))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsmis_components.losses import EpisodeLoss, boundary_f1_loss, boundary_loss
+from fsmis_components.losses import EpisodeLoss, boundary_f1_loss
 
 WEIGHTS = {"query_loss": 1.0, "alignment_loss": 0.5}
 
@@ -36,21 +36,16 @@ def test_weighs_its_terms(pred: dict[str, Tensor], label: Tensor) -> None:
     assert EpisodeLoss({**WEIGHTS, "auxiliary_loss": 0.25})(pred, label).item() == 4.25
 
 
-@pytest.mark.parametrize(
-    ("name", "function"), [("laplacian", boundary_loss), ("f1", boundary_f1_loss)]
-)
-def test_adds_the_boundary_loss_of_its_name(
-    pred: dict[str, Tensor], label: Tensor, name: str, function
-) -> None:
-    total = EpisodeLoss(WEIGHTS, 0.1, name)(pred, label)
-    expected = 3.5 + 0.1 * function(pred["logits"][:, 1:], label).mean()
+def test_adds_the_boundary_loss(pred: dict[str, Tensor], label: Tensor) -> None:
+    total = EpisodeLoss(WEIGHTS, 0.1)(pred, label)
+    expected = 3.5 + 0.1 * boundary_f1_loss(pred["logits"][:, 1:], label).mean()
     torch.testing.assert_close(total, expected)
     assert total.item() > 3.51
 
 
 def test_passes_the_weights_to_the_gradients(pred: dict[str, Tensor], label: Tensor) -> None:
     pred = {name: tensor.requires_grad_() for name, tensor in pred.items()}
-    EpisodeLoss(WEIGHTS, 1.0, "f1")(pred, label).backward()
+    EpisodeLoss(WEIGHTS, 1.0)(pred, label).backward()
     assert pred["query_loss"].grad.tolist() == [0.5, 0.5]
     assert pred["alignment_loss"].grad.tolist() == [0.25, 0.25]
     assert bool(pred["logits"].grad[:, 1:].any()) and not bool(pred["logits"].grad[:, :1].any())
@@ -77,11 +72,6 @@ def test_rejects_other_terms(
         EpisodeLoss(weights)(pred, label)
 
 
-def test_rejects_an_unknown_boundary_loss() -> None:
-    with pytest.raises(ValueError, match="expected boundary 'laplacian' or 'f1', got 'dice'"):
-        EpisodeLoss(WEIGHTS, 0.5, "dice")
-
-
 def test_stops_at_a_total_that_is_not_finite(pred: dict[str, Tensor], label: Tensor) -> None:
     pred["alignment_loss"] = torch.tensor([math.nan, 1.0])
     with pytest.raises(ValueError, match="got query_loss 2, alignment_loss nan$"):
@@ -89,4 +79,4 @@ def test_stops_at_a_total_that_is_not_finite(pred: dict[str, Tensor], label: Ten
     pred["logits"] = pred["logits"] * math.nan
     message = "got query_loss 2, alignment_loss nan, boundary_loss nan$"
     with pytest.raises(ValueError, match=message):
-        EpisodeLoss(WEIGHTS, 0.5, "f1")(pred, label)
+        EpisodeLoss(WEIGHTS, 0.5)(pred, label)

@@ -80,27 +80,6 @@ def test_matches_plain_version_of_the_specification(radius: float) -> None:
     assert not logits[:, 0].any()
 
 
-def test_two_prototypes_by_hand() -> None:
-    """Left half of the support is (1, 0), right half (0, 1): every cell is one of two vectors."""
-    support = torch.zeros(1, 2, 8, 8)
-    support[:, 0, :, :4] = 1
-    support[:, 1, :, 4:] = 1
-    mask = torch.zeros(1, 1, 1, 64, 64)
-    mask[..., :32] = 1
-    query = torch.zeros(1, 2, 8, 8)
-    query[:, 0, :4] = 2.0  # length must not matter
-    query[:, 1, 4:] = 3.0
-    net = network()
-    state = net.build_support(features(support), mask, torch.ones(1, 1, 1, dtype=torch.bool))
-    # The resized mask is exact, the border falls between cells: 4 x 2 cells on either side.
-    assert int(state["foreground_cells"].sum()) == 8
-    assert int(state["background_cells"].sum()) == 8
-    logits = net.segment(features(query), state)
-    # above: foreground cells have cosine 1 with the query, background cells cosine 0
-    torch.testing.assert_close(logits[0, 1, :20], torch.full((20, 64), 20.0))
-    torch.testing.assert_close(logits[0, 1, 44:], torch.full((20, 64), -20.0))
-
-
 def test_softmax_weighs_similarities_by_hand() -> None:
     """Cosines 1 and 0.5 give d = 20 and 10: e^20 * 20 + e^10 * 10 over e^20 + e^10."""
     net = network()
@@ -122,17 +101,6 @@ def test_softmax_weighs_similarities_by_hand() -> None:
     torch.testing.assert_close(
         net.segment(features(query), state)[0, 1], torch.full((8, 8), expected), rtol=1e-6, atol=0
     )
-
-
-def test_cell_threshold_is_strict_and_switch_is_not() -> None:
-    net = network()
-    support = torch.randn(1, 3, 8, 8)
-    full = torch.ones(1, dtype=torch.bool).reshape(1, 1, 1)
-    net.eval_cells.threshold = net.mode.threshold = 0.75  # a share that floats hold exactly
-    share = torch.full((1, 1, 8, 8), 0.75)
-    state = net._pool(support, share, torch.zeros(1, 1, 8, 8), full)
-    assert not state["foreground_cells"].any()
-    assert bool(state["local_mode"].all())
 
 
 def test_switch_window_stays_32_pixels_in_evaluation() -> None:
@@ -163,25 +131,6 @@ def test_empty_foreground_scores_zero() -> None:
     margins = net._margins(query, state, None)
     background = net._similarity(query, state["cells"][:, :, 0], state["background_cells"][:, :, 0])
     torch.testing.assert_close(margins, -background)
-
-
-def test_margins_equal_the_two_channel_softmax() -> None:
-    torch.manual_seed(2)
-    foreground, background = torch.randn(2, 1, 9, 9) * 20
-    two = torch.cat([background, foreground]).softmax(0)[1]
-    margin = torch.cat([torch.zeros(1, 9, 9), foreground - background]).softmax(0)[1]
-    torch.testing.assert_close(margin, two)
-
-
-def test_losses_of_a_batch_equal_those_of_single_episodes() -> None:
-    item = episode()
-    net = network().train()
-    net.encoder.eval()  # batch statistics would mix the episodes, as they do in the paper
-    both = net(**item)
-    for b in range(2):
-        one = net(**{k: v[b : b + 1] for k, v in item.items()})
-        for name in ("query_loss", "alignment_loss"):
-            torch.testing.assert_close(both[name][b : b + 1], one[name])
 
 
 def test_a_structure_that_the_query_does_not_show_is_not_led_back() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from ipsnet_samples import WEIGHTS, LevelsEncoder, network, support_of, with_trained_decoder
+from ipsnet_samples import WEIGHTS, network, support_of, with_trained_decoder
 from network_samples import episode
 
 from fsmis_components.losses import (
@@ -110,10 +110,6 @@ def test_warm_up_falls_from_one_to_zero(warmed) -> None:
     both, second, neither = [True, True], [False, True], [False, False]
     assert warmed(network(), 6) == [both, both, second, neither, neither, neither]
     assert warmed(network(), 6, (0.0, 0.9))[3:] == [[True, False], neither, neither]
-
-
-def test_no_warm_up(warmed) -> None:
-    assert warmed(network(warmup_steps=0), 2, (0.0, 0.5)) == [[False, False]] * 2
 
 
 def test_warm_up_is_counted_in_training_alone_and_goes_with_the_weights(warmed) -> None:
@@ -221,17 +217,3 @@ def test_alignment_segments_the_support_by_the_prediction() -> None:
 
 def test_stored_supports_of_former_versions_fit() -> None:
     assert network().support_settings() == {"peak": "channel_max", "cells": 0}
-
-
-def test_the_finer_upper_level_is_the_middle_one() -> None:
-    """The U-Net's decoder ends at stride 4, finer than its level before; ResNet-101's does not."""
-    swapped, straight = network(encoder="resunet"), network(encoder=LevelsEncoder())
-    assert (swapped.swapped, swapped.stride) == (True, 4)
-    assert (straight.swapped, straight.stride) == (False, 4)
-    image = torch.randn(1, 1, 64, 64)
-    levels = swapped.encoder(image)
-    assert torch.equal(swapped.encode(image).mid, levels.high)
-    torch.testing.assert_close(swapped.encode(image).high, swapped.deep(levels.mid, levels.high))
-    levels = straight.encoder(image)
-    assert torch.equal(straight.encode(image).mid, levels.mid)
-    torch.testing.assert_close(straight.encode(image).high, straight.deep(levels.high, levels.mid))

@@ -35,11 +35,6 @@ def test_keys_do_not_depend_on_the_batch_around_them(device: torch.device) -> No
     assert random_keys(seeds, 0).shape == (2, 2, 2, 0)
 
 
-def test_scripts() -> None:
-    seeds = torch.tensor([[3, -4], [2**60, 0]])
-    assert torch.equal(torch.jit.script(random_keys)(seeds, 65), random_keys(seeds, 65))
-
-
 def test_rejects() -> None:
     with pytest.raises(ValueError, match=r"expected int64 seeds .* got seeds \(2\) of torch.int32"):
         random_keys(torch.zeros(2, dtype=torch.int32), 3)

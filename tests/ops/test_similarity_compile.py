@@ -60,14 +60,3 @@ def test_one_graph_holds_the_operator_whatever_the_sizes(device):
         torch.testing.assert_close(result, solve_with_gradients(solve, arguments))
     assert counter.frame_count == 1
     assert targets(counter).count(OPERATOR) == 1
-
-
-@pytest.mark.slow
-def test_inductor_compiles_forward_and_backward(device):
-    arguments = sample(device)
-    # strides of a network that keeps channels last
-    query = arguments["query"].detach().contiguous(memory_format=torch.channels_last)
-    arguments["query"] = query.requires_grad_()
-    compiled = torch.compile(solve, fullgraph=True)
-    result = solve_with_gradients(compiled, arguments)
-    torch.testing.assert_close(result, solve_with_gradients(solve, arguments))

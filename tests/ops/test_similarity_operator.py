@@ -107,17 +107,6 @@ def test_a_second_derivative_is_refused():
         grad.square().sum().backward()
 
 
-def test_the_operator_itself_is_free_of_autocast():
-    arguments = with_grad(operands(dtype=torch.float32))
-    expected, _ = reduced_similarity(*arguments)
-    expected_grad = torch.autograd.grad(expected.square().sum(), arguments[0])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        result, _ = reduced_similarity(*arguments)
-        grad = torch.autograd.grad(result.square().sum(), arguments[0])
-    torch.testing.assert_close(result, expected, rtol=0, atol=0)
-    torch.testing.assert_close(grad, expected_grad, rtol=0, atol=0)
-
-
 class Head(torch.nn.Module):
     """Prototypes that are learned."""
 

@@ -50,22 +50,6 @@ def test_reasons(monkeypatch):
         prototype_similarity(*tensors, backend="triton")
 
 
-@pytest.mark.parametrize(
-    ("channels", "dtypes", "reason"),
-    [
-        (C, (torch.float64, torch.float32), "query is torch.float64, not float16, "),
-        (C, (torch.float32, torch.float64), "prototypes is torch.float64, not "),
-        (2049, (torch.float32, torch.float32), "2049 channels, not 1 to 2048"),
-    ],
-)
-def test_reasons_of_the_operands(channels, dtypes, reason, monkeypatch):
-    monkeypatch.setattr(triton_backend, "_INSTALLED", True)
-    monkeypatch.setattr(triton_backend, "_INTERPRETED", True)
-    tensors = torch.rand(2, channels, 8).to(dtypes[0]), torch.rand(1, N, P, channels).to(dtypes[1])
-    with pytest.raises(NotImplementedError, match=f": {reason}"):
-        prototype_similarity(*tensors, backend="triton")
-
-
 @needs_triton
 def test_the_first_tile_that_fits_is_taken():
     from triton.runtime.errors import OutOfResources

@@ -165,22 +165,6 @@ def test_short_vectors_are_divided_by_eps(device):
     assert all(gradient.abs().max() > 1e3 for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("operand", ["query", "prototypes"])
-def test_not_a_number_is_not_lost(operand, device):
-    arguments = sample(device, valid=None)
-    arguments[operand][0, 0, 0, 0] = torch.nan
-    tensors = arguments["query"].flatten(2), arguments["prototypes"]
-    result, _ = triton_backend.forward(*tensors, None, 20.0, EPS)
-    assert result[0, 0, 0].isnan()
-    assert result[1].isfinite().all()
-
-
-def test_operands_of_several_dtypes(device):
-    arguments = sample(device)
-    arguments["query"] = arguments["query"].half()
-    check(arguments)
-
-
 def test_an_empty_batch(device):
     prototypes = torch.ones(1, N, P, C, device=device)
     query = torch.ones(0, C, 5, device=device)

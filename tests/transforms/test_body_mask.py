@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from fsmis_components.transforms.body_mask import CT_FRACTION, body_mask, body_threshold
+from fsmis_components.transforms.body_mask import CT_FRACTION, body_mask
 
 
 def _phantom() -> np.ndarray:
@@ -18,17 +17,11 @@ def test_values_largest_component_without_holes() -> None:
     expected = np.zeros((2, 32, 32), dtype=bool)
     expected[:, 6:26, 6:26] = True
     assert np.array_equal(body_mask(_phantom()), expected)
-    assert np.array_equal(body_mask(_phantom()[0]), expected[0])
 
 
 def test_scale_and_offset_do_not_matter() -> None:
     volume = _phantom()
     assert np.array_equal(body_mask(volume), body_mask((volume - volume.mean()) / volume.std()))
-
-
-def test_threshold_is_taken_as_given() -> None:
-    volume = np.array([[[0.0, 1.0, 2.0, 3.0]]])
-    assert body_mask(volume, threshold=1.5).tolist() == [[[False, False, True, True]]]
 
 
 def test_crop_without_background_is_kept() -> None:
@@ -47,12 +40,3 @@ def test_fat_of_windowed_ct_is_patient() -> None:
 
 def test_constant_volume_is_patient() -> None:
     assert body_mask(np.zeros((2, 4, 4))).all()
-
-
-def test_rejects() -> None:
-    with pytest.raises(ValueError, match="got \\(4,\\)"):
-        body_mask(np.zeros(4))
-    with pytest.raises(ValueError, match="NaN"):
-        body_mask(np.full((2, 4, 4), np.nan))
-    with pytest.raises(ValueError, match="fraction"):
-        body_threshold(np.zeros((2, 4, 4)), fraction=1.0)

@@ -122,12 +122,6 @@ def test_drawn_levels() -> None:
     assert 0.7 < np.mean([levels[0] == 0 for levels in remaps]) < 0.95
 
 
-def test_gamma_acts_on_shares_of_the_range() -> None:
-    image = torch.randn(1, 24, 24)
-    corrected = gamma((image - image.min()) / (image.max() - image.min()), 1.5)
-    assert torch.allclose(_unit(image, ContrastParameters(gamma=1.5)), _unit(corrected), atol=1e-4)
-
-
 def test_constant_image() -> None:
     image = torch.full((1, 8, 8), 3.0)
     parameters = draw_contrast(np.random.default_rng(0))
@@ -137,5 +131,3 @@ def test_constant_image() -> None:
 def test_rejects() -> None:
     with pytest.raises(ValueError, match=r"got \(8, 8\)"):
         apply_contrast(torch.zeros(8, 8), ContrastParameters())
-    with pytest.raises(ValueError, match="got 1 and 3"):
-        apply_contrast(torch.rand(1, 8, 8), ContrastParameters(levels=(1.0,), bias=(0, 1, 2)))

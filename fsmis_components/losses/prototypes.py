@@ -1,4 +1,4 @@
-"""Auxiliary loss of CoW: support and query agree on each class, the two classes differ."""
+"""Losses of prototypes: support and query agree on each class, the two classes differ."""
 
 import torch
 from torch import Tensor
@@ -32,6 +32,23 @@ def auxiliary_loss(
     d2, b2 = _direction(query_foreground), _direction(query_background)
     agreement = 2 - _dot(d1, d2) - _dot(b1, b2)
     return agreement + _dot(d1, b1).clamp_min(0) + _dot(d2, b2).clamp_min(0)
+
+
+def prototype_loss(tokens: Tensor) -> Tensor:
+    """Return the auxiliary loss of CoW, of one prototype for each class and side.
+
+    IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025): its aim,
+    consistency within a class and less similarity between classes, said as a loss.
+
+    Args:
+        tokens: (B, Q, 2, 2, C): class (background, foreground), then side (support, query).
+
+    Returns:
+        The loss in [0, 6], averaged over the Q pairs, (B,).
+    """
+    sets = tokens.unsqueeze(4)  # (B, Q, class, side, 1 prototype, C)
+    loss = auxiliary_loss(sets[:, :, 1, 0], sets[:, :, 0, 0], sets[:, :, 1, 1], sets[:, :, 0, 1])
+    return loss.mean(1)
 
 
 def _direction(prototypes: Tensor, eps: float = 1e-6) -> Tensor:

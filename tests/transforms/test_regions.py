@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fsmis_components.transforms.supervoxels import renumber, supervoxel_labels
+from fsmis_components.transforms.regions import renumber, superpixel_labels, supervoxel_labels
 
 
 def _two_blocks(noise: float = 0.0) -> np.ndarray:
@@ -70,40 +70,6 @@ def test_min_size_unless_the_component_is_smaller() -> None:
         assert ndimage.label(labels == number)[1] == 1
 
 
-def test_z_weight_keeps_regions_within_slices() -> None:
-    volume = np.zeros((2, 6, 10))
-    volume[:, :, 5:] = 1  # in-plane step 1, through-plane step 0.6
-    volume[1] += 0.6
-    mask = np.ones(volume.shape, bool)
-    through = supervoxel_labels(volume, mask, min_size=40, sigma=0)
-    flat = supervoxel_labels(volume, mask, min_size=40, sigma=0, z_weight=3)
-    assert np.array_equal(through[0], through[1]) and through.max() == 2
-    assert flat.max() == 2 and not set(np.unique(flat[0])) & set(np.unique(flat[1]))
-
-
-def test_graph_ignores_spacing_and_repeats() -> None:
-    volume = np.random.default_rng(5).normal(size=(3, 16, 16))
-    mask = np.ones(volume.shape, bool)
-    first = supervoxel_labels(volume, mask, min_size=50)
-    assert np.array_equal(first, supervoxel_labels(volume, mask, min_size=50, spacing=(8, 1)))
-
-
-def test_slic_stays_in_the_mask_and_uses_the_ratio_of_spacings() -> None:
-    volume = np.random.default_rng(6).normal(size=(8, 24, 24))
-    mask = np.zeros(volume.shape, dtype=bool)
-    mask[:, 3:21, 3:21] = True
-
-    def slic(spacing: tuple[float, float]) -> np.ndarray:
-        return supervoxel_labels(
-            volume, mask, min_size=200, kind="slic", compactness=10, spacing=spacing
-        )
-
-    labels = slic((1, 1))
-    assert np.array_equal(labels > 0, mask) and 4 <= labels.max() <= 30
-    assert np.array_equal(labels, slic((2, 2)))
-    assert not np.array_equal(labels, slic((8, 1)))
-
-
 def test_empty_mask_gives_nothing() -> None:
     assert not supervoxel_labels(np.zeros((2, 3, 4)), np.zeros((2, 3, 4), bool)).any()
 
@@ -113,11 +79,29 @@ def test_renumber_in_order_of_appearance() -> None:
     assert renumber(np.array([5, 2, 5])).tolist() == [1, 2, 1]
 
 
-def test_rejects() -> None:
-    volume, mask = np.zeros((2, 3, 4)), np.ones((2, 3, 4), bool)
-    with pytest.raises(ValueError, match="boolean mask"):
-        supervoxel_labels(volume, mask.astype(int))
-    with pytest.raises(ValueError, match="'graph' or 'slic'"):
-        supervoxel_labels(volume, mask, kind="watershed")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="min_size"):
-        supervoxel_labels(volume, mask, min_size=0)
+def test_superpixels_are_the_two_halves_of_every_slice() -> None:
+    volume = np.zeros((3, 16, 20), dtype=np.float32)
+    volume[:, :, 12:] = 4
+    labels = superpixel_labels(volume, np.ones(volume.shape, bool), min_size=20, sigma=0)
+    assert labels.dtype == np.int32
+    assert (labels[:, :, :12] == 1).all() and (labels[:, :, 12:] == 2).all()
+
+
+def test_superpixels_end_at_the_mask_and_reach_min_size() -> None:
+    volume = np.random.default_rng(0).normal(size=(2, 40, 40))
+    mask = np.zeros(volume.shape, dtype=bool)
+    mask[0, 5:35, 5:35] = True  # slice 1: nobody there
+    mask[0, 5:8, 5:8] = False
+    labels = superpixel_labels(volume, mask, min_size=15)
+    assert np.array_equal(labels > 0, mask)
+    sizes = np.bincount(labels[0].ravel())[1:]
+    assert sizes.min() >= 15 and sizes.size >= 4
+    for number in range(1, labels.max() + 1):
+        assert ndimage.label(labels[0] == number, np.ones((3, 3)))[1] == 1
+
+
+def test_superpixels_do_not_depend_on_the_scale_of_intensities() -> None:
+    volume = np.random.default_rng(2).normal(size=(1, 32, 32))
+    mask = np.ones(volume.shape, bool)
+    first = superpixel_labels(volume, mask, min_size=60)
+    assert np.array_equal(first, superpixel_labels(volume * 4 + 8, mask, min_size=60))
