@@ -3,9 +3,16 @@
 from fsmis_components.episodes.checkpoint import TrainingState, WeightsSaver, leave_process_group
 from fsmis_components.episodes.corpus import CorpusSettings
 from fsmis_components.episodes.dataset import EpisodeDataset
-from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule, RegionTable
+from fsmis_components.episodes.episode import (
+    Episode,
+    EpisodeDrawer,
+    EpisodeRule,
+    PatientDrawer,
+    PatientRule,
+    PatientTable,
+    RegionTable,
+)
 from fsmis_components.episodes.patient_dataset import MixedEpisodes, PatientEpisodeDataset
-from fsmis_components.episodes.patient_episode import PatientDrawer, PatientRule, PatientTable
 from fsmis_components.episodes.publish import PublishWeights
 from fsmis_components.episodes.sampler import EpisodeSampler, EpochSetter
 from fsmis_components.episodes.transform import EpisodeTransform, PatientTransform

@@ -106,9 +106,11 @@ class EpisodeDataset(RedrawnEpisodes):
         self.drawer = EpisodeDrawer(tables, rule or EpisodeRule(), seed)
 
     def _make(self, episode: Episode) -> dict[str, Tensor] | None:
-        volume = self.corpus[episode.volume]
-        support = _slice(volume.images, volume.labels, episode.support_slice, episode.regions)
-        query = _slice(volume.images, volume.labels, episode.query_slice, episode.regions)
+        volume = self.corpus[episode.support]
+        support, query = (
+            _slice(volume.images, volume.labels, z, episode.ways)
+            for z in (episode.support_slices[0], episode.query_slice)
+        )
         if self.transform is not None:
             support, query = self.transform(support, query, episode.seed)
         if not bool(support[1].any(-1).any(-1).all() and query[1].any(-1).any(-1).all()):

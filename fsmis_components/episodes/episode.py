@@ -1,33 +1,38 @@
-"""What a self-supervised episode is, and how it is drawn: plain data, no image."""
+"""What an episode is, and how it is drawn: plain data, no image.
+
+Self-supervised episodes lie within a volume, supervised ones between two patients.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One task: segment regions of a query slice that are shown in a support slice.
+    """One task: segment in a query slice what is shown in support slices.
 
     Attributes:
-        index: number of the episode in the whole training, from 0.
         attempt: how often it was redrawn before.
-        volume: position of the volume in the corpus.
-        support_slice: index of the support slice along the slice axis.
-        query_slice: index of the query slice; equal to the support's for superpixels.
-        regions: pseudo-label ids, one per way.
+        support: position of the support's volume in the corpus.
+        query: position of the query's volume; between patients another one.
+        support_slices: one or several slices, each of which shows all ways.
+        query_slice: slice of the query; equal to the support's for superpixels, and between
+            patients it need not show the ways.
+        ways: pseudo-label ids, or label values.
         seed: seed of the transforms.
     """
 
-    index: int
     attempt: int
-    volume: int
-    support_slice: int
+    support: int
+    query: int
+    support_slices: tuple[int, ...]
     query_slice: int
-    regions: tuple[int, ...]
+    ways: tuple[int, ...]
     seed: int
 
 
@@ -116,12 +121,12 @@ class EpisodeDrawer:
         # a slice with few regions repeats some: all episodes of a batch have the same ways
         regions = rng.choice(shared, size=count, replace=len(shared) < count)
         return Episode(
-            index=index,
             attempt=attempt,
-            volume=volume,
-            support_slice=z,
+            support=volume,
+            query=volume,
+            support_slices=(z,),
             query_slice=query,
-            regions=tuple(int(r) for r in regions),
+            ways=tuple(int(r) for r in regions),
             seed=int(rng.integers(2**31)),
         )
 
@@ -137,3 +142,157 @@ class EpisodeDrawer:
         areas = self.tables[volume].areas
         enough = np.minimum(areas[z, 1:], areas[query, 1:]) >= self.rule.min_area
         return np.flatnonzero(enough) + 1
+
+
+@dataclass(frozen=True)
+class PatientTable:
+    """Where the structures of a labelled volume are, all that drawing an episode needs.
+
+    Attributes:
+        areas: pixels of each label value in each slice, at the working resolution, (D, V + 1);
+            column 0 is the background.
+        patient: scans of one patient are never support and query of each other.
+        domain: volumes of one domain (a folder, cut in one plane) are paired with each other.
+    """
+
+    areas: np.ndarray
+    patient: str
+    domain: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class PatientRule:
+    """How episodes between patients are drawn.
+
+    Attributes:
+        num_ways: structures per episode; they share the encoder's work.
+        sections: support slices of an episode, drawn evenly from these numbers.
+        min_area: pixels that a structure has in a support slice.
+        height_spread: standard deviation of the query's height in the structure about the
+            support's, as a share of the structure's extent.
+        absent: how often the query's slice is drawn from those beside the structure's extent.
+        folder_weights: how often folders are drawn, by name, relative to the others' 1.
+    """
+
+    num_ways: int = 4
+    sections: tuple[int, ...] = (1, 2, 3)
+    min_area: int = 40
+    height_spread: float = 0.1
+    absent: float = 0.15
+    folder_weights: Mapping[str, float] = field(default_factory=dict)
+
+
+class PatientDrawer:
+    """Draw the episode of a number: a pure function of seed, number and attempt.
+
+    A folder is drawn by the rule's weights, then one of its planes, then the structures of that
+    domain, then a patient who has the structure, then another one.
+
+    Args:
+        tables: one per volume.
+        rule: see :class:`PatientRule`.
+        seed: seed of the whole training.
+        batch_size: as many consecutive episodes have one number of support slices.
+
+    Raises:
+        ValueError: no structure is shown by two patients.
+    """
+
+    def __init__(
+        self, tables: Sequence[PatientTable], rule: PatientRule, seed: int, batch_size: int = 1
+    ) -> None:
+        self.tables = tables
+        self.rule = rule
+        self.seed = seed
+        self.batch_size = batch_size
+        members: dict[tuple[str, int], list[int]] = {}
+        for v, table in enumerate(tables):
+            members.setdefault(table.domain, []).append(v)
+        self.folders: dict[str, list[dict[int, list[int]]]] = {}
+        self.members = members
+        for domain in sorted(members):
+            shown = self._shown(members[domain])
+            if shown:
+                self.folders.setdefault(domain[0], []).append(shown)
+        if not self.folders:
+            raise ValueError(
+                f"PatientDrawer: expected a structure of {rule.min_area} pixels in the slices of "
+                f"at least two patients, got none in {len(tables)} volumes"
+            )
+        self.names = sorted(self.folders)
+        weights = [
+            next((w for name, w in rule.folder_weights.items() if name in Path(folder).parts), 1.0)
+            for folder in self.names
+        ]
+        self.chances = np.array(weights) / sum(weights)
+
+    def draw(self, index: int, attempt: int = 0) -> Episode:
+        """Return episode ``index``; another attempt gives another episode."""
+        rule = self.rule
+        batch = np.random.default_rng([self.seed, 1, index // self.batch_size])
+        sections = int(batch.choice(rule.sections))
+        rng = np.random.default_rng([self.seed, index, attempt])
+        planes = self.folders[str(rng.choice(self.names, p=self.chances))]
+        shown = planes[int(rng.integers(len(planes)))]
+        structure = int(rng.choice(sorted(shown)))
+        support = int(rng.choice(shown[structure]))
+        own = self.tables[support]
+        others = [v for v in self.members[own.domain] if self.tables[v].patient != own.patient]
+        query = int(rng.choice(others))
+        slices, height = self._support_slices(rng, own.areas[:, structure], sections)
+        shared = np.flatnonzero(own.areas[list(slices), 1:].min(0) >= rule.min_area) + 1
+        more = shared[shared != structure]
+        # a slice with few structures repeats some: all episodes of a batch have the same ways
+        count = rule.num_ways - 1
+        rest = (
+            rng.choice(more, count, replace=len(more) < count) if len(more) else [structure] * count
+        )
+        return Episode(
+            attempt=attempt,
+            support=support,
+            query=query,
+            support_slices=slices,
+            query_slice=self._query_slice(rng, self.tables[query].areas, structure, height),
+            ways=(structure, *(int(s) for s in rest)),
+            seed=int(rng.integers(2**31)),
+        )
+
+    def _shown(self, members: list[int]) -> dict[int, list[int]]:
+        """Structures that two patients show, each with the volumes that show it."""
+        volumes: dict[int, list[int]] = {}
+        for v in members:
+            for value in np.flatnonzero(self.tables[v].areas[:, 1:].max(0) >= self.rule.min_area):
+                volumes.setdefault(int(value) + 1, []).append(v)
+        return {
+            value: found
+            for value, found in volumes.items()
+            if len({self.tables[v].patient for v in found}) > 1
+        }
+
+    def _support_slices(
+        self, rng: np.random.Generator, areas: np.ndarray, count: int
+    ) -> tuple[tuple[int, ...], float]:
+        """Slices that show the structure, and the height of the first, 0 to 1, in its extent."""
+        shown = np.flatnonzero(areas >= self.rule.min_area)
+        place = int(rng.integers(len(shown)))
+        near = [place]
+        # volume inference takes labelled slices in a row; where there are too few, some repeat
+        for step in range(1, count):
+            near.append(min(max(place + (step + 1) // 2 * (-1) ** step, 0), len(shown) - 1))
+        first, last = int(shown[0]), int(shown[-1])
+        height = (int(shown[place]) - first) / max(last - first, 1)
+        return tuple(int(shown[n]) for n in near), height
+
+    def _query_slice(
+        self, rng: np.random.Generator, areas: np.ndarray, structure: int, height: float
+    ) -> int:
+        depth = len(areas)
+        column = areas[:, structure] if structure < areas.shape[1] else np.zeros(depth)
+        shown = np.flatnonzero(column)
+        if len(shown) == 0:
+            return int(rng.integers(depth))
+        beside = np.setdiff1d(np.arange(depth), np.arange(shown[0], shown[-1] + 1))
+        if len(beside) and rng.random() < self.rule.absent:
+            return int(rng.choice(beside))
+        moved = min(max(height + rng.normal(0, self.rule.height_spread), 0.0), 1.0)
+        return int(round(shown[0] + moved * (shown[-1] - shown[0])))

@@ -18,12 +18,7 @@ from fsmis_components.data.geometry import SliceView, centre_fit
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.episodes.corpus import CorpusSettings, normalised_slices
 from fsmis_components.episodes.dataset import EpisodeDataset, RedrawnEpisodes
-from fsmis_components.episodes.patient_episode import (
-    PatientDrawer,
-    PatientEpisode,
-    PatientRule,
-    PatientTable,
-)
+from fsmis_components.episodes.episode import Episode, PatientDrawer, PatientRule, PatientTable
 from fsmis_components.episodes.transform import PatientTransform
 
 NEAR_ISOTROPIC = 1.5  # largest spacing over smallest; below it a scan may be cut in any plane
@@ -86,9 +81,9 @@ class PatientEpisodeDataset(RedrawnEpisodes):
         tables = [volume.table for volume in self.corpus]
         self.drawer = PatientDrawer(tables, rule, seed, batch_size)
 
-    def _make(self, episode: PatientEpisode) -> dict[str, Tensor] | None:
-        support = self._slices(episode.support, episode.support_slices, episode.structures)
-        query = self._slices(episode.query, (episode.query_slice,), episode.structures)
+    def _make(self, episode: Episode) -> dict[str, Tensor] | None:
+        support = self._slices(episode.support, episode.support_slices, episode.ways)
+        query = self._slices(episode.query, (episode.query_slice,), episode.ways)
         if self.transform is not None:
             support, query = self.transform(support, query, episode.seed)
         if not bool(support[1].any(-1).any(-1).all()):

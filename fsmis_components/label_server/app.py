@@ -37,10 +37,12 @@ from fsmis_components.label_server.tasks import (
     AllScansTask,
     FewShotTask,
     LabelValues,
-    StructureTask,
-    ThisScanTask,
+    structure_task,
+    this_scan_task,
 )
 from fsmis_components.transforms.load_volume import NO_SCAN
+
+_MOST_VOLUMES = 1000  # labels whose values are remembered
 
 
 class FewShotApp(MONAILabelApp):
@@ -83,7 +85,7 @@ class FewShotApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model per bundle, for all structures; `info` adds the others."""
-        store, values = self.datastore(), LabelValues()
+        store, values = self.datastore(), LabelValues(_MOST_VOLUMES)
         self._tasks = {
             name: FewShotTask(str(path), self.conf, store, values)
             for name, path in self.bundles.items()
@@ -158,9 +160,9 @@ class FewShotApp(MONAILabelApp):
         for name, task in self._tasks.items():
             structures = task.slugs()
             if structures:
-                parts[f"{name}_this_scan"] = ThisScanTask(task)
+                parts[f"{name}_this_scan"] = this_scan_task(task)
             for slug, structure in structures.items():
-                parts[f"{name}_{slug}"] = StructureTask(task, structure)
+                parts[f"{name}_{slug}"] = structure_task(task, structure)
         return parts
 
 

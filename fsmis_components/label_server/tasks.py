@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,11 @@ from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest
 
 NUM_SHOTS = 5  # labelled volumes per structure
-_MOST_VOLUMES = 1000
 
 logger = logging.getLogger(__name__)
 
-Answered = tuple[str | None, dict[str, Any]]
-
-
-class LabelValues:
-    """The values that labels hold; a label is read once as long as it does not change."""
-
-    def __init__(self) -> None:
-        self._keeper: Keeper[tuple[int, ...]] = Keeper(_MOST_VOLUMES)
-
-    def usable(self, volumes: Iterable[LabelledVolume]) -> dict[LabelledVolume, tuple[int, ...]]:
-        """The volumes that can serve as support, in their order, with their values above 0."""
-        found = {}
-        for volume in volumes:
-            try:
-                found[volume] = self._keeper.get(volume.key, volume.values)
-            except DataError:
-                continue  # whoever asks for a mask is told why
-        return found
+LabelValues = Keeper[tuple[int, ...]]  # above 0; a label is read once as long as it is unchanged
+Result = tuple[str | None, dict[str, Any]]  # of MONAI Label's inference: a file and what is said
 
 
 class FewShotTask(BundleInferTask):
@@ -86,7 +69,7 @@ class FewShotTask(BundleInferTask):
         """The labelled structures by names that are safe in addresses."""
         return address_names(self._labelled_structures())
 
-    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Result:
         """Segment a scan.
 
         Args:
@@ -110,7 +93,7 @@ class FewShotTask(BundleInferTask):
 
     def support_pack(self, network: nn.Module) -> SupportPack | None:
         """What the labelled volumes say, as inference uses it; None: none of them can serve."""
-        volumes = tuple(self._label_values.usable(self._volumes()))
+        volumes = tuple(self._usable())
         if not volumes:
             return None
         request = SupportRequest("datastore", volumes, None, NUM_SHOTS, number_structures=True)
@@ -124,16 +107,36 @@ class FewShotTask(BundleInferTask):
         """A value at the top of the bundle's inference.json."""
         return self.bundle_config.get_parsed_content(name)
 
-    def label_of(self, request: dict[str, Any]) -> LabelledVolume | None:
-        """The submitted label of the scan that a request is about; None: it has none."""
-        return next((volume for volume in self._volumes() if _shows(volume, request)), None)
+    def own_label(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The submitted label of the scan that a request is about, as its support.
+
+        Raises:
+            RequestError: it has none.
+        """
+        own = next((volume for volume in self._volumes() if _shows(volume, request)), None)
+        if own is None:
+            raise RequestError(
+                f"{request.get('image')}: has no submitted label; outline each structure in three "
+                "slices, submit the label and run this again."
+            )
+        return {"support": [own.to_dict()]}
 
     def _volumes(self) -> list[LabelledVolume]:
         return datastore_volumes(self.datastore)
 
+    def _usable(self) -> dict[LabelledVolume, tuple[int, ...]]:
+        """The volumes that can serve as support, in their order, with their values."""
+        found = {}
+        for volume in self._volumes():
+            try:
+                found[volume] = self._label_values.get(volume.key, volume.values)
+            except DataError:
+                continue  # whoever asks for a mask is told why
+        return found
+
     def _labelled_structures(self) -> list[str]:
         """Names in the order in which `number_structures` numbers them."""
-        names, _ = common_structures(self._label_values.usable(self._volumes()))
+        names, _ = common_structures(self._usable())
         return [names[value] for value in sorted(names)]
 
 
@@ -150,11 +153,19 @@ class PartTask(InferTask):
         task: does the work.
         labels: structures with their values.
         description: what clients show.
+        own: what it puts into a request.
     """
 
-    def __init__(self, task: FewShotTask, labels: dict[str, int], description: str) -> None:
+    def __init__(
+        self,
+        task: FewShotTask,
+        labels: dict[str, int],
+        description: str,
+        own: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
         super().__init__(task.type, labels, task.dimension, f"{description} {task.description}")
         self.task = task
+        self.own = own
 
     def config(self) -> dict[str, Any]:
         """Options that clients show."""
@@ -168,47 +179,21 @@ class PartTask(InferTask):
         """File of the weights."""
         return self.task.get_path(validate)
 
-
-class StructureTask(PartTask):
-    """One structure: its mask holds 1, other segments of a client stay.
-
-    Args:
-        task: does the work.
-        structure: the name.
-    """
-
-    def __init__(self, task: FewShotTask, structure: str) -> None:
-        super().__init__(task, {structure: 1}, f"{structure}, as in the volumes labelled last.")
-        self.structure = structure
-
-    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
-        """Segment the structure; see `FewShotTask`."""
-        return self.task({**request, "structures": [self.structure]}, callbacks)
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Result:
+        """Segment; see `FewShotTask`."""
+        return self.task({**request, **self.own(request)}, callbacks)
 
 
-class ThisScanTask(PartTask):
-    """A scan by its own label: slices between those that are outlined are filled.
+def structure_task(task: FewShotTask, structure: str) -> PartTask:
+    """One structure: its mask holds 1, other segments of a client stay."""
+    description = f"{structure}, as in the volumes labelled last."
+    return PartTask(task, {structure: 1}, description, lambda _: {"structures": [structure]})
 
-    Args:
-        task: does the work.
-    """
 
-    def __init__(self, task: FewShotTask) -> None:
-        super().__init__(task, task.info()["labels"], "A scan by its own outlined slices.")
-
-    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Answered:
-        """Segment the scan; what was outlined stays as it is.
-
-        Raises:
-            RequestError: the scan has no submitted label; otherwise as `FewShotTask`.
-        """
-        own = self.task.label_of(request)
-        if own is None:
-            raise RequestError(
-                f"{request.get('image')}: has no submitted label; outline each structure in three "
-                "slices, submit the label and run this again."
-            )
-        return self.task({**request, "support": [own.to_dict()]}, callbacks)
+def this_scan_task(task: FewShotTask) -> PartTask:
+    """A scan by its own label: slices between those that are outlined are filled."""
+    labels = task.info()["labels"]
+    return PartTask(task, labels, "A scan by its own outlined slices.", task.own_label)
 
 
 class AllScansTask(BundleTrainTask):

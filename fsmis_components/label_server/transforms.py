@@ -74,7 +74,12 @@ class ResolveSupportd(MapTransform):
 
     def _request(self, params: Mapping[Any, Any], query: Path) -> SupportRequest:
         check_file_names(params)
-        structures = _structures(params.get("structures"))
+        structures = params.get("structures")
+        entries = structures if isinstance(structures, list) else [structures]
+        if structures is not None and not all(isinstance(e, str | int) for e in entries):
+            raise DataError(
+                f"structures: expected names or label values, got {_short(structures)}."
+            )
         numbered = params.get("number_structures", False)
         if not isinstance(numbered, bool):
             raise DataError(f"number_structures: expected true or false, got {_short(numbered)}.")
@@ -87,7 +92,9 @@ class ResolveSupportd(MapTransform):
             )
         named = params.get("support")
         labelled = [] if studies is None else labelled_volumes(studies, tag)
-        shots = _shots(params.get("num_shots"))
+        shots = params.get("num_shots")
+        if not (shots is None or (type(shots) is int and shots > 0)):
+            raise DataError(f"num_shots: expected a whole number from 1 on, got {_short(shots)}.")
         if named:
             volumes = tuple(_read_support(named, labelled, self.studies_dir))
             return SupportRequest("request", volumes, structures, shots, numbered)
@@ -126,19 +133,6 @@ class ReportSupportd(MapTransform):
             if said is not None:
                 d[self.result_key] = {**d.get(self.result_key, {}), **said}
         return d
-
-
-def _structures(structures: Any) -> Any:
-    entries = structures if isinstance(structures, list) else [structures]
-    if structures is not None and not all(isinstance(entry, str | int) for entry in entries):
-        raise DataError(f"structures: expected names or label values, got {_short(structures)}.")
-    return structures
-
-
-def _shots(shots: Any) -> int | None:
-    if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
-        raise DataError(f"num_shots: expected a whole number from 1 on, got {_short(shots)}.")
-    return shots
 
 
 def _read_support(

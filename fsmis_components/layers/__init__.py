@@ -1,6 +1,5 @@
-"""The boxes of the papers' figures: prototypes, the support state and resizing."""
+"""The boxes of the papers' figures, the support state and resizing."""
 
-from fsmis_components.layers.prototypes import GridPrototypes, PrototypeMode
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import (
     SupportState,
@@ -10,8 +9,6 @@ from fsmis_components.layers.support_state import (
 )
 
 __all__ = [
-    "GridPrototypes",
-    "PrototypeMode",
     "SupportState",
     "check_state",
     "move_state",

@@ -41,17 +41,6 @@ def take_slices(features: IPSFeatures, first: int, end: int) -> IPSFeatures:
     )
 
 
-class PrototypeMaps(NamedTuple):
-    """Margins of B query slices by Q structures of support slices each, (B, Q, h, w).
-
-    A margin is score_fg - score_bg.
-    """
-
-    guidance: Tensor  # by the support's peak prototypes alone
-    intermediate: Tensor  # by mean and peak prototypes after interaction, blended
-    prototypes: Tensor  # of the classes at the middle level, (B, Q, 2, C)
-
-
 class PairMaps(NamedTuple):
     """Margins of B query slices by Q structures of support slices each.
 
@@ -118,16 +107,14 @@ class InteractivePrototypes(nn.Module):
         inside: Tensor,
         known: Optional[Tensor] = None,
         use_known: Optional[Tensor] = None,
-    ) -> PrototypeMaps:
-        """Segment B query slices by Q structures of support slices each.
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """Segment B query slices by Q structures of support slices; see :class:`PairDecision`.
 
-        Args:
-            query: features of the queries.
-            mean: the supports' mean prototypes of background and foreground, (B, Q, 2, C).
-            peak: their peak prototypes, (B, Q, 2, C'); C' may be 0.
-            inside: which cells are no padding, bool (1, h, w).
-            known: training: the queries' foreground cells, bool (B, Q, h, w).
-            use_known: training: for which slices they replace the preliminary mask, bool (B,).
+        Which cells are no padding is said by ``inside``, bool (1, h, w); C' of the peaks may be 0.
+
+        Returns:
+            two margins (B, Q, h, w), the guidance and the intermediate one of :class:`PairMaps`,
+            and the prototypes of the classes at the middle level, (B, Q, 2, C).
         """
         mid, high = query.mid, query.high
         guidance = self.margins(high, peak) if self.has_peaks else self.margins(mid, mean)
@@ -145,7 +132,7 @@ class InteractivePrototypes(nn.Module):
                 peak = self._joined(peak_tokens)
             share = torch.sigmoid(self.blend)
             blended = share * blended + (1 - share) * self.margins(high, peak)
-        return PrototypeMaps(guidance, blended, prototypes)
+        return guidance, blended, prototypes
 
     def _joined(self, tokens: Tensor) -> Tensor:
         """Return the prototypes (B, Q, 2, C) of the classes, of both sides' tokens."""
@@ -157,14 +144,8 @@ class InteractivePrototypes(nn.Module):
     ) -> Tuple[Tensor, Tensor]:
         """Return the mean and the peak tokens (B, Q, 2, 2, C) after interaction.
 
-        Tokens are prototypes: class (background, foreground), then side (support, query).
-
-        Args:
-            query: see :func:`forward`; so are mean and peak.
-            mean: likewise.
-            peak: likewise.
-            foreground: cells of the queries that give their prototypes, bool (B, Q, h, w).
-            background: likewise.
+        Tokens are prototypes: class (background, foreground), then side (support, query). The
+        queries' are those of their cells, foreground and background, bool (B, Q, h, w) each.
         """
         weights = torch.stack([background, foreground], 2).flatten(1, 2).to(query.mid.dtype)
         pooled = masked_average_pool(query.mid, weights).reshape(mean.shape).to(mean.dtype)
@@ -249,24 +230,24 @@ class PairDecision(nn.Module):
             use_known: training: for which slices they replace the preliminary mask, bool (B,).
         """
         inside = self.inside(query)
-        found = self.prototypes(query, mean, peak, inside, known, use_known)
-        margin = found.intermediate
+        guidance, margin, prototypes = self.prototypes(query, mean, peak, inside, known, use_known)
+        intermediate = margin
         decided = self.to_image(margin, query.image_size)
         if self.self_support is not None and self.decoder is not None:
             probability = torch.sigmoid(margin)
             front, back = confident_cells(probability, inside)
             share = front.flatten(2).sum(2) / area.clamp_min(1e-6)
             trusted = (share <= self.area_ratio) & (share * self.area_ratio >= 1)
-            scores = self.self_support(query.mid, found.prototypes, front, back, trusted)
+            scores = self.self_support(query.mid, prototypes, front, back, trusted)
             margin = scores[:, :, 1] - scores[:, :, 0]
-            hints = torch.stack([probability, torch.sigmoid(found.guidance)], 2)
+            hints = torch.stack([probability, torch.sigmoid(guidance)], 2)
             levels = [query.edge, query.low, query.mid, query.high]
             added = self.decoder(levels, scores, hints)
             decided = self.to_image(margin, query.image_size)
             decided = decided + self.to_image(added, query.image_size)
         # a labelled slice without a pixel of the structure: similar to background, to nothing else
         decided = torch.where((area > 0)[..., None, None], decided, -self.prototypes.scale)
-        return PairMaps(found.guidance, found.intermediate, margin, decided)
+        return PairMaps(guidance, intermediate, margin, decided)
 
     @torch.jit.export
     def inside(self, features: IPSFeatures) -> Tensor:

@@ -11,7 +11,7 @@ from fsmis_components.layers.resize import resize_logits
 
 
 class SelfLearningDecoder(nn.Module):
-    """Corrects the prototypes' answer with features that are separated by this answer.
+    """Corrects the prototypes' map with features that are separated by this map.
 
     IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025): it says
     that foreground and background are separated at the feature level and that low-level maps bring
@@ -22,7 +22,7 @@ class SelfLearningDecoder(nn.Module):
         channels: of the edge, low, middle and high-level features.
         split_width: channels of each separated map; 128 in our specification.
         widths: channels at the middle, the low and the edge level; 256, 128 and 64.
-        low_level: the low and the edge level are seen, up to twice as strongly where the answer is
+        low_level: the low and the edge level are seen, up to twice as strongly where the map is
             undecided; False: they are not (ablation).
 
     Raises:
@@ -53,17 +53,17 @@ class SelfLearningDecoder(nn.Module):
         path = _Path(2 * split_width, high, split_width, low_width, edge_width, widths)
         self.paths = nn.ModuleList([path])
 
-    def forward(self, slices: List[Tensor], answer: Tensor, hints: Tensor) -> Tensor:
+    def forward(self, slices: List[Tensor], scores: Tensor, hints: Tensor) -> Tensor:
         """Return what is to be added to the margin, (B, Q, H', W') at the finest level used.
 
         Args:
             slices: edge, low, middle and high-level features of B slices, (B, C, h, w) each.
-            answer: scaled cosines to background and foreground, (B, Q, 2, h, w).
+            scores: scaled cosines to background and foreground, (B, Q, 2, h, w).
             hints: earlier probabilities of foreground, (B, Q, 2, h, w).
         """
-        b, q = answer.shape[0], answer.shape[1]
-        answer, hints = answer.flatten(0, 1), hints.flatten(0, 1)
-        inside = torch.sigmoid(answer[:, 1:] - answer[:, :1])  # (B * Q, 1, h, w)
+        b, q = scores.shape[0], scores.shape[1]
+        scores, hints = scores.flatten(0, 1), hints.flatten(0, 1)
+        inside = torch.sigmoid(scores[:, 1:] - scores[:, :1])  # (B * Q, 1, h, w)
         front, back = self.split(slices[2]).repeat_interleave(q, 0).chunk(2, 1)
         front, back = front * inside, back * (1 - inside)
         weight = 1 + 4 * inside * (1 - inside)
@@ -74,7 +74,7 @@ class SelfLearningDecoder(nn.Module):
             low = low * resize_logits(weight, (low.shape[-2], low.shape[-1]))
             edge = self.edge(slices[0]).repeat_interleave(q, 0)
             edge = edge * resize_logits(weight, (edge.shape[-2], edge.shape[-1]))
-        margins = torch.cat([front, back, answer, hints], 1)
+        margins = torch.cat([front, back, scores, hints], 1)
         for path in self.paths:
             margins = path(margins, slices[3], low, edge)
         return margins.reshape([b, q, margins.shape[-2], margins.shape[-1]])
@@ -103,7 +103,7 @@ class _Path(nn.Module):
         if edge_width > 0:
             self.finest = double_conv(second + edge_width, third)
         self.last = nn.Conv2d(third if edge_width > 0 else second, 1, 1, bias=False)
-        # the untrained decoder adds nothing to the prototypes' answer
+        # the untrained decoder adds nothing to the prototypes' map
         nn.init.zeros_(self.last.weight)
 
     def forward(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.prototypes import GridPrototypes, PrototypeMode
+from fsmis_components.layers.prototypes import fills_a_block, grid_prototypes
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.losses import margin_cross_entropy
@@ -57,25 +57,17 @@ class ALPNet(FewShotNetwork):
         self.scale = scale
         self.background_weight = background_weight
         self.similarity_backend = similarity_backend
-        self.train_cells = GridPrototypes(max(1, train_window // self.stride), threshold)
-        self.eval_cells = GridPrototypes(max(1, eval_window // self.stride), threshold)
-        self.mode = PrototypeMode(max(1, switch_window // self.stride), threshold)
+        # in positions of the features
+        self.train_window = max(1, train_window // self.stride)
+        self.eval_window = max(1, eval_window // self.stride)
+        self.switch_window = max(1, switch_window // self.stride)
+        self.threshold = threshold
 
     @torch.jit.export
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
-        """Pool the prototypes of labelled support slices.
-
-        Args:
-            features: of the B*S support slices, (B*S, C, h, w).
-            masks: (B, S, N, H, W) in [0, 1].
-            valid: whether structure n is labelled in slice s, (B, S, N) bool.
-            seeds: unused; this method draws nothing at random.
-
-        Returns:
-            A state whose tensors start with (B, N or 1, S).
-        """
+        """Pool the prototypes of labelled support slices; see the base class. Nothing is drawn."""
         foreground = self._to_features(masks.flatten(0, 1), features)
         inside = self._to_features(torch.ones_like(masks[:, :, :1]).flatten(0, 1), features)
         return self._pool(features.high, foreground, inside - foreground, valid)
@@ -87,14 +79,10 @@ class ALPNet(FewShotNetwork):
         state: SupportState,
         section_weights: Optional[Tensor] = None,
     ) -> Tensor:
-        """Return logits (B, 1 + N, H, W) of query slices; channel 0 is zero.
+        """Return logits (B, 1 + N, H, W) of query slices; see the base class.
 
-        Args:
-            query_features: of B query slices, (B, C, h, w).
-            state: of one support for all slices, or of one for each.
-            section_weights: (B or 1, N, S) >= 0. ALPNet joins the prototypes of all sections of
-                positive weight; where all are zero the structure is absent and its logit is
-                ``-2 * scale``. None uses every labelled section.
+        The prototypes of all sections of positive weight are joined; where all weights are zero the
+        structure is absent and its logit is ``-2 * scale``.
         """
         margins = self._margins(query_features.high, state, section_weights)
         return with_background(self._to_image(margins, query_features.image_size))
@@ -103,9 +91,9 @@ class ALPNet(FewShotNetwork):
     def support_settings(self) -> Dict[str, float]:
         """Return what shapes a support state beside the weights; a stored pack must agree."""
         return {
-            "cell": self.eval_cells.window,
-            "switch": self.mode.window,
-            "threshold": self.eval_cells.threshold,
+            "cell": self.eval_window,
+            "switch": self.switch_window,
+            "threshold": self.threshold,
         }
 
     def _train_step(
@@ -159,12 +147,10 @@ class ALPNet(FewShotNetwork):
         b, s = valid.shape[0], valid.shape[1]
         foreground = foreground * valid.flatten(0, 1)[:, :, None, None]
         background = background * valid.flatten(0, 1)[:, :, None, None]
-        if self.training:
-            cells, foreground_cells = self.train_cells(features, foreground)
-            background_cells = self.train_cells(features, background)[1]
-        else:
-            cells, foreground_cells = self.eval_cells(features, foreground)
-            background_cells = self.eval_cells(features, background)[1]
+        window = self.train_window if self.training else self.eval_window
+        cells, foreground_cells = grid_prototypes(features, foreground, window, self.threshold)
+        background_cells = grid_prototypes(features, background, window, self.threshold)[1]
+        local_mode = fills_a_block(foreground, self.switch_window, self.threshold)
         state: Dict[str, Tensor] = {
             "valid": valid.transpose(1, 2),
             "cells": cells.unflatten(0, [b, s]).unsqueeze(1),
@@ -176,7 +162,7 @@ class ALPNet(FewShotNetwork):
             "background_global": masked_average_pool(features, background)
             .unflatten(0, [b, s])
             .transpose(1, 2),
-            "local_mode": self.mode(foreground).unflatten(0, [b, s]).transpose(1, 2),
+            "local_mode": local_mode.unflatten(0, [b, s]).transpose(1, 2),
         }
         return state
 

@@ -101,17 +101,7 @@ class CoW(FewShotNetwork):
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
-        """Mine and mix the prototypes of labelled support slices.
-
-        Args:
-            features: of the B*S support slices, (B*S, C, h, w).
-            masks: (B, S, N, H, W) in [0, 1].
-            valid: whether structure n is labelled in slice s, (B, S, N) bool.
-            seeds: of the random draws, int64 (B, S, N); None: the same draws each time.
-
-        Returns:
-            A state whose tensors start with (B, N, S).
-        """
+        """Mine and mix the prototypes of labelled support slices; see the base class."""
         if seeds is None:
             seeds = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
         return self._state(self._mine(features, masks.flatten(0, 1), seeds.flatten(0, 1)), valid)
@@ -123,14 +113,10 @@ class CoW(FewShotNetwork):
         state: SupportState,
         section_weights: Optional[Tensor] = None,
     ) -> Tensor:
-        """Return logits (B, 1 + N, H, W) of query slices; channel 0 is zero.
+        """Return logits (B, 1 + N, H, W) of query slices; see the base class.
 
-        Args:
-            query_features: of B query slices, (B, C, h, w).
-            state: of one support for all slices, or of one for each.
-            section_weights: (B or 1, N, S) >= 0: the margins of sections are averaged with these
-                weights; sections of weight 0 cost nothing. Where all are zero the structure is
-                absent and its logit is -40. None uses every labelled section alike.
+        The margins of sections are averaged with their weights; sections of weight 0 cost nothing.
+        Where all are zero the structure is absent and its logit is -40.
         """
         margins = self._margins(query_features.high, state, section_weights)
         return with_background(self._to_image(margins, query_features.image_size))

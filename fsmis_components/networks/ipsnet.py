@@ -116,17 +116,7 @@ class IPSNet(FewShotNetwork):
     def build_support(  # type: ignore[override]
         self, features: IPSFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
-        """Pool the prototypes of labelled support slices.
-
-        Args:
-            features: of the B*S support slices.
-            masks: (B, S, N, H, W) in [0, 1].
-            valid: whether structure n is labelled in slice s, (B, S, N) bool.
-            seeds: unused; this method draws nothing at random.
-
-        Returns:
-            A state whose tensors start with (B, N, S).
-        """
+        """Pool the prototypes of labelled support slices; see the base class. Nothing is drawn."""
         b, s = valid.shape[0], valid.shape[1]
         shares = self._cells(masks.flatten(0, 1), features)  # (B * S, N, h, w)
         whole = self._cells(torch.ones_like(masks[:1, 0, :1]), features)
@@ -150,14 +140,10 @@ class IPSNet(FewShotNetwork):
         state: SupportState,
         section_weights: Optional[Tensor] = None,
     ) -> Tensor:
-        """Return logits (B, 1 + N, H, W) of query slices; channel 0 is zero.
+        """Return logits (B, 1 + N, H, W) of query slices; see the base class.
 
-        Args:
-            query_features: of B query slices.
-            state: of one support for all slices, or of one for each.
-            section_weights: (B or 1, N, S) >= 0: the margins of sections are averaged with these
-                weights; sections of weight 0 cost nothing. Where all are zero the structure is
-                absent and its logit is -40. None uses every labelled section alike.
+        The margins of sections are averaged with their weights; sections of weight 0 cost nothing.
+        Where all are zero the structure is absent and its logit is -40.
         """
         b, size = query_features.mid.shape[0], query_features.image_size
         weights = state["valid"].to(torch.float32)

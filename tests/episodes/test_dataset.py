@@ -124,4 +124,4 @@ def test_setting_2_without_labels_is_refused(cases: list[Case]) -> None:
 def test_several_kinds_of_pseudo_labels_are_drawn(cases: list[Case]) -> None:
     kinds = [PseudoLabels(min_size=300), PseudoLabels(kind="superpixel", min_size=60)]
     data = dataset(cases, pseudo_labels=kinds, rule=EpisodeRule(2, (0,), 20))
-    assert {data.drawer.draw(i).volume for i in range(60)} == {0, 1, 2, 3}
+    assert {data.drawer.draw(i).support for i in range(60)} == {0, 1, 2, 3}

@@ -33,36 +33,36 @@ def test_regions_are_shown_in_both_slices_and_gaps_are_kept() -> None:
     gaps = set()
     for i in range(200):
         e = drawer().draw(i)
-        gaps.add(abs(e.support_slice - e.query_slice))
-        for region in e.regions:
-            assert (blocks()[e.support_slice] == region).any()
+        gaps.add(abs(e.support_slices[0] - e.query_slice))
+        for region in e.ways:
+            assert (blocks()[e.support_slices[0]] == region).any()
             assert (blocks()[e.query_slice] == region).any()
     assert gaps == {1, 2}
 
 
 def test_gap_zero_is_the_papers_single_slice() -> None:
     assert all(
-        e.support_slice == e.query_slice for e in (drawer(gaps=(0,)).draw(i) for i in range(20))
+        e.support_slices[0] == e.query_slice for e in (drawer(gaps=(0,)).draw(i) for i in range(20))
     )
 
 
 def test_every_region_and_slice_can_be_drawn() -> None:
     drawn = [drawer(num_ways=1).draw(i) for i in range(300)]
-    assert {r for e in drawn for r in e.regions} == {1, 2, 3}
-    assert {e.support_slice for e in drawn} == set(range(6))
+    assert {r for e in drawn for r in e.ways} == {1, 2, 3}
+    assert {e.support_slices[0] for e in drawn} == set(range(6))
 
 
 def test_forbidden_slices_are_neither_support_nor_query() -> None:
     allowed = np.array([True, True, True, True, False, False])
     table = RegionTable.from_labels(blocks(), allowed)
     episodes = [EpisodeDrawer([table], EpisodeRule(1), 0).draw(i) for i in range(100)]
-    assert {z for e in episodes for z in (e.support_slice, e.query_slice)} == {0, 1, 2, 3}
+    assert {z for e in episodes for z in (e.support_slices[0], e.query_slice)} == {0, 1, 2, 3}
 
 
 def test_groups_are_drawn_equally_often() -> None:
     large = [RegionTable.from_labels(blocks(), group=0)] * 9
     small = RegionTable.from_labels(blocks(), group=1)
-    drawn = [EpisodeDrawer([*large, small], EpisodeRule(1), 0).draw(i).volume for i in range(400)]
+    drawn = [EpisodeDrawer([*large, small], EpisodeRule(1), 0).draw(i).support for i in range(400)]
     assert 150 < drawn.count(9) < 250
 
 

@@ -56,7 +56,7 @@ def test_masks_lie_on_their_structures(cases: list[Case]) -> None:
     item = plain[0]
     volume = plain.corpus[episode.query]
     expected = volume.label.native(episode.query_slice, episode.query_slice + 1)[0]
-    for way, structure in enumerate(episode.structures):
+    for way, structure in enumerate(episode.ways):
         share = float((expected == structure).mean())
         padded = np.prod(volume.label.working_size) / 64**2
         assert float(item["label"][way].mean()) == pytest.approx(share * padded, abs=0.02)

@@ -48,9 +48,9 @@ def test_the_support_shows_every_structure_in_every_slice() -> None:
     for episode in drawn():
         areas = TABLES[episode.support].areas
         for place in episode.support_slices:
-            assert all(areas[place, structure] for structure in episode.structures)
+            assert all(areas[place, structure] for structure in episode.ways)
     # a structure that one patient alone shows cannot lead from one to another
-    assert not any(e.structures[0] == 3 for e in drawn())
+    assert not any(e.ways[0] == 3 for e in drawn())
 
 
 def test_a_batch_has_one_number_of_support_slices() -> None:
@@ -62,12 +62,12 @@ def test_a_batch_has_one_number_of_support_slices() -> None:
 
 def test_heights_match_and_absent_structures_are_drawn() -> None:
     episodes = [e for e in drawn(absent=0.25) if e.query != 3]
-    beside = [e for e in episodes if not TABLES[e.query].areas[e.query_slice, e.structures[0]]]
+    beside = [e for e in episodes if not TABLES[e.query].areas[e.query_slice, e.ways[0]]]
     assert 0.15 < len(beside) / len(episodes) < 0.35
     for episode in drawn(absent=0.0, height_spread=0.0):
-        query = TABLES[episode.query].areas[:, episode.structures[0]]
+        query = TABLES[episode.query].areas[:, episode.ways[0]]
         if query.any():  # patient 3 has no structure 2: any slice of it will do
-            own = np.flatnonzero(TABLES[episode.support].areas[:, episode.structures[0]])
+            own = np.flatnonzero(TABLES[episode.support].areas[:, episode.ways[0]])
             other = np.flatnonzero(query)
             height = (episode.support_slices[0] - own[0]) / (own[-1] - own[0])
             found = (episode.query_slice - other[0]) / (other[-1] - other[0])

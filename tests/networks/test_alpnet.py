@@ -117,9 +117,9 @@ def test_switch_window_stays_32_pixels_in_evaluation() -> None:
 
 def test_windows_scale_with_the_stride() -> None:
     net = network()
-    assert (net.train_cells.window, net.eval_cells.window, net.mode.window) == (4, 2, 4)
+    assert (net.train_window, net.eval_window, net.switch_window) == (4, 2, 4)
     compact = ALPNet()
-    assert (compact.train_cells.window, compact.eval_cells.window, compact.mode.window) == (8, 4, 8)
+    assert (compact.train_window, compact.eval_window, compact.switch_window) == (8, 4, 8)
 
 
 def test_empty_foreground_scores_zero() -> None:

@@ -133,12 +133,4 @@ def _differentiate(
     return (*gradients, *no_others)
 
 
-def _refuse_second_derivative(ctx: Any, *grads: Optional[Tensor]) -> Tuple[Optional[Tensor], ...]:
-    raise RuntimeError(
-        "prototype_similarity: expected to be differentiated once, got a second derivative; "
-        "backend 'reference' has one"
-    )
-
-
 reduced_similarity.register_autograd(_differentiate, setup_context=_save)
-reduced_similarity_backward.register_autograd(_refuse_second_derivative)
