@@ -19,18 +19,13 @@ class DeepModule(nn.Module):
         top_channels: of the encoder's deepest level.
         mid_channels: of its middle level.
         width: channels of the high-level features; 256 in our specification.
-        heads: of the self-attention.
-
-    Raises:
-        ValueError: the heads do not divide the width.
+        heads: of the self-attention; they divide the width.
     """
 
     def __init__(
         self, top_channels: int, mid_channels: int, width: int = 256, heads: int = 4
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"DeepModule: expected a width that {heads} divides, got {width}")
         self.reduce = nn.Sequential(nn.Conv2d(top_channels, width, 1), group_norm(width), nn.ReLU())
         self.unet = _Unet(mid_channels, width, heads)
 

@@ -51,15 +51,7 @@ def select_sections(state: Dict[str, Tensor], index: Tensor) -> Dict[str, Tensor
 
     Returns:
         Tensors (B or 1, N or 1, S', ...).
-
-    Raises:
-        ValueError: the index is not a list of positions.
     """
-    if index.dim() != 1 or index.dtype != torch.int64:
-        raise ValueError(
-            "select_sections: expected index of shape (S,) and dtype int64, "
-            f"got {shape_text(index)} {index.dtype}"
-        )
     return {name: tensor.index_select(2, index) for name, tensor in state.items()}
 
 

@@ -25,6 +25,9 @@ class ALPNet(FewShotNetwork):
 
     Windows are lengths in pixels of the image; the paper's features have stride 8.
 
+    The prototypes of all sections of positive weight are joined; where all weights are zero the
+    structure is absent and its logit is ``-2 * scale``.
+
     Args:
         encoder: ``resunet`` (default), ``resnet101`` (the paper's) or a module with ``stride``,
             ``pad_multiple`` and a level ``high``.
@@ -35,7 +38,6 @@ class ALPNet(FewShotNetwork):
         threshold: share of a cell that the mask must fill; 0.95 in the paper.
         scale: factor of the cosine similarity; 20 in the paper.
         background_weight: weight of background pixels in the query loss; 0.05 in the paper.
-        similarity_backend: see :func:`prototype_similarity`.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
     """
 
@@ -50,13 +52,11 @@ class ALPNet(FewShotNetwork):
         threshold: float = 0.95,
         scale: float = 20.0,
         background_weight: float = 0.05,
-        similarity_backend: str = "auto",
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
         self.scale = scale
         self.background_weight = background_weight
-        self.similarity_backend = similarity_backend
         # in positions of the features
         self.train_window = max(1, train_window // self.stride)
         self.eval_window = max(1, eval_window // self.stride)
@@ -71,21 +71,6 @@ class ALPNet(FewShotNetwork):
         foreground = self._to_features(masks.flatten(0, 1), features)
         inside = self._to_features(torch.ones_like(masks[:, :, :1]).flatten(0, 1), features)
         return self._pool(features.high, foreground, inside - foreground, valid)
-
-    @torch.jit.export
-    def segment(
-        self,
-        query_features: SliceFeatures,
-        state: SupportState,
-        section_weights: Optional[Tensor] = None,
-    ) -> Tensor:
-        """Return logits (B, 1 + N, H, W) of query slices; see the base class.
-
-        The prototypes of all sections of positive weight are joined; where all weights are zero the
-        structure is absent and its logit is ``-2 * scale``.
-        """
-        margins = self._margins(query_features.high, state, section_weights)
-        return with_background(self._to_image(margins, query_features.image_size))
 
     @torch.jit.unused
     def support_settings(self) -> Dict[str, float]:
@@ -208,11 +193,10 @@ class ALPNet(FewShotNetwork):
     def _similarity(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
         one_support = prototypes.shape[0] == 1 and valid.shape[0] == 1
         exported = torch.jit.is_scripting() or torch.jit.is_tracing()
-        if one_support and exported and self.similarity_backend == "auto":
+        if one_support and exported:
             # export takes the plain form, which makes the scores of all prototypes at once
             return self._similarity_of_used(query, prototypes, valid)
-        backend = self.similarity_backend
-        return prototype_similarity(query, prototypes, valid, scale=self.scale, backend=backend)
+        return prototype_similarity(query, prototypes, valid, scale=self.scale)
 
     def _similarity_of_used(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
         """Return as :func:`_similarity`, structure by structure, of its valid prototypes alone."""

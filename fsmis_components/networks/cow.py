@@ -32,6 +32,9 @@ class CoW(FewShotNetwork):
 
     Defaults are the paper's, made for ``resnet101_layer3`` and images of 256 x 256.
 
+    The margins of sections are averaged by their weights; sections of weight 0 cost nothing. Where
+    all are zero the structure is absent and its logit is -40.
+
     Args:
         encoder: see :func:`build_encoder`.
         num_prototypes: of foreground and background; 100 and 600 in the paper. The mean and an
@@ -105,21 +108,6 @@ class CoW(FewShotNetwork):
         if seeds is None:
             seeds = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
         return self._state(self._mine(features, masks.flatten(0, 1), seeds.flatten(0, 1)), valid)
-
-    @torch.jit.export
-    def segment(
-        self,
-        query_features: SliceFeatures,
-        state: SupportState,
-        section_weights: Optional[Tensor] = None,
-    ) -> Tensor:
-        """Return logits (B, 1 + N, H, W) of query slices; see the base class.
-
-        The margins of sections are averaged with their weights; sections of weight 0 cost nothing.
-        Where all are zero the structure is absent and its logit is -40.
-        """
-        margins = self._margins(query_features.high, state, section_weights)
-        return with_background(self._to_image(margins, query_features.image_size))
 
     @torch.jit.unused
     def support_settings(self) -> Dict[str, Union[int, str]]:

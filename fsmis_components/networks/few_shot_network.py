@@ -20,10 +20,11 @@ class SliceFeatures(NamedTuple):
 class FewShotNetwork(nn.Module):
     """Segments query slices by labelled support slices, several structures in one call.
 
-    A method gives ``build_support``, ``segment`` and ``_train_step``; one that needs more levels
-    of features than the last gives its own ``encode``. Background is modelled per structure: the
-    logit of structure n is ``score_fg - score_bg`` and channel 0 is zero, so that for one
-    structure the softmax equals that of the papers' two channels.
+    A method gives ``build_support``, ``_margins`` and ``_to_image``, or ``segment``, and
+    ``_train_step``; one that needs more levels of features than the last gives its own ``encode``.
+    Background is modelled per structure: the logit of structure n is ``score_fg - score_bg`` and
+    channel 0 is zero, so that for one structure the softmax equals that of the papers' two
+    channels.
 
     Args:
         encoder: a name of :func:`build_encoder`, or a module with ``stride``, ``pad_multiple``
@@ -112,6 +113,7 @@ class FewShotNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    @torch.jit.export
     def segment(
         self,
         query_features: SliceFeatures,
@@ -123,8 +125,20 @@ class FewShotNetwork(nn.Module):
         Args:
             query_features: of B query slices.
             state: of one support for all slices, or of one for each.
-            section_weights: which support slices answer, (B or 1, N, S) >= 0; None: all.
+            section_weights: which support slices serve and how much each counts, (B or 1, N, S)
+                >= 0; where all are zero the structure is absent. None: all labelled ones alike.
         """
+        margins = self._margins(query_features.high, state, section_weights)
+        return with_background(self._to_image(margins, query_features.image_size))
+
+    def _margins(
+        self, query: Tensor, state: SupportState, section_weights: Optional[Tensor]
+    ) -> Tensor:
+        """Return score_fg - score_bg at the features' size, (B, N, h, w)."""
+        raise NotImplementedError
+
+    def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
+        """Enlarge margins (B, N, h, w) to the image's size, (B, N, H, W)."""
         raise NotImplementedError
 
     def _train_step(

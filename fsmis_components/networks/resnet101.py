@@ -67,18 +67,10 @@ class ResNet101Backbone(nn.Module):
         stride: of layer2 and layer3, 4 or 8; stages behind it dilate.
         last_stage: 4, or 3 to leave layer4 out.
         last_stride: 2 halves the resolution once more in layer4.
-
-    Raises:
-        ValueError: another stride, last stage or last stride.
     """
 
     def __init__(self, stride: int = 8, last_stage: int = 4, last_stride: int = 1) -> None:
         super().__init__()
-        if stride not in (4, 8) or last_stage not in (3, 4) or last_stride not in (1, 2):
-            raise ValueError(
-                "ResNet101: expected stride 4 or 8, last_stage 3 or 4 and last_stride 1 or 2, got "
-                f"{stride}, {last_stage} and {last_stride}"
-            )
         dilation = 8 // stride  # of layer2
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -130,9 +122,6 @@ class ResNet101(nn.Module):
         stride: of the high level; 8 in SSL-ALPNet, 4 in CoW.
         last_stage: the stage whose features are reduced; 4 in SSL-ALPNet, 3 in CoW, which then
             has no layer4.
-
-    Raises:
-        ValueError: another stride than 4 or 8, or another last stage than 3 or 4.
     """
 
     def __init__(self, out_channels: int = 256, stride: int = 8, last_stage: int = 4) -> None:

@@ -100,12 +100,7 @@ def apply_contrast(image: Tensor, parameters: ContrastParameters) -> Tensor:
 
     Returns:
         (C, H, W), same type and device. A constant image gives itself.
-
-    Raises:
-        ValueError: the image is no (C, H, W).
     """
-    if image.ndim != 3:
-        raise ValueError(f"apply_contrast: expected image (C, H, W), got {tuple(image.shape)}")
     darkest = image.min()
     extent = image.max() - darkest
     if not extent > 0:

@@ -102,16 +102,7 @@ def apply_warp(
 
     Returns:
         image (C, H, W) and masks (N, H, W) of their own types; masks hold 0 and 1 only (>= 0.5).
-
-    Raises:
-        ValueError: shapes do not belong together.
     """
-    if image.ndim != 3 or masks.ndim != 3 or image.shape[1:] != masks.shape[1:]:
-        message = (
-            "apply_warp: expected image (C, H, W) and masks (N, H, W) of the same height and "
-            f"width, got {tuple(image.shape)} and {tuple(masks.shape)}"
-        )
-        raise ValueError(message)
     grid = _sampling_grid(image, parameters)
     fill = image.min() if padding == "minimum" else image.new_zeros(())
     warped = _sample(image - fill, grid) + fill

@@ -74,8 +74,3 @@ def test_gradients_reach_both_levels_and_all_weights() -> None:
     for tensor in (top, mid, *net.parameters()):
         assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
     assert bool(top.grad.any()) and bool(mid.grad.any())
-
-
-def test_rejects() -> None:
-    with pytest.raises(ValueError, match="a width that 4 divides, got 18"):
-        module(width=18)

@@ -42,28 +42,6 @@ def test_sizes_of_the_specification(size: int, cells: int) -> None:
     assert 54e6 < sum(p.numel() for p in net.parameters()) < 57e6
 
 
-@pytest.mark.parametrize("size", [64, 65, 33])
-@pytest.mark.parametrize("encoder", ["resunet", None])
-def test_shapes(size: int, encoder: str | None) -> None:
-    """Check 1 for all that a small network makes on its way, odd sizes too."""
-    net = network(encoder=encoder or LevelsEncoder())
-    item = episode(b=2, s=2, n=3, size=size)
-    item.pop("label")
-    multiple = net.pad_multiple
-    cells = -(-size // multiple) * multiple // 4
-    query = net.encode(item["image"])
-    assert query.mid.shape[2:] == query.high.shape[2:] == (cells, cells)
-    state = support_of(net, item)
-    channels = query.mid.shape[1]
-    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
-        "valid": (2, 3, 2),
-        "area": (2, 3, 2),
-        "mean": (2, 3, 2, 2, channels),
-        "peak": (2, 3, 2, 2, 8),
-    }
-    assert net(**item).shape == (2, 4, size, size)
-
-
 def mean_of(features: Tensor, weights: Tensor) -> Tensor:
     weights = weights.float()
     return (features * weights).sum((1, 2)) / (weights.sum() + 1e-5)
@@ -200,16 +178,6 @@ def test_gradients_reach_the_deep_module(name: str) -> None:
     assert bool(net.encoder.levels[3].weight.grad.any())
 
 
-def test_gradients_reach_all_levels_of_resnet101() -> None:
-    """Check 7 on the encoder of the specification: its first and its last stage learn."""
-    net = with_trained_decoder(network(encoder="resnet101_levels"))
-    item = episode(b=1, s=1, n=1, size=32)
-    net(item["image"], item["support_image"], item["support_label"]).sum().backward()
-    backbone = net.encoder.backbone
-    for stage in (backbone.conv1, backbone.layer1, backbone.layer4, net.encoder.reduction):
-        assert any(bool(p.grad.any()) for p in stage.parameters())
-
-
 def test_support_slice_without_a_pixel() -> None:
     """Background everywhere, by a whole cosine, in evaluation; finite losses in training."""
     item = episode(b=1, s=1, n=2)
@@ -233,19 +201,6 @@ def test_masks_of_no_pixel_one_pixel_and_all_train(pixels: int, where: str) -> N
     for _ in range(2):  # told the label, and not
         EpisodeLoss(WEIGHTS, 0.5)(net(**item), item["label"]).backward()
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())
-
-
-def test_one_pixel_keeps_its_prototype() -> None:
-    """No cell is more than half filled, so the cell that is touched stands for the structure."""
-    item, net = episode(b=1, s=1, n=1), network()
-    item["support_label"].zero_()
-    item["support_label"][..., 40, 40] = 1
-    features, state = net.encode(item["support_image"][0]), support_of(net, item)
-    # 1e-5 beside an area of one sixteenth
-    torch.testing.assert_close(
-        state["mean"][0, 0, 0, 1], features.mid[0, :, 10, 10], atol=0, rtol=1e-3
-    )
-    torch.testing.assert_close(state["peak"][0, 0, 0, 1], features.high[0, :, 10, 10])
 
 
 def test_padding_gives_the_support_no_prototypes() -> None:

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsmis_components.networks import ResNet101, ResNet101Levels, build_encoder
-from fsmis_components.networks.resnet101 import ResNet101Backbone
 
 
 def torchvision_layout() -> dict[str, tuple[int, ...]]:
@@ -96,13 +95,6 @@ def test_layer3_has_no_layer4(layer3: ResNet101) -> None:
     assert sum(p.numel() for p in layer3.parameters()) == 27_535_424 + 512 * 1024
 
 
-def test_layer3_begins_with_kaimings_reduction(layer3: ResNet101) -> None:
-    """Normal with variance 2 / fan_out; 524,288 draws tell it from other rules."""
-    weight = layer3.reduction.weight.detach()
-    assert weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.01)
-    assert (weight / weight.std()).pow(4).mean().item() == pytest.approx(3, rel=0.03)
-
-
 def dilations(net: nn.Module) -> dict[str, list[tuple[int, int]]]:
     """Stride and dilation of a stage's first block, and of its others."""
     found = {}
@@ -152,29 +144,9 @@ def test_loads_a_checkpoint_and_leaves_the_heads_out(name: str) -> None:
     assert torch.equal(net.reduction.weight, reduction)
 
 
-def test_a_checkpoint_without_layer4_serves_layer3_alone(
-    resnet: ResNet101, levels: ResNet101Levels
-) -> None:
-    short = {name: weight for name, weight in checkpoint().items() if "layer4" not in name}
-    layer3 = build_encoder("resnet101_layer3")
-    assert layer3.load_torchvision(short) == ["classifier.4.bias"]
-    for net in (resnet, levels):
-        with pytest.raises(ValueError, match=r"'backbone\.layer4\.0\.conv1\.weight'"):
-            net.load_torchvision(short)
-
-
 def test_rejects_another_checkpoint(resnet: ResNet101, levels: ResNet101Levels) -> None:
     broken = checkpoint()
     broken["backbone.layer3.22.conv3.weight"] = torch.zeros(1)
     for net in (resnet, levels):
         with pytest.raises(ValueError, match=r"backbone\.layer3\.22\.conv3\.weight"):
             net.load_torchvision(broken)
-
-
-def test_rejects_another_layout() -> None:
-    with pytest.raises(ValueError, match="expected stride 4 or 8, .* got 16, 4 and 1"):
-        ResNet101(stride=16)
-    with pytest.raises(ValueError, match="got 8, 2 and 1"):
-        ResNet101(last_stage=2)
-    with pytest.raises(ValueError, match="got 4, 4 and 4"):
-        ResNet101Backbone(4, last_stride=4)

@@ -129,18 +129,6 @@ def test_draws_stay_in_their_ranges() -> None:
     assert len({parameters.elastic_seed for parameters in drawn}) == 300
 
 
-def test_inputs_are_left_alone() -> None:
-    image, masks = torch.randn(1, 20, 20), torch.rand(2, 20, 20)
-    copies = image.clone(), masks.clone()
-    apply_warp(image, masks, draw_warp(np.random.default_rng(1)), "minimum")
-    assert torch.equal(image, copies[0]) and torch.equal(masks, copies[1])
-
-
-def test_rejects() -> None:
-    with pytest.raises(ValueError, match="same height"):
-        apply_warp(torch.zeros(1, 4, 5), torch.zeros(1, 5, 4), WarpParameters())
-
-
 def test_blur_is_that_of_scipy() -> None:
     maps = torch.rand(2, 17, 33, dtype=torch.float64)
     expected = ndimage.gaussian_filter(maps.numpy(), (0, 2, 2), mode="mirror", radius=(0, 6, 6))
