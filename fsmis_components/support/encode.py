@@ -44,6 +44,9 @@ from fsmis_components.support.support_set import SupportScan, SupportSet
 
 logger = logging.getLogger(__name__)
 
+# a decoder that runs for each labelled slice and structure (CoW) takes 8 MB for each of them
+PAIRS_AT_ONCE = 256
+
 
 def build_support_pack(
     network: nn.Module,
@@ -344,9 +347,7 @@ def _scan_state(
 
     Each scan makes its own, so that scans need not be of one size and packs can be joined.
     """
-    masks = plan.masks[plan.chosen].float()
     normalise = fit_normaliser(view.volume, normalisation)
-    images = torch.cat([normalise(view.slices(place, place + 1)) for place in plan.chosen])
     device = network_device(network)
     # no autocast here: prototypes are kept in float32, and layers would meet half of it
     whole = (
@@ -354,13 +355,23 @@ def _scan_state(
         for entry in features
     )
     features = type(features)(*whole)
-    state = network.build_support(  # type: ignore[operator]
-        features,
-        masks[None].to(device),
-        plan.sections.any(-1).T[None].to(device),
-        draw_seeds(images, masks)[None].to(device),
-    )
-    return {
-        key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
-        for key, value in state.items()
-    }
+    number = max(1, PAIRS_AT_ONCE // plan.masks.shape[1])
+    parts = []
+    for first in range(0, len(plan.chosen), number):
+        rows = range(first, min(first + number, len(plan.chosen)))
+        places = [plan.chosen[row] for row in rows]
+        masks = plan.masks[places].float()
+        images = torch.cat([normalise(view.slices(place, place + 1)) for place in places])
+        state = network.build_support(  # type: ignore[operator]
+            chosen_features(features, rows),
+            masks[None].to(device),
+            plan.sections[:, rows.start : rows.stop].any(-1).T[None].to(device),
+            draw_seeds(images, masks)[None].to(device),
+        )
+        parts.append(
+            {
+                key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
+                for key, value in state.items()
+            }
+        )
+    return join_states(parts)
