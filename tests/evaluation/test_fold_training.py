@@ -309,7 +309,7 @@ def test_a_real_training_in_two_stages(dataset: Path, tmp_path: Path, capfd):
     output = tmp_path / "folder with a blank"
     arguments = {"plan": plan, "setting": 2, "structure_groups": [[4]]}
     assert train_folds(BUNDLE, dataset, output, [2], overrides=small, **arguments) == []
-    assert "| 1/1 [" in capfd.readouterr().err  # the training's own bar
+    assert "epoch: [1/1] 100%" in capfd.readouterr().err  # the training's own bar
     folder = output / "fold2_4"
     first, last = (
         torch.load(path, weights_only=True)
