@@ -25,12 +25,12 @@ from fsmis_components.data.nifti import (
     is_coded,
     is_nifti_name,
     open_nifti,
+    open_volume,
     read_voxels,
     squeezed_shape,
     write_nifti,
 )
 from fsmis_components.data.stored_array import VoxelArray, slabs
-from fsmis_components.data.volume_files import open_volume
 
 ORIENTED_KEY = "fsmis_oriented"  # of the meta of a MetaTensor: `Volume.oriented`
 NO_DATA = 1e30  # no scanner measures so much; marks for "no data" lie here and beyond float32

@@ -21,8 +21,7 @@ from tqdm import tqdm
 import fsmis_components
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import Case, FoundCases, search_cases
-from fsmis_components.data.errors import DataError, exit_on_data_error, writing
-from fsmis_components.data.failures import failure_sentence
+from fsmis_components.data.errors import DataError, exit_on_data_error, failure_sentence, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.one_writer import one_writer
 from fsmis_components.data.volumes import load_image

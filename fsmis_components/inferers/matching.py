@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsmis_components.encoding.slice_descriptors import descriptor_similarity
 from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.sections import NUM_SECTIONS
-from fsmis_components.support.slice_descriptors import descriptor_similarity
 from fsmis_components.support.support_pack import SupportPack
 
 # labelled slices in a row that answer together: of thin slices few, because they show the same

@@ -18,10 +18,13 @@ from fsmis_components.data.request_error import RequestError
 from fsmis_components.label_server.rules import address_names
 from fsmis_components.label_server.studies import datastore_volumes
 from fsmis_components.selection import load_stack
-from fsmis_components.support.keeper import Keeper
-from fsmis_components.support.labelled_volume import LabelledVolume, common_structures
+from fsmis_components.support.recent import RecentResults
 from fsmis_components.support.support_pack import SupportPack
-from fsmis_components.support.support_request import SupportRequest
+from fsmis_components.support.support_request import (
+    LabelledVolume,
+    SupportRequest,
+    common_structures,
+)
 
 NUM_SHOTS = 5  # labelled volumes per structure
 _MOST_VOLUMES = 1000
@@ -35,7 +38,7 @@ class LabelValues:
     """The values that labels hold; a label is read once as long as it does not change."""
 
     def __init__(self) -> None:
-        self._keeper: Keeper[tuple[int, ...]] = Keeper(_MOST_VOLUMES)
+        self._keeper: RecentResults[tuple[int, ...]] = RecentResults(_MOST_VOLUMES)
 
     def usable(self, volumes: Iterable[LabelledVolume]) -> dict[LabelledVolume, tuple[int, ...]]:
         """The volumes that can serve as support, in their order, with their values above 0."""
@@ -114,7 +117,7 @@ class FewShotTask(BundleInferTask):
         if not volumes:
             return None
         request = SupportRequest("datastore", volumes, None, NUM_SHOTS, number_structures=True)
-        return self.inferer().support.answer(network, request).pack
+        return self.inferer().support.resolve_request(network, request).pack
 
     def present_network(self, device: str) -> nn.Module:
         """The network with the present weights."""

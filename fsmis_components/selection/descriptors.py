@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from monai.networks import eval_mode
 from torch import Tensor, nn
 
 import fsmis_components
@@ -20,10 +21,9 @@ from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid, own_extent_grid
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import Volume, load_image
-from fsmis_components.support.encode import encode_scan, frozen
-from fsmis_components.support.feature_cache import Batch, FeatureCache
-from fsmis_components.support.slice_descriptors import slice_descriptors
-from fsmis_components.support.support_pack import SupportPack, network_settings, weights_hash
+from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
+from fsmis_components.encoding.identity import network_settings, weights_hash
+from fsmis_components.support.support_pack import SupportPack
 
 _SAME = 0.999  # cosine of each slice with itself, after rounding to half precision
 
@@ -207,18 +207,11 @@ class Describer:
         facts = {**self._facts, "scan": file_hash(image)}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _described(self, image: Path) -> Iterator[Batch]:
+    def _described(self, image: Path) -> Iterator[EncodedSlices]:
         volume = load_stack(image)
         view = SliceView(volume, self.preprocessing.grid_of(volume))
-        with frozen(self.network), torch.inference_mode():
-            encoded = encode_scan(
-                self.network,
-                volume,
-                view,
-                self.preprocessing.normalisation,
-                batch_size=self.batch_size,
-                amp=self.amp,
-            )
-            parts = [slice_descriptors(features.high).cpu() for _, _, features in encoded]
-        descriptors = torch.cat(parts).half()
-        yield 0, view.depth, _Kept(descriptors, view.grid.to_dict(), view.native_spacing[0])
+        encoder = ScanEncoder(self.network, self.batch_size, self.amp)
+        with eval_mode(self.network), torch.inference_mode():
+            described = encoder.descriptors(view, self.preprocessing.normalisation).half()
+        kept = _Kept(described, view.grid.to_dict(), view.native_spacing[0])
+        yield EncodedSlices(0, view.depth, kept)

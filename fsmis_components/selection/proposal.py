@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError
-from fsmis_components.data.failures import failure_sentence
+from fsmis_components.data.errors import DataError, failure_sentence
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import load_image
 from fsmis_components.selection.descriptors import Describer, Preprocessing, ScanDescriptors

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsmis_components.encoding.slice_descriptors import descriptor_similarity
 from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.selection.descriptors import ScanDescriptors
-from fsmis_components.support.slice_descriptors import descriptor_similarity
 
 # of the similarities to the scans that a support is to serve; chosen on ACDC and a fold of CHAOS
 _QUANTILE = 0.25

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from monai.networks import eval_mode
 from torch import nn
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding.scan_encoder import ScanEncoder
+from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.layers.support_state import SupportState, move_state
-from fsmis_components.support.encode import encode_slices, frozen, network_device
-from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import SupportPack, rebuild_sentence
 
 _SIDES = (64, 96)  # pixels; a network takes slices of any size
@@ -28,12 +29,12 @@ def try_pack(pack: SupportPack, network: nn.Module) -> None:
     """
     for plane in pack.planes:
         try_pack(plane, network)
-    device = network_device(network)
-    count = len(pack.structures)
-    with frozen(network), torch.no_grad():
+    encoder = ScanEncoder(network)
+    device, count = encoder.device, len(pack.structures)
+    with eval_mode(network):
         states = []
         for side in _SIDES:
-            features = encode_slices(network, torch.zeros(1, 1, side, side))
+            features = encoder.slices(torch.zeros(1, 1, side, side))
             masks = torch.zeros(1, 1, count, side, side, device=device)
             masks[..., : side // 2, : side // 2] = 1
             valid = torch.ones(1, 1, count, dtype=torch.bool, device=device)

@@ -14,15 +14,16 @@ from torch import nn
 
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding import FeatureCache, ScanEncoder
+from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
-from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.join_packs import join_packs
 from fsmis_components.support.mirrored import with_mirrored
 from fsmis_components.support.pack_trial import try_pack
-from fsmis_components.support.planes import build_planes
-from fsmis_components.support.requested import Answer, RequestedSupport
-from fsmis_components.support.support_pack import SupportPack, weights_hash
+from fsmis_components.support.requested import RequestedSupport, ResolvedSupport
+from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest
 from fsmis_components.support.support_set import (
     LabelledSlices,
@@ -55,10 +56,10 @@ class SupportSource:
         labelled_slices: "all", or "sections": three of each structure and scan, which makes a small
             pack.
         spatial_size: see `build_support_pack`.
-        modality: see `build_support_pack`.
-        slice_axis: see `build_support_pack`.
-        ignore_spacing: see `build_support_pack`.
-        fuse_planes: see `build_planes`; False also leaves out the planes of a pack.
+        modality: likewise.
+        slice_axis: likewise.
+        ignore_spacing: likewise.
+        fuse_planes: likewise; False also leaves out the planes of a pack.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         corrections: scans whose masks were corrected; they join the support.
@@ -135,7 +136,9 @@ class SupportSource:
                 self._pack, self._network, self._hash = pack, weakref.ref(network), current
             return self._pack
 
-    def answer(self, network: nn.Module, request: SupportRequest | None) -> Answer:
+    def resolve_request(
+        self, network: nn.Module, request: SupportRequest | None
+    ) -> ResolvedSupport:
         """The pack for a request, with what the person who asked should know.
 
         Args:
@@ -163,8 +166,8 @@ class SupportSource:
             ) from error
         if request is not None and request.number_structures:
             pack = pack.numbered()
-        own = self.support_dir or self.support_pack
-        return Answer(pack, notes, str(own) if own else "default pack")
+        source = self.support_dir or self.support_pack or "default pack"
+        return ResolvedSupport(pack, notes, str(source))
 
     def _make(self, network: nn.Module, current: str) -> SupportPack:
         if self.support_dir:
@@ -175,11 +178,11 @@ class SupportSource:
                 num_shots=self.num_shots,
             )
             support_set = replace(support_set, slices=self.labelled_slices)
-            pack = build_planes(network, support_set, **self.geometry, **self.encoding)
+            pack = build_support_pack(network, support_set, **self.geometry, **self.encoding)
+            encoder = ScanEncoder(network, **self.encoding, weights=current)
             if self.self_test is not None:
-                calibration = self.self_test(network, support_set, pack, **self.encoding)
-                pack = replace(pack, calibration=calibration)
-            pack = with_mirrored(network, pack, support_set.scans[0].image, **self.encoding)
+                pack = replace(pack, calibration=self.self_test(encoder, support_set, pack))
+            pack = with_mirrored(encoder, pack, support_set.scans[0].image)
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:
             raise DataError(
@@ -205,7 +208,7 @@ class SupportSource:
         if not scans:
             return pack
         source = str(self.corrections.corrections_dir) if self.corrections is not None else ""
-        added = build_planes(
+        added = build_support_pack(
             network,
             SupportSet(tuple(scans), pack.structures, source),
             normalisation=pack.normalisation,

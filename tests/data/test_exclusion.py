@@ -6,8 +6,8 @@ from volume_samples import ras_affine, save_nifti
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.exclusion import excluded, shown_structures
 from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.data.training_cases import excluded, shown_structures
 from fsmis_components.data.volumes import load_image
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.folds import fold_split
-from fsmis_components.data.training_cases import training_split
+from fsmis_components.data.training_cases import fold_split, training_split
 
 
 def cases(count: int) -> list[Case]:

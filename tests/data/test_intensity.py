@@ -9,12 +9,13 @@ from volume_samples import ras_affine, stored_as
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.intensity import (
+    Modality,
     Normalisation,
     fit_normaliser,
     intensity_warning,
+    modality_of,
     resolve_modality,
 )
-from fsmis_components.data.modality import Modality, modality_of
 from fsmis_components.data.stored_array import StoredArray, quantile, slabs
 from fsmis_components.data.volumes import Volume, load_image
 

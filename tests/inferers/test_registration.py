@@ -15,7 +15,7 @@ from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.registration import displacement, stride_through, warped_shapes
+from fsmis_components.inferers.registration import displacement, stride_through, warp_shapes
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.self_similarity import self_similarity
 
@@ -97,7 +97,7 @@ def test_shapes_follow_and_what_comes_in_is_empty() -> None:
     shapes = torch.ones(2, 1, 4, 6)
     field = torch.zeros(3, 2, 4, 6)
     field[2] = -2.0  # reads two columns before
-    assert warped_shapes(shapes, field)[0, 0].sum(0).round(decimals=3).tolist() == [
+    assert warp_shapes(shapes, field)[0, 0].sum(0).round(decimals=3).tolist() == [
         0,
         0,
         4,
@@ -124,15 +124,15 @@ def test_volumes_are_registered(pack: SupportPack, tmp_path: Path) -> None:
     first, again = (VolumeInferer(kept).segment_volume(query, network) for _ in range(2))
     np.testing.assert_array_equal(first.label, again.label)
     np.testing.assert_array_equal(first.label, block_label({1: 3, 2: 300}))
-    moved = VolumeInferer(kept, steps={"registration": False}).segment_volume(query, network)
-    assert first.trust is not None and moved.trust is not None
-    assert first.trust.expected_dice != moved.trust.expected_dice  # other shapes were expected
+    move_shape = VolumeInferer(kept, steps={"registration": False}).segment_volume(query, network)
+    assert first.trust is not None and move_shape.trust is not None
+    assert first.trust.expected_dice != move_shape.trust.expected_dice  # other shapes were expected
 
 
 def test_scans_of_packs_of_version_0_1_are_moved(pack: SupportPack) -> None:
     query, network = Volume(block_image(seed=5), AFFINE), IntensityNetwork()
     former = replace(pack, profiles=(replace(pack.profiles[0], self_similarity=None),))
     found = VolumeInferer(former).segment_volume(query, network)
-    moved = VolumeInferer(pack, steps={"registration": False}).segment_volume(query, network)
-    np.testing.assert_array_equal(found.label, moved.label)
-    assert found.trust == moved.trust
+    move_shape = VolumeInferer(pack, steps={"registration": False}).segment_volume(query, network)
+    np.testing.assert_array_equal(found.label, move_shape.label)
+    assert found.trust == move_shape.trust

@@ -5,10 +5,10 @@ import torch
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     best_move,
-    leads,
+    lead_over_rivals,
     log_odds,
-    mapped_shapes,
-    moved,
+    map_shapes,
+    move_shape,
     present_slices,
     to_cells,
     to_pixels,
@@ -28,7 +28,7 @@ def test_a_shape_moves_to_its_evidence() -> None:
     evidence = block(9, 14, 12) * 12 - 6
     move = best_move(evidence, block(8, 10, 15), RULE, depth=20, slope=1.0)
     assert move == (1, 4, -3)
-    assert torch.equal(moved(block(8, 10, 15), move), block(9, 14, 12))
+    assert torch.equal(move_shape(block(8, 10, 15), move), block(9, 14, 12))
 
 
 def test_a_shape_without_evidence_stays() -> None:
@@ -58,19 +58,19 @@ def test_tall_stacks_are_thinned() -> None:
 
 
 def test_what_is_moved_in_is_empty() -> None:
-    assert moved(torch.ones(3, 4, 4), (1, 0, -2)).sum(0).tolist() == [[2.0, 2.0, 0, 0]] * 4
+    assert move_shape(torch.ones(3, 4, 4), (1, 0, -2)).sum(0).tolist() == [[2.0, 2.0, 0, 0]] * 4
 
 
 def test_leads_over_background_and_others() -> None:
     margins = torch.tensor([3.0, 5.0, -1.0])[None, :, None, None]
-    assert leads(margins).flatten().tolist() == [-2.0, 2.0, -6.0]
-    assert leads(margins[:, :1]).flatten().tolist() == [3.0]
+    assert lead_over_rivals(margins).flatten().tolist() == [-2.0, 2.0, -6.0]
+    assert lead_over_rivals(margins[:, :1]).flatten().tolist() == [3.0]
 
 
 def test_mapping_interpolates_and_centres() -> None:
     shapes = torch.zeros(3, 1, 2, 2)
     shapes[1] = 1.0  # one slice between two of padding
-    mapped = mapped_shapes(shapes.numpy(), torch.tensor([-9.0, 0.0, 0.25]).numpy(), 1, (4, 2))
+    mapped = map_shapes(shapes.numpy(), torch.tensor([-9.0, 0.0, 0.25]).numpy(), 1, (4, 2))
     assert mapped[:, 0, 1, 0].tolist() == [0.0, 1.0, 0.75]
     assert mapped[1, 0, :, 0].tolist() == [0.0, 1.0, 1.0, 0.0]
 

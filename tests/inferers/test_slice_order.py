@@ -17,11 +17,11 @@ from scipy.spatial.transform import Rotation
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume, load_image
+from fsmis_components.encoding.feature_cache import FeatureCache
 from fsmis_components.inferers import VolumeInferer
 from fsmis_components.inferers.volume_inferer import Segmentation
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
-from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.support_pack import content_hash
 
 SHAPE = (24, 20, 12)

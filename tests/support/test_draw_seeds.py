@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from fsmis_components.support.draw_seeds import draw_seeds
+from fsmis_components.support.encode import draw_seeds
 
 
 def sample() -> tuple[torch.Tensor, torch.Tensor]:

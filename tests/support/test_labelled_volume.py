@@ -9,7 +9,7 @@ import pytest
 from block_scans import AFFINE, block_image, block_label, write_nifti
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support.labelled_volume import LabelledVolume, common_structures, names_of
+from fsmis_components.support.support_request import LabelledVolume, common_structures, names_of
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.data.intensity import intensity_warning
-from fsmis_components.data.modality import modality_of
+from fsmis_components.data.intensity import intensity_warning, modality_of
 from fsmis_components.data.nifti import is_identity
 from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.stored_array import sample

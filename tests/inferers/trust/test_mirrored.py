@@ -15,6 +15,8 @@ from scipy.spatial.transform import Rotation
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import fit_normaliser
 from fsmis_components.data.volumes import Volume
+from fsmis_components.encoding import ScanEncoder
+from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
 from fsmis_components.inferers.matching import match_volume
 from fsmis_components.inferers.trust import mirror_gain
@@ -26,7 +28,6 @@ from fsmis_components.support import (
 )
 from fsmis_components.support.mirrored import with_mirrored
 from fsmis_components.support.scan_profile import mirror_places
-from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import content_hash
 
 
@@ -52,7 +53,7 @@ def packed(folder: Path, mirrored: bool, image: np.ndarray | None = None) -> Sup
     support = load_support_set(folder)
     pack = build_support_pack(ContrastNetwork(), support, spatial_size=24)
     if mirrored:
-        pack = with_mirrored(ContrastNetwork(), pack, support.scans[0].image)
+        pack = with_mirrored(ScanEncoder(ContrastNetwork()), pack, support.scans[0].image)
     return pack
 
 
@@ -98,7 +99,7 @@ def test_mirrored_slices_are_those_of_the_mirrored_scan(
     network = ContrastNetwork()
     options = {"spatial_size": 24, "slice_axis": slice_axis}
     pack = build_support_pack(network, support, **options)
-    profile = with_mirrored(network, pack, scan).profiles[0]
+    profile = with_mirrored(ScanEncoder(network), pack, scan).profiles[0]
     places = mirror_places(profile.depth)
     _, rows, columns = SliceView(scan, pack.grid)._order
     for index, axes in enumerate([(rows,), (columns,), (rows, columns)]):

@@ -8,9 +8,13 @@ import torch
 from block_scans import block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 
-from fsmis_components.inferers.trust.held_out_scans import dice_of_known, only_scans
-from fsmis_components.inferers.trust.known_slices import known_slices
-from fsmis_components.inferers.trust.self_test import self_test
+from fsmis_components.encoding import ScanEncoder
+from fsmis_components.inferers.request_answer import known_slices
+from fsmis_components.inferers.trust.self_test import (
+    dice_of_known,
+    only_scans,
+    self_test,
+)
 from fsmis_components.support import build_support_pack, load_support_set
 
 
@@ -63,7 +67,7 @@ def test_scans_are_held_out_in_turn(tmp_path: Path, network: IntensityNetwork) -
         write_scan(tmp_path, number, block_label())
     support = load_support_set(tmp_path)
     pack = build_support_pack(network, support, spatial_size=24)
-    result = self_test(network.train(), support, pack)
+    result = self_test(ScanEncoder(network.train()), support, pack)
     assert [test.held_out for test in result.tests] == ["scans", "scans"]
     assert [test.tests for test in result.tests] == [2, 2]
     assert [test.mean for test in result.tests] == [1, 1]  # blocks of unlike intensity
@@ -80,7 +84,7 @@ def test_a_scan_that_differs_is_found_out(tmp_path: Path, network: IntensityNetw
     write_scan(tmp_path, 3, label)
     support = load_support_set(tmp_path)
     pack = build_support_pack(network, support, spatial_size=24)
-    first, second = self_test(network, support, pack).tests
+    first, second = self_test(ScanEncoder(network), support, pack).tests
     assert first.mean is not None and second.mean is not None
     assert first.mean > 0.9 and second.mean < 0.9
     assert second.spread > first.spread
@@ -90,7 +94,7 @@ def test_one_scan_holds_out_its_own_slices(tmp_path: Path, network: IntensityNet
     write_scan(tmp_path, 1, block_label())
     support = load_support_set(tmp_path)
     pack = build_support_pack(network, support, spatial_size=24)
-    first, second = self_test(network, support, pack).tests
+    first, second = self_test(ScanEncoder(network), support, pack).tests
     assert first.held_out == second.held_out == "slices"
     assert first.tests > 1
     assert first.mean is not None and first.mean > 0.8
@@ -108,8 +112,10 @@ def test_a_held_out_block_does_not_answer_for_itself(
     plain = tmp_path / "plain"
     write_scan(plain, 1, label, block_image(seed=1))
     other = load_support_set(plain)
-    usual = self_test(network, other, build_support_pack(network, other, spatial_size=24))
-    changed = self_test(network, support, pack)
+    usual = self_test(
+        ScanEncoder(network), other, build_support_pack(network, other, spatial_size=24)
+    )
+    changed = self_test(ScanEncoder(network), support, pack)
     assert changed.tests[0].mean is not None and usual.tests[0].mean is not None
     assert changed.tests[0].mean < usual.tests[0].mean - 0.1
 
@@ -121,7 +127,7 @@ def test_different_structures_in_different_scans(tmp_path: Path, network: Intens
         write_scan(tmp_path, number, block_label({number: number}), image)
     support = load_support_set(tmp_path)
     pack = build_support_pack(network, support, spatial_size=24)
-    tests = self_test(network, support, pack).tests
+    tests = self_test(ScanEncoder(network), support, pack).tests
     assert [test.held_out for test in tests] == ["slices", "slices"]
     assert all(test.mean is not None and test.mean > 0.7 for test in tests)
 
@@ -135,13 +141,13 @@ def test_three_sections_are_too_few(tmp_path: Path, network: IntensityNetwork) -
     write_scan(tmp_path, 1, label, image)
     support = load_support_set(tmp_path)
     pack = build_support_pack(network, support, spatial_size=24)
-    (test,) = self_test(network, support, pack).tests
+    (test,) = self_test(ScanEncoder(network), support, pack).tests
     assert (test.mean, test.held_out) == (None, "nothing")
     label[..., 5:9] = full[..., 5:9]  # with these, slices 5 to 8 of 3 to 9 lie inside
     write_scan(tmp_path, 1, label, image)
     support = load_support_set(tmp_path)
     pack = build_support_pack(network, support, spatial_size=24)
-    (test,) = self_test(network, support, pack).tests
+    (test,) = self_test(ScanEncoder(network), support, pack).tests
     assert test.tests > 1 and test.mean is not None and test.mean > 0.9
 
 
@@ -151,6 +157,6 @@ def test_too_few_slices_are_not_tested(tmp_path: Path, network: IntensityNetwork
     write_scan(tmp_path, 1, label)
     support = load_support_set(tmp_path)
     pack = build_support_pack(network, support, spatial_size=24)
-    (test,) = self_test(network, support, pack).tests
+    (test,) = self_test(ScanEncoder(network), support, pack).tests
     assert (test.mean, test.tests, test.held_out) == (None, 0, "nothing")
     assert test.uncertain
