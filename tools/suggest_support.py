@@ -7,7 +7,7 @@
 The first finds the scan that most resembles all others; the second what a support that exists
 covers least. No label of the folder is opened. Each scan is encoded once and kept in
 OUTPUT_DIR/encoded, so that a second call, or one that goes on after an interruption, is quick. The
-output folder gets suggestion.json, suggestion.csv and suggestion.png.
+output folder gets suggestion.json and suggestion.csv.
 """
 
 import sys
@@ -54,7 +54,7 @@ def suggest(
         num: scans to propose.
         slices: slices to label: of each structure that a support shows (3), of a scan without (6).
         weights: a file in place of the shipped ones, or untrained.
-        output_dir: receives suggestion.json, suggestion.csv and suggestion.png.
+        output_dir: receives suggestion.json and suggestion.csv.
         knobs: KNOB=VALUE, knobs of inference.json.
         threads: threads of torch.
     """

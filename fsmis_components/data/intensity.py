@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.stored_array import quantile, sample, slabs
+from fsmis_components.data.stored_array import chunks, quantile, sample
 from fsmis_components.data.volumes import Volume
 
 _BIN = 20.0  # Hounsfield units
@@ -246,7 +246,7 @@ def _check_fill(volume: Volume, upper: float) -> None:
     elif high != 0 and high == upper and high - last > last - first:
         fill = high
     if fill is not None:
-        count = sum(int(np.count_nonzero(slab == fill)) for slab in slabs(volume.data))
+        count = sum(int(np.count_nonzero(chunk == fill)) for chunk in chunks(volume.data))
         raise DataError(
             f"{volume.title}: holds {fill:g} in {count} of its voxels, far from all other values: "
             "a mark for no data, which normalisation would count in; replace it by the darkest "
@@ -255,17 +255,17 @@ def _check_fill(volume: Volume, upper: float) -> None:
 
 
 def _extremes(volume: Volume) -> tuple[float, float]:
-    lows, highs = zip(*((float(v.min()), float(v.max())) for v in slabs(volume.data)), strict=True)
+    lows, highs = zip(*((float(v.min()), float(v.max())) for v in chunks(volume.data)), strict=True)
     return min(lows), max(highs)
 
 
 def _mean_and_std(volume: Volume, lower: float, upper: float) -> tuple[float, float]:
     """Of the clipped voxels, in two passes: one pass of sums of squares would cancel."""
     count = float(np.prod(volume.shape))
-    clipped = (np.clip(slab.astype(np.float64), lower, upper) for slab in slabs(volume.data))
-    mean = math.fsum(float(slab.sum()) for slab in clipped) / count
-    clipped = (np.clip(slab.astype(np.float64), lower, upper) for slab in slabs(volume.data))
-    variance = math.fsum(float(np.square(slab - mean).sum()) for slab in clipped) / count
+    clipped = (np.clip(chunk.astype(np.float64), lower, upper) for chunk in chunks(volume.data))
+    mean = math.fsum(float(chunk.sum()) for chunk in clipped) / count
+    clipped = (np.clip(chunk.astype(np.float64), lower, upper) for chunk in chunks(volume.data))
+    variance = math.fsum(float(np.square(chunk - mean).sum()) for chunk in clipped) / count
     std = math.sqrt(variance)
     # rounding leaves a trace of variance in a constant volume; float32 resolves no less than this
     return mean, std if std > 1e-7 * abs(mean) else 0.0

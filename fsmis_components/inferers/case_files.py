@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.stored_array import slabs
+from fsmis_components.data.stored_array import chunks
 from fsmis_components.data.volumes import Volume, save_mask, save_shares
 from fsmis_components.inferers.segmentation import Segmentation, smallest_label_dtype
 from fsmis_components.reporting.drawing import save_overlay
@@ -99,6 +99,6 @@ def volumes_ml(
     voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
     return {
         structure.column: voxel
-        * sum(int(np.count_nonzero(slab == structure.value)) for slab in slabs(label))
+        * sum(int(np.count_nonzero(chunk == structure.value)) for chunk in chunks(label))
         for structure in structures
     }

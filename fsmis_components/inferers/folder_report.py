@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +22,6 @@ _OF_NORMAL = 0.6745  # median absolute deviation of a standard normal distributi
 _LEAST_EXPECTED = 0.6  # Dice below which a mask wants a look
 _LEAST_SPREAD = 0.1  # in the logarithm: within a folder volumes differ by a tenth anyway
 _SHOWN_OF_HASH = 12  # characters
-_PNG_HEAD = struct.Struct(">8s4x4sII")  # signature, length, "IHDR", width, height
 
 
 def write_folder_report(
@@ -52,9 +50,8 @@ def write_folder_report(
     names = {structure.column: structure.name for structure in pack.structures}
     remarks = {}
     for row in done:
-        own = "; ".join(f"{names[column]}: {hint}" for column, hint in hints[row.case].items())
-        remarks[row.case] = " ".join(filter(None, [own, row.warning]))
-    sizes = {row.case: _png_size(folder / "overlays" / f"{row.case}.png") for row in done}
+        unusual = [f"{names[column]}: {hint}" for column, hint in hints[row.case].items()]
+        remarks[row.case] = " ".join(filter(None, ["; ".join(unusual), row.warning]))
     page = render(
         "folder.html",
         title="Segmented scans",
@@ -68,7 +65,7 @@ def write_folder_report(
         done=done,
         hints=hints,
         remarks=remarks,
-        pictures={case: size for case, size in sizes.items() if size is not None},
+        pictures=[r.case for r in done if (folder / "overlays" / f"{r.case}.png").is_file()],
         unused=unused,
         how=_facts(pack, settings),
     )
@@ -151,13 +148,3 @@ def _facts(pack: SupportPack, settings: Mapping[str, Any]) -> dict[str, Any]:
         "version of fsmis_components": settings["version"],
         "written": datetime.now().astimezone().isoformat(" ", "seconds"),
     }
-
-
-def _png_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of a PNG file; None where there is none."""
-    try:
-        with path.open("rb") as file:
-            signature, kind, width, height = _PNG_HEAD.unpack(file.read(_PNG_HEAD.size))
-    except (OSError, struct.error):
-        return None
-    return (width, height) if signature == b"\x89PNG\r\n\x1a\n" and kind == b"IHDR" else None

@@ -12,23 +12,99 @@ from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, failure_sentence
-from fsmis_components.data.geometry import SliceGrid
-from fsmis_components.data.volumes import load_image
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.selection.descriptors import Describer, Preprocessing, ScanDescriptors
 from fsmis_components.selection.similarity import (
     Compared,
+    align_scans,
     by_gain,
     choose_scans,
     compare_scans,
     gains_of,
 )
-from fsmis_components.selection.slices import (
-    common_range,
-    file_numbers,
-    spread_slices,
-    structure_slices,
-)
+from fsmis_components.support.sections import part_middles
 from fsmis_components.support.support_pack import SupportPack
+
+_SHOWN_BY = 0.5  # share of the other scans that must show a slice
+
+
+def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
+    """The slices of a scan that at least half of the other scans show.
+
+    Args:
+        shown: (K, 2), places where the first and last slice of each other scan lie.
+        depth: number of slices of the scan.
+
+    Returns:
+        First and last slice; all slices where no half agrees.
+    """
+    slices = np.arange(depth)
+    if len(shown):
+        within = (slices >= shown[:, :1] - 0.5) & (slices <= shown[:, 1:] + 0.5)
+        slices = np.flatnonzero(within.mean(0) >= _SHOWN_BY)
+    return (int(slices[0]), int(slices[-1])) if len(slices) else (0, depth - 1)
+
+
+def spread_slices(first: int, last: int, num: int) -> list[int]:
+    """Middles of equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
+
+    Args:
+        first: first slice.
+        last: last slice.
+        num: number of parts; of a shorter range each slice is taken once.
+
+    Source: SSL-ALPNet (ECCV 2020), released evaluation, whose rule for three parts it is.
+    """
+    length = last - first + 1
+    return sorted({first + middle for middle in part_middles(length, num)})
+
+
+def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict[str, list[int]]:
+    """Slices for each structure, where the present support expects it in the scan.
+
+    Args:
+        scan: preprocessed as the support.
+        pack: the present support.
+        num: slices per structure.
+
+    Returns:
+        Ascending, numbered from 0 in the order of `SliceView`, by the names of the structures that
+        lie in the scan.
+    """
+    found = [align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
+    slices = {}
+    for index, structure in enumerate(pack.structures):
+        labelled = [
+            place
+            for place, profile in enumerate(pack.profiles)
+            if not bool(profile.extents[index].isnan().any())
+        ]
+        # the most similar scan in which it is labelled answers
+        place = max(labelled, key=lambda scan: found[scan].similarity)
+        first, last = pack.profiles[place].extents[index].tolist()
+        positions = found[place].positions
+        inside = np.flatnonzero((positions >= first) & (positions <= last))
+        if len(inside):
+            slices[structure.name] = spread_slices(int(inside[0]), int(inside[-1]), num)
+    return slices
+
+
+def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
+    """How a viewer that knows nothing of our order finds slices.
+
+    Args:
+        volume: the scan.
+        grid: how it was cut.
+        slices: numbered from 0 in the order of `SliceView`.
+
+    Returns:
+        Numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
+    """
+    view = SliceView(volume, grid)
+    axes, numbers = zip(*map(view.stored_slice, slices), strict=True)
+    return list(numbers), "ijk"[axes[0]]
+
 
 OF_STRUCTURE = 3  # slices to label of a structure, what the methods ask for
 OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
@@ -74,15 +150,11 @@ class Proposal:
         scans: without a label: proposed ones in order, then the others by falling gain.
         left_out: why scans cannot be used, by their names.
         waiting: scans that were not encoded for want of time.
-        names: of all scans that were compared, labelled ones first, then as `scans`.
-        similarity: (K, K) of the same.
     """
 
     scans: list[RankedScan]
     left_out: dict[str, str]
     waiting: int
-    names: list[str]
-    similarity: np.ndarray
 
 
 def propose(
@@ -149,10 +221,7 @@ def propose(
             shown = np.delete(similarity.shown[place], place, axis=0)
             entry = _with_slices(entry, describer, case, scan, shown, pack, num_slices)
         ranked.append(entry)
-    order = [*ready, *order]
-    names = [described[place].name for place in order]
-    values = similarity.values[np.ix_(order, order)]
-    return Proposal(ranked, left_out, waiting, names, values)
+    return Proposal(ranked, left_out, waiting)
 
 
 def _describe_all(

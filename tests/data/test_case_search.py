@@ -36,12 +36,6 @@ def test_a_stray_slice_does_not_make_one_case_of_a_folder(tmp_path: Path) -> Non
     assert "DICOM slice beside scans" in unused(tmp_path)["stray.dcm"]
 
 
-def test_a_mask_in_the_folder_of_a_series_is_no_scan(tmp_path: Path) -> None:
-    fill(tmp_path, "p1/1.dcm", "p1/2.dcm", "p1/drawn.nii.gz", "p2/IM1", "p2/IM2", "DICOMDIR")
-    assert names(tmp_path, labels="never") == ["p1", "p2"]
-    assert list(unused(tmp_path)) == ["p1/drawn.nii.gz"]
-
-
 def test_the_prefix_is_understood_in_capitals_and_the_rest_is_told(tmp_path: Path) -> None:
     fill(tmp_path, "image_2.nii.gz", "Image_5.nii.gz", "scan_9.nii.gz", "Label_5.nii.gz")
     assert [case.name for case in find_cases(tmp_path)] == ["2", "5"]
@@ -92,12 +86,6 @@ def test_a_label_in_the_folder_of_its_scan_is_not_segmented(tmp_path: Path) -> N
     assert list(unused(tmp_path)) == ["p1/segmentations", "p2/mask_of_other.nii.gz"]
 
 
-def test_the_label_of_a_series_is_no_news(tmp_path: Path) -> None:
-    fill(tmp_path, "image_1/IM1", "label_1.nii.gz")
-    assert find_cases(tmp_path)[0].label == tmp_path / "label_1.nii.gz"
-    assert not unused(tmp_path, labels="never")
-
-
 def test_our_own_output_is_no_news(tmp_path: Path) -> None:
     fill(tmp_path, "image_1.nii", "image_1_seg.nii.gz", "image_1_uncertainty.nii.gz", "cases.csv")
     fill(tmp_path, "run.json", "report.html", "overlays/image_1.png", "label_1.nii")
@@ -142,14 +130,6 @@ def test_long_names_become_short_enough_for_the_results(tmp_path: Path) -> None:
         fill(tmp_path, f".123456789012.{case.stem}_uncertainty.nii.gz")
 
 
-def test_superscript_digits_are_no_numbers(tmp_path: Path) -> None:
-    fill(tmp_path, "image_².nii.gz", "image_2.nii.gz", "image_a²b3.nii.gz")
-    cases = find_cases(tmp_path)
-    assert len(cases) == 3 and select_cases(cases, "²")[0].name == "²"
-    with pytest.raises(DataError, match="id ³: no case of this name"):
-        select_cases(cases, "³")
-
-
 def test_what_cannot_be_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may read everything, so the refusal is made up."""
     fill(tmp_path, "a.nii.gz", "closed/IM1", "closed_file")
@@ -184,11 +164,3 @@ def test_unlabelled_scans_in_subfolders_are_not_demanded(tmp_path: Path) -> None
     fill(tmp_path, "image_2.nii")
     with pytest.raises(DataError, match="no label for image_2"):
         find_cases(tmp_path, labels="required")
-
-
-def test_the_list_is_short(tmp_path: Path) -> None:
-    fill(tmp_path, "a.nii", *(f"note_{number:02}.txt" for number in range(13)))
-    lines = search_cases(tmp_path).describe().splitlines()
-    assert lines[0] == f"{tmp_path}: 13 not used" and lines[-1] == "  and 3 more"
-    assert lines[1] == "  note_00.txt: no format of scans that is read; convert a scan to .nii.gz"
-    assert len(lines) == 12

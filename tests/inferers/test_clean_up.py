@@ -26,11 +26,6 @@ def test_holes_are_filled_where_the_support_has_none() -> None:
     np.testing.assert_array_equal(open_, ring)
 
 
-def test_an_absent_structure_is_no_trouble() -> None:
-    empty = np.zeros((2, 3, 3), np.uint16)
-    assert not clean_up(empty, [300], [Topology(1, True)]).any()
-
-
 def test_topology_of_shapes() -> None:
     shapes = np.zeros((4, 16, 16), np.float32)
     shapes[:, 1:7, 1:7] = 1.0

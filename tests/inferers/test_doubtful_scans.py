@@ -13,7 +13,7 @@ from monai.data import Dataset
 from run_tables import read_cases
 
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportPack, SupportSource
+from fsmis_components.support import SupportSource
 
 
 def ct_image(seed: int) -> np.ndarray:
@@ -43,19 +43,6 @@ def without_orientation(path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None), path)
 
 
-def test_one_cold_voxel_changes_neither_modality_nor_mask(tmp_path: Path) -> None:
-    write_scan(tmp_path / "s", 1, block_label())
-    cold = block_image(seed=2)
-    cold[0, 0, 0] = -201
-    write_scan(tmp_path / "q", 2, image=cold)
-    write_scan(tmp_path / "q", 3)
-    rows = run(tmp_path)
-    assert [(row["modality"], row["warning"]) for row in rows] == [("mr", ""), ("mr", "")]
-    mask = np.asarray(nibabel.load(tmp_path / "o" / "image_2_seg.nii.gz").dataobj)
-    np.testing.assert_array_equal(mask, block_label())
-    assert "intensities taken as</th><td>MR" in (tmp_path / "o" / "report.html").read_text()
-
-
 def test_a_scan_of_another_modality_is_told_in_row_report_and_on_screen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,14 +65,6 @@ def test_a_scan_of_another_modality_is_told_in_row_report_and_on_screen(
         )
 
 
-def test_ct_by_an_mr_support_is_told(tmp_path: Path) -> None:
-    write_scan(tmp_path / "s", 1, block_label())
-    write_scan(tmp_path / "q", 2, image=ct_image(2))
-    [row] = run(tmp_path)
-    assert row["modality"] == "mr"
-    assert "looks like CT and is taken as MR, as the support is" in row["warning"]
-
-
 @pytest.mark.parametrize("whose", ["image_2", "support scan 1"])
 def test_a_header_without_orientation_is_told(
     tmp_path: Path, whose: str, capsys: pytest.CaptureFixture[str]
@@ -102,14 +81,6 @@ def test_a_header_without_orientation_is_told(
     assert said in (tmp_path / "o" / "report.html").read_text()
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
-
-
-def test_a_pack_remembers_a_support_without_orientation(tmp_path: Path) -> None:
-    without_orientation(write_scan(tmp_path / "s", 1, block_label()))
-    without_orientation(tmp_path / "s" / "label_1.nii.gz")
-    write_scan(tmp_path / "q", 2)
-    run(tmp_path, save_support_pack=tmp_path / "a.safetensors")
-    assert not SupportPack.load(tmp_path / "a.safetensors").profiles[0].oriented
 
 
 @pytest.mark.parametrize(

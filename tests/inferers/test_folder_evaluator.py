@@ -53,16 +53,6 @@ def table(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_each_mask_comes_with_its_expected_dice(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders, steps={}).run()
-    for row in table(folders[2]):
-        for structure in ("structure_1", "structure_2"):
-            assert 0.8 < float(row[f"{structure}_expected_dice"]) <= 1.0
-        assert row["warning"] == ""
-
-
 def test_writes_masks_pictures_and_table(
     network: IntensityNetwork, folders: tuple[Path, Path, Path]
 ) -> None:
@@ -110,47 +100,6 @@ def test_a_bad_scan_does_not_stop_the_others(
     assert rows[0]["structure_1_ml"] == "" and "image_1.nii.gz" in rows[0]["message"]
     assert (folders[2] / "image_3_seg.nii.gz").exists()
     assert not (folders[2] / "image_4_seg.nii.gz").exists()
-
-
-def test_finished_scans_are_kept_and_the_rest_is_done(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders).run()
-    mask = folders[2] / "image_2_seg.nii.gz"
-    before, first_rows = mask.stat().st_mtime_ns, table(folders[2])
-    (folders[2] / "image_3_seg.nii.gz").unlink()
-    write_scan(folders[1], 4)
-    network.encoded.clear()
-    evaluator(network, folders).run()
-    # the support and six of its slices mirrored three times, image_3, image_4
-    assert sum(network.encoded) == 12 + 3 * 6 + 2 * 12
-    assert mask.stat().st_mtime_ns == before
-    rows = table(folders[2])
-    assert [row["case"] for row in rows] == ["image_2", "image_3", "image_4"]
-    assert rows[0] == first_rows[0]
-
-
-def test_a_changed_scan_is_segmented_again(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders).run()
-    write_scan(folders[1], 2, image=block_image()[::-1].copy())
-    evaluator(network, folders).run()
-    mask = np.asarray(nibabel.load(folders[2] / "image_2_seg.nii.gz").dataobj)
-    np.testing.assert_array_equal(mask, block_label()[::-1])
-
-
-def test_another_support_never_overwrites(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders).run()
-    mask = folders[2] / "image_2_seg.nii.gz"
-    before = mask.read_bytes()
-    write_scan(folders[0], 1, block_label({1: 2, 2: 1}))
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, folders).run()
-    assert "choose another --output_dir" in str(raised.value.code)
-    assert mask.read_bytes() == before
 
 
 def test_foreign_files_are_never_overwritten(
@@ -205,17 +154,6 @@ def test_no_support_is_one_sentence(
     assert not folders[2].exists()
 
 
-def test_an_unwritable_output_folder_is_found_before_any_work(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    folders[2].write_text("a file in the way")
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, folders).run()
-    message = str(raised.value.code)
-    assert message.startswith(f"{folders[2]}: cannot be written") and "space" not in message
-    assert not network.encoded
-
-
 def test_a_scan_that_may_not_be_read_is_said_so(
     network: IntensityNetwork, folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,13 +188,6 @@ def test_what_is_not_used_is_told_at_the_start_and_in_the_report(
     checked_page(text)
     assert "<h2>Not used</h2>" in text and "scan_9.nii.gz" in text and "&lt;b&gt;.dcm" in text
     assert [row["case"] for row in table(folders[2])] == ["image_2", "image_3"]
-
-
-def test_a_folder_in_which_nothing_can_be_used_ends_with_the_reasons(tmp_path: Path) -> None:
-    (tmp_path / "scan.hdr").write_bytes(b"")
-    with pytest.raises(SystemExit) as raised:
-        query_items(tmp_path)
-    assert "not used: scan.hdr: no format of scans that is read" in str(raised.value.code)
 
 
 def test_scans_of_one_name_in_subfolders_get_masks_of_their_own(

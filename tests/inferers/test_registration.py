@@ -15,7 +15,7 @@ from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.registration import displacement, stride_through, warp_shapes
+from fsmis_components.inferers.registration import displacement, warp_shapes
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.self_similarity import self_similarity
 
@@ -65,26 +65,6 @@ def test_a_smooth_bend_is_recovered() -> None:
     assert error < 0.5
 
 
-def test_the_same_scan_stays() -> None:
-    image = texture()
-    assert field_of(image, image).abs().max() < 0.25  # cells
-
-
-def test_scans_that_differ_are_not_pushed_out_of_each_other() -> None:
-    image = texture()
-    other = np.random.default_rng(4).normal(size=SIZE)
-    other = 100 * gaussian_filter(other, (1, 4, 4)) / gaussian_filter(other, (1, 4, 4)).std()
-    along = field_of(image + 2 * other, image)[0]
-    assert float(along[0].mean()) > -0.5 and float(along[-1].mean()) < 0.5
-
-
-def test_contrast_does_not_matter() -> None:
-    image, known = texture(), bend()
-    bent = map_coordinates(image, np.indices(SIZE) + known, order=1, mode="nearest")
-    difference = field_of(-bent, image) - field_of(bent, image)
-    assert difference.abs().mean() < 0.2
-
-
 def test_one_slice_is_registered_in_plane() -> None:
     part = looks(texture())[:1]
     shifted = part.roll(3, -1)
@@ -107,11 +87,6 @@ def test_shapes_follow_and_what_comes_in_is_empty() -> None:
     ]
 
 
-def test_places_are_as_far_apart_along_z_as_in_plane() -> None:
-    assert stride_through(slice_spacing=7.7, cell=5.0) == 1
-    assert stride_through(slice_spacing=3.0, cell=6.0) == 4
-
-
 @pytest.fixture
 def pack(tmp_path: Path) -> SupportPack:
     write_scan(tmp_path, 1, block_label({1: 3, 2: 300}))
@@ -124,15 +99,15 @@ def test_volumes_are_registered(pack: SupportPack, tmp_path: Path) -> None:
     first, again = (VolumeInferer(kept).segment_volume(query, network) for _ in range(2))
     np.testing.assert_array_equal(first.label, again.label)
     np.testing.assert_array_equal(first.label, block_label({1: 3, 2: 300}))
-    move_shape = VolumeInferer(kept, steps={"registration": False}).segment_volume(query, network)
-    assert first.trust is not None and move_shape.trust is not None
-    assert first.trust.expected_dice != move_shape.trust.expected_dice  # other shapes were expected
+    moved = VolumeInferer(kept, steps={"registration": False}).segment_volume(query, network)
+    assert first.trust is not None and moved.trust is not None
+    assert first.trust.expected_dice != moved.trust.expected_dice  # other shapes were expected
 
 
 def test_scans_of_packs_of_version_0_1_are_moved(pack: SupportPack) -> None:
     query, network = Volume(block_image(seed=5), AFFINE), IntensityNetwork()
     former = replace(pack, profiles=(replace(pack.profiles[0], self_similarity=None),))
     found = VolumeInferer(former).segment_volume(query, network)
-    move_shape = VolumeInferer(pack, steps={"registration": False}).segment_volume(query, network)
-    np.testing.assert_array_equal(found.label, move_shape.label)
-    assert found.trust == move_shape.trust
+    moved = VolumeInferer(pack, steps={"registration": False}).segment_volume(query, network)
+    np.testing.assert_array_equal(found.label, moved.label)
+    assert found.trust == moved.trust

@@ -62,14 +62,6 @@ def test_batches_change_nothing(
     np.testing.assert_array_equal(labels[0], labels[2])
 
 
-def test_each_slice_is_encoded_once_whatever_the_structures(
-    pack: SupportPack, network: IntensityNetwork, query: Volume
-) -> None:
-    network.encoded.clear()
-    VolumeInferer(pack, batch_size=5).segment_volume(query, network)
-    assert network.encoded == [5, 5, 2]
-
-
 @pytest.mark.parametrize("codes", ["LPS", "SRA", "AIR", "PIL"])
 def test_storage_order_changes_nothing(
     pack: SupportPack, network: IntensityNetwork, query: Volume, codes: str
@@ -159,13 +151,6 @@ def test_uncertainty_is_high_at_the_border(
     assert result.uncertainty.shape == query.shape
     # two structures and the background: never surer than 1, never worse than a draw of three
     assert result.uncertainty.max() <= 255 * 2 / 3
-
-
-def test_autocast_runs_and_differs_little(
-    pack: SupportPack, network: IntensityNetwork, query: Volume
-) -> None:
-    label = VolumeInferer(pack, amp=True).segment_volume(query, network).label
-    assert (label != expected_label()).mean() < 0.01
 
 
 def _inverse(turn: np.ndarray) -> np.ndarray:

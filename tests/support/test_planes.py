@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 from block_scans import block_image, block_label, write_scan
@@ -138,19 +137,3 @@ def test_a_thick_query_has_one_plane(network: IntensityNetwork, support: Support
     assert sum(network.encoded) == query.shape[2]
     alone = VolumeInferer(replace(pack, planes=())).segment_volume(query, network)
     np.testing.assert_array_equal(found.label, alone.label)
-
-
-@pytest.mark.parametrize("codes", ["LPS", "SRA", "AIR", "PIL"])
-def test_storage_order_changes_nothing(
-    network: IntensityNetwork, support: SupportSet, codes: str
-) -> None:
-    pack = build_support_pack(network, support, spatial_size=24)
-    query = Volume(block_image(seed=5), ISOTROPIC)
-    plain = VolumeInferer(pack).segment_volume(query, network).label
-    turn = nibabel.orientations.ornt_transform(
-        nibabel.io_orientation(ISOTROPIC), nibabel.orientations.axcodes2ornt(tuple(codes))
-    )
-    affine = ISOTROPIC @ nibabel.orientations.inv_ornt_aff(turn, query.shape)
-    other = Volume(np.ascontiguousarray(nibabel.apply_orientation(query.data, turn)), affine)
-    found = VolumeInferer(pack).segment_volume(other, network).label
-    np.testing.assert_array_equal(found, nibabel.apply_orientation(plain, turn))

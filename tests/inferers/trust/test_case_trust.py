@@ -39,14 +39,6 @@ def pack_of(scans: int) -> SupportPack:
     )
 
 
-def test_expected_dice_rises_with_both_measures() -> None:
-    assert expected_dice(Measures(0.0, 0.0)) == 0
-    assert expected_dice(Measures(1.0, 1.0)) == 1
-    assert expected_dice(Measures(0.81, 1.0)) == pytest.approx(-0.47 + 1.48 * 0.9)
-    assert expected_dice(Measures(0.9, 0.5)) == expected_dice(Measures(0.5, 0.9))
-    assert expected_dice(Measures(1.0, 0.0)) == 0  # certain in the wrong place
-
-
 USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75, 12)
 
 

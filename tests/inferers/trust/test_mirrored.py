@@ -28,7 +28,6 @@ from fsmis_components.support import (
 )
 from fsmis_components.support.mirrored import with_mirrored
 from fsmis_components.support.scan_profile import mirror_places
-from fsmis_components.support.support_pack import content_hash
 
 
 class ContrastNetwork(IntensityNetwork):
@@ -66,17 +65,6 @@ def test_a_mirrored_scan_gains(tmp_path: Path, axes: tuple[int, ...], mirrored: 
     assert gain_of(pack, np.ascontiguousarray(np.flip(image, axes))) > 0.02
 
 
-def test_a_symmetric_support_says_nothing(tmp_path: Path) -> None:
-    """What looks the same in a mirror cannot tell whether it is one."""
-    image = block_image(seed=7)
-    symmetric = image + image[::-1]
-    gains = [
-        gain_of(packed(tmp_path, True, symmetric), np.ascontiguousarray(each))
-        for each in (symmetric, symmetric[::-1])
-    ]
-    assert max(gains) < 0.005
-
-
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])
 @pytest.mark.parametrize("degrees", [0, 50])
 def test_mirrored_slices_are_those_of_the_mirrored_scan(
@@ -108,15 +96,6 @@ def test_mirrored_slices_are_those_of_the_mirrored_scan(
         slices = fit_normaliser(scan, pack.normalisation)(view.slices(0, view.depth))
         expected = slice_descriptors(network.encode(slices).high)[places]
         torch.testing.assert_close(profile.mirrored[index].float(), expected, atol=2e-3, rtol=0)
-
-
-def test_a_pack_keeps_what_it_looks_like_mirrored(tmp_path: Path) -> None:
-    pack = packed(tmp_path, True)
-    loaded = SupportPack.load(pack.save(tmp_path / "a.safetensors"))
-    assert torch.equal(loaded.profiles[0].mirrored, pack.profiles[0].mirrored)
-    plain = packed(tmp_path, False)
-    assert SupportPack.load(plain.save(tmp_path / "b.safetensors")).profiles[0].mirrored is None
-    assert content_hash(pack) == content_hash(plain)  # no mask depends on it
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])

@@ -4,15 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from block_scans import block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 
 from fsmis_components.encoding import ScanEncoder
-from fsmis_components.inferers.request_answer import known_slices
 from fsmis_components.inferers.trust.self_test import (
     dice_of_known,
-    only_scans,
     self_test,
 )
 from fsmis_components.support import build_support_pack, load_support_set
@@ -21,19 +18,6 @@ from fsmis_components.support import build_support_pack, load_support_set
 @pytest.fixture
 def network() -> IntensityNetwork:
     return IntensityNetwork()
-
-
-@pytest.mark.parametrize(
-    ("labelled", "known"),
-    [
-        ([0, 1, 1, 1, 0], [1, 1, 1, 1, 1]),  # the whole structure
-        ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1]),  # gaps
-        ([0, 1, 1, 0, 0], [0, 1, 1, 0, 0]),  # too few to tell
-        ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),
-    ],
-)
-def test_known_slices(labelled: list[int], known: list[int]) -> None:
-    assert known_slices(np.array(labelled, bool)).tolist() == [bool(each) for each in known]
 
 
 def test_dice_of_known_slices() -> None:
@@ -46,20 +30,6 @@ def test_dice_of_known_slices() -> None:
     assert dice_of_known(found, np.zeros_like(truth)) is None
     truth[2] = True  # without a gap its absence elsewhere counts too
     assert dice_of_known(np.ones_like(truth), truth) == pytest.approx(2 * 12 / (20 + 12))
-
-
-def test_only_scans_keeps_what_belongs_together(tmp_path: Path, network: IntensityNetwork) -> None:
-    for number in (1, 2, 3):
-        write_scan(tmp_path, number, block_label())
-    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=24)
-    kept = only_scans(pack, [0, 2])
-    assert [profile.name for profile in kept.profiles] == ["1", "3"]
-    assert kept.origins[:, 0].unique().tolist() == [0, 1]
-    last = pack.origins[:, 0] == 2
-    own = kept.origins[:, 0] == 1
-    assert torch.equal(kept.origins[own, 1], pack.origins[last, 1])
-    assert torch.equal(kept.state["foreground"][:, :, own], pack.state["foreground"][:, :, last])
-    assert torch.equal(kept.sections[:, own], pack.sections[:, last])
 
 
 def test_scans_are_held_out_in_turn(tmp_path: Path, network: IntensityNetwork) -> None:
@@ -149,14 +119,3 @@ def test_three_sections_are_too_few(tmp_path: Path, network: IntensityNetwork) -
     pack = build_support_pack(network, support, spatial_size=24)
     (test,) = self_test(ScanEncoder(network), support, pack).tests
     assert test.tests > 1 and test.mean is not None and test.mean > 0.9
-
-
-def test_too_few_slices_are_not_tested(tmp_path: Path, network: IntensityNetwork) -> None:
-    label = np.zeros_like(block_label())
-    label[4:12, 4:10, 5] = 1
-    write_scan(tmp_path, 1, label)
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    (test,) = self_test(ScanEncoder(network), support, pack).tests
-    assert (test.mean, test.tests, test.held_out) == (None, 0, "nothing")
-    assert test.uncertain
