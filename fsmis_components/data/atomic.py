@@ -65,11 +65,9 @@ def check_writable(folder: str | Path, another: str = "choose another --output_d
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:
-    """Remove what a killed process left of files that it was writing by `atomic_write`.
+    """Remove what a killed process left of these files while it wrote them by `atomic_write`.
 
-    Args:
-        paths: the files, there or not; nothing else is touched. No other process may be writing
-            them.
+    Nothing else is touched. No other process may be writing them.
     """
     names: dict[Path, set[str]] = {}
     for path in paths:
@@ -87,15 +85,10 @@ def atomic_write_text(path: Path, text: str) -> Path:
 
 
 def atomic_write_bytes(path: Path, content: bytes | memoryview, private: bool = False) -> Path:
-    """Write bytes; arguments and errors as `atomic_write`.
+    """Write bytes, if `private` so that only the user may read them; errors as `atomic_write`.
 
     What PyTorch and safetensors write comes as bytes too: their own writers turn the OSError of a
     full disk into other errors.
-
-    Args:
-        path: the file.
-        content: all of it.
-        private: only the user may read it (mode 0600).
     """
 
     def write(unfinished: Path) -> None:

@@ -95,10 +95,7 @@ def read_plane(path: Path) -> np.ndarray:
     """Pixels (columns, rows) after rescale slope and intercept, float64.
 
     Of MONOCHROME1, where the lowest value is white, the values are turned round first. Not of CT:
-    Hounsfield units mean the same however they are shown.
-
-    Raises:
-        DataError: damaged, or a compression that pydicom cannot read.
+    Hounsfield units mean the same however they are shown. What cannot be decoded is a `DataError`.
     """
     pydicom = _pydicom(path)
     try:

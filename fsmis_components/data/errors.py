@@ -38,12 +38,9 @@ def disk_is_full(error: BaseException) -> bool:
 def unwritable(
     place: str | Path, error: OSError, another: str = "choose another --output_dir"
 ) -> DataError:
-    """The error about a file or folder that cannot be written, with advice that fits its cause.
+    """The error about what cannot be written, with advice that fits its cause.
 
-    Args:
-        place: what was to be written.
-        error: what the operating system said.
-        another: how another place is named, where that would help.
+    `another` says how another place is named.
     """
     if disk_is_full(error):
         advice = "free some space and give the same command again"
@@ -109,12 +106,10 @@ _CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memor
 
 
 def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
-    """The reason for a table, as one sentence; the traceback of an unforeseen one goes to a log.
+    """The reason for a table, as one sentence, while the error is being handled.
 
-    Args:
-        error: what was raised, while it is being handled. A `DataError` has its own sentence.
-        source: the scan.
-        folder: gets `errors.log`, to which is appended.
+    A `DataError` has its own sentence. The traceback of an unforeseen error is appended to
+    `errors.log` in the folder.
     """
     if isinstance(error, DataError):
         return str(error)

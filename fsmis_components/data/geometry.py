@@ -240,14 +240,7 @@ class SliceView:
         return self.native(0, self.depth)
 
     def restack(self, label_slices: np.ndarray) -> np.ndarray:
-        """The exact inverse of the view.
-
-        Args:
-            label_slices: (D, h, w), any type.
-
-        Returns:
-            (X, Y, Z) in the storage order of the volume.
-        """
+        """The exact inverse of the view: label slices (D, h, w) of any type as (X, Y, Z)."""
         expected = (self.depth, *self.native_size)
         if label_slices.shape != expected:
             raise ValueError(f"restack: expected (D, h, w) = {expected}, got {label_slices.shape}")
@@ -298,13 +291,9 @@ def display_plane(plane: np.ndarray) -> np.ndarray:
 
 
 def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Crop or pad with zeros the last two axes about the centre.
+    """Crop or pad with zeros the last two axes of maps (..., H, W) about the centre.
 
     Fitting back to the former size undoes a padding exactly.
-
-    Args:
-        maps: (..., H, W).
-        size: the new height and width.
     """
     padding = []
     for axis, wanted in ((-1, size[1]), (-2, size[0])):  # F.pad counts axes from the last

@@ -145,17 +145,9 @@ class Normaliser:
 
 
 def resolve_modality(volume: Volume, modality: str = "auto") -> str:
-    """Tell MR from CT.
+    """Return "mr" or "ct": what is named, or with "auto" what `modality_of` tells.
 
-    Args:
-        volume: looked at where `modality` is "auto", see `modality_of`.
-        modality: "auto", "mr" or "ct".
-
-    Returns:
-        "mr" or "ct".
-
-    Raises:
-        DataError: another word.
+    Another word is a `DataError`.
     """
     name = str(modality).strip().lower()
     if name != "auto":
@@ -164,15 +156,7 @@ def resolve_modality(volume: Volume, modality: str = "auto") -> str:
 
 
 def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
-    """Say where a scan's intensities are not of the kind for which a rule was made.
-
-    Args:
-        seen: what the scan looks like.
-        normalisation: the rule that the support set.
-
-    Returns:
-        One sentence, or nothing.
-    """
+    """A sentence where a scan is of another kind than the support's rule is for; or nothing."""
     if normalisation.modality == "ct" and seen.name == "mr":
         return (
             "The scan is taken as CT, as the support is, but holds no Hounsfield units (no air, "
@@ -227,12 +211,8 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
 def _check_fill(volume: Volume, upper: float) -> None:
     """Refuse one value farther from all others than these lie apart: it would decide mean and std.
 
-    A dark one always does, a bright one where it is more than the share that is clipped. Zero is
-    what everybody writes outside the body, and harmless.
-
-    Args:
-        volume: the scan.
-        upper: intensity above which it is clipped.
+    A dark one always does, a bright one where it is more than the share that is clipped (above
+    `upper`). Zero is what everybody writes outside the body, and harmless.
     """
     low, high = _extremes(volume)
     values = sample(volume.data)

@@ -21,12 +21,7 @@ _VOXEL_TOLERANCE = 0.25  # how far, in voxels, a label's corner may lie from its
 def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
     """Label values (X, Y, Z) as integers: the stored array where it holds integers.
 
-    Args:
-        data: voxels as stored.
-        title: the file, for messages.
-
-    Raises:
-        DataError: a value that is no whole number, or below 0.
+    A value that is no whole number, or below 0, is a `DataError`.
     """
     if isinstance(data, np.ndarray) and data.dtype.kind in "bu":
         return data.view(np.uint8) if data.dtype.kind == "b" else data
@@ -60,15 +55,10 @@ def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
 
 
 def check_no_scan(label: np.ndarray, title: str, image: VoxelArray | None = None) -> None:
-    """Refuse a scan that is given as a label.
+    """Refuse by a `DataError` a label (X, Y, Z) that is a scan.
 
-    Args:
-        label: (X, Y, Z) whole numbers.
-        title: the file, for messages.
-        image: (X, Y, Z), the scan that it labels, in the same storage order.
-
-    Raises:
-        DataError: it has the voxels of its image, or values that change from voxel to voxel.
+    It has the voxels of its image in the same storage order, or values that change from voxel to
+    voxel.
     """
     if label.max(initial=0) < _MANY_VALUES:
         return

@@ -36,11 +36,7 @@ def strip_nifti_suffix(name: str) -> str:
 
 
 def open_nifti(path: Path) -> nibabel.Nifti1Image:
-    """Read the header (NIfTI-1 or NIfTI-2).
-
-    Raises:
-        DataError: no such file, not a NIfTI, a damaged header.
-    """
+    """Read the header (NIfTI-1 or NIfTI-2); a missing, other or damaged file is a `DataError`."""
     if not path.exists():
         raise DataError(f"{path}: there is no such file; check the path.")
     if not is_nifti_name(path.name):
@@ -67,13 +63,7 @@ def read_voxels(
 ) -> VoxelArray:
     """The voxels (X, Y, Z) in the stored type; a memory map where the file is not compressed.
 
-    Args:
-        image: from `open_nifti`.
-        path: the file, for messages.
-        most_voxels: of a scan that is not refused.
-
-    Raises:
-        DataError: damaged; otherwise as `checked_shape`.
+    Damaged ones are a `DataError`, and what `checked_shape` refuses.
     """
     proxy = image.dataobj
     slope, inter = (proxy.slope, proxy.inter) if isinstance(proxy, ArrayProxy) else (1.0, 0.0)
@@ -169,13 +159,8 @@ def write_nifti(
 ) -> Path:
     """Write a file that appears only when it is complete; an existing one is replaced.
 
-    Args:
-        image: header and voxels.
-        path: the file.
-        ready: called with the complete file under its hidden name, before it gets its own.
-
-    Raises:
-        DataError: it cannot be written; what was there before is untouched.
+    `ready` is called with the complete file under its hidden name, before it gets its own. What
+    cannot be written is a `DataError`; what was there before is untouched.
     """
     if not is_nifti_name(path.name):
         raise ValueError(f"{path}: expected a name that ends in .nii.gz or .nii")

@@ -86,10 +86,6 @@ def is_served(path: str | Path, studies_dir: str | Path) -> bool:
 
     Only what lies below the studies folder after links are resolved, the scans to which the folder
     itself links, and what was uploaded to the server, with a request or for a session.
-
-    Args:
-        path: of the request.
-        studies_dir: folder of the server's scans.
     """
     studies = Path(studies_dir)
     if not studies.is_dir():

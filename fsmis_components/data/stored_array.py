@@ -75,14 +75,7 @@ class StoredArray:
 
 
 def chunks(data: VoxelArray) -> Iterator[np.ndarray]:
-    """Parts of a volume along its last axis, each small enough to compute with.
-
-    Args:
-        data: (X, Y, Z).
-
-    Yields:
-        Arrays (X, Y, n), in order, that together are `data`.
-    """
+    """Parts (X, Y, n) of a volume along its last axis, each small enough to compute with."""
     depth = data.shape[-1]
     step = max(1, _CHUNK_VOXELS // max(1, int(np.prod(data.shape[:-1]))))
     for start in range(0, depth, step):

@@ -118,19 +118,10 @@ RULES = ("any", "all")
 def shown_structures(
     case: Case, volume: Volume, grid: SliceGrid, values: Sequence[int]
 ) -> np.ndarray:
-    """Whether each slice of a scan shows each of the label values.
+    """Whether each slice of a scan shows each of N label values, bool (N, D).
 
-    Args:
-        case: names the scan's label.
-        volume: the scan.
-        grid: says along which axis slices are cut.
-        values: N label values.
-
-    Returns:
-        bool (N, D), in the order of `SliceView`.
-
-    Raises:
-        DataError: the scan has no label, or it cannot be read.
+    Slices are in the order of `SliceView`. A scan without a label that can be read is a
+    `DataError`.
     """
     if case.label is None:
         raise DataError(
@@ -144,12 +135,8 @@ def shown_structures(
 def excluded(shown: np.ndarray, rule: str) -> np.ndarray:
     """Whether each slice is left out of a training, bool (D,).
 
-    Args:
-        shown: bool (N, D), from `shown_structures`.
-        rule: leave out a slice that shows "any" (SSL-ALPNet) or only "all" of the structures.
-
-    Raises:
-        DataError: another word.
+    The rule leaves out a slice that shows "any" (SSL-ALPNet) or only "all" of the structures of
+    `shown_structures`; another word is a `DataError`.
     """
     if rule not in RULES:
         raise DataError(f"exclude_rule: expected any or all, got {rule!r}.")

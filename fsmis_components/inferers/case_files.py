@@ -53,13 +53,9 @@ class CaseFiles:
         result: Segmentation,
         ready: Callable[[Path], object] | None = None,
     ) -> None:
-        """Write everything.
+        """Write everything of a label map (X, Y, Z) after any post-processing.
 
-        Args:
-            image: the scan; its header is copied.
-            label: (X, Y, Z) label values after any post-processing.
-            result: gives the uncertainty, the structures and the working geometry.
-            ready: called with the mask under a hidden name, before it gets its own.
+        `ready` is called with the mask under a hidden name, before it gets its own.
         """
         pack = result.pack
         smallest = smallest_label_dtype(int(label.max(initial=0)))
@@ -78,11 +74,7 @@ class CaseFiles:
     ) -> None:
         """Write everything for a mask that a person has corrected.
 
-        Args:
-            scan: the scan and the mask, on the scan's grid.
-            mask: where that mask lies; a file in its final place is not touched.
-            pack: gives the structures and the working geometry.
-            ready: as for `write`; not called for a file in its final place.
+        A file in its final place is not touched, nor is `ready` called for it.
         """
         label = np.asarray(scan.label.data)
         save_overlay(self.overlay, scan.image, label, pack.structures, pack.grid, self.overlay.stem)

@@ -26,11 +26,7 @@ class Topology:
 
 
 def topology_of(shapes: np.ndarray) -> Topology:
-    """The topology of the support's shape.
-
-    Args:
-        shapes: (Z, h, w) shares of cells in [0, 1].
-    """
+    """The topology of the support's shape, shares (Z, h, w) of cells in [0, 1]."""
     # half a cell's worth, less for structures thinner than a cell
     filled = shapes >= min(0.5, 0.5 * float(shapes.max(initial=0)) + 1e-6)
     pieces, count = label(filled, np.ones((3, 3, 3)))
@@ -47,12 +43,9 @@ def topology_of(shapes: np.ndarray) -> Topology:
 def clean_up(
     labels: np.ndarray, values: Sequence[int], topologies: Sequence[Topology]
 ) -> np.ndarray:
-    """Keep each structure's largest parts and fill its holes.
+    """Keep each structure's largest parts and fill its holes, as its topology says.
 
-    Args:
-        labels: (D, h, w) label values; changed in place and returned.
-        values: label value of each structure.
-        topologies: that of each.
+    Label values (D, h, w) are changed in place and returned.
     """
     for value, topology in zip(values, topologies, strict=True):
         mask = labels == value

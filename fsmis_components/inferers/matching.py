@@ -85,19 +85,13 @@ def neighbours_of(slice_spacing: float | None) -> int:
 def neighbours(
     positions: np.ndarray, places: np.ndarray, valid: np.ndarray, most: int
 ) -> np.ndarray:
-    """The labelled slice that is nearest to each query slice, and those beside it.
+    """The labelled slice that is nearest to each query slice, and those beside it, bool (D, N, S).
 
-    Slices answer together only where they follow each other: of three sections far apart, one
-    answers. Beyond an end several answer too, because the last slice shows little of a structure.
-
-    Args:
-        positions: (D,) place of each query slice in the support scan.
-        places: (S,) slices of the support scan that serve, ascending.
-        valid: bool (N, S), in which of them a structure is labelled.
-        most: see `neighbours_of`.
-
-    Returns:
-        bool (D, N, S), up to `most` per slice and structure.
+    Slices answer together, up to `most`, only where they follow each other: of three sections far
+    apart, one answers. Beyond an end several answer too, because the last slice shows little of a
+    structure. Query slices lie at `positions` (D,) in the support scan, of which the slices
+    `places` (S,) serve, ascending; `valid`, bool (N, S), says in which of them a structure is
+    labelled.
     """
     result = np.zeros((len(positions), *valid.shape), bool)
     for index, own in enumerate(valid):
@@ -124,31 +118,21 @@ def looked_for(positions: np.ndarray, profile: ScanProfile, around: float) -> np
 
 
 def spread_thirds(depth: int, sections: Tensor) -> Tensor:
-    """Spread the three support sections over the whole query volume; the plain rule.
+    """Weights (D, N, S) that spread the three support sections over the whole query.
 
-    Query slice z takes section floor(3 z / depth) for every structure, so it is right only where a
-    structure fills the scan as it fills the support; nothing is ever called absent.
-
-    Args:
-        depth: number of query slices D.
-        sections: bool (N, S, 3) of the support pack.
-
-    Returns:
-        Weights (D, N, S), 0 or 1.
+    Query slice z of `depth` takes section floor(3 z / depth) of `sections`, bool (N, S, 3), for
+    every structure. This plain rule is right only where a structure fills the scan as it fills the
+    support; nothing is ever called absent.
     """
     thirds = torch.arange(depth) * NUM_SECTIONS // depth
     return section_weights(thirds[:, None].expand(-1, sections.shape[0]), sections)
 
 
 def section_weights(chosen: Tensor, sections: Tensor) -> Tensor:
-    """Weights that let the chosen section of each structure answer.
+    """Weights (D, N, S), 0 or 1, that let the chosen section of each structure answer.
 
-    Args:
-        chosen: section 0, 1 or 2 per query slice and structure, (D, N); -1: absent there.
-        sections: bool (N, S, 3) of the support pack.
-
-    Returns:
-        Weights (D, N, S), 0 or 1; all zero where the structure is absent.
+    `chosen` (D, N) is section 0, 1 or 2 of `sections`, bool (N, S, 3) of a support pack; -1: the
+    structure is absent, its weights are zero.
     """
     wanted = chosen[..., None] == torch.arange(NUM_SECTIONS)  # (D, N, 3)
     return (sections[None] & wanted[:, :, None]).any(-1).float()

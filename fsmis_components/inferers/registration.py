@@ -30,12 +30,7 @@ Triple = tuple[int, int, int]
 
 
 def stride_through(slice_spacing: float, cell: float) -> int:
-    """Slices between two places, so that places are as far apart along z as in plane.
-
-    Args:
-        slice_spacing: millimetres between slices.
-        cell: millimetres along the side of a cell.
-    """
+    """Slices between places that are as far apart along z as in plane, of millimetres."""
     return max(1, round(_STRIDE * cell / slice_spacing))
 
 

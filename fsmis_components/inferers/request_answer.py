@@ -41,19 +41,10 @@ def answer_facts(support: ResolvedSupport, result: Segmentation) -> dict[str, An
 def drawn_label(
     request: SupportRequest, support: ResolvedSupport, image: str | Path
 ) -> np.ndarray | None:
-    """The label of the scan itself, where a request names the scan among its support.
+    """The label (X, Y, Z) of the scan itself, where a request names the scan among its support.
 
-    Args:
-        request: the support that was asked for.
-        support: the support that was found.
-        image: path of the scan.
-
-    Returns:
-        (X, Y, Z) with the values of the answer's structures; None where the scan supports others
-        only.
-
-    Raises:
-        DataError: the label was changed meanwhile.
+    It has the values of the answer's structures; None where the scan supports others only. A label
+    that was changed meanwhile is a `DataError`.
     """
     path = Path(image).resolve()
     for volume in request.volumes:
@@ -64,18 +55,11 @@ def drawn_label(
 
 
 def keep_drawn(label: np.ndarray, drawn: np.ndarray, axis: int) -> np.ndarray:
-    """Put what was drawn over what was segmented.
+    """A new label (X, Y, Z) with what was drawn over what was segmented.
 
-    A structure is what was drawn and no more in the slices in which it is known: those in which it
-    is drawn, and all of them where they follow each other without a gap (`known_slices`).
-
-    Args:
-        label: (X, Y, Z) label values.
-        drawn: the same with what a person drew.
-        axis: stored axis along which slices follow each other.
-
-    Returns:
-        A new array (X, Y, Z).
+    A structure is what was drawn and no more in the slices (along the stored axis `axis`) in which
+    it is known: those in which it is drawn, and all of them where they follow each other without a
+    gap (`known_slices`).
     """
     kept = label.copy()
     slices, drawn_slices = np.moveaxis(kept, axis, 0), np.moveaxis(drawn, axis, 0)  # views

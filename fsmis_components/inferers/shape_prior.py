@@ -79,16 +79,10 @@ def pad_slices(blur_slices: float) -> int:
 def map_shapes(
     shapes: np.ndarray, positions: np.ndarray, pad: int, size: tuple[int, int]
 ) -> Tensor:
-    """Support shapes at the places of the query's slices.
+    """Support shapes (Z + 2 pad, N, h, w) of `blur_shapes` at the places (D,) of query slices.
 
-    Args:
-        shapes: (Z + 2 pad, N, h, w) of `blur_shapes`.
-        positions: (D,), place of each query slice in the support.
-        pad: empty slices before and after.
-        size: cells of the query's slices; the centres of both slices lie upon each other.
-
-    Returns:
-        float32 (D, N, *size); nothing outside the support scan.
+    Returns float32 (D, N, *size), the centres of both slices upon each other; nothing outside the
+    support scan.
     """
     places = np.clip(positions + pad, 0, len(shapes) - 1)
     lower = np.floor(places).astype(np.int64)
@@ -99,19 +93,11 @@ def map_shapes(
 
 
 def best_move(evidence: Tensor, shape: Tensor, rule: PriorRule, depth: int, slope: float) -> tuple:
-    """The move of a shape that the network's evidence supports most.
+    """Slices, rows and columns of the query by which the network's evidence wants a shape moved.
 
-    All moves are scored at once: the correlation of evidence and shape, less a parabola.
-
-    Args:
-        evidence: (D, h, w) margins of one structure.
-        shape: (D, h, w) in [0, 1].
-        rule: reach and spread of moves.
-        depth: of the support scan, Z.
-        slope: support slices per query slice.
-
-    Returns:
-        Query slices, rows and columns by which the shape is moved.
+    All moves are scored at once: the correlation of evidence, margins (D, h, w) of one structure,
+    and shape, (D, h, w) in [0, 1], less a parabola. The support scan has `depth` slices, `slope` of
+    them per query slice.
     """
     total = float(shape.sum())
     if total <= 0:
@@ -137,13 +123,10 @@ def best_move(evidence: Tensor, shape: Tensor, rule: PriorRule, depth: int, slop
 
 
 def lead_over_rivals(margins: Tensor) -> Tensor:
-    """By how much each structure leads over the background and over every other structure.
+    """By how much each structure leads over the background and over every other one, (D, N, h, w).
 
     A neighbour that looks alike, as the spleen above the left kidney, must not draw a shape away
     from its place.
-
-    Args:
-        margins: (D, N, h, w).
     """
     result = []
     for index in range(margins.shape[1]):

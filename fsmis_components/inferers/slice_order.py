@@ -40,19 +40,8 @@ def decided_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> Sli
 
     An ordinary header leaves one order, and nothing is encoded. Else some slices in each of the
     `candidate_orders` are encoded and compared with the slices of the support scans: along the best
-    line through z, and by what lies where in their mean.
-
-    Args:
-        encoder: of the network that made the pack, in evaluation mode.
-        volume: the scan.
-        pack: the support.
-
-    Returns:
-        The view in the order that looks most like the support; in that of `SliceView` unless
-        another looks clearly better.
-
-    Raises:
-        DataError: see `SliceView`.
+    line through z, and by what lies where in their mean. The order of `SliceView` stays unless
+    another looks clearly better.
     """
     said = volume.oriented and not is_identity(volume.affine)
     first, *others = candidate_orders(volume, pack.grid, said and pack.profiles[0].oriented)

@@ -30,14 +30,9 @@ _SHOWN_BY = 0.5  # share of the other scans that must show a slice
 
 
 def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
-    """The slices of a scan that at least half of the other scans show.
+    """First and last slice of a scan that at least half of the others show; all where none agree.
 
-    Args:
-        shown: (K, 2), places where the first and last slice of each other scan lie.
-        depth: number of slices of the scan.
-
-    Returns:
-        First and last slice; all slices where no half agrees.
+    `shown` (K, 2) are the places where the first and last slice of each other scan lie.
     """
     slices = np.arange(depth)
     if len(shown):
@@ -47,12 +42,9 @@ def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
 
 
 def spread_slices(first: int, last: int, num: int) -> list[int]:
-    """Middles of equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
+    """Middles of `num` equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
 
-    Args:
-        first: first slice.
-        last: last slice.
-        num: number of parts; of a shorter range each slice is taken once.
+    Of a shorter range each slice is taken once.
 
     Source: SSL-ALPNet (ECCV 2020), released evaluation, whose rule for three parts it is.
     """
@@ -61,16 +53,10 @@ def spread_slices(first: int, last: int, num: int) -> list[int]:
 
 
 def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict[str, list[int]]:
-    """Slices for each structure, where the present support expects it in the scan.
+    """Slices (numbered as in `SliceView`) for each structure that lies in a scan, by name.
 
-    Args:
-        scan: preprocessed as the support.
-        pack: the present support.
-        num: slices per structure.
-
-    Returns:
-        Ascending, numbered from 0 in the order of `SliceView`, by the names of the structures that
-        lie in the scan.
+    They lie where the present support expects the structure; the scan is preprocessed as the
+    support.
     """
     found = [align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
     slices = {}
@@ -91,15 +77,9 @@ def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict
 
 
 def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
-    """How a viewer that knows nothing of our order finds slices.
+    """How a viewer that knows nothing of our order finds slices of a scan.
 
-    Args:
-        volume: the scan.
-        grid: how it was cut.
-        slices: numbered from 0 in the order of `SliceView`.
-
-    Returns:
-        Numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
+    Returns numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
     """
     view = SliceView(volume, grid)
     axes, numbers = zip(*map(view.stored_slice, slices), strict=True)

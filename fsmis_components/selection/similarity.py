@@ -42,14 +42,10 @@ def compare_scans(
     known: Compared | None = None,
     progress: Iterable[int] | None = None,
 ) -> ScanSimilarity:
-    """Compare every scan with every other.
+    """Compare every scan with every other; `progress` yields their numbers, for a bar.
 
-    Costs one alignment per pair, about a hundredth of a second for 40 slices each.
-
-    Args:
-        scans: K scans.
-        known: pairs that were compared before; those of scans with a key are added.
-        progress: yields 0..K-1, for a bar; None: no bar.
+    Costs one alignment per pair, about a hundredth of a second for 40 slices each. Pairs that are
+    `known` are not compared again; those of scans with a key are added.
     """
     count = len(scans)
     values = np.eye(count)
@@ -88,17 +84,7 @@ def align_scans(query: ScanDescriptors, support: ScanDescriptors) -> Alignment:
 def choose_scans(
     similarity: np.ndarray, candidates: Sequence[int], labelled: Sequence[int], num: int
 ) -> list[int]:
-    """The scans that, labelled together with those that are, stand for the others best.
-
-    Args:
-        similarity: (K, K).
-        candidates: scans that may be chosen.
-        labelled: scans that are labelled already.
-        num: how many to choose, one after another.
-
-    Returns:
-        At most `num` candidates, the best first.
-    """
+    """At most `num` candidates that, with the labelled ones, stand for the others best."""
     chosen: list[int] = []
     left = list(candidates)
     while left and len(chosen) < num:
@@ -117,19 +103,12 @@ def by_gain(candidates: Sequence[int], gains: np.ndarray) -> list[int]:
 def gains_of(
     similarity: np.ndarray, candidates: Sequence[int], labelled: Sequence[int]
 ) -> np.ndarray:
-    """What each candidate, if labelled, brings to the other scans that are not.
+    """What each candidate, if labelled, brings to the other scans that are not, (candidates, 2).
 
-    A scan is stood for by the labelled scan most like it. The lower quartile of that similarity
-    counts: its mean is high too for a scan that closely resembles some and is useless to others.
-    With nothing labelled the gain is the quartile of a candidate's similarity to all others.
-
-    Args:
-        similarity: (K, K).
-        candidates: scans that may be chosen.
-        labelled: scans that are labelled already.
-
-    Returns:
-        (len(candidates), 2), growth of the lower quartile and of the mean.
+    A scan is stood for by the labelled scan most like it, by `similarity` (K, K). The lower
+    quartile of that similarity counts, and in the second column its mean: that is high too for a
+    scan that closely resembles some and is useless to others. With nothing labelled the gain is
+    that of a candidate's similarity to all others.
     """
     gains = np.zeros((len(candidates), 2))
     for index, candidate in enumerate(candidates):

@@ -18,16 +18,7 @@ MIRRORS = ((0,), (1,), (0, 1))  # rows, columns, both: a turn by 180 degrees
 
 
 def with_mirrored(encoder: ScanEncoder, pack: SupportPack, first: Volume) -> SupportPack:
-    """Add to a pack what its first scan looks like mirrored: at most 24 slices are encoded.
-
-    Args:
-        encoder: of the network that made the pack.
-        pack: the support.
-        first: its first scan.
-
-    Returns:
-        The pack with `mirrored` in its first profile.
-    """
+    """Add to a pack how the network sees its first scan mirrored: at most 24 slices are encoded."""
     view = SliceView(first, pack.grid)
     places = mirror_places(view.depth)
     chosen = np.concatenate([view.native(place, place + 1) for place in places])

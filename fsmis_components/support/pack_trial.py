@@ -18,14 +18,9 @@ _SIDES = (64, 96)  # pixels; a network takes slices of any size
 
 
 def try_pack(pack: SupportPack, network: nn.Module) -> None:
-    """Compare a pack with what its network makes of a blank slice, and segment one by it.
+    """Compare a pack that fits its network with what this makes of a blank slice, and segment one.
 
-    Args:
-        pack: fits the network by its `check_fits`.
-        network: left in the mode in which it came.
-
-    Raises:
-        DataError: a tensor is missing, or has another shape than the network makes.
+    A missing tensor, or one of another shape than the network makes, is a `DataError`.
     """
     for plane in pack.planes:
         try_pack(plane, network)

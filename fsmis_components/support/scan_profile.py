@@ -129,16 +129,11 @@ def profile_scan(
 
 
 def extent_of(slices: list[int]) -> tuple[float, float]:
-    """Where a structure begins and ends, as far as its labelled slices tell.
+    """First and last place of a structure in slices, as its labelled slices (ascending) tell.
 
     It goes on for half the distance to the neighbouring labelled slice: half a slice where all are
-    labelled; where only the sections at 1/6, 1/2 and 5/6 are, the whole structure.
-
-    Args:
-        slices: labelled slices, ascending.
-
-    Returns:
-        First and last place, in slices; NaN where nothing is labelled.
+    labelled; where only the sections at 1/6, 1/2 and 5/6 are, the whole structure. NaN where
+    nothing is labelled.
     """
     if not slices:
         return float("nan"), float("nan")

@@ -154,11 +154,7 @@ def common_structures(
     A structure keeps the value of the first volume that names it, unless another one has that
     already. Values of a volume without any names mean what they mean in the volumes with names.
 
-    Args:
-        volumes: the values above 0 that each label holds, in the order of precedence.
-
-    Returns:
-        Name of each common value, and per volume the common value of each own value.
+    Returns the name of each common value, and per volume the common value of each own value.
     """
     names: dict[int, str] = {}
     places: dict[str, int] = {}

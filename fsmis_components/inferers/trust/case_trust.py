@@ -54,13 +54,10 @@ class Likeness:
 
 
 def out_of_support(like: Likeness) -> str:
-    """Say whether a scan looks as if it were of another body part, kind or orientation.
+    """A sentence where a scan seems of another body part, kind or orientation; or nothing.
 
     Short stacks of like slices have little similarity even to their own kind, so there little
     similarity alone is no reason for a warning: what was found must be doubtful too.
-
-    Returns:
-        One sentence, or nothing.
     """
     if not 1 / _LARGEST_RATIO <= like.extent_ratio <= _LARGEST_RATIO:
         return (
@@ -119,15 +116,7 @@ def case_trust(
     pack: SupportPack,
     mirrored: float = 0.0,
 ) -> CaseTrust:
-    """Judge a result.
-
-    Args:
-        measures: of each structure, from a `TrustMeter`.
-        match: where the scan lies in the support.
-        view: the scan on the grid of the support.
-        pack: the support.
-        mirrored: `mirror_gain` of the scan; 0: not looked at.
-    """
+    """Judge a result by the measures of a `TrustMeter` and how the scan was matched."""
     expected = tuple(expected_dice(each) for each in measures)
     scan = int(np.argmax([alignment.similarity for alignment in match.alignments]))
     best = match.alignments[scan]
@@ -154,19 +143,14 @@ def mirror_gain(
 ) -> float:
     """How much more similar a query is to the support when one of them is mirrored.
 
-    A header that swaps left and right, or anterior and posterior, leaves no other trace. The query
-    is compared with some slices of a support scan as they are, and with these slices as the network
-    saw them mirrored. Where the body is as good as symmetric both are alike and nothing is said.
+    A header that swaps left and right, or anterior and posterior, leaves no other trace. The
+    query's descriptors (D, F) are compared with some slices of a support scan as they are, and with
+    these slices as the network saw them mirrored (of packs without these, with mirrored
+    descriptors). Where the body is as good as symmetric both are alike and nothing is said.
 
-    Args:
-        descriptors: (D, F) of the query's slices.
-        slice_spacing: millimetres between them.
-        pack: the support; one without mirrored slices has its descriptors mirrored instead.
-        match: of the slices as they are.
-
-    Returns:
-        Similarity of the best mirrored alignment less that of the plain one, with the most similar
-        support scan of those that were mirrored; negative for a scan that lies as the support does.
+    Returns the similarity of the best mirrored alignment less that of the plain one, with the most
+    similar support scan of those that were mirrored; negative for a scan that lies as the support
+    does.
     """
     known = [scan for scan, each in enumerate(pack.profiles) if each.mirrored is not None]
     scans = known or range(len(pack.profiles))

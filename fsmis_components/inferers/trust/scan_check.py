@@ -29,12 +29,7 @@ class ScanCheck:
 
 
 def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
-    """Compare header and intensities of a scan with what the support needs.
-
-    Args:
-        view: the scan as it is read.
-        pack: the support.
-    """
+    """Compare header and intensities of a scan with what the support needs."""
     volume = view.volume
     seen = modality_of(volume)
     modality = pack.normalisation.modality
