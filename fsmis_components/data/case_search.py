@@ -40,20 +40,14 @@ _SECTIONS = {"training": ("Tr",), "test": ("Ts",), "all": ("Tr", "Ts")}
 
 @dataclass(frozen=True)
 class Case:
-    """One scan and, where there is one, its label.
+    """One scan and, where there is one, its label."""
 
-    Attributes:
-        name: what tables and --support_ids call it: the file name without suffix and without a
-            leading "image_".
-        image: a file of a format that is read, or folder of a DICOM series.
-        label: label file; None where there is none or it was not looked for.
-        alias: in place of the file name, where that is too long or files in several folders share
-            theirs.
-    """
-
+    # what tables and --support_ids call it: the file name without suffix and without a leading
+    # "image_"
     name: str
-    image: Path
-    label: Path | None = None
+    image: Path  # a file of a format that is read, or folder of a DICOM series
+    label: Path | None = None  # label file; None where there is none or it was not looked for
+    # in place of the file name, where that is too long or files in several folders share theirs
     alias: str | None = None
 
     @property
@@ -64,15 +58,10 @@ class Case:
 
 @dataclass
 class FolderSearch:
-    """Collects the scans of a folder and of the folders in it.
+    """Collects the scans of a folder and of the folders in it."""
 
-    Args:
-        labels: whether labels are looked for; their files are never opened.
-        section: of layouts that tell training and test scans apart.
-    """
-
-    labels: Labels
-    section: Section
+    labels: Labels  # whether labels are looked for; their files are never opened
+    section: Section  # of layouts that tell training and test scans apart
     cases: list[Case] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
     _seen: set[Path] = field(default_factory=set)

@@ -33,29 +33,21 @@ _ALIKE = {
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What a series is put together from.
+    """What a series is put together from."""
 
-    Attributes:
-        path: the file.
-        series: SeriesInstanceUID, "" where there is none.
-        size: rows and columns; None: the file holds no image (a report), or is cut off before it.
-        grey: one grey slice, not a movie or a colour picture.
-        position: ImagePositionPatient (3,); None where the header has none.
-        direction: ImageOrientationPatient (6,), along a row, then along a column; None: none.
-        spacing: PixelSpacing (2,), millimetres between rows and between columns; None: none.
-        thickness: SliceThickness in millimetres, 0 where there is none.
-        shared: what has to be the same in all slices of one stack, numbers or texts by the name of
-            the element; elements that are not there, or empty, are left out.
-    """
-
-    path: Path
-    series: str
+    path: Path  # the file
+    series: str  # SeriesInstanceUID, "" where there is none
+    # rows and columns; None: the file holds no image (a report), or is cut off before it
     size: tuple[int, int] | None
-    grey: bool
-    position: np.ndarray | None
+    grey: bool  # one grey slice, not a movie or a colour picture
+    position: np.ndarray | None  # ImagePositionPatient (3,); None where the header has none
+    # ImageOrientationPatient (6,), along a row, then along a column; None: none
     direction: np.ndarray | None
+    # PixelSpacing (2,), millimetres between rows and between columns; None: none
     spacing: np.ndarray | None
-    thickness: float
+    thickness: float  # SliceThickness in millimetres, 0 where there is none
+    # what has to be the same in all slices of one stack, numbers or texts by the name of the
+    # element; elements that are not there, or empty, are left out
     shared: dict[str, np.ndarray | str]
 
 
@@ -186,18 +178,13 @@ def is_dicom_file(path: Path) -> bool:
 def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the slices of one series in the order of their positions.
 
-    Args:
-        folder: directly holds the files of one series, one file per slice.
+    The folder directly holds the files of the series, one per slice. Returns voxels (columns, rows,
+    slices) after rescale slope and intercept (CT: Hounsfield units), as int16 where they fit, else
+    float32; and the affine (4, 4) from voxel index to millimetres right, anterior, superior.
 
-    Returns:
-        Voxels (columns, rows, slices) after rescale slope and intercept (CT: Hounsfield units),
-        as int16 where they fit, else float32; and the affine (4, 4) from voxel
-        index to millimetres right, anterior, superior.
-
-    Raises:
-        DataError: pydicom is missing, no or several series, a damaged file, slices that are not of
-            one stack (another size, place in plane, contrast, time), uneven spacing, a compression
-            that pydicom cannot read.
+    A `DataError`: pydicom is missing, no or several series, a damaged file, slices that are not of
+    one stack (another size, place in plane, contrast, time), uneven spacing, a compression that
+    pydicom cannot read.
     """
     headers = _read_headers(folder)
     positions = np.array(

@@ -281,11 +281,10 @@ def near_isotropic(volume: Volume, grid: SliceGrid) -> bool:
 
 
 def display_plane(plane: np.ndarray) -> np.ndarray:
-    """A slice (h, w) or (h, w, 3) of a `SliceView` as a picture in the radiological convention.
+    """A slice (h, w) or (h, w, 3) of a `SliceView` as a radiological picture (w, h) or (w, h, 3).
 
-    Returns:
-        (w, h) or (w, h, 3): superior (axial slices: anterior) at the top, the patient's right
-        (sagittal slices: anterior) at the left.
+    Superior (axial slices: anterior) is at the top, the patient's right (sagittal slices: anterior)
+    at the left.
     """
     return plane.swapaxes(0, 1)[::-1, ::-1]
 
@@ -335,15 +334,10 @@ def candidate_orders(
 ) -> tuple[StorageOrder, ...]:
     """The orders in which a scan may have to be read on a grid, that of `SliceView` first.
 
-    By a header that says how the scan lies there is one, or two and more where they turn about as
-    far away from the grid, as at 45 degrees: all of them show the body, none its mirror image.
-    Without one a file may hold its slices in any direction, turned or mirrored; a coarse axis tells
-    which axis is that of the slices.
-
-    Args:
-        volume: the scan.
-        grid: how slices lie.
-        known: whether headers say how scan and grid lie to each other.
+    By a header that says how the scan lies (`known`) there is one, or two and more where they turn
+    about as far away from the grid, as at 45 degrees: all of them show the body, none its mirror
+    image. Without one a file may hold its slices in any direction, turned or mirrored; a coarse
+    axis tells which axis is that of the slices.
     """
     first = _order_on(volume, grid)
     coarse = _coarse_axis(volume, grid.spacing is None)

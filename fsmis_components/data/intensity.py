@@ -20,15 +20,10 @@ _OFFSETS = (1024.0, 32768.0)
 
 @dataclass(frozen=True)
 class Modality:
-    """What the intensities of a scan look like.
+    """What the intensities of a scan look like."""
 
-    Attributes:
-        name: "ct" where they are Hounsfield units, else "mr".
-        offset: what was added to the Hounsfield units where they were stored.
-    """
-
-    name: str
-    offset: float = 0.0
+    name: str  # "ct" where they are Hounsfield units, else "mr"
+    offset: float = 0.0  # what was added to the Hounsfield units where they were stored
 
 
 def modality_of(volume: Volume) -> Modality:
@@ -124,19 +119,12 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """A rule with its numbers for one volume, so that slabs are normalised independently.
+    """A rule with its numbers for one volume, so that slabs are normalised independently."""
 
-    Attributes:
-        lower: darker voxels are set to it.
-        upper: brighter voxels are set to it.
-        mean: subtracted after clipping.
-        std: divisor; 0 (a constant volume) gives 0 everywhere.
-    """
-
-    lower: float
-    upper: float
-    mean: float
-    std: float
+    lower: float  # darker voxels are set to it
+    upper: float  # brighter voxels are set to it
+    mean: float  # subtracted after clipping
+    std: float  # divisor; 0 (a constant volume) gives 0 everywhere
 
     def __call__(self, image: Tensor) -> Tensor:
         """Normalise intensities of any shape; the input is not changed."""
@@ -171,18 +159,11 @@ def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
 
 
 def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
-    """Measure on a volume the numbers that its normalisation needs.
+    """Measure on a volume the numbers that its normalisation needs, for tensors of any shape.
 
-    Args:
-        volume: a scan; its voxels in storage order, so that the result does not depend on the
-            working resolution.
-        normalisation: the rule.
-
-    Returns:
-        A callable on tensors of any shape.
-
-    Raises:
-        DataError: MR whose mean a mark for "no data" would spoil; CT without a value in the window.
+    Voxels count in storage order, so that the result does not depend on the working resolution. MR
+    whose mean a mark for "no data" would spoil, and CT without a value in the window, are a
+    `DataError`.
     """
     offset = 0.0
     if normalisation.modality == "ct":

@@ -99,20 +99,10 @@ def on_image_grid(
     image_affine: np.ndarray,
     title: str,
 ) -> np.ndarray:
-    """The label's voxels in the storage order of its image; voxels are only reordered.
+    """The label's voxels (X, Y, Z) in the storage order of its image; voxels are only reordered.
 
-    Args:
-        label: (X, Y, Z).
-        label_affine: (4, 4); None where the header says nothing: taken voxel by voxel.
-        image_shape: voxels of the image.
-        image_affine: (4, 4).
-        title: names both files, for messages.
-
-    Returns:
-        An array of the image's shape.
-
-    Raises:
-        DataError: another shape, or another place in space.
+    An affine of None says nothing of the label's place: it is taken voxel by voxel. Another shape,
+    or another place in space, is a `DataError`.
     """
     if label_affine is None:
         label_affine = image_affine

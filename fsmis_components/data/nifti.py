@@ -184,17 +184,11 @@ _HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
 
 
 def open_volume(path: Path, most_voxels: int = MOST_VOXELS) -> nibabel.Nifti1Image:
-    """Open a volume file of a format that is read.
+    """Open a volume file: NIfTI and FreeSurfer's MGZ by nibabel, NRRD and MetaImage by SimpleITK.
 
-    Args:
-        path: NIfTI and FreeSurfer's MGZ are read by nibabel, NRRD and MetaImage by SimpleITK.
-        most_voxels: of a scan that is not refused, where all voxels are read at once.
-
-    Returns:
-        Its voxels and affine; qform and sform codes of 0 where the file does not say how it lies.
-
-    Raises:
-        DataError: no such file, another format, damaged, SimpleITK is missing, several layers.
+    Returns its voxels and affine; qform and sform codes of 0 where the file does not say how it
+    lies. A missing file, another format, a damaged one, several layers, or a missing SimpleITK are
+    a `DataError`.
     """
     if not path.exists() or is_nifti_name(path.name) or not is_volume_name(path.name):
         return open_nifti(path)

@@ -13,15 +13,10 @@ from fsmis_components.data.volumes import Volume
 
 @dataclass(frozen=True)
 class StorageOrder:
-    """One of the 48 ways to read a stored volume as slices, rows and columns.
+    """One of the 48 ways to read a stored volume as slices, rows and columns."""
 
-    Attributes:
-        axes: stored axis of slices, of rows and of columns.
-        backwards: which of them run against the storage order.
-    """
-
-    axes: tuple[int, int, int]
-    backwards: tuple[bool, bool, bool]
+    axes: tuple[int, int, int]  # stored axis of slices, of rows and of columns
+    backwards: tuple[bool, bool, bool]  # which of them run against the storage order
 
     @classmethod
     def every(cls, kept: tuple[int, int] | None = None) -> tuple[StorageOrder, ...]:

@@ -17,19 +17,12 @@ from fsmis_components.data.volumes import Volume, load_label
 
 @dataclass(frozen=True)
 class FoldSplit:
-    """The cases of one fold.
+    """The cases of one fold."""
 
-    Attributes:
-        train: cases whose images may be learned from.
-        held_out: cases of the pseudo-label episodes that choose the best weights.
-        support: the labelled case of the test.
-        test: the query cases.
-    """
-
-    train: tuple[Case, ...]
-    held_out: tuple[Case, ...]
-    support: tuple[Case, ...]
-    test: tuple[Case, ...]
+    train: tuple[Case, ...]  # cases whose images may be learned from
+    held_out: tuple[Case, ...]  # cases of the pseudo-label episodes that choose the best weights
+    support: tuple[Case, ...]  # the labelled case of the test
+    test: tuple[Case, ...]  # the query cases
 
 
 def fold_split(

@@ -14,15 +14,10 @@ _REAL_HOLE = 0.05  # likewise of holes
 
 @dataclass(frozen=True)
 class Topology:
-    """Of how many pieces a structure is, and whether they are solid.
+    """Of how many pieces a structure is, and whether they are solid."""
 
-    Attributes:
-        parts: connected pieces.
-        solid: whether its slices have no holes.
-    """
-
-    parts: int
-    solid: bool
+    parts: int  # connected pieces
+    solid: bool  # whether its slices have no holes
 
 
 def topology_of(shapes: np.ndarray) -> Topology:

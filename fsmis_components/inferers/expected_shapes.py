@@ -33,15 +33,10 @@ _FITTED_BLUR, _FITTED_BLUR_SLICES = 1.0, 0.5
 
 
 class Appearance(NamedTuple):
-    """What support scans are registered with.
+    """What support scans are registered with."""
 
-    Attributes:
-        self_similarity: uint8 (D, 12, h, w) of the query.
-        through: query slices that are as far apart as two cells, see `stride_through`.
-    """
-
-    self_similarity: Tensor
-    through: int
+    self_similarity: Tensor  # uint8 (D, 12, h, w) of the query
+    through: int  # query slices that are as far apart as two cells, see `stride_through`
 
 
 def appearance_of(view: SliceView, pack: SupportPack) -> Appearance | None:
@@ -55,15 +50,10 @@ def appearance_of(view: SliceView, pack: SupportPack) -> Appearance | None:
 
 
 class Expected(NamedTuple):
-    """Shares of the cells of a query that each structure is expected to fill, (D, N, h, w).
+    """Shares of the cells of a query that each structure is expected to fill, (D, N, h, w)."""
 
-    Attributes:
-        shares: blurred, where it may lie.
-        fitted: hardly blurred, where the shape was moved to.
-    """
-
-    shares: Tensor
-    fitted: Tensor
+    shares: Tensor  # blurred, where it may lie
+    fitted: Tensor  # hardly blurred, where the shape was moved to
 
 
 class ExpectedShapes:
@@ -109,15 +99,11 @@ class ExpectedShapes:
         size: tuple[int, int],
         appearance: Appearance | None = None,
     ) -> Expected:
-        """What is expected in a query.
+        """What is expected in a query that lies as `match` says, on cells of `size`.
 
-        Args:
-            match: where the query lies in each support scan.
-            evidence: margins (D, N, h, w) on the grid of the shapes, to which each shape is moved;
-                None: shapes stay where they are.
-            size: h and w.
-            appearance: of the query, with which support scans are registered in place of moves,
-                where theirs is known; None: none is.
+        Each shape is moved to the evidence, margins (D, N, h, w) on the grid of the shapes; None:
+        it stays where it is. With the query's appearance support scans are registered in place of
+        moves, where theirs is known.
         """
         lead = None if evidence is None else lead_over_rivals(evidence)
         shape = (len(match.section_weights), len(self.pack.structures), *size)

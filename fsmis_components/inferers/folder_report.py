@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.reporting.pages import in_ml, percent, render
 from fsmis_components.support.support_pack import SupportPack
 
@@ -33,16 +33,9 @@ def write_folder_report(
 ) -> Path:
     """Write `report.html` into the folder of a run, whole or not at all.
 
-    Args:
-        folder: holds the masks and `overlays/`, to which the page refers.
-        rows: one per scan, also of earlier runs that this one took up.
-        pack: the support.
-        settings: of the run as `RunRecord` keeps them: hash of the support, settings of the
-            inferer, version of this package.
-        unused: what in the folder of scans was not used, and why.
-
-    Returns:
-        The file.
+    The rows are one per scan, also of earlier runs that this one took up; the settings those of
+    `RunRecord`: hash of the support, settings of the inferer, version of this package. The folder
+    holds `overlays/`, to which the page refers.
     """
     summaries = {each.column: _Volumes.of(rows, each.column) for each in pack.structures}
     done = [row for row in rows if row.status == DONE]
@@ -74,15 +67,10 @@ def write_folder_report(
 
 @dataclass(frozen=True)
 class _Volumes:
-    """Volumes of one structure over the finished scans of a folder.
+    """Volumes of one structure over the finished scans of a folder."""
 
-    Attributes:
-        found: millilitres where the structure was found, ascending.
-        missing: number of scans where it was not.
-    """
-
-    found: tuple[float, ...]
-    missing: int
+    found: tuple[float, ...]  # millilitres where the structure was found, ascending
+    missing: int  # number of scans where it was not
 
     @classmethod
     def of(cls, rows: Sequence[CaseRow], column: str) -> _Volumes:

@@ -23,31 +23,20 @@ _LEAST_SHARE = 0.1  # a support scan of less weight is not asked
 
 @dataclass(frozen=True)
 class VolumeMatch:
-    """Where a query lies in the support.
+    """Where a query lies in the support."""
 
-    Attributes:
-        alignments: one per support scan.
-        shares: (K,) weights of the support scans, they add up to 1; 0: not asked.
-        section_weights: (D, N, S) >= 0; all zero where a structure is not looked for.
-    """
-
-    alignments: tuple[Alignment, ...]
-    shares: np.ndarray
-    section_weights: Tensor
+    alignments: tuple[Alignment, ...]  # one per support scan
+    shares: np.ndarray  # (K,) weights of the support scans, they add up to 1; 0: not asked
+    section_weights: Tensor  # (D, N, S) >= 0; all zero where a structure is not looked for
 
 
 def match_volume(
     descriptors: Tensor, slice_spacing: float, pack: SupportPack, reach: float, slack: float = 0.0
 ) -> VolumeMatch:
-    """Match a query with every support scan.
+    """Match a query, descriptors (D, F) of its slices, with every support scan.
 
-    Args:
-        descriptors: (D, F) of the query's slices.
-        slice_spacing: millimetres between them.
-        pack: the support.
-        reach: share of a support scan's depth by which a structure may lie beyond its extent there
-            and is still looked for.
-        slack: slices of a support scan that come on top.
+    A structure is looked for as far beyond its extent in a support scan as a share `reach` of that
+    scan's depth and `slack` slices.
     """
     alignments = []
     for profile in pack.profiles:

@@ -35,18 +35,12 @@ def stride_through(slice_spacing: float, cell: float) -> int:
 
 
 def displacement(query: Tensor, support: Tensor, known: Tensor, through: int, reach: int) -> Tensor:
-    """Where in the support each place of the query lies.
+    """Where in the support each place of the query lies, float32 (3, D, h, w).
 
-    Args:
-        query: (D, C, h, w) descriptors.
-        support: the same of the support, mapped to the slices of the query.
-        known: (D, h, w) in [0, 1], where the support scan has something.
-        through: see `stride_through`.
-        reach: largest displacement along z, in slices.
-
-    Returns:
-        float32 (3, D, h, w), slices, rows and columns: the query at x shows what the support shows
-        at x + displacement(x).
+    The query at x shows what the support shows at x + displacement(x), in slices, rows and columns.
+    Both come as descriptors (D, C, h, w), those of the support mapped to the slices of the query;
+    `known` (D, h, w) in [0, 1] says where the support scan has something, `through` see
+    `stride_through`, `reach` is the largest displacement along z.
     """
     stride = (through, _STRIDE, _STRIDE)
     fixed, moving = _comparable(query, support)

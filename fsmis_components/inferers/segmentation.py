@@ -13,22 +13,15 @@ from fsmis_components.support.support_pack import SupportPack
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A segmented scan, in its stored axis order.
+    """A segmented scan, in its stored axis order."""
 
-    Args:
-        label: (X, Y, Z), the support's label values, 0 elsewhere.
-        uncertainty: uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None
-            unless asked.
-        pack: the support pack that was used.
-        trust: what is expected of the result; None where no shapes were expected.
-        scan: what is known of the scan without the network.
-    """
-
-    label: np.ndarray
+    label: np.ndarray  # (X, Y, Z), the support's label values, 0 elsewhere
+    # uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None unless asked
     uncertainty: np.ndarray | None
-    pack: SupportPack
+    pack: SupportPack  # the support pack that was used
+    # what is expected of the result; None where no shapes were expected
     trust: CaseTrust | None = None
-    scan: ScanCheck | None = None
+    scan: ScanCheck | None = None  # what is known of the scan without the network
 
     @property
     def expected_dice(self) -> dict[str, float]:

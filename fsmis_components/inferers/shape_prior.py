@@ -23,30 +23,20 @@ class PriorRule:
 
     Lengths in plane are cells, a 64th of a slice's larger side. The defaults were chosen on
     CHAOS-T2, ACDC and hippocampus together.
-
-    Attributes:
-        weight: of the log odds, beside margins of a scale of 20.
-        blur: standard deviation in plane, in cells.
-        blur_slices: standard deviation along z, in support slices.
-        registered_share: share of both blurs that is left to shapes that were registered.
-        reach: largest move in plane, in cells.
-        reach_slices: largest move along z, as a share of the support's depth.
-        move_std: standard deviation of a move in plane, in cells.
-        move_std_slices: standard deviation of a move along z, as a share of the support's depth.
-        gain: weight of the network's evidence when shapes are moved.
-        certain: margin at which evidence counts in full.
     """
 
-    weight: float = 0.9
-    blur: float = 3.0
-    blur_slices: float = 1.0
+    weight: float = 0.9  # of the log odds, beside margins of a scale of 20
+    blur: float = 3.0  # standard deviation in plane, in cells
+    blur_slices: float = 1.0  # standard deviation along z, in support slices
+    # share of both blurs that is left to shapes that were registered
     registered_share: float = 2 / 3
-    reach: int = 10
-    reach_slices: float = 1 / 6
-    move_std: float = 5.0
+    reach: int = 10  # largest move in plane, in cells
+    reach_slices: float = 1 / 6  # largest move along z, as a share of the support's depth
+    move_std: float = 5.0  # standard deviation of a move in plane, in cells
+    # standard deviation of a move along z, as a share of the support's depth
     move_std_slices: float = 1 / 7
-    gain: float = 20.0
-    certain: float = 4.0
+    gain: float = 20.0  # weight of the network's evidence when shapes are moved
+    certain: float = 4.0  # margin at which evidence counts in full
 
     def slices(self, depth: int) -> int:
         """The largest move along z of a support of so many slices."""

@@ -30,20 +30,13 @@ _SAME = 0.999  # cosine of each slice with itself, after rounding to half precis
 
 @dataclass(frozen=True)
 class ScanDescriptors:
-    """A scan as a network sees it, without its image.
+    """A scan as a network sees it, without its image."""
 
-    Attributes:
-        name: of the scan.
-        grid: how it was cut into slices.
-        slice_spacing: millimetres between slices.
-        descriptors: float16 (D, F), `slice_descriptors` of all slices.
-        key: equal for the same scan, weights and preprocessing; empty for scans of a support.
-    """
-
-    name: str
-    grid: SliceGrid
-    slice_spacing: float
-    descriptors: Tensor
+    name: str  # of the scan
+    grid: SliceGrid  # how it was cut into slices
+    slice_spacing: float  # millimetres between slices
+    descriptors: Tensor  # float16 (D, F), `slice_descriptors` of all slices
+    # equal for the same scan, weights and preprocessing; empty for scans of a support
     key: str = ""
 
     @property
@@ -70,17 +63,12 @@ class ScanDescriptors:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How scans are made ready for the network; the same for all that are compared.
+    """How scans are made ready for the network; the same for all that are compared."""
 
-    Attributes:
-        grid: slice axis and working resolution.
-        normalisation: the intensity rule.
-        own_extent: each scan fills `grid.spatial_size` pixels, so that none sets the scale of
-            another; False: all are brought to `grid`, as queries are to that of their support.
-    """
-
-    grid: SliceGrid
-    normalisation: Normalisation
+    grid: SliceGrid  # slice axis and working resolution
+    normalisation: Normalisation  # the intensity rule
+    # each scan fills `grid.spatial_size` pixels, so that none sets the scale of another; False: all
+    # are brought to `grid`, as queries are to that of their support
     own_extent: bool
 
     @classmethod

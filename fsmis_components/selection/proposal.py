@@ -93,48 +93,33 @@ ALL = "all structures"
 
 @dataclass(frozen=True)
 class RankedScan:
-    """A scan that may be labelled.
+    """A scan that may be labelled."""
 
-    Attributes:
-        name: of the scan.
-        image: its file or DICOM folder.
-        grid: how it was cut.
-        depth: number of its slices.
-        similarity: mean similarity to the other scans.
-        gain: by how much labelling it now raises the lower quartile of the similarities of the
-            other scans to their support, see `gains_of`.
-        chosen: 1 for the scan to label first, 2 for the one to label after it; 0: not proposed.
-        slices: what to label of a proposed scan, by structure; numbers from 0 in the order of
-            `SliceView`.
-        file_axis: "i", "j" or "k", the stored axis along which slices are counted.
-        file_slices: as `slices`, numbers from 0 along that axis.
-    """
-
-    name: str
-    image: str
-    grid: SliceGrid
-    depth: int
-    similarity: float
+    name: str  # of the scan
+    image: str  # its file or DICOM folder
+    grid: SliceGrid  # how it was cut
+    depth: int  # number of its slices
+    similarity: float  # mean similarity to the other scans
+    # by how much labelling it now raises the lower quartile of the similarities of the other scans
+    # to their support, see `gains_of`
     gain: float
+    # 1 for the scan to label first, 2 for the one to label after it; 0: not proposed
     chosen: int = 0
+    # what to label of a proposed scan, by structure; numbers from 0 in the order of `SliceView`
     slices: Mapping[str, list[int]] = field(default_factory=dict)
-    file_axis: str = ""
+    file_axis: str = ""  # "i", "j" or "k", the stored axis along which slices are counted
+    # as `slices`, numbers from 0 along that axis
     file_slices: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What to label next.
+    """What to label next."""
 
-    Attributes:
-        scans: without a label: proposed ones in order, then the others by falling gain.
-        left_out: why scans cannot be used, by their names.
-        waiting: scans that were not encoded for want of time.
-    """
-
+    # without a label: proposed ones in order, then the others by falling gain
     scans: list[RankedScan]
-    left_out: dict[str, str]
-    waiting: int
+    left_out: dict[str, str]  # why scans cannot be used, by their names
+    waiting: int  # scans that were not encoded for want of time
 
 
 def propose(

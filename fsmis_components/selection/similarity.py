@@ -20,15 +20,12 @@ Compared = dict[tuple[str, str], tuple[float, list[float], list[float]]]
 
 @dataclass(frozen=True)
 class ScanSimilarity:
-    """All pairs of scans, compared as inference compares a query with its support.
+    """All pairs of scans, compared as inference compares a query with its support."""
 
-    Attributes:
-        values: (K, K) mean similarity of slices along the best line, symmetric; 1 on the diagonal.
-        shown: (K, K) where scan j lies in scan i: first and last slice of j as places in i,
-            float (K, K, 2), the smaller one first.
-    """
-
+    # (K, K) mean similarity of slices along the best line, symmetric; 1 on the diagonal
     values: np.ndarray
+    # (K, K) where scan j lies in scan i: first and last slice of j as places in i, float (K, K, 2),
+    # the smaller one first
     shown: np.ndarray
 
     def to_others(self, place: int) -> float:

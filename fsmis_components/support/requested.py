@@ -38,18 +38,12 @@ _MOST_PACKS, _MOST_SCANS, _MOST_VOLUMES = 3, 10, 1000
 
 
 class ResolvedSupport(NamedTuple):
-    """The support of a request.
+    """The support of a request."""
 
-    Attributes:
-        pack: the support.
-        notes: which labelled volumes could not serve, and why.
-        source: where the pack comes from.
-        values: of each label file that was read, the structures' values by its own values.
-    """
-
-    pack: SupportPack
-    notes: tuple[str, ...]
-    source: str
+    pack: SupportPack  # the support
+    notes: tuple[str, ...]  # which labelled volumes could not serve, and why
+    source: str  # where the pack comes from
+    # of each label file that was read, the structures' values by its own values
     values: Mapping[str, Mapping[int, int]] = MappingProxyType({})
 
 
@@ -65,12 +59,7 @@ class RequestedSupport:
 
     A request names its volumes, files and their state included, so what is kept between requests
     can only save time, never change an answer. A volume that joins others is encoded alone.
-
-    Args:
-        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`, `fuse_planes` as of
-            `build_support_pack`.
-        slices: which labelled slices serve.
-        encoding: `batch_size`, `amp` and `cache` as there.
+    `geometry` and `encoding` are arguments of `build_support_pack`.
     """
 
     def __init__(
@@ -85,15 +74,9 @@ class RequestedSupport:
         self._values: RecentResults[tuple[int, ...]] = RecentResults(_MOST_VOLUMES)
 
     def resolve(self, network: nn.Module, weights: str, request: SupportRequest) -> ResolvedSupport:
-        """The pack of a request.
+        """The pack of a request of at least one volume, for a network and its `weights_hash`.
 
-        Args:
-            network: encodes volumes; left in the mode in which it came.
-            weights: its `weights_hash`.
-            request: at least one volume.
-
-        Raises:
-            DataError: none of the volumes can serve, or a structure is not among theirs.
+        It is a `DataError` where no volume can serve, or a structure is not among theirs.
         """
         key = weights, request.key
         found = self._packs.get(key, partial(self._resolve, network, weights, request))

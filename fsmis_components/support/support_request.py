@@ -18,20 +18,14 @@ Stamp = tuple[int, int]  # size in bytes and time of the last change in nanoseco
 
 @dataclass(frozen=True, eq=False)
 class LabelledVolume:
-    """A volume that may serve as support; plain data, so that it can travel in an image's meta.
+    """A volume that may serve as support; plain data, so that it can travel in an image's meta."""
 
-    Attributes:
-        id: what answers call it.
-        image: NIfTI file or folder of a DICOM series.
-        label: NIfTI file on the image's grid.
-        names: name of each label value; empty where nobody named them.
-        stamps: of image and label when the volume was found; other stamps are another volume.
-    """
-
-    id: str
-    image: str
-    label: str
+    id: str  # what answers call it
+    image: str  # NIfTI file or folder of a DICOM series
+    label: str  # NIfTI file on the image's grid
+    # name of each label value; empty where nobody named them
     names: Mapping[int, str] = field(default_factory=dict)
+    # of image and label when the volume was found; other stamps are another volume
     stamps: tuple[Stamp, Stamp] = ((0, 0), (0, 0))
 
     @classmethod
@@ -198,26 +192,19 @@ RESULT_KEY = "fsmis_result"  # entry of a mask's meta: which support answered an
 
 @dataclass(frozen=True)
 class SupportRequest:
-    """The support of one request.
+    """The support of one request."""
 
-    Attributes:
-        origin: who named it; "bundle": nobody, so the bundle's own support answers.
-        volumes: the labelled volumes, in the order in which they were labelled; the first one sets
-            the working grid.
-        structures: label values or names to segment; None: all.
-        num_shots: of each structure so many volumes serve, those that were labelled last; None:
-            all.
-        number_structures: mask values are 1..N in the order of the structures; otherwise they are
-            those of the labels.
-        notes: sentences for the person who asked.
-    """
-
-    origin: Origin
+    origin: Origin  # who named it; "bundle": nobody, so the bundle's own support answers
+    # the labelled volumes, in the order in which they were labelled; the first one sets the working
+    # grid
     volumes: tuple[LabelledVolume, ...] = ()
+    # label values or names to segment; None: all
     structures: str | int | Sequence[str | int] | None = None
+    # of each structure so many volumes serve, those that were labelled last; None: all
     num_shots: int | None = None
+    # mask values are 1..N in the order of the structures; otherwise they are those of the labels
     number_structures: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences for the person who asked
 
     @property
     def key(self) -> tuple[Any, ...]:

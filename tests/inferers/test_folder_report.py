@@ -11,8 +11,8 @@ from block_scans import block_label, write_scan
 from fake_network import IntensityNetwork
 from html_pages import Page, checked_page
 
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.inferers.folder_report import write_folder_report
-from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
 from fsmis_components.support import Structure, SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.calibration import Calibration, StructureTest
 

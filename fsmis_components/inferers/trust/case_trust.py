@@ -30,27 +30,16 @@ _LEAST_MIRRORED = 0.2  # similarity in the mirror; a scan of another kind or noi
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like the support a scan and its result are.
+    """How like the support a scan and its result are."""
 
-    Attributes:
-        similarity: of the alignment with the most similar support scan, in [-1, 1].
-        support_depth: slices of that scan.
-        reversed: whether its slices run against the support's.
-        mirror_gain: similarity that mirrored slices would have more.
-        extent_ratio: larger side of its slices over the support's.
-        expected_dice: mean over the structures, in [0, 1].
-        depth: slices of the scan itself.
-        tilt: degrees between its slices and the support's, as headers tell.
-    """
-
-    similarity: float
-    support_depth: int
-    reversed: bool
-    mirror_gain: float
-    extent_ratio: float
-    expected_dice: float
-    depth: int
-    tilt: float = 0.0
+    similarity: float  # of the alignment with the most similar support scan, in [-1, 1]
+    support_depth: int  # slices of that scan
+    reversed: bool  # whether its slices run against the support's
+    mirror_gain: float  # similarity that mirrored slices would have more
+    extent_ratio: float  # larger side of its slices over the support's
+    expected_dice: float  # mean over the structures, in [0, 1]
+    depth: int  # slices of the scan itself
+    tilt: float = 0.0  # degrees between its slices and the support's, as headers tell
 
 
 def out_of_support(like: Likeness) -> str:
@@ -98,15 +87,10 @@ def out_of_support(like: Likeness) -> str:
 
 @dataclass(frozen=True)
 class CaseTrust:
-    """What is expected of a result; no label of the scan was needed for it.
+    """What is expected of a result; no label of the scan was needed for it."""
 
-    Attributes:
-        expected_dice: per structure, in [0, 1].
-        warning: one sentence where the scan is unlike the support; empty otherwise.
-    """
-
-    expected_dice: tuple[float, ...]
-    warning: str
+    expected_dice: tuple[float, ...]  # per structure, in [0, 1]
+    warning: str  # one sentence where the scan is unlike the support; empty otherwise
 
 
 def case_trust(

@@ -14,16 +14,12 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True)
 class Measures:
-    """What is known of one structure of a result without any label of the query.
+    """What is known of one structure of a result without any label of the query."""
 
-    Attributes:
-        certainty: Dice of the mask with its own probabilities, in [0, 1]: about what the true
-            Dice would be if each voxel were as probable as the margins say.
-        agreement: cosine of the mask with the support's shape where it was expected in the query,
-            in [0, 1].
-    """
-
+    # Dice of the mask with its own probabilities, in [0, 1]: about what the true Dice would be if
+    # each voxel were as probable as the margins say
     certainty: float
+    # cosine of the mask with the support's shape where it was expected in the query, in [0, 1]
     agreement: float
 
 

@@ -16,16 +16,11 @@ _ORDINALS = ("first", "second", "third")
 
 @dataclass(frozen=True)
 class ScanCheck:
-    """What is known of a scan without the network.
+    """What is known of a scan without the network."""
 
-    Attributes:
-        modality: as what its intensities were taken: "mr", "ct", or "ct, stored with an offset of
-            1024".
-        warnings: one sentence for each thing that is doubtful.
-    """
-
+    # as what its intensities were taken: "mr", "ct", or "ct, stored with an offset of 1024"
     modality: str
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # one sentence for each thing that is doubtful
 
 
 def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
