@@ -75,13 +75,9 @@ class Preprocessing:
     def of_first(cls, scans: Iterable[Case], geometry: Mapping[str, Any]) -> Preprocessing:
         """What the first scan that can be read sets where nothing is labelled.
 
-        Args:
-            scans: it says along which axis all are cut, and whether they are MR or CT.
-            geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` as in
-                `build_support_pack`; `fuse_planes` says nothing here: one axis is enough.
-
-        Raises:
-            DataError: no scan can be read.
+        It says along which axis all are cut, and whether they are MR or CT. `geometry` is that of
+        `build_support_pack`; its `fuse_planes` says nothing here: one axis is enough. That no scan
+        can be read is a `DataError`.
         """
         options = {key: value for key, value in geometry.items() if key != "fuse_planes"}
         modality = options.pop("modality")
@@ -115,11 +111,7 @@ class Preprocessing:
 
 
 def load_stack(image: Path) -> Volume:
-    """Read a scan of several slices.
-
-    Raises:
-        DataError: it cannot be read, or has one slice only.
-    """
+    """Read a scan; one that cannot be read, or has one slice only, is a `DataError`."""
     volume = load_image(image)
     if min(volume.shape) < 2:
         size = " x ".join(map(str, volume.shape))
@@ -176,11 +168,7 @@ class Describer:
         return self._key(image) in self.cache
 
     def describe(self, case: Case) -> ScanDescriptors:
-        """The descriptors of a scan.
-
-        Raises:
-            DataError: it cannot be read, or has one slice only.
-        """
+        """The descriptors of a scan; errors as `load_stack`."""
         key = self._key(case.image)
         if key in self.cache:
             batches = self.cache.read(key, _Kept, torch.device("cpu"))

@@ -42,13 +42,8 @@ def proposal_text(proposal: Proposal) -> str:
 def write_proposal(folder: Path, proposal: Proposal, facts: Mapping[str, Any]) -> None:
     """Write `suggestion.json` (slices from 0) and `.csv` (from 1, as in overlays).
 
-    Args:
-        folder: receives the files.
-        proposal: at least one scan is proposed.
-        facts: how it was made, as JSON values.
-
-    Raises:
-        DataError: they cannot be written.
+    At least one scan is proposed; `facts` say how, as JSON values. What cannot be written is a
+    `DataError`.
     """
     scans = [asdict(scan) for scan in proposal.scans]
     content = {"facts": dict(facts), "scans": scans, "left_out": proposal.left_out}

@@ -35,7 +35,12 @@ from fsmis_components.encoding.scan_encoder import ScanEncoder, chosen_features,
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support.join_packs import join_states
-from fsmis_components.support.scan_profile import ScanProfile, profile_scan, shape_cell
+from fsmis_components.support.scan_profile import (
+    ScanProfile,
+    mirror_places,
+    profile_scan,
+    shape_cell,
+)
 from fsmis_components.support.sections import plan_sections
 from fsmis_components.support.self_similarity import self_similarity
 from fsmis_components.support.support_pack import SupportPack
@@ -286,3 +291,25 @@ def _scan_state(
         key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
         for key, value in state.items()
     }
+
+
+MIRRORS = ((0,), (1,), (0, 1))  # rows, columns, both: a turn by 180 degrees
+
+
+def with_mirrored(encoder: ScanEncoder, pack: SupportPack, first: Volume) -> SupportPack:
+    """Add to a pack how the network sees its first scan mirrored: at most 24 slices are encoded."""
+    view = SliceView(first, pack.grid)
+    places = mirror_places(view.depth)
+    chosen = np.concatenate([view.native(place, place + 1) for place in places])
+    through, row, column = view.native_spacing
+    spacing = np.insert([row, column], pack.grid.slice_axis, through)
+    affine = np.diag([*spacing, 1.0])
+    grid = replace(pack.grid, directions=None, thick=None)  # the slices are in its order already
+    parts = []
+    with eval_mode(encoder.network), torch.inference_mode():
+        for axes in MIRRORS:
+            slices = np.flip(chosen, tuple(1 + axis for axis in axes))
+            mirrored = Volume(np.moveaxis(slices, 0, pack.grid.slice_axis), affine, first.source)
+            parts.append(encoder.descriptors(SliceView(mirrored, grid), pack.normalisation, first))
+    profile = replace(pack.profiles[0], mirrored=torch.stack(parts).half())
+    return replace(pack, profiles=(profile, *pack.profiles[1:]))

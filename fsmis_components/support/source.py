@@ -18,9 +18,8 @@ from fsmis_components.encoding import FeatureCache, ScanEncoder
 from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
-from fsmis_components.support.encode import build_support_pack
+from fsmis_components.support.encode import build_support_pack, with_mirrored
 from fsmis_components.support.join_packs import join_packs
-from fsmis_components.support.mirrored import with_mirrored
 from fsmis_components.support.pack_trial import try_pack
 from fsmis_components.support.requested import RequestedSupport, ResolvedSupport
 from fsmis_components.support.support_pack import SupportPack

@@ -13,7 +13,7 @@ from fsmis_components.encoding.slice_descriptors import CELLS, descriptor_simila
 from fsmis_components.inferers.matching import VolumeMatch
 from fsmis_components.inferers.trust.meter import Measures, expected_dice
 from fsmis_components.inferers.z_alignment import align
-from fsmis_components.support.mirrored import MIRRORS
+from fsmis_components.support.encode import MIRRORS
 from fsmis_components.support.scan_profile import ScanProfile, mirror_places
 from fsmis_components.support.support_pack import SupportPack
 

@@ -26,7 +26,7 @@ from fsmis_components.support import (
     build_support_pack,
     load_support_set,
 )
-from fsmis_components.support.mirrored import with_mirrored
+from fsmis_components.support.encode import with_mirrored
 from fsmis_components.support.scan_profile import mirror_places
 
 
