@@ -8,12 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 from block_scans import block_image, block_label, write_nifti, write_scan
-from fake_network import IntensityNetwork
-from monai.data import Dataset
-from run_tables import read_cases
-
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportSource
+from folder_runs import evaluator, read_cases
 
 
 def ct_image(seed: int) -> np.ndarray:
@@ -25,16 +20,9 @@ def ct_image(seed: int) -> np.ndarray:
     return image + block_image(seed=seed).astype(np.int16)
 
 
-def run(root: Path, network: IntensityNetwork | None = None, **settings: object) -> list[dict]:
+def run(root: Path) -> list[dict[str, str]]:
     """Segment root/q by root/s; returns the rows of the table."""
-    source = SupportSource(root / "s", spatial_size=24, **settings)  # type: ignore[arg-type]
-    FolderEvaluator(
-        device="cpu",
-        dataset=Dataset(query_items(root / "q")),
-        network=network or IntensityNetwork(),
-        inferer=VolumeInferer(source),
-        output_dir=root / "o",
-    ).run()
+    evaluator(root, progress=True).run()
     return read_cases(root / "o")
 
 

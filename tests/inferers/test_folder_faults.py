@@ -8,21 +8,20 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import folder_runs
 import nibabel
 import numpy as np
 import pytest
 import torch
 from block_scans import block_image, block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
-from monai.data import Dataset
-from run_tables import read_cases
+from folder_runs import read_cases, sentence
 
 from fsmis_components.data import atomic
 from fsmis_components.data.one_writer import one_writer
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportSource
 
 ALL = ["image_2", "image_3", "image_4"]
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"
@@ -38,24 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluator(
-    folder: Path, output: str = "o", support: str = "s", network: IntensityNetwork | None = None
-) -> FolderEvaluator:
-    return FolderEvaluator(
-        device="cpu",
-        dataset=Dataset(query_items(folder / "q")),
-        network=network or IntensityNetwork(),
-        inferer=VolumeInferer(SupportSource(folder / support, spatial_size=24), uncertainty=True),
-        output_dir=folder / output,
-        progress=False,
-    )
-
-
-def sentence(action: Callable[[], object]) -> str:
-    with pytest.raises(SystemExit) as raised:
-        action()
-    assert "\n" not in str(raised.value.code)
-    return str(raised.value.code)
+evaluator = partial(folder_runs.evaluator, inferer={"uncertainty": True})
 
 
 def results(output: Path) -> dict[str, bytes]:
