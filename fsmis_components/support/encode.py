@@ -48,6 +48,9 @@ from fsmis_components.support.support_set import SupportScan, SupportSet
 
 logger = logging.getLogger(__name__)
 
+# a decoder that runs for each labelled slice and structure (CoW) takes 8 MB for each of them
+PAIRS_AT_ONCE = 256
+
 
 def build_support_pack(
     network: nn.Module,
@@ -253,9 +256,8 @@ def _encode_scan(
             kept.append(chosen_features(features, serving))
     state = None
     if kept:
-        normalise = fit_normaliser(scan.image, normalisation)
-        images = torch.cat([normalise(view.slices(place, place + 1)) for place in chosen])
-        state = _scan_state(encoder, join_features(kept), images, masks[chosen].float(), sections)
+        features = join_features(kept)
+        state = _scan_state(encoder, features, view, normalisation, masks[chosen], sections, chosen)
     profile = profile_scan(
         scan.name,
         view.native_spacing[0] if grid.spacing is not None else None,
@@ -270,27 +272,44 @@ def _encode_scan(
 
 
 def _scan_state(
-    encoder: ScanEncoder, features: Any, images: Tensor, masks: Tensor, sections: Tensor
+    encoder: ScanEncoder,
+    features: Any,
+    view: SliceView,
+    normalisation: Normalisation,
+    masks: Tensor,
+    sections: Tensor,
+    chosen: Sequence[int],
 ) -> SupportState:
     """State (1, N, S, ...) of the slices that serve, in float32 on the CPU.
 
     Each scan makes its own, so that scans need not be of one size and packs can be joined.
     """
+    normalise, device = fit_normaliser(view.volume, normalisation), encoder.device
     # no autocast here: prototypes are kept in float32, and layers would meet half of it
     whole = (
         entry.float() if torch.is_tensor(entry) and entry.is_floating_point() else entry
         for entry in features
     )
-    state = encoder.network.build_support(  # type: ignore[operator]
-        type(features)(*whole),
-        masks[None].to(encoder.device),
-        sections.any(-1).T[None].to(encoder.device),
-        draw_seeds(images, masks)[None].to(encoder.device),
-    )
-    return {
-        key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
-        for key, value in state.items()
-    }
+    features = type(features)(*whole)
+    number = max(1, PAIRS_AT_ONCE // masks.shape[1])
+    parts = []
+    for first in range(0, len(chosen), number):
+        rows = slice(first, min(first + number, len(chosen)))
+        images = torch.cat([normalise(view.slices(at, at + 1)) for at in chosen[rows]])
+        part = masks[rows].float()
+        state = encoder.network.build_support(  # type: ignore[operator]
+            chosen_features(features, range(rows.start, rows.stop)),
+            part[None].to(device),
+            sections[:, rows].any(-1).T[None].to(device),
+            draw_seeds(images, part)[None].to(device),
+        )
+        parts.append(
+            {
+                key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
+                for key, value in state.items()
+            }
+        )
+    return join_states(parts)
 
 
 MIRRORS = ((0,), (1,), (0, 1))  # rows, columns, both: a turn by 180 degrees

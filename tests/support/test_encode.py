@@ -12,7 +12,7 @@ from fake_network import IntensityNetwork
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.layers.support_state import SupportState
-from fsmis_components.support import SupportSet, build_support_pack, load_support_set
+from fsmis_components.support import SupportSet, build_support_pack, encode, load_support_set
 
 
 def three_sections(folder: Path, structures: list[int] | None = None) -> SupportSet:
@@ -29,6 +29,25 @@ def test_every_slice_is_encoded_once(tmp_path: Path) -> None:
     assert pack.state["valid"][0].sum(-1).tolist() == [9, 6]
     assert pack.profiles[0].depth == 12 and pack.profiles[0].slice_spacing == 4.0
     assert pack.profiles[0].extents.tolist() == [[1.5, 10.5], [2.5, 8.5]]
+
+
+def test_many_labelled_slices_are_built_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path, 1, block_label())
+    network, together = IntensityNetwork(), []
+    support, build = load_support_set(tmp_path), network.build_support
+    whole = build_support_pack(network, support, spatial_size=24)
+
+    def counted(features: Any, masks: torch.Tensor, *rest: Any) -> SupportState:
+        together.append(masks.shape[1] * masks.shape[2])
+        return build(features, masks, *rest)
+
+    monkeypatch.setattr(network, "build_support", counted)
+    monkeypatch.setattr(encode, "PAIRS_AT_ONCE", 8)
+    parts = build_support_pack(network, support, spatial_size=24)
+    assert together == [8, 8, 2]  # nine slices, two structures
+    assert all(torch.equal(parts.state[key], value) for key, value in whole.state.items())
 
 
 def test_three_sections_of_each_structure_serve(tmp_path: Path) -> None:
