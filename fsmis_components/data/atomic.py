@@ -68,10 +68,10 @@ def remove_unfinished(paths: Iterable[Path]) -> None:
     names: dict[Path, set[str]] = {}
     for path in paths:
         names.setdefault(path.parent, set()).add(path.name.lower())
-    for folder, own in names.items():
+    for folder, expected in names.items():
         for entry in list(folder.iterdir()) if folder.is_dir() else ():
             unfinished = _UNFINISHED.fullmatch(entry.name)
-            if unfinished and unfinished["name"] in own:
+            if unfinished and unfinished["name"] in expected:
                 entry.unlink(missing_ok=True)
 
 

@@ -96,10 +96,10 @@ class FolderSearch:
         ]
 
     def _paired(self, images: Path, labels_folder: Path) -> None:
-        own = {}
+        labelled = {}
         if self.labels != "never" and labels_folder.is_dir():
-            own = _by_name(_entries(labels_folder))
-        self._files(images, _entries(images), own)
+            labelled = _by_name(_entries(labels_folder))
+        self._files(images, _entries(images), labelled)
 
     def _files(
         self, folder: Path, entries: list[Path], paired: dict[str, Path] | None = None
@@ -125,7 +125,7 @@ class FolderSearch:
                     (slices if is_dicom_file(path) else files).append(path)
                 except OSError as error:
                     self._leave([path], _no_access(error))
-        own = _by_name(labels) if paired is None and self.labels != "never" else paired or {}
+        labelled = _by_name(labels) if paired is None and self.labels != "never" else paired or {}
         prefixed = [path for path in scans if is_image_name(path.name)]
         first = len(self.cases)
         # a stray slice makes no case of a folder whose scans lie in it or below
@@ -139,21 +139,23 @@ class FolderSearch:
                 rest = [path for path in scans if not is_image_name(path.name)]
                 self._leave(rest, "not called image_<id>, as the scans beside it are")
                 scans = prefixed
-            self._add(scans, own if prefixed or paired is not None else {}, paired is not None)
+            self._add(scans, labelled if prefixed or paired is not None else {}, paired is not None)
         self._leave_strangers(files, scans)
         beside = len(self.cases) > first
         for path, inner in below:
-            self._merge(path, inner, own, beside, paired is not None)
+            self._merge(path, inner, labelled, beside, paired is not None)
         self._leave_orphans(labels, self.cases[first:])
 
-    def _add(self, scans: list[Path], own: dict[str, Path], certain: bool) -> None:
+    def _add(self, scans: list[Path], labelled: dict[str, Path], certain: bool) -> None:
         channels = nnunet_channels(scans, certain)
         for path in scans:
             name, channel = channels.get(path, (scan_name(path), 0))
             if channel:
                 self._leave([path], "a further channel of a scan; one channel is used, _0000")
             else:
-                self.cases.append(Case(name, path, own.get(name) or own.get(scan_name(path))))
+                self.cases.append(
+                    Case(name, path, labelled.get(name) or labelled.get(scan_name(path)))
+                )
 
     def _searched(self, path: Path) -> FolderSearch:
         inner = FolderSearch(self.labels, self.section, _seen=self._seen)
@@ -164,20 +166,25 @@ class FolderSearch:
                 inner.folder(path)
         except OSError as error:
             inner._leave([path], _no_access(error))
-        told = [
+        worth_telling = [
             left for left, _ in inner.unused if left.parent != path or is_volume_name(left.name)
         ]
-        if not inner.cases and not told:
+        if not inner.cases and not worth_telling:
             inner.unused = [(path, "a folder without scans")]
         return inner
 
     def _merge(
-        self, path: Path, inner: FolderSearch, own: dict[str, Path], beside: bool, paired: bool
+        self,
+        path: Path,
+        inner: FolderSearch,
+        labelled: dict[str, Path],
+        beside: bool,
+        paired: bool,
     ) -> None:
         """Take over what a subfolder holds; beside scans only DICOM series."""
         for case in inner.cases:
             if case.image == path and (paired or is_image_name(path.name)):
-                case = Case(case.name, case.image, own.get(case.name))
+                case = Case(case.name, case.image, labelled.get(case.name))
             if beside and not case.image.is_dir():
                 self._leave([case.image], "in a folder beside scans; name that folder to use it")
             else:

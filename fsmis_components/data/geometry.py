@@ -108,18 +108,18 @@ def choose_slice_grid(
     grid = SliceGrid(axis, None if ignore_spacing else extent / spatial_size, spatial_size)
     row, column = (a for a in range(3) if a != axis)
     axes, backwards = anatomical.axes, anatomical.backwards
-    own = StorageOrder(
+    order = StorageOrder(
         (axes[axis], axes[row], axes[column]), (backwards[axis], backwards[row], backwards[column])
     )
     coarse = _coarse_axis(volume, ignore_spacing)
-    if coarse == own.axes[0] and own.turn(volume, grid.frame) > _OBLIQUE:
+    if coarse == order.axes[0] and order.turn(volume, grid.frame) > _OBLIQUE:
         first, second = (stored for stored in range(3) if stored != coarse)
-        own = StorageOrder((coarse, first, second), (False, False, False))
-    frame = own.directions(volume)
+        order = StorageOrder((coarse, first, second), (False, False, False))
+    frame = order.directions(volume)
     directions = None
     if np.abs(frame - grid.frame).max() > _SAME_DIRECTION:
         directions = tuple((float(r), float(a), float(s)) for r, a, s in frame.round(6) + 0.0)
-    thick = None if coarse is None else own.axes.index(coarse)
+    thick = None if coarse is None else order.axes.index(coarse)
     return replace(grid, directions=directions, thick=thick)
 
 
@@ -320,13 +320,13 @@ def _order_on(volume: Volume, grid: SliceGrid) -> StorageOrder:
     coarse = _coarse_axis(volume, grid.spacing is None)
     if coarse is None:
         return StorageOrder.nearest(volume, grid.frame)
-    own = StorageOrder.nearest(volume, grid.frame, (grid.thick or 0, coarse))
+    order = StorageOrder.nearest(volume, grid.frame, (grid.thick or 0, coarse))
     if grid.thick is None:
         # a near-isotropic support has no slices of its own: beyond this angle its plane is followed
-        across = abs(float(own.directions(volume)[0] @ grid.frame[0]))
+        across = abs(float(order.directions(volume)[0] @ grid.frame[0]))
         if across < math.cos(math.radians(TILTED)):
             return StorageOrder.nearest(volume, grid.frame)
-    return own
+    return order
 
 
 def candidate_orders(

@@ -83,10 +83,10 @@ def neighbours(
     labelled.
     """
     result = np.zeros((len(positions), *valid.shape), bool)
-    for index, own in enumerate(valid):
-        if not own.any():
+    for index, serves in enumerate(valid):
+        if not serves.any():
             continue
-        labelled = places[own]
+        labelled = places[serves]
         row = np.cumsum(np.diff(labelled, prepend=labelled[0]) > 1)
         distance = np.abs(positions[:, None] - labelled)
         nearest = distance.argmin(1)
@@ -95,7 +95,7 @@ def neighbours(
         order = distance.argsort(1, kind="stable")[:, :most]
         chosen = np.zeros(distance.shape, bool)
         np.put_along_axis(chosen, order, True, axis=1)
-        result[:, index, own] = chosen & np.isfinite(distance)
+        result[:, index, serves] = chosen & np.isfinite(distance)
     return result
 
 

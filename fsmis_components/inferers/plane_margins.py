@@ -40,8 +40,8 @@ class PlaneMargins:
         They are float32 at the scan's own resolution.
         """
         self._planes += start == 0
-        for total, own in zip(self._sum, margins.clamp_min(_LOWEST).unbind(1), strict=True):
-            view.stacked(total)[start:stop] += own.cpu().numpy().astype(np.float16)
+        for total, added in zip(self._sum, margins.clamp_min(_LOWEST).unbind(1), strict=True):
+            view.stacked(total)[start:stop] += added.cpu().numpy().astype(np.float16)
 
     def fused(self, view: SliceView, start: int, stop: int, margins: Tensor) -> Tensor:
         """The mean over all planes in slices start..stop-1 of another one.

@@ -130,8 +130,8 @@ def _couple(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Ten
     length = steps.square().sum(1, keepdim=True)
     for stiffness in _COUPLING:
         # cost + stiffness |field - shift|^2, less what all shifts share
-        own = torch.addmm(cost.flatten(1), steps, field.flatten(1), alpha=-2 * stiffness)
-        chosen = own.add_(stiffness * length).argmin(0).view(size)
+        total = torch.addmm(cost.flatten(1), steps, field.flatten(1), alpha=-2 * stiffness)
+        chosen = total.add_(stiffness * length).argmin(0).view(size)
         field = patch_mean(patch_mean(steps[chosen].permute(3, 0, 1, 2)))
     return field
 

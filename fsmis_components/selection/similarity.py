@@ -112,12 +112,12 @@ def gains_of(
         others = np.setdiff1d(np.arange(len(similarity)), [candidate, *labelled])
         if not len(others):
             continue
-        own = similarity[others, candidate]
+        offered = similarity[others, candidate]
         if len(labelled):
             before = similarity[others][:, labelled].max(1)
-            gains[index] = _summary(np.maximum(before, own)) - _summary(before)
+            gains[index] = _summary(np.maximum(before, offered)) - _summary(before)
         else:
-            gains[index] = _summary(own)
+            gains[index] = _summary(offered)
     return gains
 
 

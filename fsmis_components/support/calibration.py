@@ -36,9 +36,9 @@ class StructureTest:
         if self.mean is None:
             return "not tested"
         figure = f"{100 * self.mean:.0f} ± {100 * self.spread:.0f}"
-        doubt = "uncertain, " if self.uncertain else ""
+        uncertain = "uncertain, " if self.uncertain else ""
         one, many = _PARTS[self.held_out]
-        return f"{doubt}{figure} ({self.tests} {one if self.tests == 1 else many} held out)"
+        return f"{uncertain}{figure} ({self.tests} {one if self.tests == 1 else many} held out)"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def _joined_planes(planes: Sequence[Sequence[SupportPack]]) -> tuple[SupportPack
     by_grid: dict[SliceGrid, list[SupportPack]] = {}
     for plane in itertools.chain.from_iterable(planes):
         by_grid.setdefault(plane.grid, []).append(plane)
-    joined = [join_packs(own) for own in by_grid.values()]
+    joined = [join_packs(of_plane) for of_plane in by_grid.values()]
     return tuple(plane for plane in joined if plane.sections.flatten(1).any(1).all())
 
 

@@ -51,15 +51,16 @@ def _compare(pack: SupportPack, states: Sequence[SupportState]) -> None:
     if pack.state.keys() != first.keys():
         names = ", ".join(sorted(pack.state.keys() ^ first.keys()))
         raise _unfit(pack, f"only one of the two knows {names}")
-    for name, own in pack.state.items():
+    for name, kept in pack.state.items():
         made, larger = first[name], second[name]
         kind = torch.float32 if made.is_floating_point() else made.dtype
-        same = own.dtype == kind and own.ndim == made.ndim and own.shape[1] == made.shape[1]
+        same = kept.dtype == kind and kept.ndim == made.ndim and kept.shape[1] == made.shape[1]
         # a length that does not follow the size of the slice is the network's
         if not same or any(
-            made.shape[axis] == larger.shape[axis] != own.shape[axis] for axis in range(3, own.ndim)
+            made.shape[axis] == larger.shape[axis] != kept.shape[axis]
+            for axis in range(3, kept.ndim)
         ):
-            raise _unfit(pack, f"state.{name} of {own.dtype} and shape {tuple(own.shape)}")
+            raise _unfit(pack, f"state.{name} of {kept.dtype} and shape {tuple(kept.shape)}")
 
 
 def _unfit(pack: SupportPack, reason: str) -> DataError:

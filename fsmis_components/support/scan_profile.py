@@ -1,4 +1,4 @@
-"""What a pack knows of a support scan along its slice axis: looks, labelled slices, shapes."""
+"""What a pack knows of a support scan along its slice axis."""
 
 from __future__ import annotations
 

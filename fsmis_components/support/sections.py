@@ -43,11 +43,11 @@ def plan_sections(
     Returns the slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
     section k of structure n. A structure of one or two slices uses one slice for several sections.
     """
-    picked = [_sections_of(own, every_slice) if own else set() for own in slices]
-    chosen = sorted({index for own in picked for index, _ in own})
+    picked = [_sections_of(each, every_slice) if each else set() for each in slices]
+    chosen = sorted({index for pairs in picked for index, _ in pairs})
     table = torch.zeros(len(slices), len(chosen), NUM_SECTIONS, dtype=torch.bool)
-    for structure, own in enumerate(picked):
-        for index, section in own:
+    for structure, pairs in enumerate(picked):
+        for index, section in pairs:
             table[structure, chosen.index(index), section] = True
     return chosen, table
 

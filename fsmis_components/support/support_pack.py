@@ -148,12 +148,12 @@ class SupportPack:
             planes = []
             for index, cut in enumerate(content.get("planes", ())):  # version 0.1 has none
                 prefix = f"{_PLANE_PREFIX}{index}."
-                own = {
+                fields = {
                     key.removeprefix(prefix): tensor
                     for key, tensor in tensors.items()
                     if key.startswith(prefix)
                 }
-                planes.append(replace(pack, **_cut_of(cut, own), calibration=None))
+                planes.append(replace(pack, **_cut_of(cut, fields), calibration=None))
             pack = replace(pack, planes=tuple(planes))
             check_content(pack)
         except KeyError as error:
@@ -266,12 +266,12 @@ def _cut_of(cut: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict
     """What `SupportPack._cut` and `SupportPack._tensors` hold, as arguments of a pack."""
     profiles = []
     for index, facts in enumerate(cut["scans"]):
-        own: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name in (*ScanProfile.TENSORS, *ScanProfile.OPTIONAL):
             key = f"{_SCAN_PREFIX}{index}.{name}"
             if name in ScanProfile.TENSORS or key in tensors:
-                own[name] = tensors[key]
-        profiles.append(ScanProfile(**facts, **own))
+                fields[name] = tensors[key]
+        profiles.append(ScanProfile(**facts, **fields))
     return {
         "state": {
             key.removeprefix(_STATE_PREFIX): tensor

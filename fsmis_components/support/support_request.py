@@ -155,18 +155,18 @@ def common_structures(
     common: dict[LabelledVolume, dict[int, int]] = {}
     # those without names come last, so that all names are known
     for volume in sorted(volumes, key=lambda volume: not volume.names):
-        own: dict[int, int] = {}
+        common_of: dict[int, int] = {}
         for value in volumes[volume]:
             if not volume.names and value in names:
-                own[value] = value
+                common_of[value] = value
                 continue
             name = volume.names.get(value, f"structure_{value}").strip()
             folded = _fold_name(name)
             if folded not in places:
                 places[folded] = value if value not in names else max(names) + 1
                 names[places[folded]] = name
-            own[value] = places[folded]
-        common[volume] = own
+            common_of[value] = places[folded]
+        common[volume] = common_of
     return names, [common[volume] for volume in volumes]
 
 
