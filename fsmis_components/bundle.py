@@ -15,7 +15,6 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.volumes import Volume, load_image, save_mask
 from fsmis_components.data.weights import fill_network
 from fsmis_components.inferers import Segmentation, VolumeInferer
-from fsmis_components.inferers.trust.self_test import self_test
 from fsmis_components.support import SupportPack, SupportSet, SupportSource, build_support_pack
 
 UNTRAINED = "untrained"
@@ -81,12 +80,12 @@ class Bundle:
         source = SupportSource(
             labelled if folder else None,
             None if folder else labelled,
-            self_test=self_test,
+            self_test=True,
             **self.geometry,
             **encoding,
             **wanted,
         )
-        return source.resolve(self.network)
+        return VolumeInferer(source, **encoding).resolve(self.network)
 
     def segment(
         self,

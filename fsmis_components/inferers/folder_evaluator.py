@@ -73,7 +73,7 @@ class FolderEvaluator(SupervisedEvaluator):
     Args:
         device: where the network lies.
         dataset: dataset whose `data` are items of `query_items`; it is not asked to load them,
-            since the inferer reads scans slab by slab.
+            since the inferer reads scans slab by slab. Transforms of others are refused.
         network: a network of the contract.
         inferer: segments a scan.
         output_dir: receives everything that is written.
@@ -109,6 +109,7 @@ class FolderEvaluator(SupervisedEvaluator):
         )
         self.logger.setLevel(logging.WARNING)  # ignite's start and end lines break the bar
         self.volume_inferer = inferer
+        self.preprocessing = getattr(dataset, "transform", None)
         self.output_dir = Path(output_dir)
         self.progress = progress
         self.corrections = corrections
@@ -125,6 +126,7 @@ class FolderEvaluator(SupervisedEvaluator):
             SystemExit: no support, an output folder of another run or in which another one is
                 writing, a full disk, an interruption from the keyboard, or scans that failed.
         """
+        _check_preprocessing(self.preprocessing)
         check_writable(self.output_dir)
         pack = self.volume_inferer.resolve(self.network)
         items = list(self.data_loader)
@@ -274,6 +276,16 @@ class FolderEvaluator(SupervisedEvaluator):
         if correction.mask.resolve() != files.mask.resolve():
             save_mask(files.mask, label, like=scan.image, ready=ready)
         row.volumes = _volumes_ml(label, scan.image, pack.structures)
+
+
+def _check_preprocessing(transform: Any) -> None:
+    """Refuse transforms that a person put into `preprocessing`: they would not run."""
+    for each in getattr(transform, "transforms", [transform]):
+        if each is not None and not type(each).__module__.startswith(fsmis_components.__name__):
+            raise DataError(
+                f"preprocessing: {type(each).__name__} does not run on a folder of scans, which "
+                "are read slab by slab; leave it out and change the scans themselves."
+            )
 
 
 def _volumes_ml(

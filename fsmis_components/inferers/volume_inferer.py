@@ -37,12 +37,15 @@ from fsmis_components.inferers.shape_prior import (
 )
 from fsmis_components.inferers.slice_order import decided_view
 from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, mirror_gain
+from fsmis_components.inferers.trust.self_test import self_test
+from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.recent import RecentResults
 from fsmis_components.support.requested import ResolvedSupport
 from fsmis_components.support.scan_profile import shape_cell
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
+from fsmis_components.support.support_set import SupportSet
 
 _MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in three planes
 
@@ -192,7 +195,7 @@ class VolumeInferer(Inferer):
         self, network: nn.Module, request: SupportRequest | None = None
     ) -> ResolvedSupport:
         if isinstance(self.support, SupportSource):
-            return self.support.resolve_request(network, request)
+            return self.support.resolve_request(network, request, _test_support)
         return ResolvedSupport(self.support, (), self.support.source or "a support pack in memory")
 
     def settings(self) -> dict[str, Any]:
@@ -350,6 +353,14 @@ class VolumeInferer(Inferer):
             trust,
             check_scan(view, pack),
         )
+
+
+def _test_support(encoder: ScanEncoder, support_set: SupportSet, pack: SupportPack) -> Calibration:
+    def segment(scan: Volume, others: SupportPack) -> np.ndarray:
+        inferer = VolumeInferer(others, encoder.batch_size, encoder.amp, cache=encoder.cache)
+        return inferer.segment_volume(scan, encoder.network).label
+
+    return self_test(encoder, support_set, pack, segment)
 
 
 def _keep_margins(

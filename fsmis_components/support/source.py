@@ -33,7 +33,7 @@ from fsmis_components.support.support_set import (
 )
 
 # given from above, because it segments volumes
-SelfTest = Callable[..., Calibration]
+Tester = Callable[[ScanEncoder, SupportSet, SupportPack], Calibration]
 
 
 class SupportSource:
@@ -62,7 +62,7 @@ class SupportSource:
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         corrections: scans whose masks were corrected; they join the support.
-        self_test: tests a support that was built from a folder; None: it is not tested.
+        self_test: a support that is built from a folder is tested, by who resolves it.
         cache: where features of scans are kept, so that no scan is encoded twice.
     """
 
@@ -86,7 +86,7 @@ class SupportSource:
         amp: bool = False,
         corrections: Corrections | None = None,
         cache: FeatureCache | None = None,
-        self_test: SelfTest | None = None,
+        self_test: bool = False,
     ) -> None:
         self.support_dir = support_dir or None
         self.support_pack = support_pack or None
@@ -114,8 +114,8 @@ class SupportSource:
         self._network: weakref.ref[nn.Module] | None = None
         self._hash = ""
 
-    def resolve(self, network: nn.Module) -> SupportPack:
-        """Return the pack for a network.
+    def resolve(self, network: nn.Module, tester: Tester | None = None) -> SupportPack:
+        """Return the pack for a network; `tester` tests one that is built.
 
         Raises:
             DataError: no support at all, an unusable one, or a pack of another network.
@@ -129,20 +129,21 @@ class SupportSource:
                 if self.save_support_pack:
                     another = "name another file with --save_support_pack"
                     check_writable(Path(self.save_support_pack).parent, another)
-                pack = self._with_corrections(self._make(network, current), network)
+                pack = self._with_corrections(self._make(network, current, tester), network)
                 if self.save_support_pack:
                     pack = pack.renamed(str(pack.save(self.save_support_pack)))
                 self._pack, self._network, self._hash = pack, weakref.ref(network), current
             return self._pack
 
     def resolve_request(
-        self, network: nn.Module, request: SupportRequest | None
+        self, network: nn.Module, request: SupportRequest | None, tester: Tester | None = None
     ) -> ResolvedSupport:
         """The pack for a request, with what the person who asked should know.
 
         Args:
             network: encodes volumes; left in the mode in which it came.
             request: None, or one that names no volumes: `resolve` answers.
+            tester: as of `resolve`.
 
         Raises:
             DataError: as `resolve`, or no volume of the request can serve.
@@ -152,7 +153,7 @@ class SupportSource:
             return found._replace(notes=(*request.notes, *found.notes))
         notes = () if request is None else request.notes
         try:
-            pack = self.resolve(network)
+            pack = self.resolve(network, tester)
             if request is not None:
                 pack = pack.selected(request.structures)
         except DataError as error:
@@ -168,7 +169,7 @@ class SupportSource:
         source = self.support_dir or self.support_pack or "default pack"
         return ResolvedSupport(pack, notes, str(source))
 
-    def _make(self, network: nn.Module, current: str) -> SupportPack:
+    def _make(self, network: nn.Module, current: str, tester: Tester | None) -> SupportPack:
         if self.support_dir:
             support_set = load_support_set(
                 self.support_dir,
@@ -179,8 +180,8 @@ class SupportSource:
             support_set = replace(support_set, slices=self.labelled_slices)
             pack = build_support_pack(network, support_set, **self.geometry, **self.encoding)
             encoder = ScanEncoder(network, **self.encoding, weights=current)
-            if self.self_test is not None:
-                pack = replace(pack, calibration=self.self_test(encoder, support_set, pack))
+            if self.self_test and tester is not None:
+                pack = replace(pack, calibration=tester(encoder, support_set, pack))
             pack = with_mirrored(encoder, pack, support_set.scans[0].image)
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:

@@ -12,10 +12,12 @@ from block_scans import block_image, block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
 from folder_runs import read_cases, sentence
 from html_pages import checked_page
+from monai.transforms import Compose, ScaleIntensityd
 
 import fsmis_components
 from fsmis_components.inferers import query_items
 from fsmis_components.support import weights_hash
+from fsmis_components.transforms import LoadVolumed
 
 
 @pytest.fixture
@@ -108,6 +110,13 @@ def test_postprocessing_reaches_the_file(root: Path) -> None:
     mask = np.asarray(nibabel.load(root / "o" / "image_2_seg.nii.gz").dataobj)
     np.testing.assert_array_equal(mask, block_label({2: 2}))
     assert float(read_cases(root / "o")[0]["structure_1_ml"]) == 0
+
+
+def test_preprocessing_of_others_is_refused(root: Path) -> None:
+    run = evaluator(root)
+    run.preprocessing = Compose([LoadVolumed("image"), ScaleIntensityd("image")])
+    assert "ScaleIntensityd does not run on a folder of scans" in sentence(run.run)
+    assert not (root / "o").exists()
 
 
 def test_no_support_is_one_sentence(root: Path) -> None:

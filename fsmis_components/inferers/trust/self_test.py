@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,7 +23,6 @@ from fsmis_components.inferers.shape_prior import (
     pad_slices,
     present_slices,
 )
-from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.layers.support_state import select_sections
 from fsmis_components.support.calibration import Calibration, StructureTest
 from fsmis_components.support.encode import structure_masks
@@ -37,7 +36,12 @@ _BESIDE = 1  # slices beside a block that do not serve either: they show nearly 
 _UNTESTED = StructureTest(None, 0.0, 0, "nothing")
 
 
-def self_test(encoder: ScanEncoder, support_set: SupportSet, pack: SupportPack) -> Calibration:
+def self_test(
+    encoder: ScanEncoder,
+    support_set: SupportSet,
+    pack: SupportPack,
+    segment: Callable[[Volume, SupportPack], np.ndarray],
+) -> Calibration:
     """Find out how well each structure is segmented, without any further label.
 
     Each scan is held out and segmented by the others. A structure that only one scan shows is
@@ -48,6 +52,7 @@ def self_test(encoder: ScanEncoder, support_set: SupportSet, pack: SupportPack) 
         encoder: of the network that made the pack.
         support_set: the labelled scans, in the order of the pack.
         pack: of all of them.
+        segment: gives the label map of a scan by a pack.
     """
     scans = range(len(support_set.scans))
     tests = [_UNTESTED] * len(pack.structures)
@@ -55,7 +60,7 @@ def self_test(encoder: ScanEncoder, support_set: SupportSet, pack: SupportPack) 
         if len(scans) > 1:
             dice = [
                 _scan_dice(
-                    encoder,
+                    segment,
                     support_set.scans[held_out],
                     only_scans(pack, [scan for scan in scans if scan != held_out]),
                 )
@@ -99,11 +104,12 @@ def dice_of_known(found: np.ndarray, truth: np.ndarray) -> float | None:
     return 2 * int((found & truth)[known].sum()) / total
 
 
-def _scan_dice(encoder: ScanEncoder, scan: SupportScan, others: SupportPack) -> list[float | None]:
+def _scan_dice(
+    segment: Callable[[Volume, SupportPack], np.ndarray], scan: SupportScan, others: SupportPack
+) -> list[float | None]:
     """Dice of each structure of a scan by the others; None where it or they do not show it."""
-    inferer = VolumeInferer(others, encoder.batch_size, encoder.amp, cache=encoder.cache)
-    result = inferer.segment_volume(scan.image, encoder.network)
-    predicted = SliceView(Volume(result.label, scan.image.affine, None), others.grid)
+    label = segment(scan.image, others)
+    predicted = SliceView(Volume(label, scan.image.affine, None), others.grid)
     found, truth = predicted.native_labels(), SliceView(scan.label, others.grid).native_labels()
     shown = others.sections.flatten(1).any(1).tolist()
     return [
