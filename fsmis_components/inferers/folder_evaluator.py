@@ -28,7 +28,6 @@ from fsmis_components.data.run_record import DONE, FAILED, CaseRow, ResultFiles,
 from fsmis_components.data.stored_array import chunks
 from fsmis_components.data.volumes import Volume, load_image, save_mask, save_shares
 from fsmis_components.inferers.folder_report import write_folder_report
-from fsmis_components.inferers.segmentation import smallest_label_dtype
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.reporting.drawing import save_overlay
 from fsmis_components.support.corrections import Correction, Corrections
@@ -242,14 +241,12 @@ class FolderEvaluator(SupervisedEvaluator):
         """Segment, post-process and write one scan; fill its row."""
         image = load_image(case.image)
         result = self.volume_inferer.segment_volume(image, self.network)
-        # bytes stay bytes: as int32 the labels of 1,000 slices would take a gigabyte
-        kind = np.uint8 if result.label.dtype == np.uint8 else np.int32
-        label = torch.from_numpy(result.label.astype(kind))[None]
+        label = torch.from_numpy(np.ascontiguousarray(result.label))[None]
         engine.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
-        final = final.astype(smallest_label_dtype(int(final.max(initial=0))), copy=False)
+        final = final.astype(result.label.dtype, copy=False)
         structures = result.pack.structures
         save_overlay(files.overlay, image, final, structures, result.pack.grid, files.overlay.stem)
         if files.uncertainty is not None and result.uncertainty is not None:

@@ -41,8 +41,8 @@ class Segmentation:
         )
 
 
-def smallest_label_dtype(largest: int) -> np.dtype:
-    """The smallest unsigned integer type that holds the label values."""
-    if largest > np.iinfo(np.uint32).max:
-        raise DataError(f"label value {largest} is too large; relabel the support below 2**32.")
-    return np.min_scalar_type(largest)
+def label_dtype(largest: int) -> type[np.integer]:
+    """The type of label maps with these values: bytes where they fit, else what PyTorch knows."""
+    if largest > np.iinfo(np.int32).max:
+        raise DataError(f"label value {largest} is too large; relabel the support below 2**31.")
+    return np.uint8 if largest <= np.iinfo(np.uint8).max else np.int32

@@ -27,7 +27,7 @@ from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes, 
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.plane_margins import PlaneMargins
 from fsmis_components.inferers.request_answer import answer_facts, drawn_label, keep_drawn
-from fsmis_components.inferers.segmentation import Segmentation, smallest_label_dtype
+from fsmis_components.inferers.segmentation import Segmentation, label_dtype
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     log_odds,
@@ -322,7 +322,7 @@ class VolumeInferer(Inferer):
     ) -> Segmentation:
         """Margins and expected shapes compete on the scan's grid; the result is as it is stored."""
         values = np.array([0, *(structure.value for structure in pack.structures)])
-        values = values.astype(smallest_label_dtype(int(values.max())))
+        values = values.astype(label_dtype(int(values.max())))
         label = np.zeros((view.depth, *view.native_size), values.dtype)
         uncertainty = np.zeros(label.shape, np.uint8) if self.uncertainty else None
         meter = TrustMeter(len(pack.structures), shape_cell(pack.grid))

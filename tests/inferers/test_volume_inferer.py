@@ -41,7 +41,7 @@ def test_values_and_grid_of_the_scan(
     pack: SupportPack, network: IntensityNetwork, query: Volume
 ) -> None:
     result = VolumeInferer(pack).segment_volume(query, network.train())
-    assert result.label.dtype == np.uint16 and result.uncertainty is None
+    assert result.label.dtype == np.int32 and result.uncertainty is None
     np.testing.assert_array_equal(result.label, expected_label())
     assert network.training  # left as it came
 
