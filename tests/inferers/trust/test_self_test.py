@@ -18,7 +18,7 @@ def network() -> IntensityNetwork:
     return IntensityNetwork()
 
 
-def tested(folder: Path, network: IntensityNetwork) -> tuple[StructureTest, ...]:
+def outcomes_of(folder: Path, network: IntensityNetwork) -> tuple[StructureTest, ...]:
     source = SupportSource(folder, spatial_size=24, self_test=True)
     calibration = VolumeInferer(source).resolve(network).calibration
     assert calibration is not None
@@ -40,7 +40,7 @@ def test_dice_of_known_slices() -> None:
 def test_scans_are_held_out_in_turn(tmp_path: Path, network: IntensityNetwork) -> None:
     for number in (1, 2):
         write_scan(tmp_path, number, block_label())
-    found = tested(tmp_path, network.train())
+    found = outcomes_of(tmp_path, network.train())
     assert [test.held_out for test in found] == ["scans", "scans"]
     assert [test.tests for test in found] == [2, 2]
     assert [test.mean for test in found] == [1, 1]  # blocks of unlike intensity
@@ -55,7 +55,7 @@ def test_a_scan_that_differs_is_found_out(tmp_path: Path, network: IntensityNetw
     label[label == 2] = 0
     label[14:20, 0:6, 3:9] = 2
     write_scan(tmp_path, 3, label)
-    first, second = tested(tmp_path, network)
+    first, second = outcomes_of(tmp_path, network)
     assert first.mean is not None and second.mean is not None
     assert first.mean > 0.9 and second.mean < 0.9
     assert second.spread > first.spread
@@ -63,7 +63,7 @@ def test_a_scan_that_differs_is_found_out(tmp_path: Path, network: IntensityNetw
 
 def test_one_scan_holds_out_its_own_slices(tmp_path: Path, network: IntensityNetwork) -> None:
     write_scan(tmp_path, 1, block_label())
-    first, second = tested(tmp_path, network)
+    first, second = outcomes_of(tmp_path, network)
     assert first.held_out == second.held_out == "slices"
     assert first.tests > 1
     assert first.mean is not None and first.mean > 0.8
@@ -78,7 +78,7 @@ def test_a_held_out_block_does_not_answer_for_itself(
     write_scan(tmp_path, 1, label, image)
     plain = tmp_path / "plain"
     write_scan(plain, 1, label, block_image(seed=1))
-    usual, changed = tested(plain, network), tested(tmp_path, network)
+    usual, changed = outcomes_of(plain, network), outcomes_of(tmp_path, network)
     assert changed[0].mean is not None and usual[0].mean is not None
     assert changed[0].mean < usual[0].mean - 0.1
 
@@ -88,7 +88,7 @@ def test_different_structures_in_different_scans(tmp_path: Path, network: Intens
         image = block_image(seed=number)
         image[block_label() == other] = 0
         write_scan(tmp_path, number, block_label({number: number}), image)
-    tests = tested(tmp_path, network)
+    tests = outcomes_of(tmp_path, network)
     assert [test.held_out for test in tests] == ["slices", "slices"]
     assert all(test.mean is not None and test.mean > 0.7 for test in tests)
 
@@ -100,9 +100,9 @@ def test_three_sections_are_too_few(tmp_path: Path, network: IntensityNetwork) -
     image = block_image()
     image[block_label() == 2] = 0
     write_scan(tmp_path, 1, label, image)
-    (test,) = tested(tmp_path, network)
+    (test,) = outcomes_of(tmp_path, network)
     assert (test.mean, test.held_out) == (None, "nothing")
     label[..., 5:9] = full[..., 5:9]  # with these, slices 5 to 8 of 3 to 9 lie inside
     write_scan(tmp_path, 1, label, image)
-    (test,) = tested(tmp_path, network)
+    (test,) = outcomes_of(tmp_path, network)
     assert test.tests > 1 and test.mean is not None and test.mean > 0.9
