@@ -25,7 +25,7 @@ MAY_IMPORT = {
         *("support", "encoding", "layers", "ops", "transforms", "reporting", "data"),
     },
     "selection": {"inferers", "support", "reporting", "encoding", "data"},
-    "label_server": {"selection", "inferers", "support", "transforms", "data"},
+    "label_server": {"selection", "inferers", "support", "encoding", "transforms", "data"},
     "packaging": {"data"},
     "evaluation": {
         *("inferers", "support", "encoding", "layers", "ops", "transforms", "reporting", "data"),

@@ -19,6 +19,7 @@ from command import command, pairs
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding import FeatureCache, ScanEncoder
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
 from fsmis_components.selection import (
     Describer,
@@ -27,7 +28,6 @@ from fsmis_components.selection import (
     propose,
     write_proposal,
 )
-from fsmis_components.support import FeatureCache
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
 
@@ -72,7 +72,8 @@ def suggest(
         else Preprocessing.of_support(pack)
     )
     cache = FeatureCache(output_dir / "encoded")
-    describer = Describer(subject.network, preprocessing, cache, subject.batch_size, subject.amp)
+    encoder = ScanEncoder(subject.network, subject.batch_size, subject.amp)
+    describer = Describer(encoder, preprocessing, cache)
     proposal = propose(describer, cases, pack=pack, num=num, num_slices=slices, progress=True)
     if not proposal.scans:
         raise DataError(

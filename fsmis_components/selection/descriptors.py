@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from monai.networks import eval_mode
-from torch import Tensor, nn
+from torch import Tensor
 
 import fsmis_components
 from fsmis_components.data.cases import Case
@@ -131,37 +131,28 @@ class Describer:
     """Describe scans by a network; what was described once is read from a cache.
 
     Args:
-        network: any network of the contract; left in the mode in which it came.
+        encoder: its network is left in the mode in which it came.
         preprocessing: how scans are cut and normalised.
         cache: keeps the descriptors.
-        batch_size: slices per forward pass.
-        amp: bfloat16 autocast.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        preprocessing: Preprocessing,
-        cache: FeatureCache,
-        batch_size: int = 8,
-        amp: bool = False,
+        self, encoder: ScanEncoder, preprocessing: Preprocessing, cache: FeatureCache
     ) -> None:
-        self.network = network
+        self.encoder = encoder
         self.preprocessing = preprocessing
         self.cache = cache
-        self.batch_size = batch_size
-        self.amp = amp
         self._facts = {
             "version": fsmis_components.__version__,
-            "weights": weights_hash(network),
-            "settings": network_settings(network),
+            "weights": weights_hash(encoder.network),
+            "settings": network_settings(encoder.network),
             "preprocessing": preprocessing.to_dict(),
-            "amp": amp,
+            "amp": encoder.amp,
         }
 
     def like(self, preprocessing: Preprocessing) -> Describer:
         """The same with scans cut and normalised in another way."""
-        return Describer(self.network, preprocessing, self.cache, self.batch_size, self.amp)
+        return Describer(self.encoder, preprocessing, self.cache)
 
     def is_kept(self, image: Path) -> bool:
         """Whether a scan was described before."""
@@ -186,8 +177,7 @@ class Describer:
     def _described(self, image: Path) -> Iterator[EncodedSlices]:
         volume = load_stack(image)
         view = SliceView(volume, self.preprocessing.grid_of(volume))
-        encoder = ScanEncoder(self.network, self.batch_size, self.amp)
-        with eval_mode(self.network), torch.inference_mode():
-            described = encoder.descriptors(view, self.preprocessing.normalisation).half()
+        with eval_mode(self.encoder.network), torch.inference_mode():
+            described = self.encoder.descriptors(view, self.preprocessing.normalisation).half()
         kept = _Kept(described, view.grid.to_dict(), view.native_spacing[0])
         yield EncodedSlices(0, view.depth, kept)

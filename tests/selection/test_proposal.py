@@ -12,6 +12,7 @@ from fake_network import Intensities, IntensityNetwork
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding import ScanEncoder
 from fsmis_components.selection import Describer, Preprocessing, Proposal, propose
 from fsmis_components.support import FeatureCache, build_support_pack, support_set_of_cases
 
@@ -29,13 +30,11 @@ def scans(tmp_path: Path) -> list[Case]:
     return [Case(path.name.split(".")[0], path) for path in sorted(folder.iterdir())]
 
 
-def ask(
-    scans: list[Case], network: IntensityNetwork | None = None, amp: bool = False, **options: Any
-) -> Proposal:
+def ask(scans: list[Case], network: IntensityNetwork | None = None, **options: Any) -> Proposal:
     """Propose as one command does; the cache lasts from one to the next."""
     preprocessing = options.pop("preprocessing", None) or Preprocessing.of_first(scans, GEOMETRY)
     cache = FeatureCache(scans[0].image.parents[1] / "encoded")
-    describer = Describer(network or IntensityNetwork(), preprocessing, cache, 5, amp)
+    describer = Describer(ScanEncoder(network or IntensityNetwork(), 5), preprocessing, cache)
     return propose(describer, scans, **options)
 
 
