@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 # a decoder that runs for each labelled slice and structure (CoW) takes 8 MB for each of them
 PAIRS_AT_ONCE = 256
+MIRRORS = ((0,), (1,), (0, 1))  # rows, columns, both: a turn by 180 degrees
 
 
 def build_support_pack(
@@ -310,9 +311,6 @@ def _scan_state(
             }
         )
     return join_states(parts)
-
-
-MIRRORS = ((0,), (1,), (0, 1))  # rows, columns, both: a turn by 180 degrees
 
 
 def with_mirrored(encoder: ScanEncoder, pack: SupportPack, first: Volume) -> SupportPack:

@@ -36,12 +36,6 @@ def test_mr_clips_the_top_and_standardises(dtype):
     np.testing.assert_array_equal(given, data.astype(np.float32))  # not changed in place
 
 
-def test_mr_keeps_dark_voxels():
-    normalise = fit_normaliser(scan(-50, 50), Normalisation("mr"))
-    out = normalise(torch.tensor([-50.0, -40.0, 50.0, 60.0]))
-    assert out[0] < out[1] < out[2] == out[3]
-
-
 def test_ct_window():
     volume = scan(-1000, 1000)
     normalise = fit_normaliser(volume, Normalisation("ct"))
@@ -50,12 +44,6 @@ def test_ct_window():
     assert (normalise.mean, normalise.std) == pytest.approx((clipped.mean(), clipped.std()))
     out = normalise(torch.tensor([-3000.0, -125.0, 275.0, 3000.0]))
     assert out[0] == out[1] and out[2] == out[3]
-
-
-def test_fixed_statistics():
-    rule = Normalisation("ct", window=(-100.0, 100.0), mean=10.0, std=5.0)
-    normalise = fit_normaliser(scan(-1000, 1000), rule)
-    torch.testing.assert_close(normalise(torch.tensor([0.0, 500.0])), torch.tensor([-2.0, 18.0]))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 7.3, -1e6])

@@ -45,12 +45,6 @@ def test_a_value_that_is_no_path(value: object) -> None:
         check_knobs({"support_dir": value})
 
 
-@pytest.mark.parametrize("value", ["", " "])
-def test_an_empty_path(value: str) -> None:
-    with pytest.raises(SystemExit, match="--support_dir: is empty"):
-        check_knobs({"support_dir": value})
-
-
 @pytest.mark.parametrize("value", ["false", "true", "no", "", 2, None, []])
 def test_a_switch_that_is_neither_on_nor_off(value: object) -> None:
     with pytest.raises(SystemExit, match="--uncertainty: expected True or False"):

@@ -123,15 +123,6 @@ def test_rejects_images(tmp_path, kind, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint16, np.float32, np.float64])
-def test_label_values(tmp_path, dtype):
-    image = Volume(numbers(), ras_affine())
-    label = load_label(save_nifti(tmp_path / "a.nii.gz", numbers(dtype)), image)
-    np.testing.assert_array_equal(label.data, numbers())
-    assert label.data.dtype.kind in "iu"
-    assert label.source == tmp_path / "a.nii.gz"
-
-
 def test_label_with_scale(tmp_path):
     path = save_nifti(tmp_path / "a.nii", numbers() * 10)
     content = bytearray(path.read_bytes())
@@ -290,11 +281,7 @@ def test_rejects_masks(tmp_path):
     with pytest.raises(ValueError, match="expected values from 0 on, got -1"):
         save_mask(path, numbers() - 1, volume)
     with pytest.raises(ValueError, match=r"expected an array of its shape \(5, 4, 3\), got"):
-        save_mask(path, numbers()[:4], volume)
-    with pytest.raises(ValueError, match=r"expected an array of its shape \(5, 4, 3\), got"):
         save_mask(path, numbers()[:4], template(tmp_path / "t.nii"))
-    with pytest.raises(ValueError, match="expected a name that ends in"):
-        save_mask(tmp_path / "a.mha", numbers(), volume)
     assert not path.exists()
 
 

@@ -20,7 +20,6 @@ from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
 from fsmis_components.encoding.feature_cache import feature_key, features_kind
-from fsmis_components.networks import ALPNet
 
 CPU = torch.device("cpu")
 
@@ -180,16 +179,3 @@ def test_a_scan_is_encoded_once(tmp_path: Path) -> None:
         network.gain *= 2
         assert torch.equal(encoded(scan()), 2 * first)
         assert len(network.encoded) == 9
-
-
-def test_features_of_a_real_network_are_read_as_its_own(tmp_path: Path) -> None:
-    network = ALPNet().eval()
-    view, cache = scan(), FeatureCache(tmp_path)
-    with torch.no_grad():
-        written, read = (
-            list(ScanEncoder(network, cache=cache).scan(view, Normalisation("mr")))
-            for _ in range(2)
-        )
-    for (_, _, left), (_, _, right) in zip(written, read, strict=True):
-        assert type(left) is type(right) and left.image_size == right.image_size
-        assert torch.equal(left.high, right.high) and left.high.stride() == right.high.stride()
