@@ -15,8 +15,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.volumes import Volume, load_image, save_mask
 from fsmis_components.data.weights import fill_network
 from fsmis_components.inferers import Segmentation, VolumeInferer
-from fsmis_components.inferers.trust.self_test import self_test
-from fsmis_components.support import SupportPack, SupportSet, SupportSource, build_planes
+from fsmis_components.support import SupportPack, SupportSet, SupportSource, build_support_pack
 
 UNTRAINED = "untrained"
 _GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing", "fuse_planes")
@@ -76,17 +75,17 @@ class Bundle:
         """
         encoding: dict[str, Any] = {"batch_size": self.inferer.batch_size, "amp": self.inferer.amp}
         if isinstance(labelled, SupportSet):
-            return build_planes(self.network, labelled, **self.geometry, **encoding)
+            return build_support_pack(self.network, labelled, **self.geometry, **encoding)
         folder = Path(labelled).is_dir()
         source = SupportSource(
             labelled if folder else None,
             None if folder else labelled,
-            self_test=self_test,
+            self_test=True,
             **self.geometry,
             **encoding,
             **wanted,
         )
-        return source.resolve(self.network)
+        return VolumeInferer(source, **encoding).resolve(self.network)
 
     def segment(
         self,

@@ -16,15 +16,20 @@ MAY_IMPORT = {
     "losses": {"layers", "ops"},
     "networks": {"losses", "layers", "ops"},
     "data": set(),
-    "support": {"layers", "ops", "data"},
+    "encoding": {"data"},
+    "support": {"encoding", "layers", "ops", "data"},
     "reporting": {"support", "data"},
     "transforms": {"support", "data"},
-    "episodes": {"transforms", "support", "reporting", "data"},
-    "inferers": {"support", "layers", "ops", "transforms", "reporting", "data"},
-    "selection": {"inferers", "support", "reporting", "data"},
-    "label_server": {"selection", "inferers", "support", "transforms", "data"},
+    "episodes": {"transforms", "support", "reporting", "encoding", "data"},
+    "inferers": {
+        *("support", "encoding", "layers", "ops", "transforms", "reporting", "data"),
+    },
+    "selection": {"inferers", "support", "reporting", "encoding", "data"},
+    "label_server": {"selection", "inferers", "support", "encoding", "transforms", "data"},
     "packaging": {"data"},
-    "evaluation": {"inferers", "support", "layers", "ops", "transforms", "reporting", "data"},
+    "evaluation": {
+        *("inferers", "support", "encoding", "layers", "ops", "transforms", "reporting", "data"),
+    },
 }
 SHARED_BY_NETWORKS = {"encoders", "few_shot_network", "resnet101"}
 PURE = ("ops", "layers", "losses", "networks")  # these read no file, variable or command line

@@ -7,7 +7,7 @@
 The first finds the scan that most resembles all others; the second what a support that exists
 covers least. No label of the folder is opened. Each scan is encoded once and kept in
 OUTPUT_DIR/encoded, so that a second call, or one that goes on after an interruption, is quick. The
-output folder gets suggestion.json, suggestion.csv and suggestion.png.
+output folder gets suggestion.json and suggestion.csv.
 """
 
 import sys
@@ -19,6 +19,7 @@ from command import command, pairs
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding import FeatureCache, ScanEncoder
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
 from fsmis_components.selection import (
     Describer,
@@ -27,7 +28,6 @@ from fsmis_components.selection import (
     propose,
     write_proposal,
 )
-from fsmis_components.support import FeatureCache
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
 
@@ -54,7 +54,7 @@ def suggest(
         num: scans to propose.
         slices: slices to label: of each structure that a support shows (3), of a scan without (6).
         weights: a file in place of the shipped ones, or untrained.
-        output_dir: receives suggestion.json, suggestion.csv and suggestion.png.
+        output_dir: receives suggestion.json and suggestion.csv.
         knobs: KNOB=VALUE, knobs of inference.json.
         threads: threads of torch.
     """
@@ -72,7 +72,8 @@ def suggest(
         else Preprocessing.of_support(pack)
     )
     cache = FeatureCache(output_dir / "encoded")
-    describer = Describer(subject.network, preprocessing, cache, subject.batch_size, subject.amp)
+    encoder = ScanEncoder(subject.network, subject.batch_size, subject.amp)
+    describer = Describer(encoder, preprocessing, cache)
     proposal = propose(describer, cases, pack=pack, num=num, num_slices=slices, progress=True)
     if not proposal.scans:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import tempfile
@@ -13,8 +12,6 @@ from pathlib import Path
 from fsmis_components.data.errors import exit_on_data_error, writing
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
-# what file systems answer that cannot write a folder's entries to disk on demand
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
@@ -36,10 +33,9 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
     unfinished = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name.lower()}")
     try:
         write(unfinished)
-        # else a power cut may leave the name without the content
-        sync_file(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the name without the content
         os.replace(unfinished, path)
-        _sync_folder(path.parent)
     finally:
         # also after an interruption; nothing is left of it once it has its name
         unfinished.unlink(missing_ok=True)
@@ -65,19 +61,17 @@ def check_writable(folder: str | Path, another: str = "choose another --output_d
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:
-    """Remove what a killed process left of files that it was writing by `atomic_write`.
+    """Remove what a killed process left of these files while it wrote them by `atomic_write`.
 
-    Args:
-        paths: the files, there or not; nothing else is touched. No other process may be writing
-            them.
+    Nothing else is touched. No other process may be writing them.
     """
     names: dict[Path, set[str]] = {}
     for path in paths:
         names.setdefault(path.parent, set()).add(path.name.lower())
-    for folder, own in names.items():
+    for folder, expected in names.items():
         for entry in list(folder.iterdir()) if folder.is_dir() else ():
             unfinished = _UNFINISHED.fullmatch(entry.name)
-            if unfinished and unfinished["name"] in own:
+            if unfinished and unfinished["name"] in expected:
                 entry.unlink(missing_ok=True)
 
 
@@ -87,15 +81,10 @@ def atomic_write_text(path: Path, text: str) -> Path:
 
 
 def atomic_write_bytes(path: Path, content: bytes | memoryview, private: bool = False) -> Path:
-    """Write bytes; arguments and errors as `atomic_write`.
+    """Write bytes, if `private` so that only the user may read them; errors as `atomic_write`.
 
     What PyTorch and safetensors write comes as bytes too: their own writers turn the OSError of a
     full disk into other errors.
-
-    Args:
-        path: the file.
-        content: all of it.
-        private: only the user may read it (mode 0600).
     """
 
     def write(unfinished: Path) -> None:
@@ -103,23 +92,3 @@ def atomic_write_bytes(path: Path, content: bytes | memoryview, private: bool = 
         unfinished.write_bytes(content)
 
     return atomic_write(path, write)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return  # Windows cannot open a folder; its rename is written through
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise

@@ -40,20 +40,14 @@ _SECTIONS = {"training": ("Tr",), "test": ("Ts",), "all": ("Tr", "Ts")}
 
 @dataclass(frozen=True)
 class Case:
-    """One scan and, where there is one, its label.
+    """One scan and, where there is one, its label."""
 
-    Attributes:
-        name: what tables and --support_ids call it: the file name without suffix and without a
-            leading "image_".
-        image: a file of a format that is read, or folder of a DICOM series.
-        label: label file; None where there is none or it was not looked for.
-        alias: in place of the file name, where that is too long or files in several folders share
-            theirs.
-    """
-
+    # what tables and --support_ids call it: the file name without suffix and without a leading
+    # "image_"
     name: str
-    image: Path
-    label: Path | None = None
+    image: Path  # a file of a format that is read, or folder of a DICOM series
+    label: Path | None = None  # label file; None where there is none or it was not looked for
+    # in place of the file name, where that is too long or files in several folders share theirs
     alias: str | None = None
 
     @property
@@ -64,15 +58,10 @@ class Case:
 
 @dataclass
 class FolderSearch:
-    """Collects the scans of a folder and of the folders in it.
+    """Collects the scans of a folder and of the folders in it."""
 
-    Args:
-        labels: whether labels are looked for; their files are never opened.
-        section: of layouts that tell training and test scans apart.
-    """
-
-    labels: Labels
-    section: Section
+    labels: Labels  # whether labels are looked for; their files are never opened
+    section: Section  # of layouts that tell training and test scans apart
     cases: list[Case] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
     _seen: set[Path] = field(default_factory=set)
@@ -107,10 +96,10 @@ class FolderSearch:
         ]
 
     def _paired(self, images: Path, labels_folder: Path) -> None:
-        own = {}
+        labelled = {}
         if self.labels != "never" and labels_folder.is_dir():
-            own = _by_name(_entries(labels_folder))
-        self._files(images, _entries(images), own)
+            labelled = _by_name(_entries(labels_folder))
+        self._files(images, _entries(images), labelled)
 
     def _files(
         self, folder: Path, entries: list[Path], paired: dict[str, Path] | None = None
@@ -136,7 +125,7 @@ class FolderSearch:
                     (slices if is_dicom_file(path) else files).append(path)
                 except OSError as error:
                     self._leave([path], _no_access(error))
-        own = _by_name(labels) if paired is None and self.labels != "never" else paired or {}
+        labelled = _by_name(labels) if paired is None and self.labels != "never" else paired or {}
         prefixed = [path for path in scans if is_image_name(path.name)]
         first = len(self.cases)
         # a stray slice makes no case of a folder whose scans lie in it or below
@@ -150,21 +139,23 @@ class FolderSearch:
                 rest = [path for path in scans if not is_image_name(path.name)]
                 self._leave(rest, "not called image_<id>, as the scans beside it are")
                 scans = prefixed
-            self._add(scans, own if prefixed or paired is not None else {}, paired is not None)
+            self._add(scans, labelled if prefixed or paired is not None else {}, paired is not None)
         self._leave_strangers(files, scans)
         beside = len(self.cases) > first
         for path, inner in below:
-            self._merge(path, inner, own, beside, paired is not None)
+            self._merge(path, inner, labelled, beside, paired is not None)
         self._leave_orphans(labels, self.cases[first:])
 
-    def _add(self, scans: list[Path], own: dict[str, Path], certain: bool) -> None:
+    def _add(self, scans: list[Path], labelled: dict[str, Path], certain: bool) -> None:
         channels = nnunet_channels(scans, certain)
         for path in scans:
             name, channel = channels.get(path, (scan_name(path), 0))
             if channel:
                 self._leave([path], "a further channel of a scan; one channel is used, _0000")
             else:
-                self.cases.append(Case(name, path, own.get(name) or own.get(scan_name(path))))
+                self.cases.append(
+                    Case(name, path, labelled.get(name) or labelled.get(scan_name(path)))
+                )
 
     def _searched(self, path: Path) -> FolderSearch:
         inner = FolderSearch(self.labels, self.section, _seen=self._seen)
@@ -175,20 +166,25 @@ class FolderSearch:
                 inner.folder(path)
         except OSError as error:
             inner._leave([path], _no_access(error))
-        told = [
+        worth_telling = [
             left for left, _ in inner.unused if left.parent != path or is_volume_name(left.name)
         ]
-        if not inner.cases and not told:
+        if not inner.cases and not worth_telling:
             inner.unused = [(path, "a folder without scans")]
         return inner
 
     def _merge(
-        self, path: Path, inner: FolderSearch, own: dict[str, Path], beside: bool, paired: bool
+        self,
+        path: Path,
+        inner: FolderSearch,
+        labelled: dict[str, Path],
+        beside: bool,
+        paired: bool,
     ) -> None:
         """Take over what a subfolder holds; beside scans only DICOM series."""
         for case in inner.cases:
             if case.image == path and (paired or is_image_name(path.name)):
-                case = Case(case.name, case.image, own.get(case.name))
+                case = Case(case.name, case.image, labelled.get(case.name))
             if beside and not case.image.is_dir():
                 self._leave([case.image], "in a folder beside scans; name that folder to use it")
             else:

@@ -35,17 +35,11 @@ _LAYOUTS = (
 
 @dataclass(frozen=True)
 class FoundCases:
-    """What lies in a folder.
+    """What lies in a folder."""
 
-    Attributes:
-        folder: where it was looked for.
-        cases: the scans, in natural order of their names (2 before 10).
-        unused: files and folders that are no scans of ours, each with the reason.
-    """
-
-    folder: Path
-    cases: list[Case]
-    unused: list[Unused]
+    folder: Path  # where it was looked for
+    cases: list[Case]  # the scans, in natural order of their names (2 before 10)
+    unused: list[Unused]  # files and folders that are no scans of ours, each with the reason
 
     def describe(self, shown: int = _SHOWN) -> str:
         """The unused ones in a few lines; empty where all is used."""

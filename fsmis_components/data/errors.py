@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,12 +38,9 @@ def disk_is_full(error: BaseException) -> bool:
 def unwritable(
     place: str | Path, error: OSError, another: str = "choose another --output_dir"
 ) -> DataError:
-    """The error about a file or folder that cannot be written, with advice that fits its cause.
+    """The error about what cannot be written, with advice that fits its cause.
 
-    Args:
-        place: what was to be written.
-        error: what the operating system said.
-        another: how another place is named, where that would help.
+    `another` says how another place is named.
     """
     if disk_is_full(error):
         advice = "free some space and give the same command again"
@@ -98,3 +97,39 @@ def _exiting(function: Callable[..., Any]) -> Callable[..., Any]:
             raise SystemExit(str(error)) from error
 
     return guarded
+
+
+LOG = "errors.log"
+_SHOWN = 300  # characters of a foreign message
+# PyTorch raises a plain RuntimeError where the memory of the CPU is used up
+_CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+
+
+def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
+    """The reason for a table, as one sentence, while the error is being handled.
+
+    A `DataError` has its own sentence. The traceback of an unforeseen error is appended to
+    `errors.log` in the folder.
+    """
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, OSError) and disk_is_full(error):
+        return str(unwritable(f"{source}: its results", error))
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if _out_of_memory(error):
+        reason = f"too little memory ({reason}); close other programs, or take a larger machine"
+    try:
+        with (folder / LOG).open("a", encoding="utf-8") as file:
+            now = datetime.now().astimezone().isoformat(" ", "seconds")
+            file.write(f"{now} {source}\n{traceback.format_exc()}\n")
+    except OSError as full:
+        return f"{source}: {reason} ({LOG} could not be written: {full.strerror or full})."
+    return f"{source}: {reason}; the details are in {LOG}."
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_MEMORY)

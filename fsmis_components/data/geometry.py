@@ -108,18 +108,18 @@ def choose_slice_grid(
     grid = SliceGrid(axis, None if ignore_spacing else extent / spatial_size, spatial_size)
     row, column = (a for a in range(3) if a != axis)
     axes, backwards = anatomical.axes, anatomical.backwards
-    own = StorageOrder(
+    order = StorageOrder(
         (axes[axis], axes[row], axes[column]), (backwards[axis], backwards[row], backwards[column])
     )
     coarse = _coarse_axis(volume, ignore_spacing)
-    if coarse == own.axes[0] and own.turn(volume, grid.frame) > _OBLIQUE:
+    if coarse == order.axes[0] and order.turn(volume, grid.frame) > _OBLIQUE:
         first, second = (stored for stored in range(3) if stored != coarse)
-        own = StorageOrder((coarse, first, second), (False, False, False))
-    frame = own.directions(volume)
+        order = StorageOrder((coarse, first, second), (False, False, False))
+    frame = order.directions(volume)
     directions = None
     if np.abs(frame - grid.frame).max() > _SAME_DIRECTION:
         directions = tuple((float(r), float(a), float(s)) for r, a, s in frame.round(6) + 0.0)
-    thick = None if coarse is None else own.axes.index(coarse)
+    thick = None if coarse is None else order.axes.index(coarse)
     return replace(grid, directions=directions, thick=thick)
 
 
@@ -240,14 +240,7 @@ class SliceView:
         return self.native(0, self.depth)
 
     def restack(self, label_slices: np.ndarray) -> np.ndarray:
-        """The exact inverse of the view.
-
-        Args:
-            label_slices: (D, h, w), any type.
-
-        Returns:
-            (X, Y, Z) in the storage order of the volume.
-        """
+        """The exact inverse of the view: label slices (D, h, w) of any type as (X, Y, Z)."""
         expected = (self.depth, *self.native_size)
         if label_slices.shape != expected:
             raise ValueError(f"restack: expected (D, h, w) = {expected}, got {label_slices.shape}")
@@ -288,23 +281,18 @@ def near_isotropic(volume: Volume, grid: SliceGrid) -> bool:
 
 
 def display_plane(plane: np.ndarray) -> np.ndarray:
-    """A slice (h, w) or (h, w, 3) of a `SliceView` as a picture in the radiological convention.
+    """A slice (h, w) or (h, w, 3) of a `SliceView` as a radiological picture (w, h) or (w, h, 3).
 
-    Returns:
-        (w, h) or (w, h, 3): superior (axial slices: anterior) at the top, the patient's right
-        (sagittal slices: anterior) at the left.
+    Superior (axial slices: anterior) is at the top, the patient's right (sagittal slices: anterior)
+    at the left.
     """
     return plane.swapaxes(0, 1)[::-1, ::-1]
 
 
 def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Crop or pad with zeros the last two axes about the centre.
+    """Crop or pad with zeros the last two axes of maps (..., H, W) about the centre.
 
     Fitting back to the former size undoes a padding exactly.
-
-    Args:
-        maps: (..., H, W).
-        size: the new height and width.
     """
     padding = []
     for axis, wanted in ((-1, size[1]), (-2, size[0])):  # F.pad counts axes from the last
@@ -332,13 +320,13 @@ def _order_on(volume: Volume, grid: SliceGrid) -> StorageOrder:
     coarse = _coarse_axis(volume, grid.spacing is None)
     if coarse is None:
         return StorageOrder.nearest(volume, grid.frame)
-    own = StorageOrder.nearest(volume, grid.frame, (grid.thick or 0, coarse))
+    order = StorageOrder.nearest(volume, grid.frame, (grid.thick or 0, coarse))
     if grid.thick is None:
         # a near-isotropic support has no slices of its own: beyond this angle its plane is followed
-        across = abs(float(own.directions(volume)[0] @ grid.frame[0]))
+        across = abs(float(order.directions(volume)[0] @ grid.frame[0]))
         if across < math.cos(math.radians(TILTED)):
             return StorageOrder.nearest(volume, grid.frame)
-    return own
+    return order
 
 
 def candidate_orders(
@@ -346,15 +334,10 @@ def candidate_orders(
 ) -> tuple[StorageOrder, ...]:
     """The orders in which a scan may have to be read on a grid, that of `SliceView` first.
 
-    By a header that says how the scan lies there is one, or two and more where they turn about as
-    far away from the grid, as at 45 degrees: all of them show the body, none its mirror image.
-    Without one a file may hold its slices in any direction, turned or mirrored; a coarse axis tells
-    which axis is that of the slices.
-
-    Args:
-        volume: the scan.
-        grid: how slices lie.
-        known: whether headers say how scan and grid lie to each other.
+    By a header that says how the scan lies (`known`) there is one, or two and more where they turn
+    about as far away from the grid, as at 45 degrees: all of them show the body, none its mirror
+    image. Without one a file may hold its slices in any direction, turned or mirrored; a coarse
+    axis tells which axis is that of the slices.
     """
     first = _order_on(volume, grid)
     coarse = _coarse_axis(volume, grid.spacing is None)

@@ -10,9 +10,70 @@ import numpy as np
 from torch import Tensor
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.modality import Modality, modality_of
-from fsmis_components.data.stored_array import quantile, sample, slabs
+from fsmis_components.data.stored_array import chunks, quantile, sample
 from fsmis_components.data.volumes import Volume
+
+_BIN = 20.0  # Hounsfield units
+# what scanners and converters add to Hounsfield units so that no value is negative
+_OFFSETS = (1024.0, 32768.0)
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What the intensities of a scan look like."""
+
+    name: str  # "ct" where they are Hounsfield units, else "mr"
+    offset: float = 0.0  # what was added to the Hounsfield units where they were stored
+
+
+def modality_of(volume: Volume) -> Modality:
+    """Tell MR from CT by the shares of voxels near air, fat and soft tissue.
+
+    CT is known by many voxels as dark as lung and air, or by a peak below -80 HU (air, fat, or the
+    lower end of a window to which the scan was clipped) beside soft tissue. Resampled MR has
+    negative values too, but they grow fewer with the distance from zero and make no peak. CT with
+    an offset is known by its air and its fat and soft tissue, 1,000 apart. CT on another scale
+    (0 to 1, 0 to 255) holds no Hounsfield units and passes for MR, which is brought to a common
+    scale.
+    """
+    values = sample(volume.data).astype(np.float64)
+    if _is_hounsfield(values):
+        return Modality("ct")
+    for offset in _OFFSETS:
+        if _is_shifted_hounsfield(values - offset):
+            return Modality("ct", offset)
+    return Modality("mr")
+
+
+def _is_hounsfield(values: np.ndarray) -> bool:
+    dark = values[(values > -1200) & (values < -200)]
+    # where so much is that dark and nothing brighter than bone, it is lung and air; a padding is
+    # one value only
+    spread = np.count_nonzero(dark != np.median(dark)) if dark.size else 0
+    if spread >= 0.2 * values.size and (values > 1500).mean() < 0.05:
+        return True
+    edges = np.arange(-1100.0, 1.0, _BIN)
+    shares = np.histogram(values, edges)[0] / values.size
+    cold = shares[edges[:-1] < -80].max()
+    valley = shares[(edges[:-1] >= -80) & (edges[:-1] < -20)].min()
+    between = ((values > -200) & (values < -20)).mean()  # fat and edges; empty in padded MR
+    warm = values[values > 20]
+    if cold < 0.005 or cold <= 1.2 * valley or between < 0.005 or not warm.size:
+        return False
+    return bool((warm <= 300).mean() >= 0.6)  # of other bright voxels, bone is the lesser part
+
+
+def _is_shifted_hounsfield(values: np.ndarray) -> bool:
+    """Stricter, as the values of MR begin at zero too."""
+    air = ((values > -1100) & (values < -900)).mean()
+    body = values[values > -500]
+    if air < 0.05 or not body.size:
+        return False
+    narrow, fat, soft = (
+        ((body > low) & (body < high)).mean() for low, high in ((-200, 200), (-150, -50), (0, 100))
+    )
+    return bool(narrow >= 0.7 and fat >= 0.03 and soft >= 0.2)
+
 
 MODALITIES = ("mr", "ct")
 
@@ -58,19 +119,12 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """A rule with its numbers for one volume, so that slabs are normalised independently.
+    """A rule with its numbers for one volume, so that slabs are normalised independently."""
 
-    Attributes:
-        lower: darker voxels are set to it.
-        upper: brighter voxels are set to it.
-        mean: subtracted after clipping.
-        std: divisor; 0 (a constant volume) gives 0 everywhere.
-    """
-
-    lower: float
-    upper: float
-    mean: float
-    std: float
+    lower: float  # darker voxels are set to it
+    upper: float  # brighter voxels are set to it
+    mean: float  # subtracted after clipping
+    std: float  # divisor; 0 (a constant volume) gives 0 everywhere
 
     def __call__(self, image: Tensor) -> Tensor:
         """Normalise intensities of any shape; the input is not changed."""
@@ -79,17 +133,9 @@ class Normaliser:
 
 
 def resolve_modality(volume: Volume, modality: str = "auto") -> str:
-    """Tell MR from CT.
+    """Return "mr" or "ct": what is named, or with "auto" what `modality_of` tells.
 
-    Args:
-        volume: looked at where `modality` is "auto", see `modality_of`.
-        modality: "auto", "mr" or "ct".
-
-    Returns:
-        "mr" or "ct".
-
-    Raises:
-        DataError: another word.
+    Another word is a `DataError`.
     """
     name = str(modality).strip().lower()
     if name != "auto":
@@ -98,15 +144,7 @@ def resolve_modality(volume: Volume, modality: str = "auto") -> str:
 
 
 def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
-    """Say where a scan's intensities are not of the kind for which a rule was made.
-
-    Args:
-        seen: what the scan looks like.
-        normalisation: the rule that the support set.
-
-    Returns:
-        One sentence, or nothing.
-    """
+    """A sentence where a scan is of another kind than the support's rule is for; or nothing."""
     if normalisation.modality == "ct" and seen.name == "mr":
         return (
             "The scan is taken as CT, as the support is, but holds no Hounsfield units (no air, "
@@ -121,18 +159,11 @@ def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
 
 
 def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
-    """Measure on a volume the numbers that its normalisation needs.
+    """Measure on a volume the numbers that its normalisation needs, for tensors of any shape.
 
-    Args:
-        volume: a scan; its voxels in storage order, so that the result does not depend on the
-            working resolution.
-        normalisation: the rule.
-
-    Returns:
-        A callable on tensors of any shape.
-
-    Raises:
-        DataError: MR whose mean a mark for "no data" would spoil; CT without a value in the window.
+    Voxels count in storage order, so that the result does not depend on the working resolution. MR
+    whose mean a mark for "no data" would spoil, and CT without a value in the window, are a
+    `DataError`.
     """
     offset = 0.0
     if normalisation.modality == "ct":
@@ -161,12 +192,8 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
 def _check_fill(volume: Volume, upper: float) -> None:
     """Refuse one value farther from all others than these lie apart: it would decide mean and std.
 
-    A dark one always does, a bright one where it is more than the share that is clipped. Zero is
-    what everybody writes outside the body, and harmless.
-
-    Args:
-        volume: the scan.
-        upper: intensity above which it is clipped.
+    A dark one always does, a bright one where it is more than the share that is clipped (above
+    `upper`). Zero is what everybody writes outside the body, and harmless.
     """
     low, high = _extremes(volume)
     values = sample(volume.data)
@@ -180,7 +207,7 @@ def _check_fill(volume: Volume, upper: float) -> None:
     elif high != 0 and high == upper and high - last > last - first:
         fill = high
     if fill is not None:
-        count = sum(int(np.count_nonzero(slab == fill)) for slab in slabs(volume.data))
+        count = sum(int(np.count_nonzero(chunk == fill)) for chunk in chunks(volume.data))
         raise DataError(
             f"{volume.title}: holds {fill:g} in {count} of its voxels, far from all other values: "
             "a mark for no data, which normalisation would count in; replace it by the darkest "
@@ -189,17 +216,17 @@ def _check_fill(volume: Volume, upper: float) -> None:
 
 
 def _extremes(volume: Volume) -> tuple[float, float]:
-    lows, highs = zip(*((float(v.min()), float(v.max())) for v in slabs(volume.data)), strict=True)
+    lows, highs = zip(*((float(v.min()), float(v.max())) for v in chunks(volume.data)), strict=True)
     return min(lows), max(highs)
 
 
 def _mean_and_std(volume: Volume, lower: float, upper: float) -> tuple[float, float]:
     """Of the clipped voxels, in two passes: one pass of sums of squares would cancel."""
     count = float(np.prod(volume.shape))
-    clipped = (np.clip(slab.astype(np.float64), lower, upper) for slab in slabs(volume.data))
-    mean = math.fsum(float(slab.sum()) for slab in clipped) / count
-    clipped = (np.clip(slab.astype(np.float64), lower, upper) for slab in slabs(volume.data))
-    variance = math.fsum(float(np.square(slab - mean).sum()) for slab in clipped) / count
+    clipped = (np.clip(chunk.astype(np.float64), lower, upper) for chunk in chunks(volume.data))
+    mean = math.fsum(float(chunk.sum()) for chunk in clipped) / count
+    clipped = (np.clip(chunk.astype(np.float64), lower, upper) for chunk in chunks(volume.data))
+    variance = math.fsum(float(np.square(chunk - mean).sum()) for chunk in clipped) / count
     std = math.sqrt(variance)
     # rounding leaves a trace of variance in a constant volume; float32 resolves no less than this
     return mean, std if std > 1e-7 * abs(mean) else 0.0

@@ -44,12 +44,7 @@ def check_knobs(
 def check_path(name: str, value: object) -> None:
     """Refuse the value of a knob that is no path, or another one than what was typed.
 
-    Args:
-        name: of the knob.
-        value: as it arrived.
-
-    Raises:
-        DataError: it is no text, empty, or Fire made it of another text.
+    Raises a `DataError`: it is no text, empty, or Fire made it of another text.
     """
     typed = _typed(name, value)
     if typed:

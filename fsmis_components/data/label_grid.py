@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.stored_array import StoredArray, VoxelArray, slabs
+from fsmis_components.data.stored_array import StoredArray, VoxelArray, chunks
 
 _WHOLE_TOLERANCE = 1e-3  # a float may come back as 0.9999 or 1.0001
 _MOST_TOLERANCE = 0.45  # where the slope of the header is so coarse that all would be near
@@ -21,12 +21,7 @@ _VOXEL_TOLERANCE = 0.25  # how far, in voxels, a label's corner may lie from its
 def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
     """Label values (X, Y, Z) as integers: the stored array where it holds integers.
 
-    Args:
-        data: voxels as stored.
-        title: the file, for messages.
-
-    Raises:
-        DataError: a value that is no whole number, or below 0.
+    A value that is no whole number, or below 0, is a `DataError`.
     """
     if isinstance(data, np.ndarray) and data.dtype.kind in "bu":
         return data.view(np.uint8) if data.dtype.kind == "b" else data
@@ -35,40 +30,35 @@ def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
     if isinstance(data, StoredArray) and data.raw.dtype.kind in "iu":
         # 53 written as an integer with a slope of 0.0016 is 52.9984: off by half a step at most
         tolerance = min(tolerance + abs(data.slope) / 2, _MOST_TOLERANCE)
-    for slab in slabs(data):
+    for chunk in chunks(data):
         with np.errstate(invalid="ignore"):  # infinity minus infinity: caught as not whole
-            wrong = ~(np.abs(slab - np.rint(slab)) <= tolerance)
+            wrong = ~(np.abs(chunk - np.rint(chunk)) <= tolerance)
         if wrong.any():
             raise DataError(
-                f"{title}: a label holds whole numbers, this one holds {slab[wrong][0]:.6g}; "
+                f"{title}: a label holds whole numbers, this one holds {chunk[wrong][0]:.6g}; "
                 "save it without interpolation and as integers."
             )
-        if np.rint(slab.min()) < 0:
+        if np.rint(chunk.min()) < 0:
             raise DataError(
                 f"{title}: a label holds numbers from 0 (background) on, this one holds "
-                f"{int(np.rint(slab.min()))}; give each structure a positive value."
+                f"{int(np.rint(chunk.min()))}; give each structure a positive value."
             )
-        largest = max(largest, float(np.rint(slab.max())))
+        largest = max(largest, float(np.rint(chunk.max())))
     if data.dtype.kind == "i":
         return np.asarray(data)
     whole = np.empty(data.shape, np.min_scalar_type(int(largest)), order="F")
     start = 0
-    for slab in slabs(data):
-        whole[..., start : start + slab.shape[-1]] = np.rint(slab)
-        start += slab.shape[-1]
+    for chunk in chunks(data):
+        whole[..., start : start + chunk.shape[-1]] = np.rint(chunk)
+        start += chunk.shape[-1]
     return whole
 
 
 def check_no_scan(label: np.ndarray, title: str, image: VoxelArray | None = None) -> None:
-    """Refuse a scan that is given as a label.
+    """Refuse by a `DataError` a label (X, Y, Z) that is a scan.
 
-    Args:
-        label: (X, Y, Z) whole numbers.
-        title: the file, for messages.
-        image: (X, Y, Z), the scan that it labels, in the same storage order.
-
-    Raises:
-        DataError: it has the voxels of its image, or values that change from voxel to voxel.
+    It has the voxels of its image in the same storage order, or values that change from voxel to
+    voxel.
     """
     if label.max(initial=0) < _MANY_VALUES:
         return
@@ -77,7 +67,8 @@ def check_no_scan(label: np.ndarray, title: str, image: VoxelArray | None = None
     if count <= _MANY_VALUES:
         return
     if image is not None and all(
-        np.array_equal(part, other) for part, other in zip(slabs(label), slabs(image), strict=True)
+        np.array_equal(part, other)
+        for part, other in zip(chunks(label), chunks(image), strict=True)
     ):
         raise DataError(
             f"{title}: holds the very voxels of its image; name the label map that belongs to this "
@@ -108,20 +99,10 @@ def on_image_grid(
     image_affine: np.ndarray,
     title: str,
 ) -> np.ndarray:
-    """The label's voxels in the storage order of its image; voxels are only reordered.
+    """The label's voxels (X, Y, Z) in the storage order of its image; voxels are only reordered.
 
-    Args:
-        label: (X, Y, Z).
-        label_affine: (4, 4); None where the header says nothing: taken voxel by voxel.
-        image_shape: voxels of the image.
-        image_affine: (4, 4).
-        title: names both files, for messages.
-
-    Returns:
-        An array of the image's shape.
-
-    Raises:
-        DataError: another shape, or another place in space.
+    An affine of None says nothing of the label's place: it is taken voxel by voxel. Another shape,
+    or another place in space, is a `DataError`.
     """
     if label_affine is None:
         label_affine = image_affine

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai.utils import optional_import
@@ -46,7 +47,7 @@ class RequestError(DataError, _ServerError):
 
 
 @contextmanager
-def answered() -> Iterator[None]:
+def client_errors() -> Iterator[None]:
     """Turn a `DataError` of the body, and a lack of memory, into a `RequestError`.
 
     So too the end that an entry of a config makes of a command: it must not end a server.
@@ -69,3 +70,32 @@ def names_only(sentence: str) -> str:
         for known in (folder, os.path.realpath(folder)):
             sentence = sentence.replace(known.rstrip("/\\") + os.sep, "")
     return _FOLDERS.sub("", sentence)
+
+
+_SESSIONS = "~/.cache/monailabel/sessions"  # where MONAI Label keeps uploads of a session
+
+
+def is_own_file(source: object, studies_dir: str | Path) -> bool:
+    """Whether a request names a file of the server that is there."""
+    named = isinstance(source, str | Path) and str(source).isprintable()
+    return named and Path(str(source)).exists() and is_served(str(source), studies_dir)
+
+
+def is_served(path: str | Path, studies_dir: str | Path) -> bool:
+    """Whether a request may name a file of a server by its path.
+
+    Only what lies below the studies folder after links are resolved, the scans to which the folder
+    itself links, and what was uploaded to the server, with a request or for a session.
+    """
+    studies = Path(studies_dir)
+    if not studies.is_dir():
+        return True  # a remote datastore, which has its own cache
+    resolved = Path(path).resolve()
+    sessions = Path(os.environ.get("MONAI_LABEL_SESSION_PATH") or _SESSIONS).expanduser()
+    if resolved.is_relative_to(studies.resolve()) or resolved.is_relative_to(sessions.resolve()):
+        return True
+    # others may keep files of their own in the temporary folder
+    temporary = Path(tempfile.gettempdir()).resolve()
+    if resolved.parent == temporary and resolved.name.startswith(tempfile.gettempprefix()):
+        return True
+    return any(link.is_symlink() and link.resolve() == resolved for link in studies.iterdir())

@@ -13,22 +13,16 @@ from fsmis_components.data.volumes import Volume
 
 @dataclass(frozen=True)
 class StorageOrder:
-    """One of the 48 ways to read a stored volume as slices, rows and columns.
+    """One of the 48 ways to read a stored volume as slices, rows and columns."""
 
-    Attributes:
-        axes: stored axis of slices, of rows and of columns.
-        backwards: which of them run against the storage order.
-    """
-
-    axes: tuple[int, int, int]
-    backwards: tuple[bool, bool, bool]
+    axes: tuple[int, int, int]  # stored axis of slices, of rows and of columns
+    backwards: tuple[bool, bool, bool]  # which of them run against the storage order
 
     @classmethod
     def every(cls, kept: tuple[int, int] | None = None) -> tuple[StorageOrder, ...]:
         """All 48, or the 16 that keep a stored axis in its place.
 
-        Args:
-            kept: a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
+        `kept` is a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
         """
         return tuple(
             cls((slices, rows, columns), (first, second, third))
@@ -41,12 +35,9 @@ class StorageOrder:
     def nearest(
         cls, volume: Volume, frame: np.ndarray, kept: tuple[int, int] | None = None
     ) -> StorageOrder:
-        """The order that turns least away from a frame: largest trace of the product.
+        """The order that turns least away from a frame (3, 3): largest trace of the product.
 
-        Args:
-            volume: the scan.
-            frame: (3, 3), wanted directions of slices, rows and columns, one a row.
-            kept: a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
+        The frame holds the wanted directions of slices, rows and columns; `kept` as in `every`.
         """
         cosines = frame @ _stored_directions(volume)  # (3 places, 3 stored axes)
         orders = []

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-_SLAB_VOXELS = 1 << 22  # voxels that a check looks at in one step: 16 MiB as float32
+_CHUNK_VOXELS = 1 << 22  # voxels that a check looks at in one step: 16 MiB as float32
 _SAMPLE_VOXELS = 1 << 20  # shares of so many are those of the whole
 
 
@@ -74,17 +74,10 @@ class StoredArray:
         return self[...].astype(dtype or self.dtype, copy=False)
 
 
-def slabs(data: VoxelArray) -> Iterator[np.ndarray]:
-    """Parts of a volume along its last axis, each small enough to compute with.
-
-    Args:
-        data: (X, Y, Z).
-
-    Yields:
-        Arrays (X, Y, n), in order, that together are `data`.
-    """
+def chunks(data: VoxelArray) -> Iterator[np.ndarray]:
+    """Parts (X, Y, n) of a volume along its last axis, each small enough to compute with."""
     depth = data.shape[-1]
-    step = max(1, _SLAB_VOXELS // max(1, int(np.prod(data.shape[:-1]))))
+    step = max(1, _CHUNK_VOXELS // max(1, int(np.prod(data.shape[:-1]))))
     for start in range(0, depth, step):
         yield np.asarray(data[..., start : start + step])
 

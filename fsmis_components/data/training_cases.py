@@ -3,12 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fsmis_components.data.cases import search_cases
+import numpy as np
+
+from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
-from fsmis_components.data.folds import FoldSplit, fold_split
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.volumes import Volume, load_label
+
+
+@dataclass(frozen=True)
+class FoldSplit:
+    """The cases of one fold."""
+
+    train: tuple[Case, ...]  # cases whose images may be learned from
+    held_out: tuple[Case, ...]  # cases of the pseudo-label episodes that choose the best weights
+    support: tuple[Case, ...]  # the labelled case of the test
+    test: tuple[Case, ...]  # the query cases
+
+
+def fold_split(
+    cases: Sequence[Case], fold: int | None, num_folds: int = 5, num_held_out: int = 1
+) -> FoldSplit:
+    """Split cases by the rule of SSL-ALPNet (``ep1-alp``).
+
+    Cases are in the finder's order (sorted by number). Fold i tests cases sep[i] .. sep[i+1]-1,
+    its support is the next case (wrapping), the rest trains. The support case is seen by neither
+    training nor test, so it serves as the held-out case. Without a fold nothing is tested and
+    ``num_held_out`` cases at the end are held out.
+
+    Raises:
+        DataError: no such fold, or too few cases for the folds.
+    """
+    if fold is None:
+        count = num_held_out if len(cases) > num_held_out else 0
+        train = tuple(cases[: len(cases) - count])
+        held_out = tuple(cases[len(cases) - count :]) or train
+        return FoldSplit(train, held_out, (), ())
+    if not 0 <= fold < num_folds:
+        raise DataError(f"fold: expected a number from 0 to {num_folds - 1}, got {fold}.")
+    if len(cases) <= num_folds:
+        raise DataError(
+            f"fold: {num_folds} folds need more than {num_folds} cases, {len(cases)} were found; "
+            "name a larger --dataset_dir or leave --fold out."
+        )
+    borders = [round(i * len(cases) / num_folds) for i in range(num_folds + 1)]
+    test = tuple(cases[borders[fold] : borders[fold + 1]])
+    support = cases[borders[fold + 1] % len(cases)]
+    train = tuple(c for c in cases if c not in test and c != support)
+    return FoldSplit(train, (support,), (support,), test)
 
 
 @exit_on_data_error
@@ -57,3 +103,34 @@ def training_split(
         support=tuple(case for split in splits for case in split.support),
         test=tuple(case for split in splits for case in split.test),
     )
+
+
+RULES = ("any", "all")
+
+
+def shown_structures(
+    case: Case, volume: Volume, grid: SliceGrid, values: Sequence[int]
+) -> np.ndarray:
+    """Whether each slice of a scan shows each of N label values, bool (N, D).
+
+    Slices are in the order of `SliceView`. A scan without a label that can be read is a
+    `DataError`.
+    """
+    if case.label is None:
+        raise DataError(
+            f"{case.image}: setting 2 leaves out slices by their labels and this scan has none; "
+            "add its label or use --setting 1."
+        )
+    slices = SliceView(load_label(case.label, volume), grid).native_labels()
+    return np.stack([(slices == value).any((1, 2)) for value in values])
+
+
+def excluded(shown: np.ndarray, rule: str) -> np.ndarray:
+    """Whether each slice is left out of a training, bool (D,).
+
+    The rule leaves out a slice that shows "any" (SSL-ALPNet) or only "all" of the structures of
+    `shown_structures`; another word is a `DataError`.
+    """
+    if rule not in RULES:
+        raise DataError(f"exclude_rule: expected any or all, got {rule!r}.")
+    return np.all(shown, axis=0) if rule == "all" else np.any(shown, axis=0)

@@ -99,13 +99,8 @@ def labelled_stem(name: str) -> str:
 def nnunet_channels(paths: Iterable[Path], certain: bool) -> dict[Path, tuple[str, int]]:
     """Scan name and channel of files in nnU-Net's convention, case_0000 for the first channel.
 
-    Args:
-        paths: files of one folder.
-        certain: the folder is of nnU-Net's layout. Elsewhere scan_0000, scan_0001 may be numbers
-            of scans: only names that hold a number before the channel count, and few channels.
-
-    Returns:
-        One entry per file of the convention.
+    Where a folder is not for `certain` of nnU-Net's layout, scan_0000, scan_0001 may be numbers of
+    scans: only names that hold a number before the channel count, and few channels.
     """
     bases: dict[str, list[tuple[Path, int]]] = {}
     for path in paths:

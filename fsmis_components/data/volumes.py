@@ -25,12 +25,12 @@ from fsmis_components.data.nifti import (
     is_coded,
     is_nifti_name,
     open_nifti,
+    open_volume,
     read_voxels,
     squeezed_shape,
     write_nifti,
 )
-from fsmis_components.data.stored_array import VoxelArray, slabs
-from fsmis_components.data.volume_files import open_volume
+from fsmis_components.data.stored_array import VoxelArray, chunks
 
 ORIENTED_KEY = "fsmis_oriented"  # of the meta of a MetaTensor: `Volume.oriented`
 NO_DATA = 1e30  # no scanner measures so much; marks for "no data" lie here and beyond float32
@@ -103,13 +103,13 @@ def _check_values(data: VoxelArray, path: Path) -> None:
     """Refuse values that are no intensities; one of them would decide every mean."""
     if data.dtype.kind != "f":
         return
-    broken = sum(int(np.count_nonzero(~np.isfinite(slab))) for slab in slabs(data))
+    broken = sum(int(np.count_nonzero(~np.isfinite(chunk))) for chunk in chunks(data))
     if broken:
         raise DataError(
             f"{path}: {broken} voxels are NaN or infinite; replace them by a number (0 outside "
             "the body) and save the file again."
         )
-    beyond = [slab[np.abs(slab) >= NO_DATA] for slab in slabs(data)]
+    beyond = [chunk[np.abs(chunk) >= NO_DATA] for chunk in chunks(data)]
     count = sum(part.size for part in beyond)
     if count:
         value = next(float(part[0]) for part in beyond if part.size)

@@ -97,9 +97,9 @@ def load_state(folder: str | Path) -> dict[str, Any]:
 
 def differing_entries(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Names of entries that only one of the two has, or that have another shape."""
-    own = network.state_dict()
-    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
-    return wrong + [k for k in state if k not in own]
+    known = network.state_dict()
+    wrong = [k for k in known if k not in state or state[k].shape != known[k].shape]
+    return wrong + [k for k in state if k not in known]
 
 
 def fill_network(network: nn.Module, path: str | Path) -> None:
@@ -174,6 +174,6 @@ def _fill_encoder(network: nn.Module, state: Mapping[str, Tensor], wrong: Sequen
     if not encoder or any(name.startswith(_ENCODER) for name in wrong):
         return False
     network.load_state_dict(encoder, strict=False)
-    own = len(network.state_dict()) - len(encoder)
-    logger.warning("the encoder was taken from other weights; %d other entries begin anew", own)
+    rest = len(network.state_dict()) - len(encoder)
+    logger.warning("the encoder was taken from other weights; %d other entries begin anew", rest)
     return True

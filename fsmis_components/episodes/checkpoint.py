@@ -12,13 +12,14 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 import torch.distributed as dist
+from filelock import FileLock
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable, writing
-from fsmis_components.data.one_writer import HeldLock, lock_folder
+from fsmis_components.data.one_writer import lock_folder
 from fsmis_components.data.weights import has_state, load_state, save_state, write_torch
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class TrainingState:
         self.settings = dict(settings)
         self.limit = 60 * limit
         self.seconds = 0.0  # of the epochs that were saved, over all pieces of the training
-        self._lock: HeldLock | None = None
+        self._lock: FileLock | None = None
 
     def attach(self, engine: Engine) -> None:
         """Restore when the engine starts, save when an epoch is complete."""

@@ -15,8 +15,9 @@ from torch import nn
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, exit_on_data_error, writing
 from fsmis_components.data.weights import read_state_dict, write_torch
+from fsmis_components.encoding.identity import state_hash
 from fsmis_components.episodes.checkpoint import plain_weights
-from fsmis_components.support.support_pack import SupportPack, state_hash
+from fsmis_components.support.support_pack import SupportPack
 
 logger = logging.getLogger(__name__)
 _WEIGHTS, _PACK, _PREVIOUS = "model.pt", "support_pack.safetensors", "previous"

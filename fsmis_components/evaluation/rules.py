@@ -16,7 +16,7 @@ import torch
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.folds import fold_split
+from fsmis_components.data.training_cases import fold_split
 from fsmis_components.support.sections import NUM_SECTIONS, section_of_slice
 
 

@@ -13,8 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError
-from fsmis_components.data.failures import failure_sentence
+from fsmis_components.data.errors import DataError, failure_sentence
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.volumes import save_mask

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.inferers.clean_up import Build, build_of
+from fsmis_components.inferers.clean_up import Topology, topology_of
 from fsmis_components.inferers.matching import VolumeMatch
-from fsmis_components.inferers.registration import displacement, stride_through, warped_shapes
+from fsmis_components.inferers.registration import displacement, stride_through, warp_shapes
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     best_move,
-    blurred,
-    blurred_shapes,
-    leads,
-    mapped_shapes,
-    moved,
+    blur_each,
+    blur_shapes,
+    lead_over_rivals,
+    map_shapes,
+    move_shape,
     pad_slices,
 )
 from fsmis_components.inferers.z_alignment import Alignment
@@ -33,15 +33,10 @@ _FITTED_BLUR, _FITTED_BLUR_SLICES = 1.0, 0.5
 
 
 class Appearance(NamedTuple):
-    """What support scans are registered with.
+    """What support scans are registered with."""
 
-    Attributes:
-        self_similarity: uint8 (D, 12, h, w) of the query.
-        through: query slices that are as far apart as two cells, see `stride_through`.
-    """
-
-    self_similarity: Tensor
-    through: int
+    self_similarity: Tensor  # uint8 (D, 12, h, w) of the query
+    through: int  # query slices that are as far apart as two cells, see `stride_through`
 
 
 def appearance_of(view: SliceView, pack: SupportPack) -> Appearance | None:
@@ -50,20 +45,15 @@ def appearance_of(view: SliceView, pack: SupportPack) -> Appearance | None:
         return None
     cell = shape_cell(pack.grid)
     through, pixel = view.working_spacing
-    looks = self_similarity(view, pack.normalisation, cell)
-    return Appearance(looks, stride_through(through, cell * pixel))
+    described = self_similarity(view, pack.normalisation, cell)
+    return Appearance(described, stride_through(through, cell * pixel))
 
 
 class Expected(NamedTuple):
-    """Shares of the cells of a query that each structure is expected to fill, (D, N, h, w).
+    """Shares of the cells of a query that each structure is expected to fill, (D, N, h, w)."""
 
-    Attributes:
-        likely: blurred, where it may lie.
-        fitted: hardly blurred, where the shape was moved to.
-    """
-
-    likely: Tensor
-    fitted: Tensor
+    shares: Tensor  # blurred, where it may lie
+    fitted: Tensor  # hardly blurred, where the shape was moved to
 
 
 class ExpectedShapes:
@@ -82,26 +72,24 @@ class ExpectedShapes:
     def _wide(self) -> list[np.ndarray]:
         """Shapes to be moved; a scan that is registered needs none."""
         rule = self.rule
-        return [blurred_shapes(each, rule.blur, rule.blur_slices) for each in self.pack.profiles]
+        return [blur_shapes(each, rule.blur, rule.blur_slices) for each in self.pack.profiles]
 
     @cached_property
     def _sharp(self) -> list[np.ndarray]:
-        return [
-            blurred_shapes(each, _FITTED_BLUR, _FITTED_BLUR_SLICES) for each in self.pack.profiles
-        ]
+        return [blur_shapes(each, _FITTED_BLUR, _FITTED_BLUR_SLICES) for each in self.pack.profiles]
 
     @cached_property
-    def builds(self) -> list[Build]:
-        """How each structure is built, in the scan in which it has the most parts."""
+    def topologies(self) -> list[Topology]:
+        """That of each structure, of the scan in which it has the most parts."""
         result = []
         for index in range(len(self.pack.structures)):
-            seen = [
-                build_of(profile.shapes[index].numpy().astype(np.float32) / 255)
+            found = [
+                topology_of(profile.shapes[index].numpy().astype(np.float32) / 255)
                 for profile in self.pack.profiles
                 if not profile.extents[index].isnan().any()
             ]
-            parts = max((build.parts for build in seen), default=1)
-            result.append(Build(parts, all(build.solid for build in seen)))
+            parts = max((each.parts for each in found), default=1)
+            result.append(Topology(parts, all(each.solid for each in found)))
         return result
 
     def of(
@@ -111,17 +99,13 @@ class ExpectedShapes:
         size: tuple[int, int],
         appearance: Appearance | None = None,
     ) -> Expected:
-        """What is expected in a query.
+        """What is expected in a query that lies as `match` says, on cells of `size`.
 
-        Args:
-            match: where the query lies in each support scan.
-            evidence: margins (D, N, h, w) on the grid of the shapes, to which each shape is moved;
-                None: shapes stay where they are.
-            size: h and w.
-            appearance: of the query, with which support scans are registered in place of moves,
-                where theirs is known; None: none is.
+        Each shape is moved to the evidence, margins (D, N, h, w) on the grid of the shapes; None:
+        it stays where it is. With the query's appearance support scans are registered in place of
+        moves, where theirs is known.
         """
-        lead = None if evidence is None else leads(evidence)
+        lead = None if evidence is None else lead_over_rivals(evidence)
         shape = (len(match.section_weights), len(self.pack.structures), *size)
         expected = Expected(torch.zeros(shape), torch.zeros(shape))
         total = torch.zeros(shape[1])
@@ -131,14 +115,14 @@ class ExpectedShapes:
                 continue
             labelled = ~profile.extents.isnan().any(1)
             if appearance is not None and profile.self_similarity is not None:
-                own = self._registered(profile, match.alignments[scan], appearance, size)
+                of_scan = self._register(profile, match.alignments[scan], appearance, size)
             else:
-                own = self._of_scan(scan, match.alignments[scan], lead, labelled, size)
-            for sum_, part in zip(expected, own, strict=True):
+                of_scan = self._of_scan(scan, match.alignments[scan], lead, labelled, size)
+            for sum_, part in zip(expected, of_scan, strict=True):
                 sum_ += share * labelled[:, None, None] * part
             total += share * labelled
         total = total.clamp_min(1e-6)[:, None, None]
-        return Expected(expected.likely / total, expected.fitted / total)
+        return Expected(expected.shares / total, expected.fitted / total)
 
     def _of_scan(
         self,
@@ -148,18 +132,18 @@ class ExpectedShapes:
         labelled: Tensor,
         size: tuple[int, int],
     ) -> Expected:
-        likely = self._mapped(self._wide[scan], alignment.positions, self.rule.blur_slices, size)
-        fitted = self._mapped(self._sharp[scan], alignment.positions, _FITTED_BLUR_SLICES, size)
+        shares = self._map(self._wide[scan], alignment.positions, self.rule.blur_slices, size)
+        fitted = self._map(self._sharp[scan], alignment.positions, _FITTED_BLUR_SLICES, size)
         if lead is None:
-            return Expected(likely, fitted)
+            return Expected(shares, fitted)
         depth = self.pack.profiles[scan].depth
         for index in torch.nonzero(labelled).flatten().tolist():
             move = best_move(lead[:, index], fitted[:, index], self.rule, depth, alignment.slope)
-            likely[:, index] = moved(likely[:, index], move)
-            fitted[:, index] = moved(fitted[:, index], move)
-        return Expected(likely, fitted)
+            shares[:, index] = move_shape(shares[:, index], move)
+            fitted[:, index] = move_shape(fitted[:, index], move)
+        return Expected(shares, fitted)
 
-    def _registered(
+    def _register(
         self,
         profile: ScanProfile,
         alignment: Alignment,
@@ -167,27 +151,27 @@ class ExpectedShapes:
         size: tuple[int, int],
     ) -> Expected:
         rule, (places, slope) = self.rule, (alignment.positions, abs(alignment.slope))
-        looks = profile.self_similarity.numpy().astype(np.float32)  # type: ignore[union-attr]
+        described = profile.self_similarity.numpy().astype(np.float32)  # type: ignore[union-attr]
         # beyond the ends the last slice goes on, but counts for nothing
-        support = mapped_shapes(looks, np.clip(places, 0, profile.depth - 1), 0, size)
-        known = np.pad(np.ones_like(looks[:, :1]), ((1, 1), (0, 0), (0, 0), (0, 0)))
+        support = map_shapes(described, np.clip(places, 0, profile.depth - 1), 0, size)
+        known = np.pad(np.ones_like(described[:, :1]), ((1, 1), (0, 0), (0, 0), (0, 0)))
         field = displacement(
             appearance.self_similarity,
             support,
-            mapped_shapes(known, places, 1, size)[:, 0],
+            map_shapes(known, places, 1, size)[:, 0],
             appearance.through,
             round(rule.slices(profile.depth) / slope),
         )
         shapes = profile.shapes.transpose(0, 1).numpy().astype(np.float32) / 255
         padded = np.pad(shapes, ((1, 1), (0, 0), (0, 0), (0, 0)))
-        bent = warped_shapes(mapped_shapes(padded, places, 1, size), field).numpy()
+        bent = warp_shapes(map_shapes(padded, places, 1, size), field).numpy()
         share = rule.registered_share
-        likely = blurred(bent, share * rule.blur, share * rule.blur_slices / slope)
-        fitted = blurred(bent, _FITTED_BLUR, _FITTED_BLUR_SLICES / slope)
-        return Expected(torch.from_numpy(likely), torch.from_numpy(fitted))
+        shares = blur_each(bent, share * rule.blur, share * rule.blur_slices / slope)
+        fitted = blur_each(bent, _FITTED_BLUR, _FITTED_BLUR_SLICES / slope)
+        return Expected(torch.from_numpy(shares), torch.from_numpy(fitted))
 
     @staticmethod
-    def _mapped(
+    def _map(
         shapes: np.ndarray, positions: np.ndarray, blur_slices: float, size: tuple[int, int]
     ) -> Tensor:
-        return mapped_shapes(shapes, positions, pad_slices(blur_slices), size)
+        return map_shapes(shapes, positions, pad_slices(blur_slices), size)

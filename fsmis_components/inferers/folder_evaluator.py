@@ -20,20 +20,23 @@ from tqdm import tqdm
 
 import fsmis_components
 from fsmis_components.data.atomic import check_writable
-from fsmis_components.data.cases import Case, FoundCases, search_cases
-from fsmis_components.data.errors import DataError, exit_on_data_error, writing
-from fsmis_components.data.failures import failure_sentence
+from fsmis_components.data.cases import Case, search_cases
+from fsmis_components.data.errors import DataError, exit_on_data_error, failure_sentence, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.one_writer import one_writer
-from fsmis_components.data.volumes import load_image
-from fsmis_components.inferers.case_files import CaseFiles, volumes_ml
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow, ResultFiles, RunRecord
+from fsmis_components.data.stored_array import chunks
+from fsmis_components.data.volumes import Volume, load_image, save_mask, save_shares
 from fsmis_components.inferers.folder_report import write_folder_report
-from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow, RunRecord
 from fsmis_components.inferers.volume_inferer import VolumeInferer
+from fsmis_components.reporting.drawing import save_overlay
 from fsmis_components.support.corrections import Correction, Corrections
 from fsmis_components.support.support_pack import SupportPack, content_hash
+from fsmis_components.support.support_set import Structure
 
-SHOWN_FAILURES = 5
+_SHOWN_FAILURES = 5
+
+Ready = Callable[[Path], object]  # called with a mask under its hidden name
 
 
 @exit_on_data_error
@@ -69,7 +72,7 @@ class FolderEvaluator(SupervisedEvaluator):
     Args:
         device: where the network lies.
         dataset: dataset whose `data` are items of `query_items`; it is not asked to load them,
-            since the inferer reads scans slab by slab.
+            since the inferer reads scans slab by slab. Transforms of others are refused.
         network: a network of the contract.
         inferer: segments a scan.
         output_dir: receives everything that is written.
@@ -105,10 +108,12 @@ class FolderEvaluator(SupervisedEvaluator):
         )
         self.logger.setLevel(logging.WARNING)  # ignite's start and end lines break the bar
         self.volume_inferer = inferer
+        self.preprocessing = getattr(dataset, "transform", None)
         self.output_dir = Path(output_dir)
         self.progress = progress
         self.corrections = corrections
         self._record: RunRecord | None = None
+        self._corrected: Mapping[str, Correction] = {}
         self._kept: set[str] = set()
         self._bar = tqdm(disable=True)
 
@@ -120,28 +125,26 @@ class FolderEvaluator(SupervisedEvaluator):
             SystemExit: no support, an output folder of another run or in which another one is
                 writing, a full disk, an interruption from the keyboard, or scans that failed.
         """
+        _check_preprocessing(self.preprocessing)
         check_writable(self.output_dir)
         pack = self.volume_inferer.resolve(self.network)
         items = list(self.data_loader)
         cases = [item["case"] for item in items]
-        found = next((item["found"] for item in items if "found" in item), None)
-        corrected = self._corrected()
-        settings = {
-            "support": content_hash(pack),
-            "inferer": self.volume_inferer.settings(),
-            "version": fsmis_components.__version__,
-        }
-        if corrected:
-            settings["corrections"] = {
-                stem: file_hash(correction.mask) for stem, correction in corrected.items()
-            }
-        columns = [structure.column for structure in pack.structures]
-        self._record = RunRecord(self.output_dir, columns, settings)
+        self._corrected = {} if self.corrections is None else self.corrections.found()
+        record = self._new_record(pack)
+        self._record = record
         with one_writer(self.output_dir):
-            interrupted = self._segment_all(
-                self._record, cases, corrected, pack, global_epoch, found
-            )
-        rows = [self._record.rows[case.stem] for case in cases if case.stem in self._record.rows]
+            record.open(cases, {stem: each.mask for stem, each in self._corrected.items()})
+            self._kept = {case.stem for case in cases if record.finished(case)}
+            found = next((item["found"] for item in items if "found" in item), None)
+            if self.progress:
+                if pack.calibration is not None:
+                    tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
+                if found:
+                    found.tell()
+                tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")
+            interrupted = self._segment_all(record, pack, len(cases), found, global_epoch)
+        rows = [record.rows[case.stem] for case in cases if case.stem in record.rows]
         failed = [row for row in rows if row.status == FAILED]
         if interrupted:
             raise DataError(
@@ -149,38 +152,35 @@ class FolderEvaluator(SupervisedEvaluator):
                 "same command again to go on."
             )
         if failed:
-            table = self.output_dir / "cases.csv"
-            raise DataError(_failure_sentence(failed, len(cases), table))
+            shown = [row.message.rstrip(".") for row in failed[:_SHOWN_FAILURES]]
+            if len(failed) > len(shown):
+                shown.append(f"and {len(failed) - len(shown)} more")
+            raise DataError(
+                f"{len(failed)} of {len(cases)} scans failed, see {self.output_dir / 'cases.csv'}: "
+                f"{'; '.join(shown)}."
+            )
+
+    def _new_record(self, pack: SupportPack) -> RunRecord:
+        settings = {
+            "support": content_hash(pack),
+            "inferer": self.volume_inferer.settings(),
+            "version": fsmis_components.__version__,
+        }
+        if self._corrected:
+            settings["corrections"] = {
+                stem: file_hash(correction.mask) for stem, correction in self._corrected.items()
+            }
+        columns = [structure.column for structure in pack.structures]
+        return RunRecord(self.output_dir, columns, settings, self.volume_inferer.uncertainty)
 
     def _segment_all(
-        self,
-        record: RunRecord,
-        cases: Sequence[Case],
-        corrected: Mapping[str, Correction],
-        pack: SupportPack,
-        global_epoch: int,
-        found: FoundCases | None,
+        self, record: RunRecord, pack: SupportPack, count: int, found: Any, global_epoch: int
     ) -> bool:
         """Do what is not done yet; returns whether the keyboard interrupted it."""
-        masks = {case.stem: self.files(case).mask for case in cases}
-        uncorrected = {
-            stem: mask
-            for stem, mask in masks.items()
-            if stem not in corrected or corrected[stem].mask != mask
-        }
-        record.open([self.files(case) for case in cases], uncorrected if corrected else None)
-        self._kept = {case.stem for case in cases if record.finished(case, self.files(case))}
-        if self.progress and pack.calibration is not None:
-            tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
-        if self.progress and found:
-            found.tell()
-        if self.progress:
-            tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")
-        interrupted = False
         try:
             # scans of an earlier run cost nothing, so they must not shorten the time that is left
             with tqdm(
-                total=len(cases),
+                total=count,
                 initial=len(self._kept),
                 desc="segmenting",
                 unit="scan",
@@ -188,7 +188,7 @@ class FolderEvaluator(SupervisedEvaluator):
             ) as self._bar:
                 super().run(global_epoch)
         except KeyboardInterrupt:
-            interrupted = True
+            return True
         finally:
             # whatever ended the run: what is finished is shown
             record.write()
@@ -196,14 +196,7 @@ class FolderEvaluator(SupervisedEvaluator):
             unused = found.described() if found else []
             with writing(self.output_dir / "report.html"):
                 write_folder_report(self.output_dir, rows, pack, record.settings, unused)
-        return interrupted
-
-    def _corrected(self) -> dict[str, Correction]:
-        return {} if self.corrections is None else self.corrections.found()
-
-    def files(self, case: Case) -> CaseFiles:
-        """Where the results of a case go."""
-        return CaseFiles.of(case, self.output_dir, self.volume_inferer.uncertainty)
+        return False
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Segment one scan; ignite calls this for each item."""
@@ -221,63 +214,84 @@ class FolderEvaluator(SupervisedEvaluator):
         """Segment one scan or take its corrected mask over, and record how it went."""
         start = time.perf_counter()
         row = CaseRow(case.stem, DONE, 0.0)
-        correction = self._corrected().get(case.stem)
-        files = self.files(case)
-        ready = partial(record.claim, case, files)
+        correction, files = self._corrected.get(case.stem), record.files(case)
+        ready = partial(record.claim, case)
         scan = ""
         try:
             if case.image.exists():
                 # before it is read: where it is replaced meanwhile, it is segmented next time
                 scan = file_hash(case.image)
             if correction is None:
-                self._segment(engine, case, row, ready)
+                self._segment(engine, case, row, files, ready)
             else:
-                row.volumes = self._take_over(case, correction, ready)
+                self._take_over(correction, row, files, ready)
         except Exception as error:  # whatever it is, it ends one case and not the whole run
             row.status = FAILED
             row.message = failure_sentence(error, case.image, self.output_dir)
             if scan:
-                record.discard(case, files, scan)
+                record.discard(case, scan)
         row.seconds = time.perf_counter() - start
         if row.warning and self.progress:
             tqdm.write(f"{case.stem}: {row.warning}")
-        record.add(case, row, files, scan, own=correction is None)
+        record.add(case, row, scan, made_here=correction is None)
 
     def _segment(
-        self, engine: Any, case: Case, row: CaseRow, ready: Callable[[Path], None]
+        self, engine: Any, case: Case, row: CaseRow, files: ResultFiles, ready: Ready
     ) -> None:
         """Segment, post-process and write one scan; fill its row."""
         image = load_image(case.image)
         result = self.volume_inferer.segment_volume(image, self.network)
-        # bytes stay bytes: as int32 the labels of 1,000 slices would take a gigabyte
-        kind = np.uint8 if result.label.dtype == np.uint8 else np.int32
-        label = torch.from_numpy(result.label.astype(kind))[None]
+        label = torch.from_numpy(np.ascontiguousarray(result.label))[None]
         engine.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
-        self.files(case).write(image, final, result, ready)
+        final = final.astype(result.label.dtype, copy=False)
+        structures = result.pack.structures
+        save_overlay(files.overlay, image, final, structures, result.pack.grid, files.overlay.stem)
+        if files.uncertainty is not None and result.uncertainty is not None:
+            save_shares(files.uncertainty, result.uncertainty, like=image)
+        save_mask(files.mask, final, like=image, ready=ready)
         row.warning = " ".join(result.warnings)
         row.modality = "" if result.scan is None else result.scan.modality
-        structures = result.pack.structures
-        row.volumes = volumes_ml(final, image.affine, structures)
+        row.volumes = _volumes_ml(final, image, structures)
         if result.trust is not None:
             columns = [structure.column for structure in structures]
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
 
     def _take_over(
-        self, case: Case, correction: Correction, ready: Callable[[Path], None]
-    ) -> dict[str, float]:
-        """Make a corrected mask the result of its scan; returns millilitres per structure."""
-        pack = self.volume_inferer.resolve(self.network)
-        scan = correction.load()
-        self.files(case).take_over(scan, correction.mask, pack, ready)
+        self, correction: Correction, row: CaseRow, files: ResultFiles, ready: Ready
+    ) -> None:
+        """Make a corrected mask the result of its scan; one in its final place is not touched."""
+        pack, scan = self.volume_inferer.resolve(self.network), correction.load()
         label = np.asarray(scan.label.data)
-        return volumes_ml(label, scan.image.affine, pack.structures)
+        save_overlay(
+            files.overlay, scan.image, label, pack.structures, pack.grid, files.overlay.stem
+        )
+        if files.uncertainty is not None:  # nothing is left to be uncertain of
+            save_shares(files.uncertainty, np.zeros(label.shape, np.uint8), like=scan.image)
+        if correction.mask.resolve() != files.mask.resolve():
+            save_mask(files.mask, label, like=scan.image, ready=ready)
+        row.volumes = _volumes_ml(label, scan.image, pack.structures)
 
 
-def _failure_sentence(failed: Sequence[CaseRow], count: int, table: Path) -> str:
-    shown = [row.message.rstrip(".") for row in failed[:SHOWN_FAILURES]]
-    if len(failed) > len(shown):
-        shown.append(f"and {len(failed) - len(shown)} more")
-    return f"{len(failed)} of {count} scans failed, see {table}: {'; '.join(shown)}."
+def _check_preprocessing(transform: Any) -> None:
+    """Refuse transforms that a person put into `preprocessing`: they would not run."""
+    for each in getattr(transform, "transforms", [transform]):
+        if each is not None and not type(each).__module__.startswith(fsmis_components.__name__):
+            raise DataError(
+                f"preprocessing: {type(each).__name__} does not run on a folder of scans, which "
+                "are read slab by slab; leave it out and change the scans themselves."
+            )
+
+
+def _volumes_ml(
+    label: np.ndarray, image: Volume, structures: Sequence[Structure]
+) -> dict[str, float]:
+    """Millilitres per structure column of a label map."""
+    voxel = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000.0
+    return {
+        structure.column: voxel
+        * sum(int(np.count_nonzero(chunk == structure.value)) for chunk in chunks(label))
+        for structure in structures
+    }

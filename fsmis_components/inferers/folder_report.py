@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.reporting.pages import in_ml, percent, render
 from fsmis_components.support.support_pack import SupportPack
 
@@ -23,7 +22,6 @@ _OF_NORMAL = 0.6745  # median absolute deviation of a standard normal distributi
 _LEAST_EXPECTED = 0.6  # Dice below which a mask wants a look
 _LEAST_SPREAD = 0.1  # in the logarithm: within a folder volumes differ by a tenth anyway
 _SHOWN_OF_HASH = 12  # characters
-_PNG_HEAD = struct.Struct(">8s4x4sII")  # signature, length, "IHDR", width, height
 
 
 def write_folder_report(
@@ -35,16 +33,9 @@ def write_folder_report(
 ) -> Path:
     """Write `report.html` into the folder of a run, whole or not at all.
 
-    Args:
-        folder: holds the masks and `overlays/`, to which the page refers.
-        rows: one per scan, also of earlier runs that this one took up.
-        pack: the support.
-        settings: of the run as `RunRecord` keeps them: hash of the support, settings of the
-            inferer, version of this package.
-        unused: what in the folder of scans was not used, and why.
-
-    Returns:
-        The file.
+    The rows are one per scan, also of earlier runs that this one took up; the settings those of
+    `RunRecord`: hash of the support, settings of the inferer, version of this package. The folder
+    holds `overlays/`, to which the page refers.
     """
     summaries = {each.column: _Volumes.of(rows, each.column) for each in pack.structures}
     done = [row for row in rows if row.status == DONE]
@@ -52,9 +43,8 @@ def write_folder_report(
     names = {structure.column: structure.name for structure in pack.structures}
     remarks = {}
     for row in done:
-        own = "; ".join(f"{names[column]}: {hint}" for column, hint in hints[row.case].items())
-        remarks[row.case] = " ".join(filter(None, [own, row.warning]))
-    sizes = {row.case: _png_size(folder / "overlays" / f"{row.case}.png") for row in done}
+        unusual = [f"{names[column]}: {hint}" for column, hint in hints[row.case].items()]
+        remarks[row.case] = " ".join(filter(None, ["; ".join(unusual), row.warning]))
     page = render(
         "folder.html",
         title="Segmented scans",
@@ -68,7 +58,7 @@ def write_folder_report(
         done=done,
         hints=hints,
         remarks=remarks,
-        pictures={case: size for case, size in sizes.items() if size is not None},
+        pictures=[r.case for r in done if (folder / "overlays" / f"{r.case}.png").is_file()],
         unused=unused,
         how=_facts(pack, settings),
     )
@@ -77,15 +67,10 @@ def write_folder_report(
 
 @dataclass(frozen=True)
 class _Volumes:
-    """Volumes of one structure over the finished scans of a folder.
+    """Volumes of one structure over the finished scans of a folder."""
 
-    Attributes:
-        found: millilitres where the structure was found, ascending.
-        missing: number of scans where it was not.
-    """
-
-    found: tuple[float, ...]
-    missing: int
+    found: tuple[float, ...]  # millilitres where the structure was found, ascending
+    missing: int  # number of scans where it was not
 
     @classmethod
     def of(cls, rows: Sequence[CaseRow], column: str) -> _Volumes:
@@ -151,13 +136,3 @@ def _facts(pack: SupportPack, settings: Mapping[str, Any]) -> dict[str, Any]:
         "version of fsmis_components": settings["version"],
         "written": datetime.now().astimezone().isoformat(" ", "seconds"),
     }
-
-
-def _png_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of a PNG file; None where there is none."""
-    try:
-        with path.open("rb") as file:
-            signature, kind, width, height = _PNG_HEAD.unpack(file.read(_PNG_HEAD.size))
-    except (OSError, struct.error):
-        return None
-    return (width, height) if signature == b"\x89PNG\r\n\x1a\n" and kind == b"IHDR" else None

@@ -7,17 +7,19 @@ step takes several times as long as in float32. PyTorch calls bfloat16 supported
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from monai.inferers import SimpleInferer
+from torch import Tensor
 
 from fsmis_components.data.errors import DataError, exit_on_data_error
 
 logger = logging.getLogger(__name__)
 _CPUINFO = Path("/proc/cpuinfo")
 _FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one of Arm
-# for systems that list no flags
-_TORCH = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
 @exit_on_data_error
@@ -51,7 +53,29 @@ def half_precision(amp: bool | str, device: torch.device | str) -> bool:
 
 def native_bfloat16() -> bool:
     """Whether this machine's processor has instructions for bfloat16."""
-    if _CPUINFO.exists():
-        words = _CPUINFO.read_text(encoding="utf-8", errors="replace").split()
-        return not _FLAGS.isdisjoint(words)
-    return any(getattr(torch.cpu, name, lambda: False)() for name in _TORCH)
+    if not _CPUINFO.exists():  # a system that lists no flags
+        return False
+    words = _CPUINFO.read_text(encoding="utf-8", errors="replace").split()
+    return not _FLAGS.isdisjoint(words)
+
+
+class AutocastInferer(SimpleInferer):
+    """Call the network under bfloat16 autocast on whatever device its input is.
+
+    MONAI's engines cast on CUDA only; bfloat16 halves the time of a training step on processors
+    that compute with it, and needs no gradient scaling.
+
+    Args:
+        amp: False calls the network as it is.
+    """
+
+    def __init__(self, amp: bool = True) -> None:
+        super().__init__()
+        self.amp = amp
+
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return ``network(inputs, *args, **kwargs)``."""
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.amp):
+            return super().__call__(inputs, network, *args, **kwargs)

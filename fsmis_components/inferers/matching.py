@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsmis_components.encoding.slice_descriptors import descriptor_similarity
 from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.sections import NUM_SECTIONS
-from fsmis_components.support.slice_descriptors import descriptor_similarity
 from fsmis_components.support.support_pack import SupportPack
 
 # labelled slices in a row that answer together: of thin slices few, because they show the same
@@ -23,31 +23,20 @@ _LEAST_SHARE = 0.1  # a support scan of less weight is not asked
 
 @dataclass(frozen=True)
 class VolumeMatch:
-    """Where a query lies in the support.
+    """Where a query lies in the support."""
 
-    Attributes:
-        alignments: one per support scan.
-        shares: (K,) weights of the support scans, they add up to 1; 0: not asked.
-        section_weights: (D, N, S) >= 0; all zero where a structure is not looked for.
-    """
-
-    alignments: tuple[Alignment, ...]
-    shares: np.ndarray
-    section_weights: Tensor
+    alignments: tuple[Alignment, ...]  # one per support scan
+    shares: np.ndarray  # (K,) weights of the support scans, they add up to 1; 0: not asked
+    section_weights: Tensor  # (D, N, S) >= 0; all zero where a structure is not looked for
 
 
 def match_volume(
     descriptors: Tensor, slice_spacing: float, pack: SupportPack, reach: float, slack: float = 0.0
 ) -> VolumeMatch:
-    """Match a query with every support scan.
+    """Match a query, descriptors (D, F) of its slices, with every support scan.
 
-    Args:
-        descriptors: (D, F) of the query's slices.
-        slice_spacing: millimetres between them.
-        pack: the support.
-        reach: share of a support scan's depth by which a structure may lie beyond its extent there
-            and is still looked for.
-        slack: slices of a support scan that come on top.
+    A structure is looked for as far beyond its extent in a support scan as a share `reach` of that
+    scan's depth and `slack` slices.
     """
     alignments = []
     for profile in pack.profiles:
@@ -85,25 +74,19 @@ def neighbours_of(slice_spacing: float | None) -> int:
 def neighbours(
     positions: np.ndarray, places: np.ndarray, valid: np.ndarray, most: int
 ) -> np.ndarray:
-    """The labelled slice that is nearest to each query slice, and those beside it.
+    """The labelled slice that is nearest to each query slice, and those beside it, bool (D, N, S).
 
-    Slices answer together only where they follow each other: of three sections far apart, one
-    answers. Beyond an end several answer too, because the last slice shows little of a structure.
-
-    Args:
-        positions: (D,) place of each query slice in the support scan.
-        places: (S,) slices of the support scan that serve, ascending.
-        valid: bool (N, S), in which of them a structure is labelled.
-        most: see `neighbours_of`.
-
-    Returns:
-        bool (D, N, S), up to `most` per slice and structure.
+    Slices answer together, up to `most`, only where they follow each other: of three sections far
+    apart, one answers. Beyond an end several answer too, because the last slice shows little of a
+    structure. Query slices lie at `positions` (D,) in the support scan, of which the slices
+    `places` (S,) serve, ascending; `valid`, bool (N, S), says in which of them a structure is
+    labelled.
     """
     result = np.zeros((len(positions), *valid.shape), bool)
-    for index, own in enumerate(valid):
-        if not own.any():
+    for index, serves in enumerate(valid):
+        if not serves.any():
             continue
-        labelled = places[own]
+        labelled = places[serves]
         row = np.cumsum(np.diff(labelled, prepend=labelled[0]) > 1)
         distance = np.abs(positions[:, None] - labelled)
         nearest = distance.argmin(1)
@@ -112,7 +95,7 @@ def neighbours(
         order = distance.argsort(1, kind="stable")[:, :most]
         chosen = np.zeros(distance.shape, bool)
         np.put_along_axis(chosen, order, True, axis=1)
-        result[:, index, own] = chosen & np.isfinite(distance)
+        result[:, index, serves] = chosen & np.isfinite(distance)
     return result
 
 
@@ -124,31 +107,21 @@ def looked_for(positions: np.ndarray, profile: ScanProfile, around: float) -> np
 
 
 def spread_thirds(depth: int, sections: Tensor) -> Tensor:
-    """Spread the three support sections over the whole query volume; the plain rule.
+    """Weights (D, N, S) that spread the three support sections over the whole query.
 
-    Query slice z takes section floor(3 z / depth) for every structure, so it is right only where a
-    structure fills the scan as it fills the support; nothing is ever called absent.
-
-    Args:
-        depth: number of query slices D.
-        sections: bool (N, S, 3) of the support pack.
-
-    Returns:
-        Weights (D, N, S), 0 or 1.
+    Query slice z of `depth` takes section floor(3 z / depth) of `sections`, bool (N, S, 3), for
+    every structure. This plain rule is right only where a structure fills the scan as it fills the
+    support; nothing is ever called absent.
     """
     thirds = torch.arange(depth) * NUM_SECTIONS // depth
     return section_weights(thirds[:, None].expand(-1, sections.shape[0]), sections)
 
 
 def section_weights(chosen: Tensor, sections: Tensor) -> Tensor:
-    """Weights that let the chosen section of each structure answer.
+    """Weights (D, N, S), 0 or 1, that let the chosen section of each structure answer.
 
-    Args:
-        chosen: section 0, 1 or 2 per query slice and structure, (D, N); -1: absent there.
-        sections: bool (N, S, 3) of the support pack.
-
-    Returns:
-        Weights (D, N, S), 0 or 1; all zero where the structure is absent.
+    `chosen` (D, N) is section 0, 1 or 2 of `sections`, bool (N, S, 3) of a support pack; -1: the
+    structure is absent, its weights are zero.
     """
     wanted = chosen[..., None] == torch.arange(NUM_SECTIONS)  # (D, N, 3)
     return (sections[None] & wanted[:, :, None]).any(-1).float()

@@ -35,29 +35,18 @@ class PlaneMargins:
         self._planes = 1
 
     def add(self, view: SliceView, start: int, stop: int, margins: Tensor) -> None:
-        """Add what a plane says of slices start..stop-1.
+        """Add margins (n, N, h, w) of slices start..stop-1 of a plane; start 0 begins one.
 
-        Args:
-            view: the scan cut along this plane.
-            start: first slice; 0 begins a plane.
-            stop: one past the last slice.
-            margins: (stop - start, N, h, w) at the scan's own resolution, float32.
+        They are float32 at the scan's own resolution.
         """
         self._planes += start == 0
-        for total, own in zip(self._sum, margins.clamp_min(_LOWEST).unbind(1), strict=True):
-            view.stacked(total)[start:stop] += own.cpu().numpy().astype(np.float16)
+        for total, added in zip(self._sum, margins.clamp_min(_LOWEST).unbind(1), strict=True):
+            view.stacked(total)[start:stop] += added.cpu().numpy().astype(np.float16)
 
     def fused(self, view: SliceView, start: int, stop: int, margins: Tensor) -> Tensor:
         """The mean over all planes in slices start..stop-1 of another one.
 
-        Args:
-            view: the scan cut along that plane.
-            start: first slice.
-            stop: one past the last slice.
-            margins: (stop - start, N, h, w), what that plane says.
-
-        Returns:
-            Shape and type of `margins`.
+        `margins` (n, N, h, w) is what that plane says.
         """
         others = np.stack([view.stacked(total)[start:stop] for total in self._sum], 1)
         total = torch.from_numpy(others.astype(np.float32)).to(margins)

@@ -30,52 +30,39 @@ Triple = tuple[int, int, int]
 
 
 def stride_through(slice_spacing: float, cell: float) -> int:
-    """Slices between two places, so that places are as far apart along z as in plane.
-
-    Args:
-        slice_spacing: millimetres between slices.
-        cell: millimetres along the side of a cell.
-    """
+    """Slices between places that are as far apart along z as in plane, of millimetres."""
     return max(1, round(_STRIDE * cell / slice_spacing))
 
 
 def displacement(query: Tensor, support: Tensor, known: Tensor, through: int, reach: int) -> Tensor:
-    """Where in the support each place of the query lies.
+    """Where in the support each place of the query lies, float32 (3, D, h, w).
 
-    Args:
-        query: (D, C, h, w) descriptors.
-        support: the same of the support, mapped to the slices of the query.
-        known: (D, h, w) in [0, 1], where the support scan has something.
-        through: see `stride_through`.
-        reach: largest displacement along z, in slices.
-
-    Returns:
-        float32 (3, D, h, w), slices, rows and columns: the query at x shows what the support shows
-        at x + displacement(x).
+    The query at x shows what the support shows at x + displacement(x), in slices, rows and columns.
+    Both come as descriptors (D, C, h, w), those of the support mapped to the slices of the query;
+    `known` (D, h, w) in [0, 1] says where the support scan has something, `through` see
+    `stride_through`, `reach` is the largest displacement along z.
     """
     stride = (through, _STRIDE, _STRIDE)
     fixed, moving = _comparable(query, support)
-    fixed, moving, inside = (_pooled(maps, stride) for maps in (fixed, moving, known[None]))
+    fixed, moving, inside = (_pool(maps, stride) for maps in (fixed, moving, known[None]))
     coarse = (2 if fixed.shape[1] > _DEEP else 1, 2, 2)
     far = min(max(1, round(reach / through)), _MOST_THROUGH)
     wide = (-(-far // coarse[0]), _WIDE, _WIDE)
-    rough = _searched(
-        _pooled(fixed, coarse), _pooled(moving, coarse), _pooled(inside, coarse), wide
-    )
-    field = _finer(rough, fixed.shape[1:], coarse)
-    near = _searched(
+    rough = _search(_pool(fixed, coarse), _pool(moving, coarse), _pool(inside, coarse), wide)
+    field = _upsample(rough, fixed.shape[1:], coarse)
+    near = _search(
         fixed,
-        _warped(moving, field),
-        _warped(inside, field, "zeros"),
+        _warp(moving, field),
+        _warp(inside, field, "zeros"),
         (1, _NEAR, _NEAR),
     )
-    field = near + _warped(field, near)
-    return _finer(_refined(field, fixed, moving, inside), query[:, 0].shape, stride)
+    field = near + _warp(field, near)
+    return _upsample(_refine(field, fixed, moving, inside), query[:, 0].shape, stride)
 
 
-def warped_shapes(shapes: Tensor, field: Tensor) -> Tensor:
+def warp_shapes(shapes: Tensor, field: Tensor) -> Tensor:
     """Shapes (D, N, h, w) bent by a displacement (3, D, h, w); what comes in is empty."""
-    return _warped(shapes.transpose(0, 1), field, "zeros").transpose(0, 1).contiguous()
+    return _warp(shapes.transpose(0, 1), field, "zeros").transpose(0, 1).contiguous()
 
 
 def _comparable(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,17 +75,17 @@ def _comparable(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
     return left * scale, right * scale
 
 
-def _pooled(maps: Tensor, stride: Triple) -> Tensor:
+def _pool(maps: Tensor, stride: Triple) -> Tensor:
     return F.avg_pool3d(maps[None], stride, ceil_mode=True)[0]
 
 
-def _finer(field: Tensor, size: torch.Size, stride: Triple) -> Tensor:
+def _upsample(field: Tensor, size: torch.Size, stride: Triple) -> Tensor:
     """A displacement between coarse places as one between fine ones."""
     fine = F.interpolate(field[None], size=size, mode="trilinear", align_corners=False)[0]
     return fine * torch.tensor(stride, dtype=torch.float32).view(3, 1, 1, 1)
 
 
-def _warped(maps: Tensor, field: Tensor, outside: str = "border") -> Tensor:
+def _warp(maps: Tensor, field: Tensor, outside: str = "border") -> Tensor:
     """Maps (C, D, h, w) read at x + field(x)."""
     size = maps.shape[1:]
     axes = [torch.arange(length, dtype=torch.float32) for length in size]
@@ -108,19 +95,19 @@ def _warped(maps: Tensor, field: Tensor, outside: str = "border") -> Tensor:
     return F.grid_sample(maps[None], grid, padding_mode=outside, align_corners=True)[0]
 
 
-def _searched(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Tensor:
+def _search(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Tensor:
     """The field of a search in both directions, consistent with the way back."""
-    there = _coupled(fixed, moving, inside[0], reach)
-    back = _coupled(moving, fixed, torch.ones_like(inside[0]), reach)
+    there = _couple(fixed, moving, inside[0], reach)
+    back = _couple(moving, fixed, torch.ones_like(inside[0]), reach)
     for _ in range(_ROUNDS):
         there, back = (
-            0.5 * (there - _warped(back, there)),
-            0.5 * (back - _warped(there, back)),
+            0.5 * (there - _warp(back, there)),
+            0.5 * (back - _warp(there, back)),
         )
     return there
 
 
-def _coupled(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Tensor:
+def _couple(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Tensor:
     """Every shift is scored at every place, then neighbours agree step by step."""
     size = fixed.shape[1:]
     far = [min(most, length - 1) for most, length in zip(reach, size, strict=True)]
@@ -143,13 +130,13 @@ def _coupled(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Te
     length = steps.square().sum(1, keepdim=True)
     for stiffness in _COUPLING:
         # cost + stiffness |field - shift|^2, less what all shifts share
-        own = torch.addmm(cost.flatten(1), steps, field.flatten(1), alpha=-2 * stiffness)
-        chosen = own.add_(stiffness * length).argmin(0).view(size)
+        total = torch.addmm(cost.flatten(1), steps, field.flatten(1), alpha=-2 * stiffness)
+        chosen = total.add_(stiffness * length).argmin(0).view(size)
         field = patch_mean(patch_mean(steps[chosen].permute(3, 0, 1, 2)))
     return field
 
 
-def _refined(field: Tensor, fixed: Tensor, moving: Tensor, inside: Tensor) -> Tensor:
+def _refine(field: Tensor, fixed: Tensor, moving: Tensor, inside: Tensor) -> Tensor:
     """Gradient descent on likeness and smoothness of the field."""
     # volumes are segmented without gradients, whose tensors cannot take part in them
     with torch.inference_mode(False), torch.enable_grad():
@@ -158,8 +145,8 @@ def _refined(field: Tensor, fixed: Tensor, moving: Tensor, inside: Tensor) -> Te
         mean, square = torch.zeros_like(field), torch.zeros_like(field)
         for step in range(1, _STEPS + 1):
             smooth = patch_mean(patch_mean(free))
-            unlike = (fixed - _warped(moving, smooth)).square().mean(0)
-            seen = _warped(inside, smooth, "zeros")[0]
+            unlike = (fixed - _warp(moving, smooth)).square().mean(0)
+            seen = _warp(inside, smooth, "zeros")[0]
             if step == 1:
                 average = (unlike * seen).sum().detach() / seen.sum().detach().clamp_min(1)
             # leaving the support scan must not pay: outside it counts as the average place does

@@ -13,22 +13,15 @@ from fsmis_components.support.support_pack import SupportPack
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A segmented scan, in its stored axis order.
+    """A segmented scan, in its stored axis order."""
 
-    Args:
-        label: (X, Y, Z), the support's label values, 0 elsewhere.
-        uncertainty: uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None
-            unless asked.
-        pack: the support pack that was used.
-        trust: what is expected of the result; None where no shapes were expected.
-        scan: what is known of the scan without the network.
-    """
-
-    label: np.ndarray
+    label: np.ndarray  # (X, Y, Z), the support's label values, 0 elsewhere
+    # uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None unless asked
     uncertainty: np.ndarray | None
-    pack: SupportPack
+    pack: SupportPack  # the support pack that was used
+    # what is expected of the result; None where no shapes were expected
     trust: CaseTrust | None = None
-    scan: ScanCheck | None = None
+    scan: ScanCheck | None = None  # what is known of the scan without the network
 
     @property
     def expected_dice(self) -> dict[str, float]:
@@ -48,8 +41,8 @@ class Segmentation:
         )
 
 
-def smallest_label_dtype(largest: int) -> np.dtype:
-    """The smallest unsigned integer type that holds the label values."""
-    if largest > np.iinfo(np.uint32).max:
-        raise DataError(f"label value {largest} is too large; relabel the support below 2**32.")
-    return np.min_scalar_type(largest)
+def label_dtype(largest: int) -> type[np.integer]:
+    """The type of label maps with these values: bytes where they fit, else what PyTorch knows."""
+    if largest > np.iinfo(np.int32).max:
+        raise DataError(f"label value {largest} is too large; relabel the support below 2**31.")
+    return np.uint8 if largest <= np.iinfo(np.uint8).max else np.int32

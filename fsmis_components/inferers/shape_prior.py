@@ -23,49 +23,40 @@ class PriorRule:
 
     Lengths in plane are cells, a 64th of a slice's larger side. The defaults were chosen on
     CHAOS-T2, ACDC and hippocampus together.
-
-    Attributes:
-        weight: of the log odds, beside margins of a scale of 20.
-        blur: standard deviation in plane, in cells.
-        blur_slices: standard deviation along z, in support slices.
-        registered_share: share of both blurs that is left to shapes that were registered.
-        reach: largest move in plane, in cells.
-        reach_slices: largest move along z, as a share of the support's depth.
-        likely: standard deviation of a move in plane, in cells.
-        likely_slices: standard deviation of a move along z, as a share of the support's depth.
-        gain: weight of the network's evidence when shapes are moved.
-        certain: margin at which evidence counts in full.
     """
 
-    weight: float = 0.9
-    blur: float = 3.0
-    blur_slices: float = 1.0
+    weight: float = 0.9  # of the log odds, beside margins of a scale of 20
+    blur: float = 3.0  # standard deviation in plane, in cells
+    blur_slices: float = 1.0  # standard deviation along z, in support slices
+    # share of both blurs that is left to shapes that were registered
     registered_share: float = 2 / 3
-    reach: int = 10
-    reach_slices: float = 1 / 6
-    likely: float = 5.0
-    likely_slices: float = 1 / 7
-    gain: float = 20.0
-    certain: float = 4.0
+    reach: int = 10  # largest move in plane, in cells
+    reach_slices: float = 1 / 6  # largest move along z, as a share of the support's depth
+    move_std: float = 5.0  # standard deviation of a move in plane, in cells
+    # standard deviation of a move along z, as a share of the support's depth
+    move_std_slices: float = 1 / 7
+    gain: float = 20.0  # weight of the network's evidence when shapes are moved
+    certain: float = 4.0  # margin at which evidence counts in full
 
     def slices(self, depth: int) -> int:
         """The largest move along z of a support of so many slices."""
         return max(1, round(depth * self.reach_slices))
 
 
-def blurred_shapes(profile: ScanProfile, blur: float, blur_slices: float) -> np.ndarray:
+def blur_shapes(profile: ScanProfile, blur: float, blur_slices: float) -> np.ndarray:
     """Shapes of a scan as float32 (Z + 2 p, N, h, w), with p = `pad_slices` empty slices around."""
     pad = pad_slices(blur_slices)
     shapes = profile.shapes.numpy().astype(np.float32) / 255
     padded = np.pad(shapes, ((0, 0), (pad, pad), (0, 0), (0, 0)))
-    return blurred(padded.swapaxes(0, 1), blur, blur_slices)
+    return blur_each(padded.swapaxes(0, 1), blur, blur_slices)
 
 
-def blurred(shapes: np.ndarray, blur: float, blur_slices: float) -> np.ndarray:
+def blur_each(shapes: np.ndarray, blur: float, blur_slices: float) -> np.ndarray:
     """Shapes (Z, N, h, w) blurred by standard deviations in cells and in slices."""
     sigma = (blur_slices, blur, blur)
     each = [
-        gaussian_filter(own, sigma, mode="constant", truncate=3.0) for own in shapes.swapaxes(0, 1)
+        gaussian_filter(shape, sigma, mode="constant", truncate=3.0)
+        for shape in shapes.swapaxes(0, 1)
     ]
     return np.stack(each, axis=1)
 
@@ -75,19 +66,13 @@ def pad_slices(blur_slices: float) -> int:
     return int(np.ceil(3 * blur_slices)) + 1
 
 
-def mapped_shapes(
+def map_shapes(
     shapes: np.ndarray, positions: np.ndarray, pad: int, size: tuple[int, int]
 ) -> Tensor:
-    """Support shapes at the places of the query's slices.
+    """Support shapes (Z + 2 pad, N, h, w) of `blur_shapes` at the places (D,) of query slices.
 
-    Args:
-        shapes: (Z + 2 pad, N, h, w) of `blurred_shapes`.
-        positions: (D,), place of each query slice in the support.
-        pad: empty slices before and after.
-        size: cells of the query's slices; the centres of both slices lie upon each other.
-
-    Returns:
-        float32 (D, N, *size); nothing outside the support scan.
+    Returns float32 (D, N, *size), the centres of both slices upon each other; nothing outside the
+    support scan.
     """
     places = np.clip(positions + pad, 0, len(shapes) - 1)
     lower = np.floor(places).astype(np.int64)
@@ -98,19 +83,11 @@ def mapped_shapes(
 
 
 def best_move(evidence: Tensor, shape: Tensor, rule: PriorRule, depth: int, slope: float) -> tuple:
-    """The move of a shape that the network's evidence supports most.
+    """Slices, rows and columns of the query by which the network's evidence wants a shape moved.
 
-    All moves are scored at once: the correlation of evidence and shape, less a parabola.
-
-    Args:
-        evidence: (D, h, w) margins of one structure.
-        shape: (D, h, w) in [0, 1].
-        rule: reach and likelihood of moves.
-        depth: of the support scan, Z.
-        slope: support slices per query slice.
-
-    Returns:
-        Query slices, rows and columns by which the shape is moved.
+    All moves are scored at once: the correlation of evidence, margins (D, h, w) of one structure,
+    and shape, (D, h, w) in [0, 1], less a parabola. The support scan has `depth` slices, `slope` of
+    them per query slice.
     """
     total = float(shape.sum())
     if total <= 0:
@@ -118,16 +95,16 @@ def best_move(evidence: Tensor, shape: Tensor, rule: PriorRule, depth: int, slop
     thin = max(1, -(-len(shape) // _TALLEST))
     # per query slice a support slice may be more or less than one
     reach_z = max(1, round(rule.slices(depth) / abs(slope) / thin))
-    likely_z = max(rule.likely_slices * depth / abs(slope) / thin, 1e-3)
+    std_z = max(rule.move_std_slices * depth / abs(slope) / thin, 1e-3)
     seen = (evidence.clamp(-rule.certain, rule.certain) / rule.certain)[::thin]
     reach = [
         min(far, length - 1)
         for far, length in zip((reach_z, rule.reach, rule.reach), seen.shape, strict=True)
     ]
     score = rule.gain * thin / total * _correlation(seen, shape[::thin], reach)
-    for axis, likely in enumerate((likely_z, rule.likely, rule.likely)):
+    for axis, std in enumerate((std_z, rule.move_std, rule.move_std)):
         moves = torch.arange(-reach[axis], reach[axis] + 1, dtype=torch.float32)
-        score = score - (moves / likely).square().div(2).reshape(
+        score = score - (moves / std).square().div(2).reshape(
             [-1 if each == axis else 1 for each in range(3)]
         )
     index = np.unravel_index(int(score.argmax()), score.shape)
@@ -135,14 +112,11 @@ def best_move(evidence: Tensor, shape: Tensor, rule: PriorRule, depth: int, slop
     return move[0] * thin, move[1], move[2]
 
 
-def leads(margins: Tensor) -> Tensor:
-    """By how much each structure leads over the background and over every other structure.
+def lead_over_rivals(margins: Tensor) -> Tensor:
+    """By how much each structure leads over the background and over every other one, (D, N, h, w).
 
     A neighbour that looks alike, as the spleen above the left kidney, must not draw a shape away
     from its place.
-
-    Args:
-        margins: (D, N, h, w).
     """
     result = []
     for index in range(margins.shape[1]):
@@ -152,7 +126,7 @@ def leads(margins: Tensor) -> Tensor:
     return torch.stack(result, 1)
 
 
-def moved(shape: Tensor, move: tuple) -> Tensor:
+def move_shape(shape: Tensor, move: tuple) -> Tensor:
     """A shape (D, h, w) moved by whole slices, rows and columns; what comes in is empty."""
     result = torch.zeros_like(shape)
     target, source = [], []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView, candidate_orders
@@ -15,14 +15,14 @@ from fsmis_components.data.intensity import fit_normaliser
 from fsmis_components.data.nifti import is_identity
 from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume
-from fsmis_components.inferers.z_alignment import align
-from fsmis_components.support.encode import encode_slices
-from fsmis_components.support.scan_profile import spread_places
-from fsmis_components.support.slice_descriptors import (
+from fsmis_components.encoding import ScanEncoder
+from fsmis_components.encoding.slice_descriptors import (
     descriptor_similarity,
     layout_similarity,
     slice_descriptors,
 )
+from fsmis_components.inferers.z_alignment import align
+from fsmis_components.support.scan_profile import spread_places
 from fsmis_components.support.support_pack import SupportPack
 
 _LAYOUT = 4.0  # weight of where things lie in the mean slice, against what changes along z
@@ -35,66 +35,42 @@ _PLANES = 4  # ways to lay a slice that get a second look; the right one was amo
 _NEVER = 10.0  # cost of a line that runs backwards: the reversed order is a candidate of its own
 
 
-def decided_view(
-    network: nn.Module,
-    volume: Volume,
-    pack: SupportPack,
-    *,
-    batch_size: int = 8,
-    amp: bool = False,
-) -> SliceView:
+def decided_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> SliceView:
     """A scan on the grid of its support, read as its header or, where that fails, its image tells.
 
     An ordinary header leaves one order, and nothing is encoded. Else some slices in each of the
     `candidate_orders` are encoded and compared with the slices of the support scans: along the best
-    line through z, and by what lies where in their mean.
-
-    Args:
-        network: in evaluation mode, the one that made the pack.
-        volume: the scan.
-        pack: the support.
-        batch_size: slices per forward pass.
-        amp: bfloat16 autocast.
-
-    Returns:
-        The view in the order that looks most like the support; in that of `SliceView` unless
-        another looks clearly better.
-
-    Raises:
-        DataError: see `SliceView`.
+    line through z, and by what lies where in their mean. The order of `SliceView` stays unless
+    another looks clearly better.
     """
     said = volume.oriented and not is_identity(volume.affine)
     first, *others = candidate_orders(volume, pack.grid, said and pack.profiles[0].oriented)
     view = SliceView(volume, pack.grid, first)
     if not others:
         return view
-    looks = _Looks(network, volume, pack, batch_size, amp)
+    likeness = _Likeness(encoder, volume, pack)
     views = [view, *_possible(volume, pack, others)]
     planes = [_forwards(each.order) for each in views]
     if len(set(planes)) > _PLANES:
-        rough = [looks.likeness(each, _FEW) for each in views]
+        rough = [likeness.of(each, _FEW) for each in views]
         ranked = [planes[index] for index in np.argsort(rough, kind="stable")[::-1]]
         best = list(dict.fromkeys(ranked))[:_PLANES]
         views = [view, *(each for each in views[1:] if _forwards(each.order) in best)]
-    found = [looks.likeness(each, _MANY) for each in views]
+    found = [likeness.of(each, _MANY) for each in views]
     index = int(np.argmax(found))
     return views[index] if found[index] > found[0] + _MARGIN else view
 
 
-class _Looks:
+class _Likeness:
     """How like the support a scan looks in one order or another."""
 
-    def __init__(
-        self, network: nn.Module, volume: Volume, pack: SupportPack, batch_size: int, amp: bool
-    ) -> None:
-        self.network = network
+    def __init__(self, encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> None:
+        self.encoder = encoder
         self.pack = pack
-        self.batch_size = batch_size
-        self.amp = amp
         self.normalise = fit_normaliser(volume, pack.normalisation)
         self._encoded: dict[tuple[StorageOrder, int], tuple[Tensor, int]] = {}
 
-    def likeness(self, view: SliceView, most: int) -> float:
+    def of(self, view: SliceView, most: int) -> float:
         """By so many evenly spaced slices, a mean over the support scans."""
         key = _forwards(view.order), most  # backwards the same slices follow each other
         if key not in self._encoded:
@@ -117,7 +93,7 @@ class _Looks:
         """Descriptors of evenly spaced slices, and the distance between these."""
         places = spread_places(view.depth, most)
         slices = torch.cat([self.normalise(view.slices(place, place + 1)) for place in places])
-        features = encode_slices(self.network, slices, batch_size=self.batch_size, amp=self.amp)
+        features = self.encoder.slices(slices)
         step = int(places[1] - places[0]) if len(places) > 1 else 1
         return slice_descriptors(features.high).cpu(), step
 

@@ -11,20 +11,23 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
+from monai.networks import eval_mode
 from monai.utils import ImageMetaKey
-from torch import nn
+from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView, near_isotropic
-from fsmis_components.data.request_error import answered
+from fsmis_components.data.request_error import client_errors
 from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
-from fsmis_components.inferers.answer_facts import answer_facts
-from fsmis_components.inferers.clean_up import cleaned
-from fsmis_components.inferers.drawn_slices import drawn_label, keep_drawn
+from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
+from fsmis_components.encoding.slice_descriptors import slice_descriptors
+from fsmis_components.inferers.clean_up import clean_up
+from fsmis_components.inferers.encoded_slices import ABSENT, SliceStore, segment_slices
 from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes, appearance_of
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.plane_margins import PlaneMargins
-from fsmis_components.inferers.segmentation import Segmentation, smallest_label_dtype
+from fsmis_components.inferers.request_answer import answer_facts, drawn_label, keep_drawn
+from fsmis_components.inferers.segmentation import Segmentation, label_dtype
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     log_odds,
@@ -32,44 +35,56 @@ from fsmis_components.inferers.shape_prior import (
     to_cells,
     to_pixels,
 )
-from fsmis_components.inferers.slab_store import SlabStore
-from fsmis_components.inferers.slabs import ABSENT, Slab, encode_slabs, segment_slab
 from fsmis_components.inferers.slice_order import decided_view
-from fsmis_components.inferers.trust import (
-    TrustMeter,
-    case_trust,
-    check_scan,
-    mirror_gain,
-)
-from fsmis_components.inferers.volume_steps import VolumeSteps
-from fsmis_components.support.encode import frozen
-from fsmis_components.support.feature_cache import FeatureCache
-from fsmis_components.support.keeper import Keeper
-from fsmis_components.support.requested import Answer
+from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, mirror_gain
+from fsmis_components.inferers.trust.self_test import self_test
+from fsmis_components.support.calibration import Calibration
+from fsmis_components.support.recent import RecentResults
+from fsmis_components.support.requested import ResolvedSupport
 from fsmis_components.support.scan_profile import shape_cell
-from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
+from fsmis_components.support.support_set import SupportSet
 
 _MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in three planes
 
 
-class SlabMargins(NamedTuple):
-    """Margins (n, N, H, W) of a slab's structures."""
-
-    margins: torch.Tensor
-
-
 @dataclass(frozen=True)
-class _Look:
-    """What a first look at all slices of a scan says.
+class VolumeSteps:
+    """Steps of the inference of a volume; each can be left out to see what it is worth.
 
     Attributes:
-        match: where the scan lies in the support.
-        expected: the support's shapes there.
-        mirror_gain: see `mirror_gain`.
+        z_matching: slices are matched with the support by what they look like; False spreads the
+            support's thirds over the whole scan, and the other steps that need a match are left
+            out too.
+        shape_prior: the support's shapes say where a structure is to be expected.
+        shape_moves: these shapes are moved to where the network sees the structure.
+        registration: in place of the moves, the support is bent until it looks like the query;
+            scans of packs of version 0.1 are moved.
+        clean_up: as many parts as in the support, without holes.
     """
+
+    z_matching: bool = True
+    shape_prior: bool = True
+    shape_moves: bool = True
+    registration: bool = True
+    clean_up: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, bool):  # the text "false" of a command line counts as true
+                raise DataError(f"{name}: expected True or False, got {value!r}.")
+
+
+class SliceMargins(NamedTuple):
+    """Margins (n, N, H, W) of some slices' structures."""
+
+    margins: Tensor
+
+
+class _Expectation(NamedTuple):
+    """What a first pass over all slices of a scan says."""
 
     match: VolumeMatch
     expected: Expected
@@ -89,7 +104,7 @@ class VolumeInferer(Inferer):
         support: a pack, or the source that resolves one for the network.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
-        uncertainty: also make the uncertainty map (see `segment_volume`).
+        uncertainty: also make the uncertainty map (see `Segmentation`).
         steps: what is done besides segmenting slices.
         prior: how the support's shapes count.
         cache: where features of scans are kept for later runs; None: nowhere.
@@ -113,12 +128,12 @@ class VolumeInferer(Inferer):
         self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
         self.prior = prior or PriorRule()
         self.cache = cache
-        self._shapes: Keeper[ExpectedShapes] = Keeper(_MOST_SHAPES)
+        self._shapes: RecentResults[ExpectedShapes] = RecentResults(_MOST_SHAPES)
 
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        """Segment one volume as MONAI hands it over.
+        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """`segment_volume` for MONAI Label: as its bundle task hands a volume over.
 
         Args:
             inputs: MetaTensor (1, 1, X, Y, Z); its affine is the scan's, and its meta may hold a
@@ -145,34 +160,28 @@ class VolumeInferer(Inferer):
         affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
         affine = affine[0] if affine.ndim == 3 else affine
         asked = meta.get(SUPPORT_KEY)
-        with answered():
+        with client_errors():
             if not bool((inputs.abs() < NO_DATA).all()):  # NaN is not below either
                 raise DataError(
                     "image: holds NaN or infinite voxels, or such as mark where there is no data "
                     f"({NO_DATA:g} and beyond); replace them by a number."
                 )
             request = SupportRequest.from_dict(asked) if asked else None
-            answer = self._answer(network, request)
+            support = self._resolved(network, request)
             data = torch.as_tensor(inputs)[0, 0].detach().cpu().numpy()
             oriented = bool(meta.get(ORIENTED_KEY, True))
             volume = Volume(data, np.asarray(affine, dtype=np.float64), None, oriented)
-            result = self.segment_volume(volume, network, answer.pack)
+            result = self.segment_volume(volume, network, support.pack)
             drawn = None
             if request is not None:
-                drawn = drawn_label(request, answer, meta[ImageMetaKey.FILENAME_OR_OBJ])
+                drawn = drawn_label(request, support, meta[ImageMetaKey.FILENAME_OR_OBJ])
         if drawn is not None:
-            axis, _ = SliceView(volume, answer.pack.grid).stored_slice(0)
+            axis, _ = SliceView(volume, support.pack.grid).stored_slice(0)
             result = replace(result, label=keep_drawn(result.label, drawn, axis))
         label = torch.from_numpy(result.label.astype(np.int32))[None, None].to(inputs.device)
         if isinstance(inputs, MetaTensor):
-            facts = answer_facts(answer, result)
-            return MetaTensor(label, meta={**meta, RESULT_KEY: facts})
+            return MetaTensor(label, meta={**meta, RESULT_KEY: answer_facts(support, result)})
         return label
-
-    def _answer(self, network: nn.Module, request: SupportRequest | None) -> Answer:
-        if isinstance(self.support, SupportSource):
-            return self.support.answer(network, request)
-        return Answer(self.support, (), self.support.source or "a support pack in memory")
 
     def resolve(self, network: nn.Module) -> SupportPack:
         """The support pack for a network; built or read on the first call.
@@ -180,9 +189,14 @@ class VolumeInferer(Inferer):
         Raises:
             DataError: there is no support, or none that fits the network.
         """
+        return self._resolved(network).pack
+
+    def _resolved(
+        self, network: nn.Module, request: SupportRequest | None = None
+    ) -> ResolvedSupport:
         if isinstance(self.support, SupportSource):
-            return self.support.resolve(network)
-        return self.support
+            return self.support.resolve_request(network, request, _test_support)
+        return ResolvedSupport(self.support, (), self.support.source or "a support pack in memory")
 
     def settings(self) -> dict[str, Any]:
         """What changes a result besides support and network, as JSON values."""
@@ -210,33 +224,16 @@ class VolumeInferer(Inferer):
             DataError: there is no support that fits the network.
         """
         pack = pack or self.resolve(network)
-        with frozen(network), torch.inference_mode():
-            view = decided_view(network, volume, pack, batch_size=self.batch_size, amp=self.amp)
-            with SlabStore() as kept:
-                look = self._first_pass(view, pack, network, kept)
-                others = self._other_planes(view, pack, network)
-                result = self._assemble(kept, look, view, pack, others)
-            return self._finish(result, view)
-
-    def segment_slabs(
-        self, slabs: Iterable[Slab], view: SliceView, pack: SupportPack, network: nn.Module
-    ) -> Segmentation:
-        """Segment a scan whose slices are encoded already.
-
-        Args:
-            slabs: all slices of the scan in order; gone through twice.
-            view: the scan on the grid of the pack, see `decided_view`.
-            pack: the support.
-            network: in evaluation mode, the one that encoded the slices.
-        """
-        with SlabStore() as kept:
-            look = self._look(slabs, view, pack, network, kept)
-            others = self._other_planes(view, pack, network)
-            result = self._assemble(kept, look, view, pack, others)
-        return self._finish(result, view)
+        encoder = ScanEncoder(network, self.batch_size, self.amp, self.cache, pack.weights_hash)
+        with eval_mode(network), torch.inference_mode():
+            view = decided_view(encoder, volume, pack)
+            margins = SliceStore()
+            expectation = self._first_pass(view, pack, encoder, margins)
+            others = self._other_planes(view, pack, encoder)
+            return self._assemble(margins, expectation, view, pack, others)
 
     def _other_planes(
-        self, first: SliceView, pack: SupportPack, network: nn.Module
+        self, first: SliceView, pack: SupportPack, encoder: ScanEncoder
     ) -> PlaneMargins | None:
         """What the planes of a near-isotropic scan say beside the first; None: there are none."""
         volume = first.volume
@@ -245,47 +242,27 @@ class VolumeInferer(Inferer):
             return None
         total = PlaneMargins(len(pack.structures), volume.shape)
         for plane in pack.planes:
-            view = SliceView(volume, plane.grid)
-            with SlabStore() as kept:
-                look = self._first_pass(view, plane, network, kept)
-                for slab in kept:
-                    own = self._with_prior(slab, look, view, plane)
-                    total.add(view, slab.start, slab.stop, view.to_native_logits(own))
+            view, kept = SliceView(volume, plane.grid), SliceStore()
+            expectation = self._first_pass(view, plane, encoder, kept)
+            for slices in kept:
+                margins = self._with_prior(slices, expectation, view, plane)
+                total.add(view, slices.start, slices.stop, view.to_native_logits(margins))
         return total
 
     def _first_pass(
-        self, view: SliceView, pack: SupportPack, network: nn.Module, kept: SlabStore
-    ) -> _Look | None:
-        """Encode all slices, then as `_look`; features are not held any longer."""
-        encoded = encode_slabs(
-            network,
-            view.volume,
-            view,
-            pack,
-            batch_size=self.batch_size,
-            amp=self.amp,
-            cache=self.cache,
-        )
-        with SlabStore() as slabs:
-            for slab in encoded:
-                slabs.add(slab)
-            return self._look(slabs, view, pack, network, kept)
-
-    def _look(
-        self,
-        slabs: Iterable[Slab],
-        view: SliceView,
-        pack: SupportPack,
-        network: nn.Module,
-        kept: SlabStore,
-    ) -> _Look | None:
-        """Keep the margins of all slabs and say where structures are to be expected."""
+        self, view: SliceView, pack: SupportPack, encoder: ScanEncoder, kept: SliceStore
+    ) -> _Expectation | None:
+        """Encode all slices, keep their margins and say where structures are to be expected."""
+        encoded = SliceStore()
+        for slices in encoder.scan(view, pack.normalisation):
+            encoded.add(slices)
         steps, rule = self.steps, self.prior
         to_fit = steps.shape_moves or steps.registration
+        keep = partial(_keep_margins, encoded, encoder, pack, kept)
         if not steps.z_matching:
-            self._keep_margins(slabs, spread_thirds(view.depth, pack.sections), pack, network, kept)
+            keep(spread_thirds(view.depth, pack.sections))
             return None
-        descriptors = torch.cat([slice_descriptors(slab.features.high).cpu() for slab in slabs])
+        descriptors = torch.cat([slice_descriptors(each.features.high).cpu() for each in encoded])
         match = match_volume(
             descriptors,
             view.native_spacing[0],
@@ -294,7 +271,7 @@ class VolumeInferer(Inferer):
             reach=rule.reach_slices if steps.shape_prior and to_fit else 0.0,
             slack=1.0 if steps.shape_prior else 0.0,
         )
-        keep = partial(self._keep_margins, slabs, match.section_weights, pack, network, kept)
+        keep = partial(keep, match.section_weights)
         if not steps.shape_prior:
             keep()
             return None
@@ -306,91 +283,100 @@ class VolumeInferer(Inferer):
         height, width = (-(-length // cell) for length in view.working_size)
         if steps.shape_moves and not registered:
             keep()
-            evidence = torch.cat([to_cells(slab.features.margins, cell) for slab in kept])
+            evidence = torch.cat([to_cells(slices.features.margins, cell) for slices in kept])
             expected = shapes.of(match, evidence, (height, width), appearance)
         else:
             expected = shapes.of(match, None, (height, width), appearance)
-            anywhere = expected.likely.amax(1, keepdim=True)
-            keep(areas=to_pixels(anywhere, cell, view.working_size)[:, 0] > 0)
-        mirrored = mirror_gain(descriptors, view.native_spacing[0], pack, match)
-        return _Look(match, expected, mirrored)
-
-    def _keep_margins(
-        self,
-        slabs: Iterable[Slab],
-        weights: torch.Tensor,
-        pack: SupportPack,
-        network: nn.Module,
-        kept: SlabStore,
-        areas: torch.Tensor | None = None,
-    ) -> None:
-        for slab in slabs:
-            logits = segment_slab(network, slab, pack.state, weights, amp=self.amp, areas=areas)
-            kept.add(Slab(slab.start, slab.stop, SlabMargins(logits[:, 1:].cpu())))
+            anywhere = expected.shares.amax(1, keepdim=True)
+            keep(to_pixels(anywhere, cell, view.working_size)[:, 0] > 0)
+        gain = mirror_gain(descriptors, view.native_spacing[0], pack, match)
+        return _Expectation(match, expected, gain)
 
     def _expected(self, pack: SupportPack) -> ExpectedShapes:
         # shapes hold their pack, so no other one can have its identity while they are kept
         return self._shapes.get(id(pack), partial(ExpectedShapes, pack, self.prior))
 
     def _with_prior(
-        self, slab: Slab, look: _Look | None, view: SliceView, pack: SupportPack
-    ) -> torch.Tensor:
-        """Margins (n, N, H, W) of a slab with what is expected of its slices."""
-        margins: torch.Tensor = slab.features.margins
-        if look is None:
+        self,
+        slices: EncodedSlices,
+        expectation: _Expectation | None,
+        view: SliceView,
+        pack: SupportPack,
+    ) -> Tensor:
+        """Margins (n, N, H, W) of some slices with what is expected of them."""
+        margins: Tensor = slices.features.margins
+        if expectation is None:
             return margins
-        shape, cell = look.expected.likely[slab.start : slab.stop], shape_cell(pack.grid)
-        prior = to_pixels(log_odds(shape), cell, view.working_size)
+        shape = expectation.expected.shares[slices.start : slices.stop]
+        prior = to_pixels(log_odds(shape), shape_cell(pack.grid), view.working_size)
         margins = margins + self.prior.weight * prior
         return margins.masked_fill(~present_slices(shape)[..., None, None], ABSENT)
 
     def _assemble(
         self,
-        margins: Iterable[Slab],
-        look: _Look | None,
+        kept: Iterable[EncodedSlices],
+        expectation: _Expectation | None,
         view: SliceView,
         pack: SupportPack,
         others: PlaneMargins | None,
     ) -> Segmentation:
-        """Labels and uncertainty (D, h, w) on the scan's grid of margins and expected shapes."""
+        """Margins and expected shapes compete on the scan's grid; the result is as it is stored."""
         values = np.array([0, *(structure.value for structure in pack.structures)])
-        values = values.astype(smallest_label_dtype(int(values.max())))
+        values = values.astype(label_dtype(int(values.max())))
         label = np.zeros((view.depth, *view.native_size), values.dtype)
-        doubt = np.zeros(label.shape, np.uint8) if self.uncertainty else None
+        uncertainty = np.zeros(label.shape, np.uint8) if self.uncertainty else None
         meter = TrustMeter(len(pack.structures), shape_cell(pack.grid))
-        for slab in margins:
-            own, slices = self._with_prior(slab, look, view, pack), slice(slab.start, slab.stop)
-            if look is not None:
-                meter.add(own, look.expected.fitted[slices])
+        for slices in kept:
+            margins = self._with_prior(slices, expectation, view, pack)
+            part = slice(slices.start, slices.stop)
+            if expectation is not None:
+                meter.add(margins, expectation.expected.fitted[part])
             # channel 0 is the background, whose margin is zero
-            logits = view.to_native_logits(torch.cat([torch.zeros_like(own[:, :1]), own], 1))
+            logits = torch.cat([torch.zeros_like(margins[:, :1]), margins], 1)
+            logits = view.to_native_logits(logits)
             if others is not None:
-                logits[:, 1:] = others.fused(view, slab.start, slab.stop, logits[:, 1:])
-            label[slices] = values[_largest_channel(logits).numpy()]
-            if doubt is not None:
+                logits[:, 1:] = others.fused(view, slices.start, slices.stop, logits[:, 1:])
+            label[part] = values[_largest_channel(logits).numpy()]
+            if uncertainty is not None:
                 largest = logits.softmax(1).amax(1)
-                doubt[slices] = (255 * (1.0 - largest)).round().numpy()
+                uncertainty[part] = (255 * (1.0 - largest)).round().numpy()
         trust = None
-        if look is not None:
-            trust = case_trust(meter.result(), look.match, view, pack, look.mirror_gain)
-        return Segmentation(label, doubt, pack, trust)
-
-    def _finish(self, result: Segmentation, view: SliceView) -> Segmentation:
-        """Clean up the labels (D, h, w) and turn everything as the scan is stored."""
-        label, doubt, pack = result.label, result.uncertainty, result.pack
+        if expectation is not None:
+            match, gain = expectation.match, expectation.mirror_gain
+            trust = case_trust(meter.result(), match, view, pack, gain)
         if self.steps.clean_up and self.steps.z_matching:
-            values = [structure.value for structure in pack.structures]
-            label = cleaned(label, values, self._expected(pack).builds)
-        uncertainty = None if doubt is None else view.restack(doubt)
-        return replace(
-            result,
-            label=view.restack(label),
-            uncertainty=uncertainty,
-            scan=check_scan(view, pack),
+            clean_up(label, values[1:].tolist(), self._expected(pack).topologies)
+        return Segmentation(
+            view.restack(label),
+            None if uncertainty is None else view.restack(uncertainty),
+            pack,
+            trust,
+            check_scan(view, pack),
         )
 
 
-def _largest_channel(logits: torch.Tensor) -> torch.Tensor:
+def _test_support(encoder: ScanEncoder, support_set: SupportSet, pack: SupportPack) -> Calibration:
+    def segment(scan: Volume, others: SupportPack) -> np.ndarray:
+        inferer = VolumeInferer(others, encoder.batch_size, encoder.amp, cache=encoder.cache)
+        return inferer.segment_volume(scan, encoder.network).label
+
+    return self_test(encoder, support_set, pack, segment)
+
+
+def _keep_margins(
+    encoded: Iterable[EncodedSlices],
+    encoder: ScanEncoder,
+    pack: SupportPack,
+    kept: SliceStore,
+    weights: Tensor,
+    areas: Tensor | None = None,
+) -> None:
+    for slices in encoded:
+        logits = segment_slices(encoder, slices, pack.state, weights, areas)
+        kept.add(EncodedSlices(slices.start, slices.stop, SliceMargins(logits[:, 1:].cpu())))
+
+
+def _largest_channel(logits: Tensor) -> Tensor:
     """The same as `logits.argmax(1)`, in a third of the time on a CPU."""
     largest, number = logits[:, 0].clone(), torch.zeros_like(logits[:, 0], dtype=torch.int32)
     for channel in range(1, logits.shape[1]):

@@ -14,18 +14,13 @@ _MOST_OFFSETS = 512  # so that stacks of a thousand slices take no longer than t
 
 @dataclass(frozen=True)
 class Alignment:
-    """A map from query slices to support slices.
+    """A map from query slices to support slices."""
 
-    Attributes:
-        positions: (D,), where each query slice lies in the support scan, in support slices; it may
-            lie outside 0..Z-1, where the query shows more of the body.
-        slope: support slices per query slice; negative where the stacks run against each other.
-        similarity: mean similarity along the line, what makes two scans comparable.
-    """
-
+    # (D,), where each query slice lies in the support scan, in support slices; it may lie outside
+    # 0..Z-1, where the query shows more of the body
     positions: np.ndarray
-    slope: float
-    similarity: float
+    slope: float  # support slices per query slice; negative where the stacks run against each other
+    similarity: float  # mean similarity along the line, what makes two scans comparable
 
 
 def align(

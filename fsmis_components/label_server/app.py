@@ -27,8 +27,7 @@ from monailabel.tasks.activelearning.random import Random
 
 import fsmis_components
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.request_error import RequestError, answered
-from fsmis_components.data.served_files import is_own_file
+from fsmis_components.data.request_error import RequestError, client_errors, is_own_file
 from fsmis_components.label_server.bundles import find_bundles, shared_folder
 from fsmis_components.label_server.datastore import CheckedDatastore, remove_refused
 from fsmis_components.label_server.guard import RequestGuard
@@ -133,7 +132,7 @@ class FewShotApp(MONAILabelApp):
         """Train; the guard let nothing in but what is known by name and type."""
         if request.get("model") not in self._trainers:
             raise RequestError("model: there is no such training on this server.")
-        with answered():
+        with client_errors():
             return super().train(request)
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
@@ -146,7 +145,7 @@ class FewShotApp(MONAILabelApp):
         """Propose a scan."""
         if request.get("strategy") not in self._strategies:
             raise RequestError("strategy: there is no such strategy on this server.")
-        with answered():
+        with client_errors():
             return dict(super().next_sample(request))
 
     def _offer_models(self) -> None:

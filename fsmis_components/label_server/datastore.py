@@ -12,11 +12,10 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import checked_shape
-from fsmis_components.data.request_error import RequestError, answered
-from fsmis_components.data.volume_files import open_volume
+from fsmis_components.data.nifti import checked_shape, open_volume
+from fsmis_components.data.request_error import RequestError, client_errors
 from fsmis_components.label_server.rules import ENDINGS
-from fsmis_components.support.labelled_volume import LabelledVolume, names_of
+from fsmis_components.support.support_request import LabelledVolume, names_of
 from fsmis_components.transforms.load_volume import MOST_IN_MEMORY
 
 
@@ -94,12 +93,12 @@ class CheckedDatastore(LocalDatastore):
 
 @contextmanager
 def remove_refused(*paths: object) -> Iterator[None]:
-    """As `answered`; where the body raises, remove uploads.
+    """As `client_errors`; where the body raises, remove uploads.
 
     MONAI Label removes those of answered requests only.
     """
     try:
-        with answered():
+        with client_errors():
             yield
     except Exception:
         for path in paths:

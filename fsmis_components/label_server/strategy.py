@@ -12,9 +12,9 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.utils.others.generic import name_to_device
 
 from fsmis_components.data.cases import Case
+from fsmis_components.encoding import FeatureCache, ScanEncoder
 from fsmis_components.label_server.tasks import FewShotTask
 from fsmis_components.selection import Compared, Describer, Preprocessing, propose
-from fsmis_components.support import FeatureCache
 
 NAME = "few_shot"
 SECONDS = 60.0  # for scans that were not encoded yet; the server answers nobody meanwhile
@@ -55,13 +55,8 @@ class FewShotStrategy(Strategy):
         scans = [Case(id, Path(datastore.get_image_uri(id)), alias=id) for id in ids]
         geometry = {name: self.task.knob(name) for name in _GEOMETRY}
         with self._lock:
-            describer = Describer(
-                network,
-                Preprocessing.of_first(scans, geometry),
-                self.cache,
-                self.task.knob("batch_size"),
-                self.task.knob("amp"),
-            )
+            encoder = ScanEncoder(network, self.task.knob("batch_size"), self.task.knob("amp"))
+            describer = Describer(encoder, Preprocessing.of_first(scans, geometry), self.cache)
             found = propose(
                 describer,
                 scans,

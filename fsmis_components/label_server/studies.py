@@ -10,7 +10,7 @@ from typing import Any
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
-from fsmis_components.support.labelled_volume import LabelledVolume, names_of
+from fsmis_components.support.support_request import LabelledVolume, names_of
 from fsmis_components.support.support_set import label_names
 
 FINAL = "final"  # the tag of labels that a person submitted

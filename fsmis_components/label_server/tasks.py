@@ -18,16 +18,19 @@ from fsmis_components.data.request_error import RequestError
 from fsmis_components.label_server.rules import address_names
 from fsmis_components.label_server.studies import datastore_volumes
 from fsmis_components.selection import load_stack
-from fsmis_components.support.keeper import Keeper
-from fsmis_components.support.labelled_volume import LabelledVolume, common_structures
+from fsmis_components.support.recent import RecentResults
 from fsmis_components.support.support_pack import SupportPack
-from fsmis_components.support.support_request import SupportRequest
+from fsmis_components.support.support_request import (
+    LabelledVolume,
+    SupportRequest,
+    common_structures,
+)
 
 NUM_SHOTS = 5  # labelled volumes per structure
 
 logger = logging.getLogger(__name__)
 
-LabelValues = Keeper[tuple[int, ...]]  # above 0; a label is read once as long as it is unchanged
+LabelValues = RecentResults[tuple[int, ...]]  # above 0; an unchanged label is read once
 Result = tuple[str | None, dict[str, Any]]  # of MONAI Label's inference: a file and what is said
 
 
@@ -97,7 +100,7 @@ class FewShotTask(BundleInferTask):
         if not volumes:
             return None
         request = SupportRequest("datastore", volumes, None, NUM_SHOTS, number_structures=True)
-        return self.inferer().support.answer(network, request).pack
+        return self.inferer().support.resolve_request(network, request).pack
 
     def present_network(self, device: str) -> nn.Module:
         """The network with the present weights."""

@@ -13,12 +13,15 @@ from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import strip_nifti_suffix
-from fsmis_components.data.request_error import answered
-from fsmis_components.data.served_files import is_served
+from fsmis_components.data.request_error import client_errors, is_served
 from fsmis_components.label_server.rules import check_file_names, is_plain_name
 from fsmis_components.label_server.studies import FINAL, is_studies_folder, labelled_volumes
-from fsmis_components.support.labelled_volume import LabelledVolume
-from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
+from fsmis_components.support.support_request import (
+    RESULT_KEY,
+    SUPPORT_KEY,
+    LabelledVolume,
+    SupportRequest,
+)
 
 _MOST_NAMED = 1000
 _LONGEST = 200  # characters of a request that are repeated in a sentence
@@ -68,7 +71,7 @@ class ResolveSupportd(MapTransform):
         for key in self.key_iterator(d):
             meta = d[key].meta
             path = Path(d.get(f"{key}_path") or meta[ImageMetaKey.FILENAME_OR_OBJ]).resolve()
-            with answered():
+            with client_errors():
                 meta[SUPPORT_KEY] = self._request(d, path).to_dict()
         return d
 

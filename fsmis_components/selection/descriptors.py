@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from monai.networks import eval_mode
+from torch import Tensor
 
 import fsmis_components
 from fsmis_components.data.cases import Case
@@ -20,30 +21,22 @@ from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid, own_extent_grid
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import Volume, load_image
-from fsmis_components.support.encode import encode_scan, frozen
-from fsmis_components.support.feature_cache import Batch, FeatureCache
-from fsmis_components.support.slice_descriptors import slice_descriptors
-from fsmis_components.support.support_pack import SupportPack, network_settings, weights_hash
+from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
+from fsmis_components.encoding.identity import network_settings, weights_hash
+from fsmis_components.support.support_pack import SupportPack
 
 _SAME = 0.999  # cosine of each slice with itself, after rounding to half precision
 
 
 @dataclass(frozen=True)
 class ScanDescriptors:
-    """A scan as a network sees it, without its image.
+    """A scan as a network sees it, without its image."""
 
-    Attributes:
-        name: of the scan.
-        grid: how it was cut into slices.
-        slice_spacing: millimetres between slices.
-        descriptors: float16 (D, F), `slice_descriptors` of all slices.
-        key: equal for the same scan, weights and preprocessing; empty for scans of a support.
-    """
-
-    name: str
-    grid: SliceGrid
-    slice_spacing: float
-    descriptors: Tensor
+    name: str  # of the scan
+    grid: SliceGrid  # how it was cut into slices
+    slice_spacing: float  # millimetres between slices
+    descriptors: Tensor  # float16 (D, F), `slice_descriptors` of all slices
+    # equal for the same scan, weights and preprocessing; empty for scans of a support
     key: str = ""
 
     @property
@@ -70,30 +63,21 @@ class ScanDescriptors:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How scans are made ready for the network; the same for all that are compared.
+    """How scans are made ready for the network; the same for all that are compared."""
 
-    Attributes:
-        grid: slice axis and working resolution.
-        normalisation: the intensity rule.
-        own_extent: each scan fills `grid.spatial_size` pixels, so that none sets the scale of
-            another; False: all are brought to `grid`, as queries are to that of their support.
-    """
-
-    grid: SliceGrid
-    normalisation: Normalisation
+    grid: SliceGrid  # slice axis and working resolution
+    normalisation: Normalisation  # the intensity rule
+    # each scan fills `grid.spatial_size` pixels, so that none sets the scale of another; False: all
+    # are brought to `grid`, as queries are to that of their support
     own_extent: bool
 
     @classmethod
     def of_first(cls, scans: Iterable[Case], geometry: Mapping[str, Any]) -> Preprocessing:
         """What the first scan that can be read sets where nothing is labelled.
 
-        Args:
-            scans: it says along which axis all are cut, and whether they are MR or CT.
-            geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` as in
-                `build_support_pack`; `fuse_planes` says nothing here: one axis is enough.
-
-        Raises:
-            DataError: no scan can be read.
+        It says along which axis all are cut, and whether they are MR or CT. `geometry` is that of
+        `build_support_pack`; its `fuse_planes` says nothing here: one axis is enough. That no scan
+        can be read is a `DataError`.
         """
         options = {key: value for key, value in geometry.items() if key != "fuse_planes"}
         modality = options.pop("modality")
@@ -127,11 +111,7 @@ class Preprocessing:
 
 
 def load_stack(image: Path) -> Volume:
-    """Read a scan of several slices.
-
-    Raises:
-        DataError: it cannot be read, or has one slice only.
-    """
+    """Read a scan; one that cannot be read, or has one slice only, is a `DataError`."""
     volume = load_image(image)
     if min(volume.shape) < 2:
         size = " x ".join(map(str, volume.shape))
@@ -151,48 +131,35 @@ class Describer:
     """Describe scans by a network; what was described once is read from a cache.
 
     Args:
-        network: any network of the contract; left in the mode in which it came.
+        encoder: its network is left in the mode in which it came.
         preprocessing: how scans are cut and normalised.
         cache: keeps the descriptors.
-        batch_size: slices per forward pass.
-        amp: bfloat16 autocast.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        preprocessing: Preprocessing,
-        cache: FeatureCache,
-        batch_size: int = 8,
-        amp: bool = False,
+        self, encoder: ScanEncoder, preprocessing: Preprocessing, cache: FeatureCache
     ) -> None:
-        self.network = network
+        self.encoder = encoder
         self.preprocessing = preprocessing
         self.cache = cache
-        self.batch_size = batch_size
-        self.amp = amp
         self._facts = {
             "version": fsmis_components.__version__,
-            "weights": weights_hash(network),
-            "settings": network_settings(network),
+            "weights": weights_hash(encoder.network),
+            "settings": network_settings(encoder.network),
             "preprocessing": preprocessing.to_dict(),
-            "amp": amp,
+            "amp": encoder.amp,
         }
 
     def like(self, preprocessing: Preprocessing) -> Describer:
         """The same with scans cut and normalised in another way."""
-        return Describer(self.network, preprocessing, self.cache, self.batch_size, self.amp)
+        return Describer(self.encoder, preprocessing, self.cache)
 
     def is_kept(self, image: Path) -> bool:
         """Whether a scan was described before."""
         return self._key(image) in self.cache
 
     def describe(self, case: Case) -> ScanDescriptors:
-        """The descriptors of a scan.
-
-        Raises:
-            DataError: it cannot be read, or has one slice only.
-        """
+        """The descriptors of a scan; errors as `load_stack`."""
         key = self._key(case.image)
         if key in self.cache:
             batches = self.cache.read(key, _Kept, torch.device("cpu"))
@@ -207,18 +174,10 @@ class Describer:
         facts = {**self._facts, "scan": file_hash(image)}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _described(self, image: Path) -> Iterator[Batch]:
+    def _described(self, image: Path) -> Iterator[EncodedSlices]:
         volume = load_stack(image)
         view = SliceView(volume, self.preprocessing.grid_of(volume))
-        with frozen(self.network), torch.inference_mode():
-            encoded = encode_scan(
-                self.network,
-                volume,
-                view,
-                self.preprocessing.normalisation,
-                batch_size=self.batch_size,
-                amp=self.amp,
-            )
-            parts = [slice_descriptors(features.high).cpu() for _, _, features in encoded]
-        descriptors = torch.cat(parts).half()
-        yield 0, view.depth, _Kept(descriptors, view.grid.to_dict(), view.native_spacing[0])
+        with eval_mode(self.encoder.network), torch.inference_mode():
+            described = self.encoder.descriptors(view, self.preprocessing.normalisation).half()
+        kept = _Kept(described, view.grid.to_dict(), view.native_spacing[0])
+        yield EncodedSlices(0, view.depth, kept)

@@ -11,25 +11,80 @@ import numpy as np
 from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError
-from fsmis_components.data.failures import failure_sentence
-from fsmis_components.data.geometry import SliceGrid
-from fsmis_components.data.volumes import load_image
+from fsmis_components.data.errors import DataError, failure_sentence
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.selection.descriptors import Describer, Preprocessing, ScanDescriptors
 from fsmis_components.selection.similarity import (
     Compared,
+    align_scans,
     by_gain,
     choose_scans,
     compare_scans,
     gains_of,
 )
-from fsmis_components.selection.slices import (
-    common_range,
-    file_numbers,
-    spread_slices,
-    structure_slices,
-)
+from fsmis_components.support.sections import part_middles
 from fsmis_components.support.support_pack import SupportPack
+
+_SHOWN_BY = 0.5  # share of the other scans that must show a slice
+
+
+def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
+    """First and last slice of a scan that at least half of the others show; all where none agree.
+
+    `shown` (K, 2) are the places where the first and last slice of each other scan lie.
+    """
+    slices = np.arange(depth)
+    if len(shown):
+        within = (slices >= shown[:, :1] - 0.5) & (slices <= shown[:, 1:] + 0.5)
+        slices = np.flatnonzero(within.mean(0) >= _SHOWN_BY)
+    return (int(slices[0]), int(slices[-1])) if len(slices) else (0, depth - 1)
+
+
+def spread_slices(first: int, last: int, num: int) -> list[int]:
+    """Middles of `num` equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
+
+    Of a shorter range each slice is taken once.
+
+    Source: SSL-ALPNet (ECCV 2020), released evaluation, whose rule for three parts it is.
+    """
+    length = last - first + 1
+    return sorted({first + middle for middle in part_middles(length, num)})
+
+
+def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict[str, list[int]]:
+    """Slices (numbered as in `SliceView`) for each structure that lies in a scan, by name.
+
+    They lie where the present support expects the structure; the scan is preprocessed as the
+    support.
+    """
+    found = [align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
+    slices = {}
+    for index, structure in enumerate(pack.structures):
+        labelled = [
+            place
+            for place, profile in enumerate(pack.profiles)
+            if not bool(profile.extents[index].isnan().any())
+        ]
+        # the most similar scan in which it is labelled answers
+        place = max(labelled, key=lambda scan: found[scan].similarity)
+        first, last = pack.profiles[place].extents[index].tolist()
+        positions = found[place].positions
+        inside = np.flatnonzero((positions >= first) & (positions <= last))
+        if len(inside):
+            slices[structure.name] = spread_slices(int(inside[0]), int(inside[-1]), num)
+    return slices
+
+
+def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
+    """How a viewer that knows nothing of our order finds slices of a scan.
+
+    Returns numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
+    """
+    view = SliceView(volume, grid)
+    axes, numbers = zip(*map(view.stored_slice, slices), strict=True)
+    return list(numbers), "ijk"[axes[0]]
+
 
 OF_STRUCTURE = 3  # slices to label of a structure, what the methods ask for
 OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
@@ -38,52 +93,33 @@ ALL = "all structures"
 
 @dataclass(frozen=True)
 class RankedScan:
-    """A scan that may be labelled.
+    """A scan that may be labelled."""
 
-    Attributes:
-        name: of the scan.
-        image: its file or DICOM folder.
-        grid: how it was cut.
-        depth: number of its slices.
-        similarity: mean similarity to the other scans.
-        gain: by how much labelling it now raises the lower quartile of the similarities of the
-            other scans to their support, see `gains_of`.
-        chosen: 1 for the scan to label first, 2 for the one to label after it; 0: not proposed.
-        slices: what to label of a proposed scan, by structure; numbers from 0 in the order of
-            `SliceView`.
-        file_axis: "i", "j" or "k", the stored axis along which slices are counted.
-        file_slices: as `slices`, numbers from 0 along that axis.
-    """
-
-    name: str
-    image: str
-    grid: SliceGrid
-    depth: int
-    similarity: float
+    name: str  # of the scan
+    image: str  # its file or DICOM folder
+    grid: SliceGrid  # how it was cut
+    depth: int  # number of its slices
+    similarity: float  # mean similarity to the other scans
+    # by how much labelling it now raises the lower quartile of the similarities of the other scans
+    # to their support, see `gains_of`
     gain: float
+    # 1 for the scan to label first, 2 for the one to label after it; 0: not proposed
     chosen: int = 0
+    # what to label of a proposed scan, by structure; numbers from 0 in the order of `SliceView`
     slices: Mapping[str, list[int]] = field(default_factory=dict)
-    file_axis: str = ""
+    file_axis: str = ""  # "i", "j" or "k", the stored axis along which slices are counted
+    # as `slices`, numbers from 0 along that axis
     file_slices: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What to label next.
+    """What to label next."""
 
-    Attributes:
-        scans: without a label: proposed ones in order, then the others by falling gain.
-        left_out: why scans cannot be used, by their names.
-        waiting: scans that were not encoded for want of time.
-        names: of all scans that were compared, labelled ones first, then as `scans`.
-        similarity: (K, K) of the same.
-    """
-
+    # without a label: proposed ones in order, then the others by falling gain
     scans: list[RankedScan]
-    left_out: dict[str, str]
-    waiting: int
-    names: list[str]
-    similarity: np.ndarray
+    left_out: dict[str, str]  # why scans cannot be used, by their names
+    waiting: int  # scans that were not encoded for want of time
 
 
 def propose(
@@ -150,10 +186,7 @@ def propose(
             shown = np.delete(similarity.shown[place], place, axis=0)
             entry = _with_slices(entry, describer, case, scan, shown, pack, num_slices)
         ranked.append(entry)
-    order = [*ready, *order]
-    names = [described[place].name for place in order]
-    values = similarity.values[np.ix_(order, order)]
-    return Proposal(ranked, left_out, waiting, names, values)
+    return Proposal(ranked, left_out, waiting)
 
 
 def _describe_all(

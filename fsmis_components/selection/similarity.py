@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsmis_components.encoding.slice_descriptors import descriptor_similarity
 from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.selection.descriptors import ScanDescriptors
-from fsmis_components.support.slice_descriptors import descriptor_similarity
 
 # of the similarities to the scans that a support is to serve; chosen on ACDC and a fold of CHAOS
 _QUANTILE = 0.25
@@ -20,15 +20,12 @@ Compared = dict[tuple[str, str], tuple[float, list[float], list[float]]]
 
 @dataclass(frozen=True)
 class ScanSimilarity:
-    """All pairs of scans, compared as inference compares a query with its support.
+    """All pairs of scans, compared as inference compares a query with its support."""
 
-    Attributes:
-        values: (K, K) mean similarity of slices along the best line, symmetric; 1 on the diagonal.
-        shown: (K, K) where scan j lies in scan i: first and last slice of j as places in i,
-            float (K, K, 2), the smaller one first.
-    """
-
+    # (K, K) mean similarity of slices along the best line, symmetric; 1 on the diagonal
     values: np.ndarray
+    # (K, K) where scan j lies in scan i: first and last slice of j as places in i, float (K, K, 2),
+    # the smaller one first
     shown: np.ndarray
 
     def to_others(self, place: int) -> float:
@@ -42,14 +39,10 @@ def compare_scans(
     known: Compared | None = None,
     progress: Iterable[int] | None = None,
 ) -> ScanSimilarity:
-    """Compare every scan with every other.
+    """Compare every scan with every other; `progress` yields their numbers, for a bar.
 
-    Costs one alignment per pair, about a hundredth of a second for 40 slices each.
-
-    Args:
-        scans: K scans.
-        known: pairs that were compared before; those of scans with a key are added.
-        progress: yields 0..K-1, for a bar; None: no bar.
+    Costs one alignment per pair, about a hundredth of a second for 40 slices each. Pairs that are
+    `known` are not compared again; those of scans with a key are added.
     """
     count = len(scans)
     values = np.eye(count)
@@ -88,17 +81,7 @@ def align_scans(query: ScanDescriptors, support: ScanDescriptors) -> Alignment:
 def choose_scans(
     similarity: np.ndarray, candidates: Sequence[int], labelled: Sequence[int], num: int
 ) -> list[int]:
-    """The scans that, labelled together with those that are, stand for the others best.
-
-    Args:
-        similarity: (K, K).
-        candidates: scans that may be chosen.
-        labelled: scans that are labelled already.
-        num: how many to choose, one after another.
-
-    Returns:
-        At most `num` candidates, the best first.
-    """
+    """At most `num` candidates that, with the labelled ones, stand for the others best."""
     chosen: list[int] = []
     left = list(candidates)
     while left and len(chosen) < num:
@@ -117,31 +100,24 @@ def by_gain(candidates: Sequence[int], gains: np.ndarray) -> list[int]:
 def gains_of(
     similarity: np.ndarray, candidates: Sequence[int], labelled: Sequence[int]
 ) -> np.ndarray:
-    """What each candidate, if labelled, brings to the other scans that are not.
+    """What each candidate, if labelled, brings to the other scans that are not, (candidates, 2).
 
-    A scan is stood for by the labelled scan most like it. The lower quartile of that similarity
-    counts: its mean is high too for a scan that closely resembles some and is useless to others.
-    With nothing labelled the gain is the quartile of a candidate's similarity to all others.
-
-    Args:
-        similarity: (K, K).
-        candidates: scans that may be chosen.
-        labelled: scans that are labelled already.
-
-    Returns:
-        (len(candidates), 2), growth of the lower quartile and of the mean.
+    A scan is stood for by the labelled scan most like it, by `similarity` (K, K). The lower
+    quartile of that similarity counts, and in the second column its mean: that is high too for a
+    scan that closely resembles some and is useless to others. With nothing labelled the gain is
+    that of a candidate's similarity to all others.
     """
     gains = np.zeros((len(candidates), 2))
     for index, candidate in enumerate(candidates):
         others = np.setdiff1d(np.arange(len(similarity)), [candidate, *labelled])
         if not len(others):
             continue
-        own = similarity[others, candidate]
+        offered = similarity[others, candidate]
         if len(labelled):
             before = similarity[others][:, labelled].max(1)
-            gains[index] = _summary(np.maximum(before, own)) - _summary(before)
+            gains[index] = _summary(np.maximum(before, offered)) - _summary(before)
         else:
-            gains[index] = _summary(own)
+            gains[index] = _summary(offered)
     return gains
 
 

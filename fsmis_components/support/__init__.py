@@ -1,11 +1,11 @@
 """Support: labelled scans and their encoding."""
 
+from fsmis_components.encoding.feature_cache import FeatureCache
+from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support.corrections import Corrections
 from fsmis_components.support.encode import build_support_pack
-from fsmis_components.support.feature_cache import FeatureCache
-from fsmis_components.support.planes import build_planes
 from fsmis_components.support.source import SupportSource
-from fsmis_components.support.support_pack import SupportPack, stored_state, weights_hash
+from fsmis_components.support.support_pack import SupportPack, stored_state
 from fsmis_components.support.support_set import (
     Structure,
     SupportScan,
@@ -22,7 +22,6 @@ __all__ = [
     "SupportScan",
     "SupportSet",
     "SupportSource",
-    "build_planes",
     "build_support_pack",
     "load_support_set",
     "support_set_of_cases",

@@ -17,19 +17,13 @@ _PARTS = {"scans": ("scan", "scans"), "slices": ("block of slices", "blocks of s
 
 @dataclass(frozen=True)
 class StructureTest:
-    """How well the support segments one structure of its own scans, each held out in turn.
+    """How well the support segments one structure of its own scans, each held out in turn."""
 
-    Attributes:
-        mean: Dice in [0, 1]; None where there was nothing to test.
-        spread: standard deviation over the tests.
-        tests: held-out parts.
-        held_out: whole scans, or, where only one scan shows the structure, blocks of its labelled
-            slices. The latter is a test within one patient: it says less of the next patient.
-    """
-
-    mean: float | None
-    spread: float
-    tests: int
+    mean: float | None  # Dice in [0, 1]; None where there was nothing to test
+    spread: float  # standard deviation over the tests
+    tests: int  # held-out parts
+    # whole scans, or, where only one scan shows the structure, blocks of its labelled slices. The
+    # latter is a test within one patient: it says less of the next patient
     held_out: HeldOut
 
     @property
@@ -42,20 +36,16 @@ class StructureTest:
         if self.mean is None:
             return "not tested"
         figure = f"{100 * self.mean:.0f} ± {100 * self.spread:.0f}"
-        doubt = "uncertain, " if self.uncertain else ""
+        uncertain = "uncertain, " if self.uncertain else ""
         one, many = _PARTS[self.held_out]
-        return f"{doubt}{figure} ({self.tests} {one if self.tests == 1 else many} held out)"
+        return f"{uncertain}{figure} ({self.tests} {one if self.tests == 1 else many} held out)"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The support's test of itself.
+    """The support's test of itself."""
 
-    Attributes:
-        tests: one per structure, in the order of the pack.
-    """
-
-    tests: tuple[StructureTest, ...]
+    tests: tuple[StructureTest, ...]  # one per structure, in the order of the pack
 
     def describe(self, structures: Sequence[Structure]) -> str:
         """One sentence for people: the expected Dice of each structure."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
+from fsmis_components.data.run_record import masks_as_written
 from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.support.support_set import SupportScan
 
-RECORD = "run.json"  # what a folder run writes beside its masks
-MASKS = "masks"  # entry of it: SHA-256 of each mask as the run wrote it
 _RESULT = "_seg"
 _NO_MASK = "_uncertainty"
 
@@ -69,7 +66,7 @@ class Corrections:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; check --corrections_dir.")
         cases = {case.stem: case for case in find_cases(self.dataset_dir, labels="never")}
-        written = _as_written(folder)
+        written = masks_as_written(folder)
         masks: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or not is_nifti_name(path.name):
@@ -97,22 +94,3 @@ class Corrections:
                 "image_7.nii.gz, or leave --corrections_dir out."
             )
         return {stem: Correction(cases[stem], masks[stem]) for stem in cases if stem in masks}
-
-
-def _as_written(folder: Path) -> dict[str, str] | None:
-    """Hashes of the masks that a run wrote into a folder; "" for masks that it took over.
-
-    Returns:
-        None where the folder is no output folder.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return None
-    try:
-        record: Any = parse_json(path.read_text(encoding="utf-8"))
-        return {str(stem): str(digest) for stem, digest in record[MASKS].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: does not say which masks the run wrote; put the corrected masks in a folder "
-            "of their own and name that by --corrections_dir."
-        ) from error

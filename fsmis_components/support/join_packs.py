@@ -16,20 +16,11 @@ from fsmis_components.support.support_pack import SupportPack
 
 
 def join_packs(packs: Sequence[SupportPack]) -> SupportPack:
-    """One pack of the scans of several.
+    """One pack of the scans of several, of one network, structures, grid and normalisation.
 
     No scan has to be encoded again, so a corrected mask joins a support in the time that its own
-    scan takes.
-
-    Args:
-        packs: of one network, structures, working grid and normalisation.
-
-    Returns:
-        The first pack with the support slices and profiles of all, not tested. Planes are joined
-        too; one in which a structure is nowhere labelled is left out.
-
-    Raises:
-        ValueError: the packs do not belong together.
+    scan takes. Planes are joined too; one in which a structure is nowhere labelled is left out. The
+    joined pack is not tested. Packs that do not belong together are a ValueError.
     """
     first = packs[0]
     for other in packs[1:]:
@@ -55,18 +46,15 @@ def _joined_planes(planes: Sequence[Sequence[SupportPack]]) -> tuple[SupportPack
     by_grid: dict[SliceGrid, list[SupportPack]] = {}
     for plane in itertools.chain.from_iterable(planes):
         by_grid.setdefault(plane.grid, []).append(plane)
-    joined = [join_packs(own) for own in by_grid.values()]
+    joined = [join_packs(of_plane) for of_plane in by_grid.values()]
     return tuple(plane for plane in joined if plane.sections.flatten(1).any(1).all())
 
 
 def join_states(states: Sequence[SupportState]) -> SupportState:
-    """Join states along the support slices.
+    """Join states of one network, tensors (1, N or 1, S, ...), along the support slices.
 
     What a slice has many of, such as the cells of a grid, may differ in number between scans of
     unlike size; the missing ones are filled with zeros, whose flags say that they are not valid.
-
-    Args:
-        states: tensors (1, N or 1, S, ...) of one network.
     """
     return {name: _joined([state[name] for state in states]) for name in states[0]}
 

@@ -71,40 +71,29 @@ def _check_structures(pack: SupportPack) -> None:
     count = len(pack.structures)
     _require(0 < count <= MOST_STRUCTURES, f"{count} structures, 1 to {MOST_STRUCTURES} are usual")
     for structure in pack.structures:
+        value, colour = structure.value, structure.colour
         _check_name("a structure", structure.name)
-        _require(
-            type(structure.value) is int and 0 < structure.value <= _LARGEST_VALUE,
-            f"label value {structure.value!r}",
-        )
-        colour = structure.colour
+        _require(type(value) is int and 0 < value <= _LARGEST_VALUE, f"label value {value!r}")
         rgb = isinstance(colour, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", colour)
         _require(bool(rgb), f"colour {colour!r}, not #rrggbb")
     for key in ("column", "value"):
-        values = [getattr(structure, key) for structure in pack.structures]
-        _require(len(set(values)) == count, f"two structures share a {key}")
+        values = {getattr(structure, key) for structure in pack.structures}
+        _require(len(values) == count, f"two structures share a {key}")
 
 
 def _check_rules(pack: SupportPack) -> None:
-    grid, rule = pack.grid, pack.normalisation
-    _require(
-        type(grid.slice_axis) is int and grid.slice_axis in (0, 1, 2), "slice_axis, not 0 to 2"
-    )
+    grid, rule, size = pack.grid, pack.normalisation, pack.grid.spatial_size
+    _require(_axis(grid.slice_axis), "slice_axis, not 0 to 2")
+    _require(grid.thick is None or _axis(grid.thick), "thick, not 0 to 2")
     _require(grid.spacing is None or _number(grid.spacing, above=0), "spacing, not above 0")
-    _require(
-        type(grid.spatial_size) is int and 8 <= grid.spatial_size <= _LARGEST_SIZE,
-        f"spatial_size, not 8 to {_LARGEST_SIZE}",
-    )
-    _require(
-        grid.directions is None or _frame(grid.directions), "directions, no three unit vectors"
-    )
-    _require(
-        grid.thick is None or (type(grid.thick) is int and grid.thick in (0, 1, 2)),
-        "thick, not 0 to 2",
-    )
-    quantile = rule.clip_quantile
-    _require(_number(quantile, above=0) and quantile <= 1, "clip_quantile, not above 0 and up to 1")
+    sound = type(size) is int and 8 <= size <= _LARGEST_SIZE
+    _require(sound, f"spatial_size, not 8 to {_LARGEST_SIZE}")
+    sound = grid.directions is None or _frame(grid.directions)
+    _require(sound, "directions, no three unit vectors")
+    sound = _number(rule.clip_quantile, above=0) and rule.clip_quantile <= 1
+    _require(sound, "clip_quantile, not above 0 and up to 1")
     lower, upper = rule.window
-    _require(_number(lower) and _number(upper) and lower < upper, "window, not two rising numbers")
+    _require(_number(lower) and _number(upper, above=lower), "window, not two rising numbers")
     _require(rule.mean is None or _number(rule.mean), "mean, no number")
     _require(rule.std is None or _number(rule.std, above=0), "std, not above 0")
     _check_name("method", pack.method)
@@ -120,9 +109,8 @@ def _check_calibration(pack: SupportPack) -> None:
     tests = pack.calibration.tests
     _require(len(tests) == len(pack.structures), "calibration of another number of structures")
     for test in tests:
-        mean = test.mean
-        _require(mean is None or (_number(mean) and 0 <= mean <= 1), "expected Dice, not 0 to 1")
-        _require(_number(test.spread) and 0 <= test.spread <= 1, "spread of Dice, not 0 to 1")
+        _require(test.mean is None or _share(test.mean), "expected Dice, not 0 to 1")
+        _require(_share(test.spread), "spread of Dice, not 0 to 1")
         _require(type(test.tests) is int and test.tests >= 0, "number of tests")
         _require(test.held_out in _HELD_OUT, f"held_out, none of {', '.join(_HELD_OUT)}")
 
@@ -178,6 +166,14 @@ def _check_name(title: str, name: Any) -> None:
 
 def _number(value: Any, above: float = -math.inf) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value > above
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _axis(value: Any) -> bool:
+    return type(value) is int and value in (0, 1, 2)
 
 
 def _frame(directions: Sequence[Any]) -> bool:

@@ -5,35 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from monai.networks import eval_mode
 from torch import nn
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding.scan_encoder import ScanEncoder
+from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.layers.support_state import SupportState, move_state
-from fsmis_components.support.encode import encode_slices, frozen, network_device
-from fsmis_components.support.slice_descriptors import slice_descriptors
 from fsmis_components.support.support_pack import SupportPack, rebuild_sentence
 
 _SIDES = (64, 96)  # pixels; a network takes slices of any size
 
 
 def try_pack(pack: SupportPack, network: nn.Module) -> None:
-    """Compare a pack with what its network makes of a blank slice, and segment one by it.
+    """Compare a pack that fits its network with what this makes of a blank slice, and segment one.
 
-    Args:
-        pack: fits the network by its `check_fits`.
-        network: left in the mode in which it came.
-
-    Raises:
-        DataError: a tensor is missing, or has another shape than the network makes.
+    A missing tensor, or one of another shape than the network makes, is a `DataError`.
     """
     for plane in pack.planes:
         try_pack(plane, network)
-    device = network_device(network)
-    count = len(pack.structures)
-    with frozen(network), torch.no_grad():
+    encoder = ScanEncoder(network)
+    device, count = encoder.device, len(pack.structures)
+    with eval_mode(network):
         states = []
         for side in _SIDES:
-            features = encode_slices(network, torch.zeros(1, 1, side, side))
+            features = encoder.slices(torch.zeros(1, 1, side, side))
             masks = torch.zeros(1, 1, count, side, side, device=device)
             masks[..., : side // 2, : side // 2] = 1
             valid = torch.ones(1, 1, count, dtype=torch.bool, device=device)
@@ -55,15 +51,16 @@ def _compare(pack: SupportPack, states: Sequence[SupportState]) -> None:
     if pack.state.keys() != first.keys():
         names = ", ".join(sorted(pack.state.keys() ^ first.keys()))
         raise _unfit(pack, f"only one of the two knows {names}")
-    for name, own in pack.state.items():
+    for name, kept in pack.state.items():
         made, larger = first[name], second[name]
         kind = torch.float32 if made.is_floating_point() else made.dtype
-        same = own.dtype == kind and own.ndim == made.ndim and own.shape[1] == made.shape[1]
+        same = kept.dtype == kind and kept.ndim == made.ndim and kept.shape[1] == made.shape[1]
         # a length that does not follow the size of the slice is the network's
         if not same or any(
-            made.shape[axis] == larger.shape[axis] != own.shape[axis] for axis in range(3, own.ndim)
+            made.shape[axis] == larger.shape[axis] != kept.shape[axis]
+            for axis in range(3, kept.ndim)
         ):
-            raise _unfit(pack, f"state.{name} of {own.dtype} and shape {tuple(own.shape)}")
+            raise _unfit(pack, f"state.{name} of {kept.dtype} and shape {tuple(kept.shape)}")
 
 
 def _unfit(pack: SupportPack, reason: str) -> DataError:

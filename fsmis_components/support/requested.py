@@ -15,12 +15,15 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import load_image
+from fsmis_components.support.encode import build_support_pack, plane_grids
 from fsmis_components.support.join_packs import join_packs
-from fsmis_components.support.keeper import Keeper
-from fsmis_components.support.labelled_volume import LabelledVolume, common_structures
-from fsmis_components.support.planes import build_planes, plane_grids
+from fsmis_components.support.recent import RecentResults
 from fsmis_components.support.support_pack import SupportPack
-from fsmis_components.support.support_request import SupportRequest
+from fsmis_components.support.support_request import (
+    LabelledVolume,
+    SupportRequest,
+    common_structures,
+)
 from fsmis_components.support.support_set import (
     LabelledSlices,
     Structure,
@@ -34,19 +37,13 @@ from fsmis_components.support.support_set import (
 _MOST_PACKS, _MOST_SCANS, _MOST_VOLUMES = 3, 10, 1000
 
 
-class Answer(NamedTuple):
-    """The support of a request.
+class ResolvedSupport(NamedTuple):
+    """The support of a request."""
 
-    Attributes:
-        pack: the support.
-        notes: which labelled volumes could not serve, and why.
-        source: where the pack comes from.
-        values: of each label file that was read, the structures' values by its own values.
-    """
-
-    pack: SupportPack
-    notes: tuple[str, ...]
-    source: str
+    pack: SupportPack  # the support
+    notes: tuple[str, ...]  # which labelled volumes could not serve, and why
+    source: str  # where the pack comes from
+    # of each label file that was read, the structures' values by its own values
     values: Mapping[str, Mapping[int, int]] = MappingProxyType({})
 
 
@@ -62,12 +59,7 @@ class RequestedSupport:
 
     A request names its volumes, files and their state included, so what is kept between requests
     can only save time, never change an answer. A volume that joins others is encoded alone.
-
-    Args:
-        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`, `fuse_planes` as of
-            `build_planes`.
-        slices: which labelled slices serve.
-        encoding: `batch_size`, `amp` and `cache` as of `build_support_pack`.
+    `geometry` and `encoding` are arguments of `build_support_pack`.
     """
 
     def __init__(
@@ -76,27 +68,23 @@ class RequestedSupport:
         self.geometry = dict(geometry)
         self.slices = slices
         self.encoding = dict(encoding)
-        self._answers: Keeper[Answer] = Keeper(_MOST_PACKS)
-        self._scans: Keeper[SupportPack] = Keeper(_MOST_SCANS)
-        self._frames: Keeper[_Frame] = Keeper(_MOST_VOLUMES)
-        self._values: Keeper[tuple[int, ...]] = Keeper(_MOST_VOLUMES)
+        self._packs: RecentResults[ResolvedSupport] = RecentResults(_MOST_PACKS)
+        self._scans: RecentResults[SupportPack] = RecentResults(_MOST_SCANS)
+        self._frames: RecentResults[_Frame] = RecentResults(_MOST_VOLUMES)
+        self._values: RecentResults[tuple[int, ...]] = RecentResults(_MOST_VOLUMES)
 
-    def resolve(self, network: nn.Module, weights: str, request: SupportRequest) -> Answer:
-        """The pack of a request.
+    def resolve(self, network: nn.Module, weights: str, request: SupportRequest) -> ResolvedSupport:
+        """The pack of a request of at least one volume, for a network and its `weights_hash`.
 
-        Args:
-            network: encodes volumes; left in the mode in which it came.
-            weights: its `weights_hash`.
-            request: at least one volume.
-
-        Raises:
-            DataError: none of the volumes can serve, or a structure is not among theirs.
+        It is a `DataError` where no volume can serve, or a structure is not among theirs.
         """
         key = weights, request.key
-        found = self._answers.get(key, partial(self._answer, network, weights, request))
+        found = self._packs.get(key, partial(self._resolve, network, weights, request))
         return found._replace(source=request.origin)
 
-    def _answer(self, network: nn.Module, weights: str, request: SupportRequest) -> Answer:
+    def _resolve(
+        self, network: nn.Module, weights: str, request: SupportRequest
+    ) -> ResolvedSupport:
         notes: list[str] = []
         usable: dict[LabelledVolume, tuple[int, ...]] = {}
         for volume in request.volumes:
@@ -115,11 +103,11 @@ class RequestedSupport:
         first = next(iter(usable))
         frame = self._frames.get(first.key, partial(self._frame, first))
         packs = []
-        for volume, own, serves in zip(usable, values, serving, strict=True):
+        for volume, common, serves in zip(usable, values, serving, strict=True):
             if not serves:
                 continue
-            key = weights, volume.key, tuple(own.items()), structures, frame
-            make = partial(self._encoded, network, volume, own, structures, frame)
+            key = weights, volume.key, tuple(common.items()), structures, frame
+            make = partial(self._encode, network, volume, common, structures, frame)
             try:
                 packs.append(self._scans.get(key, make))
             except DataError as error:
@@ -137,12 +125,12 @@ class RequestedSupport:
                 )
         pack = pack.numbered() if request.number_structures else pack
         chosen = zip(wanted, pack.structures, strict=True)
-        final = {common.value: structure.value for common, structure in chosen}
+        final = {each.value: structure.value for each, structure in chosen}
         read = {
-            volume.label: {value: final[to] for value, to in own.items() if to in final}
-            for volume, own in zip(usable, values, strict=True)
+            volume.label: {value: final[to] for value, to in common.items() if to in final}
+            for volume, common in zip(usable, values, strict=True)
         }
-        return Answer(pack, tuple(notes), request.origin, read)
+        return ResolvedSupport(pack, tuple(notes), request.origin, read)
 
     def _frame(self, volume: LabelledVolume) -> _Frame:
         options = dict(self.geometry)
@@ -150,7 +138,7 @@ class RequestedSupport:
         modality = resolve_modality(image, options.pop("modality"))
         return _Frame(plane_grids(image, **options), Normalisation(modality=modality))
 
-    def _encoded(
+    def _encode(
         self,
         network: nn.Module,
         volume: LabelledVolume,
@@ -160,7 +148,7 @@ class RequestedSupport:
     ) -> SupportPack:
         scan = relabelled(volume.load(), values)
         support_set = SupportSet((scan,), structures, volume.label, self.slices)
-        return build_planes(
+        return build_support_pack(
             network,
             support_set,
             normalisation=frame.normalisation,
@@ -176,7 +164,7 @@ def _serving(
     """Which volumes serve: of each wanted structure the last ones that show it."""
     chosen: set[int] = set()
     for value in wanted:
-        shows = [place for place, own in enumerate(values) if value in own.values()]
+        shows = [place for place, common in enumerate(values) if value in common.values()]
         chosen.update(shows if num_shots is None else shows[-num_shots:])
     return [place in chosen for place in range(len(values))]
 
@@ -184,10 +172,10 @@ def _serving(
 def relabelled(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
     """A scan whose label has other values; those that are not among `values` become 0."""
     label = np.asarray(scan.label.data)
-    common = np.zeros(label.shape, np.min_scalar_type(max(values.values(), default=0)))
-    for own, to in values.items():
-        common[label == own] = to
-    return replace(scan, label=replace(scan.label, data=common))
+    renamed = np.zeros(label.shape, np.min_scalar_type(max(values.values(), default=0)))
+    for value, to in values.items():
+        renamed[label == value] = to
+    return replace(scan, label=replace(scan.label, data=renamed))
 
 
 def _none_left(notes: Sequence[str]) -> DataError:

@@ -1,4 +1,4 @@
-"""What a pack knows of a support scan along its slice axis: looks, labelled slices, shapes."""
+"""What a pack knows of a support scan along its slice axis."""
 
 from __future__ import annotations
 
@@ -21,30 +21,23 @@ _PLACES = 8  # slices that are looked at mirrored; more of them told mirrored sc
 
 @dataclass(frozen=True)
 class ScanProfile:
-    """One support scan along z; it holds no image.
+    """One support scan along z; it holds no image."""
 
-    Attributes:
-        name: of the scan, for messages.
-        slice_spacing: millimetres between slices; None where headers are not trusted.
-        descriptors: float16 (Z, F), `slice_descriptors` of all slices, labelled or not.
-        shapes: uint8 (N, Z, h, w), share of each cell (`shape_cell`) that a structure fills, 255
-            for all of it; between labelled slices interpolated.
-        extents: float32 (N, 2), where each structure begins and ends, in slices; NaN where it is
-            not labelled in this scan.
-        oriented: whether its header says how it lies in the patient.
-        mirrored: float16 (3, K, F), descriptors of the slices `mirror_places` as the network sees
-            them mirrored along rows, columns and both; None where they were not made.
-        self_similarity: uint8 (Z, 12, h, w), `self_similarity` of the cells, by which the scan can
-            be registered; None in packs of former versions.
-    """
-
-    name: str
-    slice_spacing: float | None
-    descriptors: Tensor
+    name: str  # of the scan, for messages
+    slice_spacing: float | None  # millimetres between slices; None where headers are not trusted
+    descriptors: Tensor  # float16 (Z, F), `slice_descriptors` of all slices, labelled or not
+    # uint8 (N, Z, h, w), share of each cell (`shape_cell`) that a structure fills, 255 for all of
+    # it; between labelled slices interpolated
     shapes: Tensor
+    # float32 (N, 2), where each structure begins and ends, in slices; NaN where it is not labelled
+    # in this scan
     extents: Tensor
-    oriented: bool = True
+    oriented: bool = True  # whether its header says how it lies in the patient
+    # float16 (3, K, F), descriptors of the slices `mirror_places` as the network sees them mirrored
+    # along rows, columns and both; None where they were not made
     mirrored: Tensor | None = None
+    # uint8 (Z, 12, h, w), `self_similarity` of the cells, by which the scan can be registered; None
+    # in packs of former versions
     self_similarity: Tensor | None = None
 
     TENSORS: ClassVar[tuple[str, ...]] = ("descriptors", "shapes", "extents")
@@ -100,17 +93,10 @@ def profile_scan(
     oriented: bool = True,
     self_similarity: Tensor | None = None,
 ) -> ScanProfile:
-    """Make the profile of a scan.
+    """Make the profile of a scan of descriptors (Z, F) and masks, bool (Z, N, H, W).
 
-    Args:
-        name: of the scan.
-        slice_spacing: millimetres between slices, or None.
-        descriptors: (Z, F).
-        masks: bool (Z, N, H, W) at the working resolution.
-        labelled: bool (Z, N), slices in which a structure is labelled.
-        cell: `shape_cell` of the working grid.
-        oriented: see `ScanProfile`.
-        self_similarity: likewise.
+    `labelled`, bool (Z, N), are the slices in which a structure is labelled, `cell` the
+    `shape_cell` of the working grid; the rest as in `ScanProfile`.
     """
     shapes, extents = [], []
     for index in range(masks.shape[1]):
@@ -129,16 +115,11 @@ def profile_scan(
 
 
 def extent_of(slices: list[int]) -> tuple[float, float]:
-    """Where a structure begins and ends, as far as its labelled slices tell.
+    """First and last place of a structure in slices, as its labelled slices (ascending) tell.
 
     It goes on for half the distance to the neighbouring labelled slice: half a slice where all are
-    labelled; where only the sections at 1/6, 1/2 and 5/6 are, the whole structure.
-
-    Args:
-        slices: labelled slices, ascending.
-
-    Returns:
-        First and last place, in slices; NaN where nothing is labelled.
+    labelled; where only the sections at 1/6, 1/2 and 5/6 are, the whole structure. NaN where
+    nothing is labelled.
     """
     if not slices:
         return float("nan"), float("nan")

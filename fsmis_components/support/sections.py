@@ -13,17 +13,10 @@ MOST_SLICES = 48
 
 
 def section_slices(slices: Sequence[int]) -> tuple[int, int, int]:
-    """The slices at 1/6, 1/2 and 5/6 of a structure's extent.
+    """The slices at 1/6, 1/2 and 5/6 of a structure's extent, of those that contain it, ascending.
 
-    Args:
-        slices: the slices that contain the structure, ascending; at least one.
-
-    Returns:
-        One slice per section (lower, middle, upper third); fewer than three distinct ones where
-        the structure is shorter than three slices.
-
-    Raises:
-        ValueError: no slice.
+    Fewer than three are distinct where the structure is shorter; without a slice a ValueError is
+    raised.
 
     Source: SSL-ALPNet (ECCV 2020), released evaluation: indices floor(len * {1/6, 3/6, 5/6}).
     """
@@ -43,21 +36,18 @@ def plan_sections(
 ) -> tuple[list[int], torch.Tensor]:
     """Sections of all structures of one scan, so that a shared slice is encoded once.
 
-    Args:
-        slices: per structure the slices that contain it, ascending; empty where it is absent.
-        every_slice: each slice that contains a structure serves, for the third in which it lies
-            (at most `MOST_SLICES`, evenly spread); otherwise one slice per third.
+    `slices` are per structure those that contain it, ascending. With `every_slice` each of them
+    serves, for the third in which it lies (at most `MOST_SLICES`, evenly spread); otherwise one per
+    third.
 
-    Returns:
-        The slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
-        section k of structure n. A structure of one or two slices uses one slice for several
-        sections.
+    Returns the slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
+    section k of structure n. A structure of one or two slices uses one slice for several sections.
     """
-    picked = [_sections_of(own, every_slice) if own else set() for own in slices]
-    chosen = sorted({index for own in picked for index, _ in own})
+    picked = [_sections_of(each, every_slice) if each else set() for each in slices]
+    chosen = sorted({index for pairs in picked for index, _ in pairs})
     table = torch.zeros(len(slices), len(chosen), NUM_SECTIONS, dtype=torch.bool)
-    for structure, own in enumerate(picked):
-        for index, section in own:
+    for structure, pairs in enumerate(picked):
+        for index, section in pairs:
             table[structure, chosen.index(index), section] = True
     return chosen, table
 

@@ -25,18 +25,11 @@ _PAIRS = [
 
 
 def self_similarity(view: SliceView, normalisation: Normalisation, cell: int) -> Tensor:
-    """Describe a scan by how alike the neighbours of each place are.
+    """Describe a scan by how alike the neighbours of each place are, uint8 (D, 12, h, w).
 
     The descriptor compares patches of one scan only (MIND-SSC; Heinrich et al., MICCAI 2013), so
-    two scans of unlike contrast can be compared by it. It is made at two pixels a cell.
-
-    Args:
-        view: the scan on the working grid.
-        normalisation: the intensity rule.
-        cell: working pixels along the side of a cell.
-
-    Returns:
-        uint8 (D, 12, h, w), one vector a cell, 255 for patches that are alike.
+    two scans of unlike contrast can be compared by it. It is made at two pixels a cell; one vector
+    a cell (`cell` working pixels wide), 255 for patches that are alike.
     """
     normalise = fit_normaliser(view.volume, normalisation)
     result = []

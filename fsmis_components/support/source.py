@@ -14,15 +14,15 @@ from torch import nn
 
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding import FeatureCache, ScanEncoder
+from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
-from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.encode import build_support_pack, with_mirrored
 from fsmis_components.support.join_packs import join_packs
-from fsmis_components.support.mirrored import with_mirrored
 from fsmis_components.support.pack_trial import try_pack
-from fsmis_components.support.planes import build_planes
-from fsmis_components.support.requested import Answer, RequestedSupport
-from fsmis_components.support.support_pack import SupportPack, weights_hash
+from fsmis_components.support.requested import RequestedSupport, ResolvedSupport
+from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import SupportRequest
 from fsmis_components.support.support_set import (
     LabelledSlices,
@@ -33,7 +33,7 @@ from fsmis_components.support.support_set import (
 )
 
 # given from above, because it segments volumes
-SelfTest = Callable[..., Calibration]
+Tester = Callable[[ScanEncoder, SupportSet, SupportPack], Calibration]
 
 
 class SupportSource:
@@ -55,14 +55,14 @@ class SupportSource:
         labelled_slices: "all", or "sections": three of each structure and scan, which makes a small
             pack.
         spatial_size: see `build_support_pack`.
-        modality: see `build_support_pack`.
-        slice_axis: see `build_support_pack`.
-        ignore_spacing: see `build_support_pack`.
-        fuse_planes: see `build_planes`; False also leaves out the planes of a pack.
+        modality: likewise.
+        slice_axis: likewise.
+        ignore_spacing: likewise.
+        fuse_planes: likewise; False also leaves out the planes of a pack.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         corrections: scans whose masks were corrected; they join the support.
-        self_test: tests a support that was built from a folder; None: it is not tested.
+        self_test: a support that is built from a folder is tested, by who resolves it.
         cache: where features of scans are kept, so that no scan is encoded twice.
     """
 
@@ -86,7 +86,7 @@ class SupportSource:
         amp: bool = False,
         corrections: Corrections | None = None,
         cache: FeatureCache | None = None,
-        self_test: SelfTest | None = None,
+        self_test: bool = False,
     ) -> None:
         self.support_dir = support_dir or None
         self.support_pack = support_pack or None
@@ -114,8 +114,8 @@ class SupportSource:
         self._network: weakref.ref[nn.Module] | None = None
         self._hash = ""
 
-    def resolve(self, network: nn.Module) -> SupportPack:
-        """Return the pack for a network.
+    def resolve(self, network: nn.Module, tester: Tester | None = None) -> SupportPack:
+        """Return the pack for a network; `tester` tests one that is built.
 
         Raises:
             DataError: no support at all, an unusable one, or a pack of another network.
@@ -129,18 +129,21 @@ class SupportSource:
                 if self.save_support_pack:
                     another = "name another file with --save_support_pack"
                     check_writable(Path(self.save_support_pack).parent, another)
-                pack = self._with_corrections(self._make(network, current), network)
+                pack = self._with_corrections(self._make(network, current, tester), network)
                 if self.save_support_pack:
                     pack = pack.renamed(str(pack.save(self.save_support_pack)))
                 self._pack, self._network, self._hash = pack, weakref.ref(network), current
             return self._pack
 
-    def answer(self, network: nn.Module, request: SupportRequest | None) -> Answer:
+    def resolve_request(
+        self, network: nn.Module, request: SupportRequest | None, tester: Tester | None = None
+    ) -> ResolvedSupport:
         """The pack for a request, with what the person who asked should know.
 
         Args:
             network: encodes volumes; left in the mode in which it came.
             request: None, or one that names no volumes: `resolve` answers.
+            tester: as of `resolve`.
 
         Raises:
             DataError: as `resolve`, or no volume of the request can serve.
@@ -150,7 +153,7 @@ class SupportSource:
             return found._replace(notes=(*request.notes, *found.notes))
         notes = () if request is None else request.notes
         try:
-            pack = self.resolve(network)
+            pack = self.resolve(network, tester)
             if request is not None:
                 pack = pack.selected(request.structures)
         except DataError as error:
@@ -163,10 +166,10 @@ class SupportSource:
             ) from error
         if request is not None and request.number_structures:
             pack = pack.numbered()
-        own = self.support_dir or self.support_pack
-        return Answer(pack, notes, str(own) if own else "default pack")
+        source = self.support_dir or self.support_pack or "default pack"
+        return ResolvedSupport(pack, notes, str(source))
 
-    def _make(self, network: nn.Module, current: str) -> SupportPack:
+    def _make(self, network: nn.Module, current: str, tester: Tester | None) -> SupportPack:
         if self.support_dir:
             support_set = load_support_set(
                 self.support_dir,
@@ -175,11 +178,11 @@ class SupportSource:
                 num_shots=self.num_shots,
             )
             support_set = replace(support_set, slices=self.labelled_slices)
-            pack = build_planes(network, support_set, **self.geometry, **self.encoding)
-            if self.self_test is not None:
-                calibration = self.self_test(network, support_set, pack, **self.encoding)
-                pack = replace(pack, calibration=calibration)
-            pack = with_mirrored(network, pack, support_set.scans[0].image, **self.encoding)
+            pack = build_support_pack(network, support_set, **self.geometry, **self.encoding)
+            encoder = ScanEncoder(network, **self.encoding, weights=current)
+            if self.self_test and tester is not None:
+                pack = replace(pack, calibration=tester(encoder, support_set, pack))
+            pack = with_mirrored(encoder, pack, support_set.scans[0].image)
             return pack.renamed(str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:
             raise DataError(
@@ -205,7 +208,7 @@ class SupportSource:
         if not scans:
             return pack
         source = str(self.corrections.corrections_dir) if self.corrections is not None else ""
-        added = build_planes(
+        added = build_support_pack(
             network,
             SupportSet(tuple(scans), pack.structures, source),
             normalisation=pack.normalisation,

@@ -20,6 +20,12 @@ from fsmis_components.data.errors import DataError, exit_on_data_error, writing
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.json_text import parse_json
+from fsmis_components.encoding.identity import (
+    digest_tensors,
+    network_method,
+    network_settings,
+    weights_hash,
+)
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.pack_content import check_content
@@ -52,7 +58,7 @@ class SupportPack:
         weights_hash: `weights_hash` of the network that made the state.
         settings: the network's own settings that shape the state.
         calibration: the support's test of itself; None where it was not made.
-        planes: the same scans cut along other axes, see `build_planes`; none of them has planes.
+        planes: the same scans cut along other axes; none of them has planes.
         version: version of this package.
         source: the file, for messages; empty when it was just built.
     """
@@ -142,12 +148,12 @@ class SupportPack:
             planes = []
             for index, cut in enumerate(content.get("planes", ())):  # version 0.1 has none
                 prefix = f"{_PLANE_PREFIX}{index}."
-                own = {
+                fields = {
                     key.removeprefix(prefix): tensor
                     for key, tensor in tensors.items()
                     if key.startswith(prefix)
                 }
-                planes.append(replace(pack, **_cut_of(cut, own), calibration=None))
+                planes.append(replace(pack, **_cut_of(cut, fields), calibration=None))
             pack = replace(pack, planes=tuple(planes))
             check_content(pack)
         except KeyError as error:
@@ -260,12 +266,12 @@ def _cut_of(cut: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict
     """What `SupportPack._cut` and `SupportPack._tensors` hold, as arguments of a pack."""
     profiles = []
     for index, facts in enumerate(cut["scans"]):
-        own: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name in (*ScanProfile.TENSORS, *ScanProfile.OPTIONAL):
             key = f"{_SCAN_PREFIX}{index}.{name}"
             if name in ScanProfile.TENSORS or key in tensors:
-                own[name] = tensors[key]
-        profiles.append(ScanProfile(**facts, **own))
+                fields[name] = tensors[key]
+        profiles.append(ScanProfile(**facts, **fields))
     return {
         "state": {
             key.removeprefix(_STATE_PREFIX): tensor
@@ -295,54 +301,14 @@ def content_hash(pack: SupportPack) -> str:
             sort_keys=True,
         ).encode()
     )
-    _digest_tensors(
-        digest, {**pack.state, _SECTIONS_KEY: pack.sections, _ORIGINS_KEY: pack.origins}
-    )
+    digest_tensors(digest, {**pack.state, _SECTIONS_KEY: pack.sections, _ORIGINS_KEY: pack.origins})
     for profile in pack.profiles:  # without what only warns
         tensors = profile.tensors()
         tensors.pop("mirrored", None)
-        _digest_tensors(digest, tensors)
+        digest_tensors(digest, tensors)
     for plane in pack.planes:
         digest.update(content_hash(plane).encode())
     return digest.hexdigest()
-
-
-def network_method(network: nn.Module) -> str:
-    """The class name of a network, under any distributed wrapper."""
-    return type(_unwrapped(network)).__name__
-
-
-def network_settings(network: nn.Module) -> dict[str, Any]:
-    """Settings of a network that shape its support state, from its `support_settings()`."""
-    describe = getattr(_unwrapped(network), "support_settings", None)
-    # through JSON, so that tuples compare equal to what a file gives back
-    return json.loads(json.dumps(describe())) if callable(describe) else {}
-
-
-def weights_hash(network: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of a network's state, sorted by name."""
-    return state_hash(_unwrapped(network).state_dict())
-
-
-def state_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """The `weights_hash` of a network with these weights."""
-    digest = hashlib.sha256()
-    _digest_tensors(digest, state)
-    return digest.hexdigest()
-
-
-def _digest_tensors(digest: hashlib._Hash, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # as bytes: NumPy has no bfloat16
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy().data)
-
-
-def _unwrapped(network: nn.Module) -> nn.Module:
-    if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        return network.module
-    return network
 
 
 def rebuild_sentence(path: str | Path) -> str:

@@ -34,17 +34,11 @@ Wanted = Sequence[int | str] | Mapping[str, int] | int | str | None
 
 @dataclass(frozen=True)
 class Structure:
-    """One structure to segment.
+    """One structure to segment."""
 
-    Args:
-        name: what tables and file metadata call it.
-        value: its value in the support labels, and in the masks that are written.
-        colour: "#rrggbb" for overlays.
-    """
-
-    name: str
-    value: int
-    colour: str
+    name: str  # what tables and file metadata call it
+    value: int  # its value in the support labels, and in the masks that are written
+    colour: str  # "#rrggbb" for overlays
 
     @property
     def column(self) -> str:
@@ -63,18 +57,12 @@ class SupportScan:
 
 @dataclass(frozen=True)
 class SupportSet:
-    """Labelled scans with the structures that they define.
+    """Labelled scans with the structures that they define."""
 
-    Args:
-        scans: one to a few labelled scans (shots).
-        structures: what to segment, in the order of the network's channels.
-        source: the folder, for messages.
-        slices: which labelled slices serve: "all", or "sections", three per structure and scan.
-    """
-
-    scans: tuple[SupportScan, ...]
-    structures: tuple[Structure, ...]
-    source: str = "support"
+    scans: tuple[SupportScan, ...]  # one to a few labelled scans (shots)
+    structures: tuple[Structure, ...]  # what to segment, in the order of the network's channels
+    source: str = "support"  # the folder, for messages
+    # which labelled slices serve: "all", or "sections", three per structure and scan
     slices: LabelledSlices = "all"
 
 
@@ -152,16 +140,10 @@ def support_set_of_cases(
 def choose_structures(
     wanted: Wanted, present: Sequence[int], names: Mapping[int, str], source: str
 ) -> tuple[Structure, ...]:
-    """Resolve the `structures` knob against the values that the support labels hold.
+    """Resolve the `structures` knob against the values above 0 that the support labels hold.
 
-    Args:
-        wanted: as in `load_support_set`.
-        present: label values above 0 that occur in the support.
-        names: name of a label value where the folder tells it.
-        source: the folder, for messages.
-
-    Raises:
-        DataError: an unknown name, or a value that no support scan holds.
+    `names` are those of label values where the folder tells them, `source` is the folder, for
+    messages. An unknown name, or a value that no support scan holds, is a `DataError`.
     """
     known = {value: names.get(value, f"structure_{value}") for value in present}
     if wanted is None:

@@ -14,8 +14,7 @@ from monai.transforms import LoadImage, MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.request_error import answered
-from fsmis_components.data.served_files import is_own_file
+from fsmis_components.data.request_error import client_errors, is_own_file
 from fsmis_components.data.volume_names import is_volume_name
 from fsmis_components.data.volumes import ORIENTED_KEY, load_image
 
@@ -51,7 +50,7 @@ class LoadVolumed(MapTransform):
         """Return the data with scans in place of paths."""
         d = dict(data)
         for key in self.key_iterator(d):
-            with answered():
+            with client_errors():
                 if self.studies_dir and not is_own_file(d[key], self.studies_dir):
                     raise DataError(NO_SCAN)
                 d[key] = _loaded(d[key])

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support import SupportPack
 from fsmis_components.support.pack_trial import try_pack
 from fsmis_components.support.scan_profile import ScanProfile
-from fsmis_components.support.support_pack import content_hash, weights_hash
+from fsmis_components.support.support_pack import content_hash
 
 KEY = "fsmis_support_pack"
 ABSENT = object()

@@ -69,7 +69,7 @@ def test_properties_and_outputs(bundle: Path, phantom_dataset: Path, uninterrupt
     assert (uninterrupted / "models" / "model_best.json").is_file()
     assert weights(uninterrupted, "model_best.pt").keys() == weights(uninterrupted).keys()
     assert list(uninterrupted.glob("events.out.tfevents*"))
-    assert not list(uninterrupted.rglob(".*"))
+    assert [path.name for path in uninterrupted.rglob(".*")] == [".writing"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

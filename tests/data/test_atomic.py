@@ -5,13 +5,6 @@ import pytest
 from fsmis_components.data.atomic import atomic_write, atomic_write_text, remove_unfinished
 
 
-def test_writes_text_into_a_new_folder(tmp_path: Path):
-    path = tmp_path / "a" / "b" / "text.json"
-    assert atomic_write_text(path, "Grüße\n") == path
-    assert path.read_bytes() == "Grüße\n".encode()
-    assert [p.name for p in path.parent.iterdir()] == ["text.json"]
-
-
 def test_the_name_while_writing_is_hidden_and_keeps_its_ending(tmp_path: Path):
     names = []
 
@@ -36,18 +29,6 @@ def test_a_failure_leaves_the_former_file_and_nothing_else(tmp_path: Path, error
         atomic_write(path, write)
     assert path.read_text() == "former"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_writer_that_makes_no_file_is_an_error(tmp_path: Path):
-    with pytest.raises(FileNotFoundError):
-        atomic_write(tmp_path / "a.txt", lambda unfinished: None)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
-        atomic_write_text(tmp_path / "file" / "a.txt", "text")
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fsmis_components.data.errors import DataError, exit_on_data_error, unreadable, unwritable
+from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable
 
 
 @exit_on_data_error
@@ -32,24 +32,11 @@ def test_sentence_is_one_line():
     assert isinstance(DataError("a"), ValueError)
 
 
-def test_values_pass_through():
-    assert entry(1) == 2
-    assert entry.__name__ == "entry"
-    assert isinstance(Entry(3), Entry) and Entry(3).value == 4
-    assert Entry(3).run(4) == 5
-
-
 @pytest.mark.parametrize("call", [lambda: entry(-1), lambda: Entry(-1), lambda: Entry(1).run(-1)])
 def test_data_error_exits_with_its_sentence(call):
     with pytest.raises(SystemExit) as caught:
         call()
     assert caught.value.code == "value: expected 0 or more, got -1; name another."
-
-
-@pytest.mark.parametrize("call", [lambda: entry(0), lambda: Entry(0), lambda: Entry(1).run(0)])
-def test_bugs_keep_their_traceback(call):
-    with pytest.raises(ValueError, match="a bug"):
-        call()
 
 
 def test_exit_code_and_last_line():
@@ -79,10 +66,3 @@ def test_advice_fits_the_cause(number, advice):
     assert sentence == f"masks: cannot be written ({reason}); {advice}."
     if "space" not in advice:
         assert "space" not in sentence
-
-
-def test_unreadable_says_who_is_at_fault():
-    denied = PermissionError(errno.EACCES, "Permission denied")
-    sentence = "a.nii: cannot be read (Permission denied); get the right to read it."
-    assert str(unreadable("a.nii", denied)) == sentence
-    assert "check the disk" in str(unreadable("a.nii", OSError(errno.EIO, "Input/output error")))

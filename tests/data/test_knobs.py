@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 from fire.parser import DefaultParseValue
@@ -46,27 +45,7 @@ def test_a_value_that_is_no_path(value: object) -> None:
         check_knobs({"support_dir": value})
 
 
-@pytest.mark.parametrize("value", ["", " "])
-def test_an_empty_path(value: str) -> None:
-    with pytest.raises(SystemExit, match="--support_dir: is empty"):
-        check_knobs({"support_dir": value})
-
-
-def test_paths_lists_of_paths_and_knobs_that_are_not_set() -> None:
-    check_knobs({"support_dir": None, "output_dir": Path("o"), "dataset_dir": "d"})
-    check_knobs({"dataset_dir": ["a", Path("b")]}, several=["dataset_dir"])
-    with pytest.raises(SystemExit, match="--dataset_dir: expected the path"):
-        check_knobs({"dataset_dir": ["a", 7]}, several=["dataset_dir"])
-
-
 @pytest.mark.parametrize("value", ["false", "true", "no", "", 2, None, []])
 def test_a_switch_that_is_neither_on_nor_off(value: object) -> None:
     with pytest.raises(SystemExit, match="--uncertainty: expected True or False"):
         check_knobs({}, {"clean_up": True, "self_test": 0, "uncertainty": value})
-
-
-def test_a_process_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["python"])
-    check_knobs({"dataset_dir": "scans"})
-    monkeypatch.setattr(sys, "argv", [])
-    check_knobs({"dataset_dir": "scans"})

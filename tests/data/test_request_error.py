@@ -8,13 +8,13 @@ import pytest
 
 from fsmis_components.data import request_error
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.request_error import RequestError, answered
+from fsmis_components.data.request_error import RequestError, client_errors
 
 
 def test_a_data_error_becomes_an_answer() -> None:
     with (
         pytest.raises(RequestError, match="^label.nii.gz: empty; label it.$") as raised,
-        answered(),
+        client_errors(),
     ):
         raise DataError("label.nii.gz: empty;\n label it.")
     assert raised.value.status_code == 422
@@ -23,10 +23,10 @@ def test_a_data_error_becomes_an_answer() -> None:
 
 
 def test_other_errors_pass_and_answers_are_not_wrapped_twice() -> None:
-    with pytest.raises(KeyError), answered():
+    with pytest.raises(KeyError), client_errors():
         raise KeyError("bug")
     first = RequestError("one sentence.")
-    with pytest.raises(RequestError) as raised, answered(), answered():
+    with pytest.raises(RequestError) as raised, client_errors(), client_errors():
         raise first
     assert raised.value is first
 
@@ -51,5 +51,5 @@ def test_a_server_takes_it_for_its_own_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_end_of_a_command_is_no_end_of_a_server() -> None:
-    with pytest.raises(RequestError, match="no scan to train on"), answered():
+    with pytest.raises(RequestError, match="no scan to train on"), client_errors():
         raise SystemExit("no scan to train on: label one.")

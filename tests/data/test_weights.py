@@ -41,25 +41,6 @@ def first_bias(network: Network) -> float:
     return network.encoder.layer.bias[0].item()
 
 
-def test_flat_and_nested_state_dicts(tmp_path: Path) -> None:
-    source, target = Network(), Network()
-    for content in (source.state_dict(), {"model": source.state_dict()}):
-        torch.save(content, tmp_path / "w.pt")
-        load_weights(target, tmp_path / "w.pt")
-        assert first_bias(target) == first_bias(source)
-
-
-def test_shipped_weights_lie_in_the_bundle(tmp_path: Path) -> None:
-    source, target = Network(), Network()
-    (tmp_path / "models").mkdir()
-    torch.save(source.state_dict(), tmp_path / "models" / "model.pt")
-    load_initial_weights(target, "shipped", tmp_path)
-    assert first_bias(target) == first_bias(source)
-    untouched = first_bias(target)
-    load_initial_weights(target, "none", tmp_path)
-    assert first_bias(target) == untouched
-
-
 def test_a_torchvision_checkpoint_goes_to_the_encoder(tmp_path: Path) -> None:
     network = Network()
     torch.save({"backbone.bias": torch.full((1,), 3.0)}, tmp_path / "coco.pt")
@@ -155,12 +136,6 @@ def test_a_damaged_state_is_named(tmp_path: Path, damage) -> None:
     path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=r"state.pt: .* is missing or damaged .* to begin anew"):
         load_state(tmp_path)
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written .*; choose another"):
-        save_state({}, tmp_path / "file" / "state")
 
 
 def test_half_precision_is_a_form_of_storage(tmp_path: Path) -> None:

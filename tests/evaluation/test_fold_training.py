@@ -14,7 +14,7 @@ import torch
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.folds import fold_split
+from fsmis_components.data.training_cases import fold_split
 from fsmis_components.data.weights import has_state, load_state, save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.evaluation.fold_training import dropped_slices, run_training, train_folds

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import numpy as np
 import pytest
 from block_scans import block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
-from monai.data import Dataset
+from folder_runs import evaluator, read_cases, sentence
 
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
 from fsmis_components.support import Corrections, FeatureCache, SupportSource
 
 CORRECTED = block_label({1: 1})  # structure 2 is not there, says the user
@@ -33,19 +31,10 @@ def run(
     cache = FeatureCache(root / "features")
     corrected = Corrections(corrections and root / corrections, root / "q")
     support = SupportSource(root / "s", spatial_size=24, corrections=corrected, cache=cache)
-    FolderEvaluator(
-        device="cpu",
-        dataset=Dataset(query_items(root / "q")),
-        network=network,
-        inferer=VolumeInferer(
-            support,
-            cache=cache,
-            steps={"z_matching": False},  # so that every mask is known
-            **settings,  # type: ignore[arg-type]
-        ),
-        output_dir=root / output,
-        progress=False,
-        corrections=corrected,
+    # without z-matching every mask is known
+    inferer = {"cache": cache, "steps": {"z_matching": False}, **settings}
+    evaluator(
+        root, output, support=support, network=network, inferer=inferer, corrections=corrected
     ).run()
     return network.encoded
 
@@ -68,8 +57,7 @@ def test_a_mask_corrected_in_place_joins_the_support(root: Path) -> None:
     assert mask(root, 2).stat().st_mtime_ns > before  # segmented again
     record = json.loads((root / "o" / "run.json").read_text())
     assert record["masks"]["image_3"] == "" and record["masks"]["image_2"]
-    with (root / "o" / "cases.csv").open(newline="") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
+    rows = {row["case"]: row for row in read_cases(root / "o")}
     assert rows["image_3"]["status"] == "done"
     assert float(rows["image_3"]["structure_1_ml"]) == pytest.approx(1.728)
     assert float(rows["image_3"]["structure_2_ml"]) == 0
@@ -96,15 +84,13 @@ def test_no_mask_of_a_person_is_overwritten(root: Path) -> None:
     run(root)
     write_nifti(root / "c" / "image_2.nii.gz", CORRECTED)
     write_nifti(mask(root, 4), CORRECTED)  # corrected too, but not in the folder that is named
-    with pytest.raises(SystemExit) as raised:
-        run(root, "c")
-    assert "image_4_seg.nii.gz: is not as the former run wrote it" in str(raised.value.code)
+    assert "image_4_seg.nii.gz: is not as the former run wrote it" in sentence(
+        lambda: run(root, "c")
+    )
     np.testing.assert_array_equal(voxels(mask(root, 4)), CORRECTED)
 
 
 def test_a_correction_that_cannot_be_used_fails_alone_or_stops_the_run(root: Path) -> None:
     write_nifti(root / "c" / "image_2.nii.gz", CORRECTED[:-1])
-    with pytest.raises(SystemExit) as raised:
-        run(root, "c")
-    assert "image_2.nii.gz" in str(raised.value.code)
+    assert "image_2.nii.gz" in sentence(lambda: run(root, "c"))
     assert not mask(root, 3).exists()  # others would be segmented by less support than was meant

@@ -8,12 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 from block_scans import block_image, block_label, write_nifti, write_scan
-from fake_network import IntensityNetwork
-from monai.data import Dataset
-from run_tables import read_cases
-
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportPack, SupportSource
+from folder_runs import evaluator, read_cases
 
 
 def ct_image(seed: int) -> np.ndarray:
@@ -25,35 +20,15 @@ def ct_image(seed: int) -> np.ndarray:
     return image + block_image(seed=seed).astype(np.int16)
 
 
-def run(root: Path, network: IntensityNetwork | None = None, **settings: object) -> list[dict]:
+def run(root: Path) -> list[dict[str, str]]:
     """Segment root/q by root/s; returns the rows of the table."""
-    source = SupportSource(root / "s", spatial_size=24, **settings)  # type: ignore[arg-type]
-    FolderEvaluator(
-        device="cpu",
-        dataset=Dataset(query_items(root / "q")),
-        network=network or IntensityNetwork(),
-        inferer=VolumeInferer(source),
-        output_dir=root / "o",
-    ).run()
+    evaluator(root, progress=True).run()
     return read_cases(root / "o")
 
 
 def without_orientation(path: Path) -> None:
     image = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None), path)
-
-
-def test_one_cold_voxel_changes_neither_modality_nor_mask(tmp_path: Path) -> None:
-    write_scan(tmp_path / "s", 1, block_label())
-    cold = block_image(seed=2)
-    cold[0, 0, 0] = -201
-    write_scan(tmp_path / "q", 2, image=cold)
-    write_scan(tmp_path / "q", 3)
-    rows = run(tmp_path)
-    assert [(row["modality"], row["warning"]) for row in rows] == [("mr", ""), ("mr", "")]
-    mask = np.asarray(nibabel.load(tmp_path / "o" / "image_2_seg.nii.gz").dataobj)
-    np.testing.assert_array_equal(mask, block_label())
-    assert "intensities taken as</th><td>MR" in (tmp_path / "o" / "report.html").read_text()
 
 
 def test_a_scan_of_another_modality_is_told_in_row_report_and_on_screen(
@@ -78,14 +53,6 @@ def test_a_scan_of_another_modality_is_told_in_row_report_and_on_screen(
         )
 
 
-def test_ct_by_an_mr_support_is_told(tmp_path: Path) -> None:
-    write_scan(tmp_path / "s", 1, block_label())
-    write_scan(tmp_path / "q", 2, image=ct_image(2))
-    [row] = run(tmp_path)
-    assert row["modality"] == "mr"
-    assert "looks like CT and is taken as MR, as the support is" in row["warning"]
-
-
 @pytest.mark.parametrize("whose", ["image_2", "support scan 1"])
 def test_a_header_without_orientation_is_told(
     tmp_path: Path, whose: str, capsys: pytest.CaptureFixture[str]
@@ -102,14 +69,6 @@ def test_a_header_without_orientation_is_told(
     assert said in (tmp_path / "o" / "report.html").read_text()
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
-
-
-def test_a_pack_remembers_a_support_without_orientation(tmp_path: Path) -> None:
-    without_orientation(write_scan(tmp_path / "s", 1, block_label()))
-    without_orientation(tmp_path / "s" / "label_1.nii.gz")
-    write_scan(tmp_path / "q", 2)
-    run(tmp_path, save_support_pack=tmp_path / "a.safetensors")
-    assert not SupportPack.load(tmp_path / "a.safetensors").profiles[0].oriented
 
 
 @pytest.mark.parametrize(

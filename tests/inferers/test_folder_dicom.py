@@ -6,15 +6,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pytest
 from block_scans import SHAPE, block_image, block_label, write_scan
 from dicom_series import write_dicom
-from fake_network import IntensityNetwork
-from monai.data import Dataset
-from run_tables import read_cases
-
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportSource
+from folder_runs import evaluator, read_cases, sentence
 
 
 def write_block_series(folder: Path, voxels: np.ndarray) -> None:
@@ -24,29 +18,16 @@ def write_block_series(folder: Path, voxels: np.ndarray) -> None:
     write_dicom(folder, voxels, positions, spacing=(1.0, 1.0), intercept=0)
 
 
-def run(folder: Path, queries: str) -> None:
-    FolderEvaluator(
-        device="cpu",
-        dataset=Dataset(query_items(folder / queries)),
-        network=IntensityNetwork(),
-        inferer=VolumeInferer(SupportSource(folder / "s", spatial_size=24)),
-        output_dir=folder / f"{queries}_masks",
-        progress=False,
-    ).run()
-
-
 def test_series_beside_each_other_one_of_them_damaged(tmp_path: Path) -> None:
     write_scan(tmp_path / "s", 1, block_label())
     for number in (2, 3, 10):
         voxels = np.rint(block_image(seed=number)).astype(np.int16)
         write_block_series(tmp_path / "series" / f"series_{number}", voxels)
         write_scan(tmp_path / "nifti", number, image=voxels)
-    run(tmp_path, "nifti")
+    evaluator(tmp_path, "nifti_masks", queries="nifti").run()
     broken = tmp_path / "series" / "series_3" / "slice_7"
     broken.write_bytes(broken.read_bytes()[:-50])
-    with pytest.raises(SystemExit) as raised:
-        run(tmp_path, "series")
-    message = str(raised.value.code)
+    message = sentence(evaluator(tmp_path, "series_masks", queries="series").run)
     assert message.startswith("1 of 3 scans failed") and f"{broken}: this slice cannot" in message
     output = tmp_path / "series_masks"
     rows = read_cases(output)

@@ -1,74 +1,43 @@
 from __future__ import annotations
 
-import csv
 import errno
+from functools import partial
 from pathlib import Path
 
+import folder_runs
 import nibabel
 import numpy as np
 import pytest
 from block_scans import block_image, block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
+from folder_runs import read_cases, sentence
 from html_pages import checked_page
-from monai.data import Dataset
+from monai.transforms import Compose, ScaleIntensityd
 
 import fsmis_components
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportSource, weights_hash
+from fsmis_components.inferers import query_items
+from fsmis_components.support import weights_hash
+from fsmis_components.transforms import LoadVolumed
 
 
 @pytest.fixture
-def network() -> IntensityNetwork:
-    return IntensityNetwork()
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Support, two good queries and an output folder that is not there yet."""
+def root(tmp_path: Path) -> Path:
+    """Support s, two good queries q; the output folder o is not there yet."""
     write_scan(tmp_path / "s", 1, block_label())
     for number in (2, 3):
         write_scan(tmp_path / "q", number)
-    return tmp_path / "s", tmp_path / "q", tmp_path / "o"
+    return tmp_path
 
 
-def evaluator(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path], **settings: object
-) -> FolderEvaluator:
-    support, queries, output = folders
-    postprocessing = settings.pop("postprocessing", None)
-    settings = {"steps": {"z_matching": False}, **settings}  # so that every mask is known
-    return FolderEvaluator(
-        device="cpu",
-        dataset=Dataset(query_items(queries)),
-        network=network,
-        inferer=VolumeInferer(SupportSource(support, spatial_size=24), **settings),  # type: ignore[arg-type]
-        output_dir=output,
-        postprocessing=postprocessing,
-        progress=False,
-    )
+# without z-matching every mask is known
+evaluator = partial(folder_runs.evaluator, inferer={"steps": {"z_matching": False}})
 
 
-def table(output: Path) -> list[dict[str, str]]:
-    with (output / "cases.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_each_mask_comes_with_its_expected_dice(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders, steps={}).run()
-    for row in table(folders[2]):
-        for structure in ("structure_1", "structure_2"):
-            assert 0.8 < float(row[f"{structure}_expected_dice"]) <= 1.0
-        assert row["warning"] == ""
-
-
-def test_writes_masks_pictures_and_table(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders, uncertainty=True).run()
-    output = folders[2]
+def test_writes_masks_pictures_and_table(root: Path) -> None:
+    folder_runs.evaluator(root, inferer={"uncertainty": True, "steps": {"z_matching": False}}).run()
+    output = root / "o"
     assert sorted(str(path.relative_to(output)) for path in output.rglob("*.*")) == [
+        ".writing",
         "cases.csv",
         "image_2_seg.nii.gz",
         "image_2_uncertainty.nii.gz",
@@ -81,10 +50,10 @@ def test_writes_masks_pictures_and_table(
     ]
     mask = nibabel.load(output / "image_2_seg.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label())
-    np.testing.assert_array_equal(mask.affine, nibabel.load(folders[1] / "image_2.nii.gz").affine)
-    doubt = nibabel.load(output / "image_2_uncertainty.nii.gz")
-    assert doubt.get_data_dtype() == np.uint8 and doubt.shape == mask.shape
-    rows = table(output)
+    np.testing.assert_array_equal(mask.affine, nibabel.load(root / "q" / "image_2.nii.gz").affine)
+    uncertainty = nibabel.load(output / "image_2_uncertainty.nii.gz")
+    assert uncertainty.get_data_dtype() == np.uint8 and uncertainty.shape == mask.shape
+    rows = read_cases(output)
     assert [(row["case"], row["status"]) for row in rows] == [
         ("image_2", "done"),
         ("image_3", "done"),
@@ -93,131 +62,71 @@ def test_writes_masks_pictures_and_table(
     assert float(rows[0]["structure_1_ml"]) == pytest.approx(1.728)
 
 
-def test_a_bad_scan_does_not_stop_the_others(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    (folders[1] / "image_1.nii.gz").write_bytes(b"no NIfTI")
+def test_a_bad_scan_does_not_stop_the_others(root: Path) -> None:
+    (root / "q" / "image_1.nii.gz").write_bytes(b"no NIfTI")
     broken = block_image()
     broken[3, 3, 3] = np.nan
-    write_nifti(folders[1] / "image_4.nii.gz", broken)
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, folders).run()
-    message = str(raised.value.code)
+    write_nifti(root / "q" / "image_4.nii.gz", broken)
+    message = sentence(evaluator(root).run)
     assert message.startswith("2 of 4 scans failed") and "\n" not in message
     assert "image_1.nii.gz: not a NIfTI" in message and "NaN" in message
-    rows = table(folders[2])
+    rows = read_cases(root / "o")
     assert [row["status"] for row in rows] == ["failed", "done", "done", "failed"]
     assert rows[0]["structure_1_ml"] == "" and "image_1.nii.gz" in rows[0]["message"]
-    assert (folders[2] / "image_3_seg.nii.gz").exists()
-    assert not (folders[2] / "image_4_seg.nii.gz").exists()
+    assert (root / "o" / "image_3_seg.nii.gz").exists()
+    assert not (root / "o" / "image_4_seg.nii.gz").exists()
 
 
-def test_finished_scans_are_kept_and_the_rest_is_done(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders).run()
-    mask = folders[2] / "image_2_seg.nii.gz"
-    before, first_rows = mask.stat().st_mtime_ns, table(folders[2])
-    (folders[2] / "image_3_seg.nii.gz").unlink()
-    write_scan(folders[1], 4)
-    network.encoded.clear()
-    evaluator(network, folders).run()
-    # the support and six of its slices mirrored three times, image_3, image_4
-    assert sum(network.encoded) == 12 + 3 * 6 + 2 * 12
-    assert mask.stat().st_mtime_ns == before
-    rows = table(folders[2])
-    assert [row["case"] for row in rows] == ["image_2", "image_3", "image_4"]
-    assert rows[0] == first_rows[0]
-
-
-def test_a_changed_scan_is_segmented_again(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders).run()
-    write_scan(folders[1], 2, image=block_image()[::-1].copy())
-    evaluator(network, folders).run()
-    mask = np.asarray(nibabel.load(folders[2] / "image_2_seg.nii.gz").dataobj)
-    np.testing.assert_array_equal(mask, block_label()[::-1])
-
-
-def test_another_support_never_overwrites(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders).run()
-    mask = folders[2] / "image_2_seg.nii.gz"
-    before = mask.read_bytes()
-    write_scan(folders[0], 1, block_label({1: 2, 2: 1}))
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, folders).run()
-    assert "choose another --output_dir" in str(raised.value.code)
-    assert mask.read_bytes() == before
-
-
-def test_foreign_files_are_never_overwritten(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    foreign = folders[2] / "image_3_seg.nii.gz"
+def test_foreign_files_are_never_overwritten(root: Path) -> None:
+    foreign = root / "o" / "image_3_seg.nii.gz"
     foreign.parent.mkdir()
     foreign.write_bytes(b"a manual mask")
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, folders).run()
-    assert str(foreign) in str(raised.value.code)
+    message = sentence(evaluator(root).run)
+    assert str(foreign) in message
     assert foreign.read_bytes() == b"a manual mask"
 
 
-def test_the_report_covers_earlier_runs_and_failures(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    evaluator(network, folders).run()
-    page = folders[2] / "report.html"
+def test_the_report_covers_earlier_runs_and_failures(root: Path) -> None:
+    evaluator(root).run()
+    page = root / "o" / "report.html"
     first = page.read_text(encoding="utf-8")
-    (folders[1] / "image_4.nii.gz").write_bytes(b"no NIfTI")
-    with pytest.raises(SystemExit):
-        evaluator(network, folders).run()
+    (root / "q" / "image_4.nii.gz").write_bytes(b"no NIfTI")
+    sentence(evaluator(root).run)
     text = page.read_text(encoding="utf-8")
     assert checked_page(text).addresses == ["overlays/image_2.png", "overlays/image_3.png"]
     assert "image_4.nii.gz: not a NIfTI" in text and "image_4" not in first
-    weights = weights_hash(network)
-    for fact in ("IntensityNetwork", str(folders[0]), weights[:12], "z_matching", "#e6550d"):
+    weights = weights_hash(IntensityNetwork())
+    for fact in ("IntensityNetwork", str(root / "s"), weights[:12], "z_matching", "#e6550d"):
         assert fact in text, fact
     assert weights not in text and fsmis_components.__version__ in text
 
 
-def test_postprocessing_reaches_the_file(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
+def test_postprocessing_reaches_the_file(root: Path) -> None:
     def only_two(data: dict) -> dict:
         assert data["pred"].shape == (1, *block_label().shape)
         return {**data, "pred": data["pred"] * (data["pred"] == 2)}
 
-    evaluator(network, folders, postprocessing=only_two).run()
-    mask = np.asarray(nibabel.load(folders[2] / "image_2_seg.nii.gz").dataobj)
+    evaluator(root, postprocessing=only_two).run()
+    mask = np.asarray(nibabel.load(root / "o" / "image_2_seg.nii.gz").dataobj)
     np.testing.assert_array_equal(mask, block_label({2: 2}))
-    assert float(table(folders[2])[0]["structure_1_ml"]) == 0
+    assert float(read_cases(root / "o")[0]["structure_1_ml"]) == 0
 
 
-def test_no_support_is_one_sentence(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, (folders[0] / "nowhere", *folders[1:])).run()
-    assert str(folders[0] / "nowhere") in str(raised.value.code)
-    assert not folders[2].exists()
+def test_preprocessing_of_others_is_refused(root: Path) -> None:
+    run = evaluator(root)
+    run.preprocessing = Compose([LoadVolumed("image"), ScaleIntensityd("image")])
+    assert "ScaleIntensityd does not run on a folder of scans" in sentence(run.run)
+    assert not (root / "o").exists()
 
 
-def test_an_unwritable_output_folder_is_found_before_any_work(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    folders[2].write_text("a file in the way")
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, folders).run()
-    message = str(raised.value.code)
-    assert message.startswith(f"{folders[2]}: cannot be written") and "space" not in message
-    assert not network.encoded
+def test_no_support_is_one_sentence(root: Path) -> None:
+    message = sentence(evaluator(root, support="s/nowhere").run)
+    assert str(root / "s" / "nowhere") in message
+    assert not (root / "o").exists()
 
 
 def test_a_scan_that_may_not_be_read_is_said_so(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Path.open
 
@@ -227,53 +136,43 @@ def test_a_scan_that_may_not_be_read_is_said_so(
         return real(path, *arguments, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", denied)
-    with pytest.raises(SystemExit) as raised:
-        evaluator(network, folders).run()
-    assert "image_3.nii.gz: cannot be read (Permission denied)" in str(raised.value.code)
-    assert "damaged" not in str(raised.value.code)
-    assert [row["status"] for row in table(folders[2])] == ["done", "failed"]
+    message = sentence(evaluator(root).run)
+    assert "image_3.nii.gz: cannot be read (Permission denied)" in message
+    assert "damaged" not in message
+    assert [row["status"] for row in read_cases(root / "o")] == ["done", "failed"]
 
 
 def test_what_is_not_used_is_told_at_the_start_and_in_the_report(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+    root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folders[1] / "scan_9.nii.gz").write_bytes(b"")
-    (folders[1] / "<b>.dcm").write_bytes(b"")
-    run = evaluator(network, folders)
+    (root / "q" / "scan_9.nii.gz").write_bytes(b"")
+    (root / "q" / "<b>.dcm").write_bytes(b"")
+    run = evaluator(root)
     run.progress = True
     run.run()
     lines = capsys.readouterr().out.splitlines()
-    first = lines.index(f"{folders[1]}: 2 not used")
+    first = lines.index(f"{root / 'q'}: 2 not used")
     assert lines[first + 1].startswith("  <b>.dcm: a DICOM slice beside scans")
     assert lines[first + 2].startswith("  scan_9.nii.gz: not called image_<id>")
-    text = (folders[2] / "report.html").read_text(encoding="utf-8")
+    text = (root / "o" / "report.html").read_text(encoding="utf-8")
     checked_page(text)
     assert "<h2>Not used</h2>" in text and "scan_9.nii.gz" in text and "&lt;b&gt;.dcm" in text
-    assert [row["case"] for row in table(folders[2])] == ["image_2", "image_3"]
+    assert [row["case"] for row in read_cases(root / "o")] == ["image_2", "image_3"]
 
 
-def test_a_folder_in_which_nothing_can_be_used_ends_with_the_reasons(tmp_path: Path) -> None:
-    (tmp_path / "scan.hdr").write_bytes(b"")
-    with pytest.raises(SystemExit) as raised:
-        query_items(tmp_path)
-    assert "not used: scan.hdr: no format of scans that is read" in str(raised.value.code)
-
-
-def test_scans_of_one_name_in_subfolders_get_masks_of_their_own(
-    network: IntensityNetwork, folders: tuple[Path, Path, Path]
-) -> None:
-    queries = folders[1].parent / "bids"
+def test_scans_of_one_name_in_subfolders_get_masks_of_their_own(root: Path) -> None:
+    queries = root / "bids"
     for subject in ("sub-01", "sub-02"):
         (queries / subject).mkdir(parents=True)
         block = nibabel.MGHImage(block_image(), np.diag([1.0, 1.0, 4.0, 1.0]))
         nibabel.save(block, queries / subject / "T1.mgz")
-    evaluator(network, (folders[0], queries, folders[2])).run()
+    evaluator(root, queries="bids").run()
     for subject in ("sub-01", "sub-02"):
-        mask = nibabel.load(folders[2] / f"{subject}_T1_seg.nii.gz")
+        mask = nibabel.load(root / "o" / f"{subject}_T1_seg.nii.gz")
         np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label())
 
 
-def test_labels_beside_the_queries_are_not_opened(folders: tuple[Path, Path, Path]) -> None:
-    (folders[1] / "label_2.nii.gz").write_bytes(b"would break any reader")
-    items = query_items(folders[1])
+def test_labels_beside_the_queries_are_not_opened(root: Path) -> None:
+    (root / "q" / "label_2.nii.gz").write_bytes(b"would break any reader")
+    items = query_items(root / "q")
     assert [item["case"].label for item in items] == [None, None]

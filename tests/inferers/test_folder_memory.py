@@ -11,11 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from block_scans import AFFINE, block_image, block_label, write_nifti
-from fake_network import IntensityNetwork
-from monai.data import Dataset
-
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
-from fsmis_components.support import SupportSource
+from folder_runs import evaluator
 
 SHAPE = (256, 256, 600)
 # 4 GiB for 512 x 512 x 1000 voxels, less 0.5 GiB for the libraries and 0.5 GiB for kept features
@@ -37,15 +33,8 @@ def _resident_peak() -> int:
 
 
 def _run(folder: Path, name: str) -> None:
-    support = SupportSource(folder / "support", spatial_size=24)
-    FolderEvaluator(
-        device="cpu",
-        dataset=Dataset(query_items(folder / name)),
-        network=IntensityNetwork(),
-        inferer=VolumeInferer(support, uncertainty=True),
-        output_dir=folder / f"{name}_masks",
-        progress=False,
-    ).run()
+    options = {"support": "support", "queries": name, "inferer": {"uncertainty": True}}
+    evaluator(folder, f"{name}_masks", **options).run()  # type: ignore[arg-type]
 
 
 def enlarged(values: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from block_scans import block_label, write_scan
 from fake_network import IntensityNetwork
 from html_pages import Page, checked_page
 
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.inferers.folder_report import write_folder_report
-from fsmis_components.inferers.run_record import DONE, FAILED, CaseRow
 from fsmis_components.support import Structure, SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.calibration import Calibration, StructureTest
 
@@ -54,20 +54,6 @@ def cells(text: str, first: str) -> list[str]:
     raise AssertionError(f"no row {first}")
 
 
-def test_what_was_segmented_by_what(tmp_path: Path, pack: SupportPack) -> None:
-    text, _ = page(tmp_path, pack, done("image_2", 120.0), done("image_3", 80.0, 0.0))
-    assert "ALPNet looked for liver and Left kidney in 2 scans, by the example of labelled." in text
-    assert cells(text, "liver") == ["liver", "1", "100.0", "80.0 to 120.0", "2 of 2", "-"]
-    assert cells(text, "Left kidney") == ["Left kidney", "7", "50.0", "50.0 to 50.0", "1 of 2", "-"]
-    assert "background:#ff0000" in text
-    assert cells(text, "image_2") == ["image_2", "done", "2.5", "120.0", "50.0", ""]
-    assert "failed" not in re.sub("<style>.*?</style>", "", text, flags=re.DOTALL)
-    # facts are nested tables, long ones folded
-    assert "<th>amp</th><td>False</td>" in text and "<th>k</th><td>none</td>" in text
-    assert "<li>b</li>" in text and text.count("<details><summary>7 entries</summary>") == 1
-    assert cells(text, "p&lt;3&gt;") == ["p&lt;3&gt;", "a &lt;label&gt;"] and "and 2 more" in text
-
-
 def test_expected_dice_warnings_and_the_supports_test_of_itself(
     tmp_path: Path, pack: SupportPack
 ) -> None:
@@ -99,10 +85,8 @@ def test_pictures_are_linked_and_wait_to_be_seen(tmp_path: Path, pack: SupportPa
     draw(tmp_path, "image_2")
     text, links = page(tmp_path, pack, done("image_2"), done("image_3"))
     assert links.addresses == ["overlays/image_2.png"]
-    assert 'loading="lazy"' in text and 'width="30" height="20"' in text
+    assert 'loading="lazy"' in text
     assert "There is no picture overlays/image_3.png." in text
-    (tmp_path / "overlays" / "image_3.png").write_bytes(b"short")
-    assert page(tmp_path, pack, done("image_3"))[1].addresses == []
 
 
 @pytest.mark.parametrize(
@@ -142,8 +126,3 @@ def test_names_are_text(tmp_path: Path, pack: SupportPack) -> None:
     text, links = page(tmp_path, strange, CaseRow(case, DONE, 1.0, {"<i>x</i>": 1.0}))
     assert links.addresses == ["overlays/a%20%231%20%2520%20%22%3Cb%3E%26%27.png"]
     assert not re.search("<b>|<u>|<s>|<i>", text) and "background:#888888" in text
-
-
-def test_light_and_dark(tmp_path: Path, pack: SupportPack) -> None:
-    text, _ = page(tmp_path, pack, done("image_2"))
-    assert "color-scheme: light;" in text and "prefers-color-scheme: dark" in text

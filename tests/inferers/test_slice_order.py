@@ -21,7 +21,6 @@ from fsmis_components.inferers import VolumeInferer
 from fsmis_components.inferers.volume_inferer import Segmentation
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
-from fsmis_components.support.feature_cache import FeatureCache
 from fsmis_components.support.support_pack import content_hash
 
 SHAPE = (24, 20, 12)
@@ -114,16 +113,6 @@ def test_a_scan_without_orientation_is_read_as_it_looks(
     assert (f"it was read with slices along the {slices}" in warning) != lucky
 
 
-def test_a_near_isotropic_scan_without_orientation_is_cut_along_any_axis(tmp_path: Path) -> None:
-    isotropic = (1.0, 1.0, 1.4)
-    pack = pack_of(tmp_path, isotropic)
-    image, label = body()
-    for order in ORDERS:
-        volume = Volume(stored(image, order), spacing_in(order, isotropic), None, oriented=False)
-        found = segmented(pack, volume)
-        np.testing.assert_array_equal(found.label, stored(label, order))
-
-
 def test_what_lies_as_its_header_is_taken_for_stays_as_it_was(tmp_path: Path) -> None:
     pack = pack_of(tmp_path)
     image, label = body()
@@ -195,19 +184,6 @@ def test_an_identity_is_no_orientation(tmp_path: Path, order: StorageOrder) -> N
     np.testing.assert_array_equal(found.label, stored(label, order))
     told = any("The affine of the scan is an identity" in each for each in found.warnings)
     assert told == any(order.backwards)
-
-
-def test_features_are_kept_for_the_order_in_which_a_scan_is_read(tmp_path: Path) -> None:
-    pack = pack_of(tmp_path / "s")
-    image, _ = body()
-    cache = FeatureCache(tmp_path / "cache")
-    order = ORDERS[3]
-    volume = without_header(image, order)
-    cases = [volume, Volume(volume.data, volume.affine), volume]  # read, not read, read otherwise
-    for case in cases:
-        kept = VolumeInferer(pack, cache=cache).segment_volume(case, ContrastNetwork())
-        np.testing.assert_array_equal(kept.label, segmented(pack, case).label)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_support_scans_of_different_orders_join_in_one_frame(tmp_path: Path) -> None:

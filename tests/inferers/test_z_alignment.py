@@ -28,20 +28,6 @@ def test_finds_the_line(query: int, support: int, slope: float, offset: float) -
     assert np.abs(found.positions - places).max() <= 0.5
 
 
-def test_spacing_tells_the_slope() -> None:
-    places = 0.5 * np.arange(40) + 3
-    found = align(similarity(places, 26), ratio=0.5)
-    assert found.slope == pytest.approx(0.5)
-    assert np.abs(found.positions - places).max() <= 0.5
-
-
-def test_noise_does_not_bend_the_line() -> None:
-    generator = np.random.default_rng(0)
-    places = np.arange(30) + 2.0
-    noisy = similarity(places, 34) + generator.normal(0, 0.3, (30, 34))
-    assert np.abs(align(noisy).positions - places).max() <= 2
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20), (20, 1), (2, 3)])
 def test_few_slices(shape: tuple[int, int]) -> None:
     found = align(np.ones(shape))

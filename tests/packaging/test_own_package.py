@@ -59,7 +59,7 @@ def _stamp(root: Path, content: str) -> None:
 
 
 def test_a_bundle_without_stamp_takes_what_is_installed(tmp_path: Path):
-    assert own_package(tmp_path, ["data.folds"]) is fsmis_components
+    assert own_package(tmp_path, ["data.training_cases"]) is fsmis_components
     assert own_package(REPOSITORY / "bundles" / "cow") is fsmis_components
 
 

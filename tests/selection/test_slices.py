@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from made_scans import GRID, body, scan
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
-from fsmis_components.selection.slices import (
+from fsmis_components.selection.proposal import (
     common_range,
     file_numbers,
     spread_slices,
@@ -35,12 +33,6 @@ def test_three_slices_are_the_sections_of_the_method(length: int) -> None:
     assert spread_slices(5, 4 + length, 3) == list(section_slices(range(5, 5 + length)))
 
 
-def test_other_numbers_of_slices() -> None:
-    assert spread_slices(10, 19, 1) == [15]
-    assert spread_slices(10, 19, 5) == [11, 13, 15, 17, 19]
-    assert spread_slices(3, 4, 3) == [3, 4]
-
-
 def pack() -> SupportPack:
     """Return two support scans of one body; the second structure is labelled in the second."""
     nothing = [float("nan")] * 2
@@ -61,15 +53,6 @@ def test_slices_where_the_support_expects_structures() -> None:
     # the scan begins at place 2: "upper" at 4..9 is slices 2..7, "lower" at 12..17 is 10..15
     found = structure_slices(scan("next", body(2, 19, seed=9)), pack(), 3)
     assert found == {"upper": [3, 5, 7], "lower": [11, 13, 15]}
-
-
-def test_a_structure_outside_the_scan_is_not_asked_for() -> None:
-    own = pack()
-    far = replace(own.profiles[1], extents=torch.tensor([[float("nan")] * 2, [40.0, 50.0]]))
-    found = structure_slices(
-        scan("next", body(2, 19, seed=9)), replace(own, profiles=(own.profiles[0], far)), 3
-    )
-    assert list(found) == ["upper"]
 
 
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])

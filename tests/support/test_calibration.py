@@ -11,15 +11,6 @@ UNTESTED = StructureTest(None, 0.0, 0, "nothing")
 STRUCTURES = [Structure(name, 1, "#000000") for name in ("liver", "left kidney", "spleen")]
 
 
-def test_in_words() -> None:
-    assert Calibration((LIVER, KIDNEY, UNTESTED)).describe(STRUCTURES) == (
-        "liver 88 ± 4 (3 scans held out); "
-        "left kidney uncertain, 50 ± 10 (6 blocks of slices held out); spleen not tested."
-    )
-    assert StructureTest(0.9, 0.0, 1, "scans").describe() == "90 ± 0 (1 scan held out)"
-    assert "(1 block of slices held out)" in StructureTest(0.9, 0.0, 1, "slices").describe()
-
-
 def test_uncertain() -> None:
     assert not LIVER.uncertain
     assert KIDNEY.uncertain and UNTESTED.uncertain

@@ -25,7 +25,7 @@ def built(folder: Path, ids: list[int], like: SupportPack | None = None) -> Supp
         IntensityNetwork(),
         load_support_set(folder, support_ids=ids),
         spatial_size=24,
-        grid=None if like is None else like.grid,
+        grids=None if like is None else like.grids,
         normalisation=None if like is None else like.normalisation,
     )
 

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from block_scans import AFFINE, block_image, block_label, write_nifti
+from block_scans import block_image, block_label, write_nifti
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support.labelled_volume import LabelledVolume, common_structures, names_of
+from fsmis_components.support.support_request import LabelledVolume, common_structures, names_of
 
 
 @pytest.fixture
@@ -20,16 +18,6 @@ def image(tmp_path: Path) -> Path:
 def volume(image: Path, label: np.ndarray, names: dict[int, str] | None = None) -> LabelledVolume:
     path = write_nifti(image.parent / "label" / "case.nii.gz", label)
     return LabelledVolume.of("case", image, path, names)
-
-
-def test_values_and_plain_form(image: Path) -> None:
-    labelled = volume(image, block_label({1: 3, 2: 7}), {3: "liver", 7: "spleen"})
-    labelled.check()
-    assert labelled.values() == (3, 7)
-    again = LabelledVolume.from_dict(json.loads(json.dumps(labelled.to_dict())))
-    assert again.key == labelled.key and again.id == "case"
-    # what is kept under a key bears the id, which a request may choose
-    assert replace(labelled, id="other").key != labelled.key
 
 
 @pytest.mark.parametrize(
@@ -47,18 +35,6 @@ def test_what_cannot_serve(image: Path, label: np.ndarray, names: dict, words: s
     with pytest.raises(DataError, match=words) as raised:
         labelled.check()
     assert str(image.parent) in str(raised.value)
-
-
-def test_another_place_in_space(image: Path) -> None:
-    path = write_nifti(image.parent / "moved.nii.gz", block_label(), AFFINE @ np.diag([1, 1, 2, 1]))
-    with pytest.raises(DataError, match="affines differ"):
-        LabelledVolume.of("case", image, path).check()
-
-
-def test_one_slice(tmp_path: Path) -> None:
-    image = write_nifti(tmp_path / "flat.nii.gz", block_image()[..., 5:6])
-    with pytest.raises(DataError, match=r"one slice only \(24 x 20 x 1 voxels\)"):
-        volume(image, block_label()[..., 5:6]).check()
 
 
 def test_a_file_that_changes_is_another_volume(image: Path) -> None:

@@ -30,7 +30,7 @@ def request(studies: Path, **more: object) -> SupportRequest:
 
 def test_each_volume_is_encoded_once(studies: Path) -> None:
     network, source = IntensityNetwork(), SupportSource(spatial_size=24)
-    answer = source.answer(network, request(studies))
+    answer = source.resolve_request(network, request(studies))
     assert [profile.name for profile in answer.pack.profiles] == ["a", "b"]
     assert answer.source == "datastore" and answer.notes == ()
     # the second volume calls them otherwise and numbers them the other way round
@@ -42,21 +42,21 @@ def test_each_volume_is_encoded_once(studies: Path) -> None:
     liver = foreground[0][answer.pack.sections[0].any(-1)]
     assert (foreground[1][answer.pack.sections[1].any(-1)].min() > liver.max()).item()
     assert sum(network.encoded) == 24
-    assert source.answer(network, request(studies)).pack is answer.pack
+    assert source.resolve_request(network, request(studies)).pack is answer.pack
     submit(studies, "c", ts=3)
-    joined = source.answer(network, request(studies)).pack
+    joined = source.resolve_request(network, request(studies)).pack
     assert len(joined.profiles) == 3 and sum(network.encoded) == 36
 
 
 def test_structures_and_numbers_cost_no_encoding(studies: Path) -> None:
     network, source = IntensityNetwork(), SupportSource(spatial_size=24)
-    source.answer(network, request(studies))
+    source.resolve_request(network, request(studies))
     asked = request(studies, structures=("Spleen",), number_structures=True)
-    pack = source.answer(network, asked).pack
+    pack = source.resolve_request(network, asked).pack
     assert [(each.name, each.value) for each in pack.structures] == [("Spleen", 1)]
     assert sum(network.encoded) == 24
     with pytest.raises(DataError, match="'gut', which is not among Liver, Spleen"):
-        source.answer(network, request(studies, structures=("gut",)))
+        source.resolve_request(network, request(studies, structures=("gut",)))
 
 
 def test_of_each_structure_the_volumes_labelled_last_serve(studies: Path) -> None:
@@ -64,7 +64,7 @@ def test_of_each_structure_the_volumes_labelled_last_serve(studies: Path) -> Non
     submit(studies, "c", block_label({1: 1}), {1: "liver"}, ts=3)
 
     def scans(**more: object) -> list[str]:
-        answer = source.answer(network, request(studies, num_shots=1, **more))
+        answer = source.resolve_request(network, request(studies, num_shots=1, **more))
         return [profile.name for profile in answer.pack.profiles]
 
     assert scans() == ["b", "c"]
@@ -75,24 +75,24 @@ def test_of_each_structure_the_volumes_labelled_last_serve(studies: Path) -> Non
 
 def test_other_weights_make_another_pack(studies: Path) -> None:
     network, source = IntensityNetwork(), SupportSource(spatial_size=24)
-    before = source.answer(network, request(studies)).pack
+    before = source.resolve_request(network, request(studies)).pack
     with torch.no_grad():
         network.gain *= 2
-    after = source.answer(network, request(studies)).pack
+    after = source.resolve_request(network, request(studies)).pack
     assert after.weights_hash != before.weights_hash
 
 
 def test_a_volume_that_cannot_serve_is_named(studies: Path) -> None:
     network, source = IntensityNetwork(), SupportSource(spatial_size=24)
     submit(studies, "b", block_label() * 0, ts=2)
-    answer = source.answer(network, request(studies))
+    answer = source.resolve_request(network, request(studies))
     assert [profile.name for profile in answer.pack.profiles] == ["a"]
     assert len(answer.notes) == 1 and "b.nii.gz: the label is empty" in answer.notes[0]
     submit(studies, "a", block_label()[1:], ts=1)
     with pytest.raises(
         DataError, match="^no labelled volume can serve: .*shapes differ.*; .*empty"
     ):
-        source.answer(network, request(studies))
+        source.resolve_request(network, request(studies))
 
 
 def test_without_volumes_the_bundle_answers(tmp_path: Path) -> None:
@@ -101,20 +101,20 @@ def test_without_volumes_the_bundle_answers(tmp_path: Path) -> None:
     path = tmp_path / "pack.safetensors"
     SupportSource(tmp_path / "s", save_support_pack=path, spatial_size=24).resolve(network)
     asked = SupportRequest("bundle", (), ["structure_5"], None, True, ("a is alone.",))
-    answer = SupportSource(default_pack=path).answer(network, asked)
+    answer = SupportSource(default_pack=path).resolve_request(network, asked)
     assert (answer.source, answer.notes) == ("default pack", ("a is alone.",))
     assert [(each.name, each.value) for each in answer.pack.structures] == [("structure_5", 1)]
     other = IntensityNetwork(window=9)
     absent = SupportRequest("bundle", (), ["gut"], None, True, ("a is alone.",))
     with pytest.raises(DataError, match="^a is alone, and .* 'gut', which is not among"):
-        SupportSource(default_pack=path).answer(network, absent)
+        SupportSource(default_pack=path).resolve_request(network, absent)
     for source in (SupportSource(default_pack=path), SupportSource()):
         with pytest.raises(
             DataError, match="^a is alone, and the bundle's own support cannot serve"
         ):
-            source.answer(other, asked)
+            source.resolve_request(other, asked)
     with pytest.raises(DataError, match="no volume is labelled, .* submit its label"):
-        SupportSource().answer(network, SupportRequest("bundle"))
+        SupportSource().resolve_request(network, SupportRequest("bundle"))
 
 
 def test_parallel_workers_do_not_mix(studies: Path) -> None:
@@ -122,7 +122,7 @@ def test_parallel_workers_do_not_mix(studies: Path) -> None:
     volumes = labelled_volumes(studies)
     asked = [SupportRequest("request", (volume,)) for volume in volumes] * 8
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda each: source.answer(network, each), asked))
+        answers = list(pool.map(lambda each: source.resolve_request(network, each), asked))
     named = [[profile.name for profile in answer.pack.profiles] for answer in answers]
     assert named == [["a"], ["b"]] * 8
     assert sum(network.encoded) == 24

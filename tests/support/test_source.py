@@ -107,10 +107,9 @@ def test_a_support_from_a_folder_is_tested(tmp_path: Path, folder: Path) -> None
     found = Calibration((StructureTest(0.9, 0.1, 2, "slices"),) * 2)
     path = tmp_path / "tested.safetensors"
     network = IntensityNetwork()
-    source = SupportSource(
-        folder, save_support_pack=path, spatial_size=24, self_test=lambda *_, **__: found
-    )
-    assert source.resolve(network).calibration == found
+    source = SupportSource(folder, save_support_pack=path, spatial_size=24, self_test=True)
+    assert source.resolve(network, lambda *_: found).calibration == found
     assert SupportPack.load(path).calibration == found
     assert SupportPack.load(path).selected([2]).calibration == found.selected([1])
-    assert SupportSource(folder, spatial_size=24).resolve(network).calibration is None
+    untested = SupportSource(folder, spatial_size=24)
+    assert untested.resolve(network, lambda *_: found).calibration is None

@@ -14,7 +14,6 @@ from fsmis_components.support import (
     SupportPack,
     build_support_pack,
     load_support_set,
-    weights_hash,
 )
 from fsmis_components.support.support_pack import content_hash
 
@@ -119,11 +118,3 @@ def test_selected_structures(pack: SupportPack) -> None:
     assert one.profiles[0].extents.tolist() == [[2.5, 8.5]]
     with pytest.raises(DataError, match="label value 3"):
         pack.selected([3])
-
-
-def test_weights_hash_sees_every_tensor(network: IntensityNetwork) -> None:
-    before = weights_hash(network)
-    assert weights_hash(copy.deepcopy(network)) == before
-    assert weights_hash(copy.deepcopy(network).bfloat16()) != before
-    network.register_buffer("statistics", torch.zeros(()))
-    assert weights_hash(network) != before

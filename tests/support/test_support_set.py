@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from block_scans import block_label, write_scan
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support.support_set import choose_structures, label_names, load_support_set
+from fsmis_components.support.support_set import choose_structures, load_support_set
 
 
 @pytest.fixture
@@ -25,13 +24,6 @@ def test_values_of_all_scans_are_structures(folder: Path) -> None:
         ("structure_7", 7),
     ]
     assert len({s.colour for s in support.structures}) == 2
-
-
-@pytest.mark.parametrize("labels", [{"0": "background", "5": "liver"}, {"bg": 0, "liver": 5}])
-def test_names_come_from_dataset_json(folder: Path, labels: dict) -> None:
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    assert label_names(folder) == {5: "liver"}
-    assert [s.name for s in load_support_set(folder).structures] == ["liver", "structure_7"]
 
 
 @pytest.mark.parametrize(
@@ -72,13 +64,6 @@ def test_support_ids_choose_and_order_scans(folder: Path) -> None:
         load_support_set(folder, support_ids=[3])
     with pytest.raises(DataError, match="image_3"):
         load_support_set(folder)
-
-
-def test_num_shots(folder: Path) -> None:
-    assert [scan.name for scan in load_support_set(folder, num_shots=1).scans] == ["2"]
-    for shots in (0, 3):
-        with pytest.raises(DataError, match=f"expected 1 to 2 .* got {shots}"):
-            load_support_set(folder, num_shots=shots)
 
 
 def test_rejects_empty_labels(tmp_path: Path) -> None:

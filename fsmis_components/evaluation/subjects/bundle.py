@@ -9,11 +9,11 @@ from typing import Any
 from fsmis_components.bundle import UNTRAINED, Bundle
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.weights import fill_network
+from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.evaluation.fold_training import finished_facts, fold_folder
 from fsmis_components.evaluation.results_folder import read_json
 from fsmis_components.evaluation.subjects.base import Group
 from fsmis_components.evaluation.subjects.network import NetworkSubject
-from fsmis_components.support.support_pack import weights_hash
 
 
 class BundleSubject(NetworkSubject):

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
 import torch
+from monai.networks import eval_mode
 from torch import nn
 
 from fsmis_components.data.geometry import SliceGrid, SliceView
-from fsmis_components.data.intensity import Normalisation
-from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume
+from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
 from fsmis_components.evaluation.subjects.base import Subject
+from fsmis_components.inferers.encoded_slices import segment_slices
 from fsmis_components.inferers.matching import section_weights
-from fsmis_components.inferers.slabs import Slab, encode_slabs, segment_slab
-from fsmis_components.inferers.slice_order import decided_view
 from fsmis_components.inferers.volume_inferer import VolumeInferer
-from fsmis_components.support.encode import frozen
-from fsmis_components.support.planes import build_planes
+from fsmis_components.support.encode import build_support_pack
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportSet
+
+_PLANES = 3
 
 
 class NetworkSubject(Subject):
@@ -30,7 +32,7 @@ class NetworkSubject(Subject):
         network: a network of the contract; left in the mode in which it came.
         name: what tables call it.
         geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`, `fuse_planes` of
-            `build_planes`.
+            `build_support_pack`.
         inferer: whole-volume inference; its support is replaced by the benchmark's.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
@@ -52,19 +54,14 @@ class NetworkSubject(Subject):
         self.amp = amp
         self.inferer = inferer
         self._packs: list[tuple[SupportSet, SupportPack]] = []
-        self._encoded: tuple[Volume, SliceGrid, Normalisation, StorageOrder, list[Slab]] | None
-        self._encoded = None
+        self._encoded = _LastScan()
 
     def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
         """See `Subject.predict`."""
         pack = self.pack(support)
-        inferer = self.inferer or VolumeInferer(pack, self.batch_size, self.amp)
-        with frozen(self.network), torch.inference_mode():
-            view = decided_view(
-                self.network, query_image, pack, batch_size=self.batch_size, amp=self.amp
-            )
-            slabs = self._slabs(query_image, view, pack)
-            return inferer.segment_slabs(slabs, view, pack, self.network).label
+        inferer = copy(self.inferer or VolumeInferer(pack, self.batch_size, self.amp))
+        inferer.cache = self._encoded
+        return inferer.segment_volume(query_image, self.network, pack).label
 
     def predict_told(
         self,
@@ -83,10 +80,13 @@ class NetworkSubject(Subject):
                 f"{grid.slice_axis}"
             )
         weights = section_weights(sections, pack.sections)
+        encoder = ScanEncoder(
+            self.network, self.batch_size, self.amp, self._encoded, pack.weights_hash
+        )
         parts = []
-        with frozen(self.network), torch.inference_mode():
-            for slab in self._slabs(query_image, view, pack):
-                logits = segment_slab(self.network, slab, pack.state, weights, amp=self.amp)
+        with eval_mode(self.network), torch.inference_mode():
+            for slices in encoder.scan(view, pack.normalisation):
+                logits = segment_slices(encoder, slices, pack.state, weights)
                 logits = view.to_native_logits(logits)
                 if overlap:
                     masks = logits[:, 1:] > 0
@@ -106,7 +106,7 @@ class NetworkSubject(Subject):
         for known, pack in self._packs:
             if known is support:
                 return pack
-        pack = build_planes(
+        pack = build_support_pack(
             self.network, support, **self.geometry, batch_size=self.batch_size, amp=self.amp
         )
         self._packs = [*self._packs[-1:], (support, pack)]
@@ -114,13 +114,27 @@ class NetworkSubject(Subject):
 
     def forget(self) -> None:
         """Drop what was encoded, because the network has changed."""
-        self._packs, self._encoded = [], None
+        self._packs, self._encoded = [], _LastScan()
 
-    def _slabs(self, query: Volume, view: SliceView, pack: SupportPack) -> list[Slab]:
-        known, facts = self._encoded, (pack.grid, pack.normalisation, view.order)
-        if known is None or known[0] is not query or known[1:4] != facts:
-            slabs = encode_slabs(
-                self.network, query, view, pack, batch_size=self.batch_size, amp=self.amp
-            )
-            self._encoded = (query, *facts, list(slabs))
-        return self._encoded[4]  # type: ignore[index]
+
+class _LastScan(FeatureCache):
+    """Features of the scan that was encoded last, in memory, with those of its other planes."""
+
+    def __init__(self) -> None:
+        self._scans: dict[str, list[EncodedSlices]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._scans
+
+    def read(self, key: str, kind: type, device: torch.device) -> Iterator[EncodedSlices]:
+        yield from self._scans[key]
+
+    def keep(
+        self, key: str, batches: Iterable[EncodedSlices], title: str
+    ) -> Iterator[EncodedSlices]:
+        kept = []
+        for batch in batches:
+            kept.append(batch)
+            yield batch
+        last = list(self._scans.items())[1 - _PLANES :]
+        self._scans = {**dict(last), key: kept}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fsmis_components.data.geometry import SliceView, centre_fit
-from fsmis_components.inferers.segmentation import smallest_label_dtype
+from fsmis_components.inferers.segmentation import label_dtype
 
 
 def scan_slices(
@@ -48,7 +48,7 @@ def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> n
     Returns:
         (X, Y, Z) in the storage order of the query.
     """
-    label = np.zeros(masks[:, 0].shape, smallest_label_dtype(max(values)))
+    label = np.zeros(masks[:, 0].shape, label_dtype(max(values)))
     for index, value in enumerate(values):
         label[masks[:, index]] = value
     return view.restack(label)
@@ -67,5 +67,5 @@ def label_map(view: SliceView, values: Sequence[int], winners: Sequence[Tensor])
         (X, Y, Z) in the storage order of the query.
     """
     table = np.array([0, *values])
-    table = table.astype(smallest_label_dtype(int(table.max())))
+    table = table.astype(label_dtype(int(table.max())))
     return view.restack(table[torch.cat(list(winners)).numpy()])

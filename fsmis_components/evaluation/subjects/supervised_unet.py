@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.losses import DiceCELoss
+from monai.networks import eval_mode
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -33,7 +34,7 @@ from fsmis_components.evaluation.subjects.slicewise import (
     on_canvas,
     scan_slices,
 )
-from fsmis_components.support.encode import frozen, structure_slices
+from fsmis_components.support.encode import structure_masks
 from fsmis_components.support.support_set import SupportSet
 from fsmis_components.transforms.contrast import ContrastRanges, apply_contrast, draw_contrast
 from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
@@ -273,7 +274,7 @@ class SupervisedUNet(Subject):
         size = self._canvas([view])
         device = torch.device(self.device).type
         winners = []
-        with frozen(network), torch.inference_mode():
+        with eval_mode(network), torch.inference_mode():
             for start in range(0, view.depth, self.batch_size):
                 stop = min(start + self.batch_size, view.depth)
                 image = on_canvas(normalise(view.slices(start, stop)), size).to(self.device)
@@ -335,7 +336,7 @@ class SupervisedUNet(Subject):
         for scan in support.scans:
             normalise = fit_normaliser(scan.image, normalisation)
             images.append(scan_slices(SliceView(scan.image, grid), normalise, size))
-            masks.append(centre_fit(structure_slices(SliceView(scan.label, grid), values)[1], size))
+            masks.append(centre_fit(structure_masks(SliceView(scan.label, grid), values), size))
         stack = LabelledStack(torch.cat(images), torch.cat(masks))
         found = stack.masks.transpose(0, 1).flatten(1).any(1)
         for structure, present in zip(support.structures, found, strict=True):

@@ -19,10 +19,10 @@ from fsmis_components.data.geometry import SliceView, centre_fit, choose_slice_g
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.volumes import Volume
 from fsmis_components.data.weights import differing_entries, read_state_dict
+from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.evaluation.subjects.base import Group, Subject
 from fsmis_components.evaluation.subjects.slicewise import label_map, scan_slices
-from fsmis_components.support.encode import structure_slices
-from fsmis_components.support.support_pack import weights_hash
+from fsmis_components.support.encode import structure_masks
 from fsmis_components.support.support_set import SupportSet
 
 SIZE = 128  # pixels along each side of a slice, as its authors demand
@@ -83,7 +83,7 @@ class UniverSeg(Subject):
         images, masks = [], []
         for scan in support.scans:
             images.append(_unit_slices(scan.image, SliceView(scan.image, grid), clipping))
-            labels = structure_slices(SliceView(scan.label, grid), values)[1]
+            labels = structure_masks(SliceView(scan.label, grid), values)
             masks.append(centre_fit(labels.float(), (SIZE, SIZE)))
         shown, labels = torch.cat(images), torch.cat(masks)  # (S, 1, 128, 128), (S, N, 128, 128)
         view = SliceView(query_image, grid)

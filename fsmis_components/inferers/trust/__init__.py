@@ -1,8 +1,7 @@
 """Trust: what a result is worth, from what the inference knows without a label of the query."""
 
-from fsmis_components.inferers.trust.case_trust import CaseTrust, case_trust
+from fsmis_components.inferers.trust.case_trust import CaseTrust, case_trust, mirror_gain
 from fsmis_components.inferers.trust.meter import Measures, TrustMeter
-from fsmis_components.inferers.trust.mirrored import mirror_gain
 from fsmis_components.inferers.trust.scan_check import ScanCheck, check_scan
 
 __all__ = [

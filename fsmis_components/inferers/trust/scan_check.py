@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.data.intensity import intensity_warning
-from fsmis_components.data.modality import modality_of
+from fsmis_components.data.intensity import intensity_warning, modality_of
 from fsmis_components.data.nifti import is_identity
 from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.stored_array import sample
@@ -17,25 +16,15 @@ _ORDINALS = ("first", "second", "third")
 
 @dataclass(frozen=True)
 class ScanCheck:
-    """What is known of a scan without the network.
+    """What is known of a scan without the network."""
 
-    Attributes:
-        modality: as what its intensities were taken: "mr", "ct", or "ct, stored with an offset of
-            1024".
-        warnings: one sentence for each thing that is doubtful.
-    """
-
+    # as what its intensities were taken: "mr", "ct", or "ct, stored with an offset of 1024"
     modality: str
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # one sentence for each thing that is doubtful
 
 
 def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
-    """Compare header and intensities of a scan with what the support needs.
-
-    Args:
-        view: the scan as it is read.
-        pack: the support.
-    """
+    """Compare header and intensities of a scan with what the support needs."""
     volume = view.volume
     seen = modality_of(volume)
     modality = pack.normalisation.modality

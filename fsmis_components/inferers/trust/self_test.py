@@ -2,78 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from monai.networks import eval_mode
+from torch import Tensor
 
-from fsmis_components.inferers.trust.held_out_scans import only_scans, scan_dice
-from fsmis_components.inferers.trust.held_out_slices import BlockCounts, held_out_slices
+from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.volumes import Volume
+from fsmis_components.encoding import EncodedSlices, ScanEncoder
+from fsmis_components.inferers.encoded_slices import segment_slices
+from fsmis_components.inferers.matching import neighbours, neighbours_of
+from fsmis_components.inferers.request_answer import known_slices
+from fsmis_components.inferers.shape_prior import (
+    PriorRule,
+    blur_shapes,
+    pad_slices,
+    present_slices,
+)
+from fsmis_components.layers.support_state import select_sections
 from fsmis_components.support.calibration import Calibration, StructureTest
-from fsmis_components.support.encode import frozen
-from fsmis_components.support.feature_cache import FeatureCache
+from fsmis_components.support.encode import structure_masks
+from fsmis_components.support.scan_profile import profile_scan, shape_cell
 from fsmis_components.support.support_pack import SupportPack
-from fsmis_components.support.support_set import SupportSet
+from fsmis_components.support.support_set import SupportScan, SupportSet
 
+_BLOCKS = 6
 _LEAST_BLOCKS = 2  # one slice, all that three labelled sections leave to test, says nothing
+_BESIDE = 1  # slices beside a block that do not serve either: they show nearly the same
 _UNTESTED = StructureTest(None, 0.0, 0, "nothing")
 
 
 def self_test(
-    network: nn.Module,
+    encoder: ScanEncoder,
     support_set: SupportSet,
     pack: SupportPack,
-    *,
-    batch_size: int = 8,
-    amp: bool = False,
-    cache: FeatureCache | None = None,
+    segment: Callable[[Volume, SupportPack], np.ndarray],
 ) -> Calibration:
     """Find out how well each structure is segmented, without any further label.
 
     Each scan is held out and segmented by the others. A structure that only one scan shows is
-    tested on blocks of its slices there.
+    tested on blocks of its slices there. Each scan is segmented once more, and encoded too where
+    its features were not kept.
 
     Args:
-        network: the network that made the pack; left in the mode in which it came.
+        encoder: of the network that made the pack.
         support_set: the labelled scans, in the order of the pack.
         pack: of all of them.
-        batch_size: slices per forward pass.
-        amp: bfloat16 autocast.
-        cache: where features of scans are kept; None: nowhere.
-
-    Cost: each scan is segmented once more, and encoded too where its features were not kept.
+        segment: gives the label map of a scan by a pack.
     """
     scans = range(len(support_set.scans))
     tests = [_UNTESTED] * len(pack.structures)
-    with frozen(network), torch.inference_mode():
+    with eval_mode(encoder.network), torch.inference_mode():
         if len(scans) > 1:
             dice = [
-                scan_dice(
-                    network,
+                _scan_dice(
+                    segment,
                     support_set.scans[held_out],
                     only_scans(pack, [scan for scan in scans if scan != held_out]),
-                    batch_size,
-                    amp,
-                    cache,
                 )
                 for held_out in scans
             ]
             tests = [_of_scans(column) for column in zip(*dice, strict=True)]
         for scan in scans:
+            shown = ~pack.profiles[scan].extents.isnan().any(1)
             untested = [index for index, test in enumerate(tests) if test.mean is None]
-            if not (set(untested) & set(_shown(pack, scan))):
+            if not shown[untested].any():
                 continue
-            own = only_scans(pack, [scan])
-            counts = held_out_slices(network, support_set.scans[scan], own, batch_size, amp, cache)
+            counts = _held_out_slices(encoder, support_set.scans[scan], only_scans(pack, [scan]))
             for index in untested:
                 tests[index] = _of_slices(counts, index)
     return Calibration(tuple(tests))
 
 
-def _shown(pack: SupportPack, scan: int) -> list[int]:
-    extents = pack.profiles[scan].extents
-    return torch.nonzero(~extents.isnan().any(1)).flatten().tolist()
+def only_scans(pack: SupportPack, scans: Sequence[int]) -> SupportPack:
+    """The pack of some of its support scans, ascending; nothing is encoded again.
+
+    Structures of which nothing is left have no valid support slice.
+    """
+    kept = torch.nonzero(torch.isin(pack.origins[:, 0], torch.tensor(scans))).flatten()
+    origins = pack.origins[kept].clone()
+    origins[:, 0] = torch.searchsorted(torch.tensor(scans), origins[:, 0].contiguous())
+    return replace(
+        pack,
+        state=select_sections(pack.state, kept),
+        sections=pack.sections[:, kept],
+        origins=origins,
+        profiles=tuple(pack.profiles[scan] for scan in scans),
+    )
+
+
+def dice_of_known(found: np.ndarray, truth: np.ndarray) -> float | None:
+    """Dice of masks (D, h, w) over the slices whose truth is known; None without a label."""
+    known = known_slices(np.asarray(truth.any((1, 2))))
+    total = int(found[known].sum()) + int(truth[known].sum())
+    if not truth[known].any():
+        return None
+    return 2 * int((found & truth)[known].sum()) / total
+
+
+def _scan_dice(
+    segment: Callable[[Volume, SupportPack], np.ndarray], scan: SupportScan, others: SupportPack
+) -> list[float | None]:
+    """Dice of each structure of a scan by the others; None where it or they do not show it."""
+    label = segment(scan.image, others)
+    predicted = SliceView(Volume(label, scan.image.affine, None), others.grid)
+    found, truth = predicted.native_labels(), SliceView(scan.label, others.grid).native_labels()
+    shown = others.sections.flatten(1).any(1).tolist()
+    return [
+        dice_of_known(found == structure.value, truth == structure.value) if served else None
+        for structure, served in zip(others.structures, shown, strict=True)
+    ]
 
 
 def _of_scans(dice: Sequence[float | None]) -> StructureTest:
@@ -83,7 +125,14 @@ def _of_scans(dice: Sequence[float | None]) -> StructureTest:
     return StructureTest(float(np.mean(known)), float(np.std(known)), len(known), "scans")
 
 
-def _of_slices(counts: BlockCounts, index: int) -> StructureTest:
+class _BlockCounts(NamedTuple):
+    """Pixels at the working resolution per block and structure, int64 (blocks, N)."""
+
+    both: Tensor  # in mask and label
+    either: Tensor  # in the mask plus in the label
+
+
+def _of_slices(counts: _BlockCounts, index: int) -> StructureTest:
     both, either = counts.both[:, index].double(), counts.either[:, index].double()
     some = either > 0
     if int(some.sum()) < _LEAST_BLOCKS:
@@ -93,3 +142,88 @@ def _of_slices(counts: BlockCounts, index: int) -> StructureTest:
     mean = float(2 * both.sum() / either.sum())
     spread = float(((dice - mean).square() * either[some]).sum().div(either.sum()).sqrt())
     return StructureTest(mean, spread, int(some.sum()), "slices")
+
+
+class _Plan(NamedTuple):
+    """What answers for which slice of the scan."""
+
+    block: Tensor  # int64 (D,), the block of each slice; -1: not tested
+    known: Tensor  # bool (D, N), where the truth counts
+    weights: Tensor  # (D, N, S) section weights
+    present: Tensor  # bool (D, N), where the slices that are left say that a structure is
+
+
+def _held_out_slices(encoder: ScanEncoder, scan: SupportScan, pack: SupportPack) -> _BlockCounts:
+    """Segment each block of labelled slices by the other labelled slices of the same scan.
+
+    Every slice is segmented once; what differs between blocks is who answers. Where a structure
+    begins and ends is taken from the slices that are left. Its place in plane is not: in its own
+    scan it would be known better than it ever is in another. No block where fewer than three slices
+    are labelled.
+    """
+    values = [structure.value for structure in pack.structures]
+    masks = structure_masks(SliceView(scan.label, pack.grid), values)
+    plan = _plan(masks, pack)
+    blocks = int(plan.block.max()) + 1
+    counts = _BlockCounts(*(torch.zeros(blocks, len(values), dtype=torch.int64) for _ in range(2)))
+    encoded = encoder.scan(SliceView(scan.image, pack.grid), pack.normalisation)
+    for slices in encoded if blocks else ():
+        logits = segment_slices(encoder, slices, pack.state, plan.weights)
+        _count(slices, logits[:, 1:].cpu(), masks, plan, counts)
+    return counts
+
+
+def _plan(masks: Tensor, pack: SupportPack) -> _Plan:
+    labelled = masks.flatten(2).any(-1)  # (D, N)
+    rule, cell = PriorRule(), shape_cell(pack.grid)
+    block = torch.full((len(masks),), -1)
+    weights = torch.zeros(len(masks), *pack.sections.shape[:2])
+    present = torch.zeros_like(labelled)
+    known = np.stack([_testable(column) for column in labelled.T.numpy()], 1)
+    places, valid = pack.origins[:, 1].numpy(), pack.sections.any(-1).numpy()
+    tested = torch.nonzero(labelled.any(1)).flatten().numpy()
+    parts = np.array_split(tested, min(_BLOCKS, len(tested))) if len(tested) >= 3 else []
+    most = neighbours_of(pack.profiles[0].slice_spacing)
+    for number, part in enumerate(parts):
+        first, last = int(part[0]), int(part[-1])
+        near = (places >= first - _BESIDE) & (places <= last + _BESIDE)
+        left = labelled.clone()
+        left[max(first - _BESIDE, 0) : last + _BESIDE + 1] = False
+        serving = np.flatnonzero(~near)
+        slices = np.arange(first, last + 1)
+        block[first : last + 1] = number
+        answering = neighbours(slices.astype(float), places[serving], valid[:, serving], most)
+        weights[first : last + 1, :, serving] = torch.from_numpy(answering).float()
+        profile = profile_scan(
+            "", None, pack.profiles[0].descriptors, masks & left[..., None, None], left, cell
+        )
+        shapes = torch.from_numpy(blur_shapes(profile, rule.blur, rule.blur_slices))
+        # the scan is its own query, so its slices lie where they are
+        in_block = shapes[pad_slices(rule.blur_slices) :][first : last + 1]
+        present[first : last + 1] = present_slices(in_block)
+    return _Plan(block, torch.from_numpy(known), weights, present)
+
+
+def _testable(labelled: np.ndarray) -> np.ndarray:
+    """Known slices; of a structure with gaps not the outermost, beyond which nothing is left."""
+    known = known_slices(labelled)
+    places = np.flatnonzero(known)
+    if len(places) and not known.all():
+        known[places[[0, -1]]] = False
+    return known
+
+
+def _count(
+    slices: EncodedSlices, margins: Tensor, masks: Tensor, plan: _Plan, counts: _BlockCounts
+) -> None:
+    part = slice(slices.start, slices.stop)
+    margins = margins.masked_fill(~plan.present[part][..., None, None], -torch.inf)
+    winner = torch.cat([torch.zeros_like(margins[:, :1]), margins], 1).argmax(1, keepdim=True)
+    found = winner == torch.arange(1, margins.shape[1] + 1)[:, None, None]
+    truth, known = masks[part], plan.known[part]
+    for index, number in enumerate(plan.block[part].tolist()):
+        if number >= 0:
+            both = (found[index] & truth[index]).sum((1, 2))
+            either = found[index].sum((1, 2)) + truth[index].sum((1, 2))
+            counts.both[number] += both * known[index]
+            counts.either[number] += either * known[index]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,9 @@ from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.matching import VolumeMatch
-from fsmis_components.inferers.trust import Measures, case_trust
-from fsmis_components.inferers.trust.expected_dice import expected_dice
-from fsmis_components.inferers.trust.out_of_support import Likeness, out_of_support
+from fsmis_components.inferers.trust import Measures, TrustMeter, case_trust
+from fsmis_components.inferers.trust.case_trust import Likeness, out_of_support
+from fsmis_components.inferers.trust.meter import expected_dice
 from fsmis_components.inferers.z_alignment import Alignment
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.support_pack import SupportPack
@@ -37,14 +38,6 @@ def pack_of(scans: int) -> SupportPack:
         method="",
         weights_hash="",
     )
-
-
-def test_expected_dice_rises_with_both_measures() -> None:
-    assert expected_dice(Measures(0.0, 0.0)) == 0
-    assert expected_dice(Measures(1.0, 1.0)) == 1
-    assert expected_dice(Measures(0.81, 1.0)) == pytest.approx(-0.47 + 1.48 * 0.9)
-    assert expected_dice(Measures(0.9, 0.5)) == expected_dice(Measures(0.5, 0.9))
-    assert expected_dice(Measures(1.0, 0.0)) == 0  # certain in the wrong place
 
 
 USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75, 12)
@@ -98,3 +91,26 @@ def test_a_reversed_stack_is_told() -> None:
         (Alignment(np.arange(4.0)[::-1], -1.0, 0.4),), np.ones(1), torch.zeros(4, 1, 1)
     )
     assert "run against" in case_trust([GOOD], match, VIEW, pack_of(1)).warning
+
+
+def test_values() -> None:
+    margins = torch.full((1, 1, 8, 8), -40.0)
+    margins[..., :4, :4] = math.log(3)  # probability 3/4 in one of four cells, 0 elsewhere
+    fitted = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    meter = TrustMeter(1, cell=4)
+    meter.add(margins, fitted)
+    (found,) = meter.result()
+    assert found.certainty == pytest.approx(2 * 0.75 / (0.75 + 1))
+    assert found.agreement == pytest.approx(1 / math.sqrt(2))
+
+
+def test_slabs_add_up() -> None:
+    torch.manual_seed(0)
+    margins, fitted = 3 * torch.randn(7, 3, 17, 33), torch.rand(7, 3, 5, 9)
+    whole, parts = TrustMeter(3, cell=4), TrustMeter(3, cell=4)
+    whole.add(margins, fitted)
+    for start, stop in ((0, 3), (3, 7)):
+        parts.add(margins[start:stop], fitted[start:stop])
+    for left, right in zip(whole.result(), parts.result(), strict=True):
+        assert left.certainty == pytest.approx(right.certainty, rel=1e-6)
+        assert left.agreement == pytest.approx(right.agreement, rel=1e-6)

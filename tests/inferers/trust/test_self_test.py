@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from block_scans import block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 
-from fsmis_components.inferers.trust.held_out_scans import dice_of_known, only_scans
-from fsmis_components.inferers.trust.known_slices import known_slices
-from fsmis_components.inferers.trust.self_test import self_test
-from fsmis_components.support import build_support_pack, load_support_set
+from fsmis_components.inferers import VolumeInferer
+from fsmis_components.inferers.trust.self_test import dice_of_known
+from fsmis_components.support import SupportSource
+from fsmis_components.support.calibration import StructureTest
 
 
 @pytest.fixture
@@ -19,17 +18,11 @@ def network() -> IntensityNetwork:
     return IntensityNetwork()
 
 
-@pytest.mark.parametrize(
-    ("labelled", "known"),
-    [
-        ([0, 1, 1, 1, 0], [1, 1, 1, 1, 1]),  # the whole structure
-        ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1]),  # gaps
-        ([0, 1, 1, 0, 0], [0, 1, 1, 0, 0]),  # too few to tell
-        ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),
-    ],
-)
-def test_known_slices(labelled: list[int], known: list[int]) -> None:
-    assert known_slices(np.array(labelled, bool)).tolist() == [bool(each) for each in known]
+def outcomes_of(folder: Path, network: IntensityNetwork) -> tuple[StructureTest, ...]:
+    source = SupportSource(folder, spatial_size=24, self_test=True)
+    calibration = VolumeInferer(source).resolve(network).calibration
+    assert calibration is not None
+    return calibration.tests
 
 
 def test_dice_of_known_slices() -> None:
@@ -44,29 +37,13 @@ def test_dice_of_known_slices() -> None:
     assert dice_of_known(np.ones_like(truth), truth) == pytest.approx(2 * 12 / (20 + 12))
 
 
-def test_only_scans_keeps_what_belongs_together(tmp_path: Path, network: IntensityNetwork) -> None:
-    for number in (1, 2, 3):
-        write_scan(tmp_path, number, block_label())
-    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=24)
-    kept = only_scans(pack, [0, 2])
-    assert [profile.name for profile in kept.profiles] == ["1", "3"]
-    assert kept.origins[:, 0].unique().tolist() == [0, 1]
-    last = pack.origins[:, 0] == 2
-    own = kept.origins[:, 0] == 1
-    assert torch.equal(kept.origins[own, 1], pack.origins[last, 1])
-    assert torch.equal(kept.state["foreground"][:, :, own], pack.state["foreground"][:, :, last])
-    assert torch.equal(kept.sections[:, own], pack.sections[:, last])
-
-
 def test_scans_are_held_out_in_turn(tmp_path: Path, network: IntensityNetwork) -> None:
     for number in (1, 2):
         write_scan(tmp_path, number, block_label())
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    result = self_test(network.train(), support, pack)
-    assert [test.held_out for test in result.tests] == ["scans", "scans"]
-    assert [test.tests for test in result.tests] == [2, 2]
-    assert [test.mean for test in result.tests] == [1, 1]  # blocks of unlike intensity
+    found = outcomes_of(tmp_path, network.train())
+    assert [test.held_out for test in found] == ["scans", "scans"]
+    assert [test.tests for test in found] == [2, 2]
+    assert [test.mean for test in found] == [1, 1]  # blocks of unlike intensity
     assert network.training  # left as it came
 
 
@@ -78,9 +55,7 @@ def test_a_scan_that_differs_is_found_out(tmp_path: Path, network: IntensityNetw
     label[label == 2] = 0
     label[14:20, 0:6, 3:9] = 2
     write_scan(tmp_path, 3, label)
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    first, second = self_test(network, support, pack).tests
+    first, second = outcomes_of(tmp_path, network)
     assert first.mean is not None and second.mean is not None
     assert first.mean > 0.9 and second.mean < 0.9
     assert second.spread > first.spread
@@ -88,9 +63,7 @@ def test_a_scan_that_differs_is_found_out(tmp_path: Path, network: IntensityNetw
 
 def test_one_scan_holds_out_its_own_slices(tmp_path: Path, network: IntensityNetwork) -> None:
     write_scan(tmp_path, 1, block_label())
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    first, second = self_test(network, support, pack).tests
+    first, second = outcomes_of(tmp_path, network)
     assert first.held_out == second.held_out == "slices"
     assert first.tests > 1
     assert first.mean is not None and first.mean > 0.8
@@ -103,15 +76,11 @@ def test_a_held_out_block_does_not_answer_for_itself(
     image, label = block_image(seed=1), block_label()
     image[4:12, 4:10, 4:8] += 100
     write_scan(tmp_path, 1, label, image)
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
     plain = tmp_path / "plain"
     write_scan(plain, 1, label, block_image(seed=1))
-    other = load_support_set(plain)
-    usual = self_test(network, other, build_support_pack(network, other, spatial_size=24))
-    changed = self_test(network, support, pack)
-    assert changed.tests[0].mean is not None and usual.tests[0].mean is not None
-    assert changed.tests[0].mean < usual.tests[0].mean - 0.1
+    usual, changed = outcomes_of(plain, network), outcomes_of(tmp_path, network)
+    assert changed[0].mean is not None and usual[0].mean is not None
+    assert changed[0].mean < usual[0].mean - 0.1
 
 
 def test_different_structures_in_different_scans(tmp_path: Path, network: IntensityNetwork) -> None:
@@ -119,9 +88,7 @@ def test_different_structures_in_different_scans(tmp_path: Path, network: Intens
         image = block_image(seed=number)
         image[block_label() == other] = 0
         write_scan(tmp_path, number, block_label({number: number}), image)
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    tests = self_test(network, support, pack).tests
+    tests = outcomes_of(tmp_path, network)
     assert [test.held_out for test in tests] == ["slices", "slices"]
     assert all(test.mean is not None and test.mean > 0.7 for test in tests)
 
@@ -133,24 +100,9 @@ def test_three_sections_are_too_few(tmp_path: Path, network: IntensityNetwork) -
     image = block_image()
     image[block_label() == 2] = 0
     write_scan(tmp_path, 1, label, image)
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    (test,) = self_test(network, support, pack).tests
+    (test,) = outcomes_of(tmp_path, network)
     assert (test.mean, test.held_out) == (None, "nothing")
     label[..., 5:9] = full[..., 5:9]  # with these, slices 5 to 8 of 3 to 9 lie inside
     write_scan(tmp_path, 1, label, image)
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    (test,) = self_test(network, support, pack).tests
+    (test,) = outcomes_of(tmp_path, network)
     assert test.tests > 1 and test.mean is not None and test.mean > 0.9
-
-
-def test_too_few_slices_are_not_tested(tmp_path: Path, network: IntensityNetwork) -> None:
-    label = np.zeros_like(block_label())
-    label[4:12, 4:10, 5] = 1
-    write_scan(tmp_path, 1, label)
-    support = load_support_set(tmp_path)
-    pack = build_support_pack(network, support, spatial_size=24)
-    (test,) = self_test(network, support, pack).tests
-    assert (test.mean, test.tests, test.held_out) == (None, 0, "nothing")
-    assert test.uncertain

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Keeper(Generic[T]):
+class RecentResults(Generic[T]):
     """The results that were used last; each is made by one worker while the others wait for it.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
@@ -17,39 +17,43 @@ from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.volumes import load_image, load_label
-from fsmis_components.inferers.case_files import CaseFiles
-from fsmis_components.support.corrections import MASKS, RECORD
 
 logger = logging.getLogger(__name__)
 
 DONE = "done"
 FAILED = "failed"
-SET_ASIDE = "set_aside"  # folder for masks that are not as they were written
+_RECORD = "run.json"
+_MASKS = "masks"  # entry of it: SHA-256 of each mask as written; "": taken over from a person
+_SET_ASIDE = "set_aside"  # folder for masks that are not as they were written
+
+
+class ResultFiles(NamedTuple):
+    """Where the results of a scan lie; the mask comes last and so says that they are complete."""
+
+    overlay: Path
+    uncertainty: Path | None  # None where it is not asked for
+    mask: Path
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files in the order in which they are written."""
+        return [path for path in self if path is not None]
 
 
 @dataclass
 class CaseRow:
-    """One line of `cases.csv`.
+    """One line of `cases.csv`."""
 
-    Args:
-        case: file name of the scan without its ending.
-        status: "done" or "failed".
-        seconds: wall-clock time.
-        volumes: millilitres per structure, keyed by column; empty for a failed case.
-        message: why it failed.
-        expected_dice: per structure in [0, 1], keyed by column; empty where nothing is expected.
-        warning: why the result should not be trusted, a sentence each.
-        modality: as what the intensities were taken, "mr" or "ct"; empty for a failed case.
-    """
-
-    case: str
-    status: str
-    seconds: float
+    case: str  # file name of the scan without its ending
+    status: str  # "done" or "failed"
+    seconds: float  # wall-clock time
+    # millilitres per structure, keyed by column; empty for a failed case
     volumes: dict[str, float] = field(default_factory=dict)
-    message: str = ""
+    message: str = ""  # why it failed
+    # per structure in [0, 1], keyed by column; empty where nothing is expected
     expected_dice: dict[str, float] = field(default_factory=dict)
-    warning: str = ""
-    modality: str = ""
+    warning: str = ""  # why the result should not be trusted, a sentence each
+    modality: str = ""  # as what the intensities were taken, "mr" or "ct"; empty for a failed case
 
 
 class RunRecord:
@@ -68,65 +72,80 @@ class RunRecord:
         output_dir: where masks go.
         columns: structure columns, in order.
         settings: everything that changes a mask, as JSON values.
+        uncertainty: whether a case has an uncertainty map.
     """
 
     def __init__(
-        self, output_dir: str | Path, columns: Sequence[str], settings: Mapping[str, Any]
+        self,
+        output_dir: str | Path,
+        columns: Sequence[str],
+        settings: Mapping[str, Any],
+        uncertainty: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.columns = list(columns)
         self.settings = json.loads(json.dumps(settings, sort_keys=True))
+        self.uncertainty = uncertainty
         text = json.dumps(self.settings, sort_keys=True)
         self.run_hash = hashlib.sha256(text.encode()).hexdigest()
         self.rows: dict[str, CaseRow] = {}
         self._scans: dict[str, str] = {}  # hash of the scan that a case was done for
-        self._masks: dict[str, str] = {}  # as written; "": taken over from a person
+        self._masks: dict[str, str] = {}
         self._files: dict[str, str] = {}  # hash of each file of a finished case, by its name
 
-    def open(
-        self, outputs: Sequence[CaseFiles], corrected: Mapping[str, Path] | None = None
-    ) -> None:
+    def files(self, case: Case) -> ResultFiles:
+        """Where the results of a case go."""
+        folder, stem = self.output_dir, case.stem
+        return ResultFiles(
+            folder / "overlays" / f"{stem}.png",
+            folder / f"{stem}_uncertainty.nii.gz" if self.uncertainty else None,
+            folder / f"{stem}_seg.nii.gz",
+        )
+
+    def open(self, cases: Iterable[Case], corrected: Mapping[str, Path] | None = None) -> None:
         """Take up an earlier run of the same settings, without what it left half-written.
 
         Args:
-            outputs: the files that this run would write.
-            corrected: where the run has corrected masks, all masks that it would write by the stem
-                of their scan, without the corrected ones.
+            cases: the scans of this run.
+            corrected: where the run has corrected masks, these by the stem of their scan.
 
         Raises:
             DataError: the folder holds the results of another run or files of unknown origin, its
                 record is damaged, or it cannot be written.
         """
-        paths = [path for files in outputs for path in files.paths]
+        files = {case.stem: self.files(case) for case in cases}
+        paths = [path for each in files.values() for path in each.paths]
         earlier = self._read()
-        masks = dict(earlier.get(MASKS, {}))
+        masks = dict(earlier.get(_MASKS, {}))
         if earlier.get("run_hash") == self.run_hash:
             self._scans = earlier["cases"]
             self._files = earlier.get("files", {})
             self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
-        elif corrected is not None and MASKS in earlier:
-            self._check_unchanged(corrected, masks)
+        elif corrected and _MASKS in earlier:
+            for stem, (_, _, mask) in files.items():
+                if mask != corrected.get(stem) and mask.exists():
+                    _check_unchanged(mask, masks.get(stem))
         else:
             self._check_empty(paths, earlier)
         # also those that are still to be replaced: they must not pass for corrected ones
         self._masks = masks
-        own = (self.output_dir / name for name in ("cases.csv", RECORD, "report.html"))
-        remove_unfinished([*paths, *own])
+        tables = (self.output_dir / name for name in ("cases.csv", _RECORD, "report.html"))
+        remove_unfinished([*paths, *tables])
         self._write_record()
 
-    def finished(self, case: Case, files: CaseFiles) -> bool:
+    def finished(self, case: Case) -> bool:
         """Whether the case was done by this run's settings, and its scan and files are the same.
 
         A mask that a person has changed since counts, a damaged one does not: a file that is no
         label map of the scan's grid.
         """
-        row = self.rows.get(case.stem)
+        row, files = self.rows.get(case.stem), self.files(case)
         if row is None or row.status != DONE or not case.image.exists() or not files.mask.exists():
             return False
         if self._scans.get(case.stem) != file_hash(case.image):
             return False
         if not self._as_written(case.stem, files.mask):
-            if _damaged(files.mask, case.image):
+            if _is_damaged(files.mask, case.image):
                 return False
             logger.warning("%s: was changed after it was written, so it is kept.", files.mask)
             return True
@@ -135,53 +154,48 @@ class RunRecord:
             for path in files.paths
         )
 
-    def claim(self, case: Case, files: CaseFiles, mask: Path) -> None:
-        """Note the mask that a case is about to get, and make room for it.
+    def claim(self, case: Case, mask: Path) -> None:
+        """Note the mask, under its hidden name, that a case is about to get, and make room for it.
 
-        Args:
-            case: the scan.
-            files: where its results go. A mask that no run wrote is set aside, not overwritten.
-            mask: the new one under its hidden name.
+        A mask that no run wrote is set aside, not overwritten.
 
         Raises:
             DataError: the record cannot be written.
         """
-        self._clear(case.stem, files.mask)
+        self._clear(case)
         self._masks[case.stem] = file_hash(mask)
         self._write_record()
 
-    def discard(self, case: Case, files: CaseFiles, scan: str) -> None:
+    def discard(self, case: Case, scan: str) -> None:
         """Remove what shows a former scan of this name; what no run wrote is set aside.
 
         Args:
             case: the scan.
-            files: what there is of it.
             scan: hash of the scan as it is now.
         """
         if self._scans.get(case.stem, scan) == scan:
             return
-        for path in (files.overlay, files.uncertainty):
-            if path is not None:
-                path.unlink(missing_ok=True)
-        self._clear(case.stem, files.mask)
+        for path in self.files(case).paths[:-1]:
+            path.unlink(missing_ok=True)
+        self._clear(case)
         for known in (self._scans, self._masks):
             known.pop(case.stem, None)
 
-    def add(self, case: Case, row: CaseRow, files: CaseFiles, scan: str, own: bool = True) -> None:
+    def add(self, case: Case, row: CaseRow, scan: str, made_here: bool = True) -> None:
         """Record a case and rewrite both files.
 
         Args:
             case: the scan.
             row: its line.
-            files: where its results are.
             scan: hash of the scan, taken before it was read.
-            own: whether this run made the mask; otherwise a person did.
+            made_here: whether this run made the mask; otherwise a person did.
         """
         self.rows[case.stem] = row
         if row.status == DONE:
+            files = self.files(case)
             self._scans[case.stem] = scan
             self._files.update({self._name(path): file_hash(path) for path in files.paths})
-            self._masks[case.stem] = self._files[self._name(files.mask)] if own else ""
+            self._masks[case.stem] = self._files[self._name(files.mask)] if made_here else ""
         self.write()
 
     def write(self) -> None:
@@ -194,10 +208,13 @@ class RunRecord:
         figures += [f"{column}_expected_dice" for column in self.columns]
         lines = [["case", "status", "seconds", *figures, "modality", "warning", "message"]]
         for row in self.rows.values():
-            figures = [*_texts(row.volumes, self.columns), *_texts(row.expected_dice, self.columns)]
-            seconds = f"{row.seconds:.2f}"
+            figures = [
+                f"{known[column]:.3f}" if column in known else ""
+                for known in (row.volumes, row.expected_dice)
+                for column in self.columns
+            ]
             remarks = [row.modality, row.warning, row.message]
-            lines.append([row.case, row.status, seconds, *figures, *remarks])
+            lines.append([row.case, row.status, f"{row.seconds:.2f}", *figures, *remarks])
         # the record first: it decides what counts
         self._write_record()
         self._write_text("cases.csv", csv_table(lines))
@@ -207,11 +224,11 @@ class RunRecord:
             "run_hash": self.run_hash,
             "settings": self.settings,
             "cases": self._scans,
-            MASKS: self._masks,
+            _MASKS: self._masks,
             "files": self._files,
             "rows": {name: vars(row) for name, row in self.rows.items()},
         }
-        self._write_text(RECORD, json.dumps(record, indent=2) + "\n")
+        self._write_text(_RECORD, json.dumps(record, indent=2) + "\n")
 
     def _write_text(self, name: str, text: str) -> None:
         with writing(self.output_dir / name):
@@ -223,29 +240,21 @@ class RunRecord:
     def _as_written(self, stem: str, mask: Path) -> bool:
         return file_hash(mask) in (self._masks.get(stem), self._files.get(self._name(mask)))
 
-    def _clear(self, stem: str, mask: Path) -> None:
+    def _clear(self, case: Case) -> None:
+        mask = self.files(case).mask
         if not mask.exists():
             return
-        if self._as_written(stem, mask):
+        if self._as_written(case.stem, mask):
             mask.unlink()
             return
-        kept = mask.parent / SET_ASIDE / mask.name
+        kept = mask.parent / _SET_ASIDE / mask.name
         number = 1
         while kept.exists():
             number += 1
-            kept = mask.parent / SET_ASIDE / f"{number}_{mask.name}"
+            kept = kept.with_name(f"{number}_{mask.name}")
         kept.parent.mkdir(exist_ok=True)
         mask.rename(kept)
         logger.warning("%s: is not as it was written; it is now %s.", mask, kept)
-
-    def _check_unchanged(self, masks: Mapping[str, Path], written: Mapping[str, str]) -> None:
-        for stem, mask in masks.items():
-            if mask.exists() and file_hash(mask) != written.get(stem):
-                raise DataError(
-                    f"{mask}: is not as the former run wrote it, and no corrected mask either; "
-                    "put it into the folder of --corrections_dir or remove it (nothing was "
-                    "overwritten)."
-                )
 
     def _check_empty(self, outputs: Sequence[Path], earlier: Mapping[str, Any]) -> None:
         former = (self.output_dir / name for name in earlier.get("files", {}))
@@ -254,15 +263,11 @@ class RunRecord:
             return
         if not earlier:
             raise DataError(
-                f"{taken}: is there already, and no {RECORD} says which run wrote it; choose "
+                f"{taken}: is there already, and no {_RECORD} says which run wrote it; choose "
                 "another --output_dir (nothing was overwritten)."
             )
-        there = earlier["settings"]
-        changed = [
-            key
-            for key in sorted({*there, *self.settings})
-            if there.get(key) != self.settings.get(key)
-        ]
+        there, here = earlier["settings"], self.settings
+        changed = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
         raise DataError(
             f"{taken}: already holds the result of a run with another support or other settings "
             f"(they differ in: {', '.join(changed)}); choose another --output_dir (nothing was "
@@ -271,13 +276,14 @@ class RunRecord:
 
     def _read(self) -> dict[str, Any]:
         """The record of an earlier run; empty where there is none."""
-        path = self.output_dir / RECORD
+        path = self.output_dir / _RECORD
         try:
             record = parse_json(path.read_text(encoding="utf-8"))
             for row in record["rows"].values():
                 CaseRow(**row)
-            complete = all(isinstance(record[key], dict) for key in ("settings", "cases"))
-            complete = complete and isinstance(record["run_hash"], str)
+            if not isinstance(record["run_hash"], str):
+                raise TypeError("run_hash")
+            return {**record, "settings": {**record["settings"]}, "cases": {**record["cases"]}}
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -285,20 +291,44 @@ class RunRecord:
                 f"{path}: cannot be read ({error.strerror}); choose another --output_dir."
             ) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise self._unusable("is damaged or no record of a folder run") from error
-        if not complete:
-            raise self._unusable("is no record of a folder run")
-        return dict(record)
+            raise DataError(
+                f"{path}: is damaged or no record of a folder run, so nobody knows what wrote the "
+                "masks beside it; choose another --output_dir, or move this file away if no mask "
+                "is there (nothing was overwritten)."
+            ) from error
 
-    def _unusable(self, what: str) -> DataError:
-        return DataError(
-            f"{self.output_dir / RECORD}: {what}, so nobody knows what wrote the masks beside it; "
-            "choose another --output_dir, or move this file away if no mask is there (nothing was "
-            "overwritten)."
+
+def masks_as_written(folder: Path) -> dict[str, str] | None:
+    """Hashes of the masks that a run wrote into a folder; "" for masks that it took over.
+
+    Returns:
+        None where the folder is no output folder.
+
+    Raises:
+        DataError: it is one that does not say what its run wrote.
+    """
+    path = folder / _RECORD
+    if not path.is_file():
+        return None
+    try:
+        masks = parse_json(path.read_text(encoding="utf-8"))[_MASKS]
+        return {str(stem): str(digest) for stem, digest in masks.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: does not say which masks the run wrote; put the corrected masks in a folder "
+            "of their own and name that by --corrections_dir."
+        ) from error
+
+
+def _check_unchanged(mask: Path, written: str | None) -> None:
+    if file_hash(mask) != written:
+        raise DataError(
+            f"{mask}: is not as the former run wrote it, and no corrected mask either; put it into "
+            "the folder of --corrections_dir or remove it (nothing was overwritten)."
         )
 
 
-def _damaged(mask: Path, scan: Path) -> bool:
+def _is_damaged(mask: Path, scan: Path) -> bool:
     """Whether a mask is no label map of its scan's grid; False where the scan is not readable."""
     try:
         image = load_image(scan)
@@ -309,7 +339,3 @@ def _damaged(mask: Path, scan: Path) -> bool:
     except DataError:
         return True
     return False
-
-
-def _texts(figures: Mapping[str, float], columns: Sequence[str]) -> list[str]:
-    return [f"{figures[column]:.3f}" if column in figures else "" for column in columns]

@@ -9,34 +9,22 @@ CELLS = 8
 
 
 def slice_descriptors(features: Tensor) -> Tensor:
-    """Describe slices by their top features, averaged over a coarse grid.
+    """Describe slices by their top features (D, C, h, w), averaged over a coarse grid.
 
     Each position's feature is brought to unit length first, because prototypes compare directions;
-    a grid keeps where in the slice something lies.
-
-    Args:
-        features: (D, C, h, w).
-
-    Returns:
-        float32 (D, C * 8 * 8), not of unit length.
+    a grid keeps where in the slice something lies. Returns float32 (D, C * 8 * 8), not of unit
+    length.
     """
     unit = F.normalize(features.float(), dim=1)
     return F.adaptive_avg_pool2d(unit, CELLS).flatten(1)
 
 
 def descriptor_similarity(query: Tensor, support: Tensor) -> Tensor:
-    """Cosine of all pairs of slices of two scans.
+    """Cosine of all pairs of slices of two scans, of descriptors (D, F) and (Z, F), float32 (D, Z).
 
     What all slices of a scan share says nothing about the place along z and differs between
     scanners, so each scan's mean is taken off first; a query of one slice, which has no mean of its
     own, takes the support's.
-
-    Args:
-        query: descriptors (D, F).
-        support: descriptors (Z, F) of one scan.
-
-    Returns:
-        float32 (D, Z) in [-1, 1].
     """
     means = [(query if len(query) > 1 else support).mean(0), support.mean(0)]
     left, right = (
@@ -49,10 +37,6 @@ def layout_similarity(query: Tensor, support: Tensor) -> float:
     """Cosine of the mean slices of two scans: whether the same lies in the same place.
 
     Of each channel its mean over the slice is taken off, which says what a scan shows, not where.
-
-    Args:
-        query: descriptors (D, F).
-        support: descriptors (Z, F) of one scan.
     """
     left, right = (
         F.normalize((cells - cells.mean(1, keepdim=True)).flatten(), dim=0)

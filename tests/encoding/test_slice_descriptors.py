@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from fsmis_components.support.slice_descriptors import descriptor_similarity, slice_descriptors
+from fsmis_components.encoding.slice_descriptors import descriptor_similarity, slice_descriptors
 
 
 def test_descriptors_keep_directions_and_places() -> None:

@@ -8,7 +8,7 @@ from fake_network import IntensityNetwork
 from label_studies import submit, write_volume
 
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.drawn_slices import keep_drawn
+from fsmis_components.inferers.request_answer import keep_drawn
 from fsmis_components.label_server import ResolveSupportd
 from fsmis_components.support import SupportSource
 from fsmis_components.transforms import LoadVolumed

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fsmis_components.support.keeper import Keeper
+from fsmis_components.support.recent import RecentResults
 
 
 def test_one_worker_makes_what_all_wait_for() -> None:
-    keeper: Keeper[object] = Keeper(2)
+    keeper: RecentResults[object] = RecentResults(2)
     made: list[object] = []
     meet = threading.Barrier(4)
 
@@ -27,7 +27,7 @@ def test_one_worker_makes_what_all_wait_for() -> None:
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    keeper: Keeper[int] = Keeper(2)
+    keeper: RecentResults[int] = RecentResults(2)
     calls: list[str] = []
 
     def get(key: str) -> None:
@@ -39,7 +39,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_a_failure_is_not_kept() -> None:
-    keeper: Keeper[int] = Keeper(2)
+    keeper: RecentResults[int] = RecentResults(2)
     with pytest.raises(ZeroDivisionError):
         keeper.get("key", lambda: 1 // 0)
     assert keeper.get("key", lambda: 5) == 5

@@ -18,10 +18,8 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
-from fsmis_components.networks import ALPNet
-from fsmis_components.support import FeatureCache
-from fsmis_components.support.encode import encode_scan
-from fsmis_components.support.feature_cache import feature_key, features_kind
+from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
+from fsmis_components.encoding.feature_cache import feature_key, features_kind
 
 CPU = torch.device("cpu")
 
@@ -32,13 +30,14 @@ class Levels(NamedTuple):
     image_size: tuple[int, int]
 
 
-def batches() -> Iterator[tuple[int, int, Levels]]:
+def batches() -> Iterator[EncodedSlices]:
     """Three slices in two batches; one level is channels-last, one of half precision."""
     random = torch.Generator().manual_seed(0)
     for start, stop in ((0, 2), (2, 3)):
         low = torch.randn(stop - start, 4, 5, 6, generator=random)
         high = torch.randn(stop - start, 8, 3, 2, generator=random).bfloat16()
-        yield start, stop, Levels(low.to(memory_format=torch.channels_last), high, (20, 24))
+        features = Levels(low.to(memory_format=torch.channels_last), high, (20, 24))
+        yield EncodedSlices(start, stop, features)
 
 
 def scan(image: np.ndarray | None = None) -> SliceView:
@@ -113,7 +112,7 @@ def test_a_full_disk_costs_time_and_no_result(
     for name in ("atomic_write_bytes", "tempfile.mkdtemp"):
         cache = FeatureCache(tmp_path / name)
         with monkeypatch.context() as patched:
-            patched.setattr(f"fsmis_components.support.feature_cache.{name}", full)
+            patched.setattr(f"fsmis_components.encoding.feature_cache.{name}", full)
             assert len(list(cache.keep("key", batches(), name))) == 2
         assert "key" not in cache and not list((tmp_path / name).iterdir())
         assert f"{name}: its features are not kept" in caplog.text
@@ -166,9 +165,7 @@ def test_a_scan_is_encoded_once(tmp_path: Path) -> None:
 
     def encoded(view: SliceView, amp: bool = False) -> torch.Tensor:
         cache = FeatureCache(tmp_path)  # as in another run
-        parts = list(
-            encode_scan(network, view.volume, view, rule, batch_size=5, amp=amp, cache=cache)
-        )
+        parts = list(ScanEncoder(network, 5, amp, cache).scan(view, rule))
         assert [part[:2] for part in parts] == [(0, 5), (5, 10), (10, 12)]
         return torch.cat([features.high for _, _, features in parts])
 
@@ -182,16 +179,3 @@ def test_a_scan_is_encoded_once(tmp_path: Path) -> None:
         network.gain *= 2
         assert torch.equal(encoded(scan()), 2 * first)
         assert len(network.encoded) == 9
-
-
-def test_features_of_a_real_network_are_read_as_its_own(tmp_path: Path) -> None:
-    network = ALPNet().eval()
-    view, cache = scan(), FeatureCache(tmp_path)
-    with torch.no_grad():
-        written, read = (
-            list(encode_scan(network, view.volume, view, Normalisation("mr"), cache=cache))
-            for _ in range(2)
-        )
-    for (_, _, left), (_, _, right) in zip(written, read, strict=True):
-        assert type(left) is type(right) and left.image_size == right.image_size
-        assert torch.equal(left.high, right.high) and left.high.stride() == right.high.stride()

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,14 +25,19 @@ from fsmis_components.data.json_text import parse_json
 
 logger = logging.getLogger(__name__)
 
-# of slices start..stop-1 of a scan
-Batch = tuple[int, int, Any]
-
 _COMPLETE = "complete.json"  # written last: the sign that all batches of a scan are there
 _METADATA_KEY = "fsmis_features"
 _UNFINISHED = ".unfinished-"
 _LEFT_OVER = 86_400.0  # seconds without a change after which nobody fills such a folder any more
 _READ_SLICES = 32
+
+
+class EncodedSlices(NamedTuple):
+    """What a network makes of the slices start..stop-1 of a scan: a NamedTuple of its own."""
+
+    start: int
+    stop: int
+    features: Any
 
 
 class FeatureCache:
@@ -64,7 +69,7 @@ class FeatureCache:
         """Whether all features of a scan are kept."""
         return (self.folder / key / _COMPLETE).is_file()
 
-    def read(self, key: str, kind: type, device: torch.device) -> Iterator[Batch]:
+    def read(self, key: str, kind: type, device: torch.device) -> Iterator[EncodedSlices]:
         """The features of a scan, batch by batch.
 
         Args:
@@ -78,14 +83,17 @@ class FeatureCache:
         folder = self.folder / key
         try:
             for start, stop in parse_json((folder / _COMPLETE).read_text(encoding="utf-8")):
-                yield start, stop, _read(_batch_file(folder, start, stop), kind, device)
+                features = _read(_batch_file(folder, start, stop), kind, device)
+                yield EncodedSlices(start, stop, features)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{folder}: the kept features are damaged; remove this folder and give the same "
                 "command again."
             ) from error
 
-    def keep(self, key: str, batches: Iterable[Batch], title: str) -> Iterator[Batch]:
+    def keep(
+        self, key: str, batches: Iterable[EncodedSlices], title: str
+    ) -> Iterator[EncodedSlices]:
         """Pass batches on and keep them; they count only once all of them are there.
 
         Args:
@@ -111,7 +119,7 @@ class FeatureCache:
                     except OSError as error:
                         trouble = _reason(error)
                 spans.append((start, stop))
-                yield start, stop, features
+                yield EncodedSlices(start, stop, features)
             trouble = trouble or self._complete(unfinished, key, spans)
             if trouble:
                 logger.warning(
@@ -189,7 +197,11 @@ def _write(path: Path, features: Any) -> None:
         if torch.is_tensor(entry):
             value = entry.detach().cpu()
             # safetensors knows no memory format: channels-last is stored as what lies in memory
-            last[name] = not value.is_contiguous() and value.ndim == 4 and _channels_last(value)
+            last[name] = (
+                not value.is_contiguous()
+                and value.ndim == 4
+                and value.is_contiguous(memory_format=torch.channels_last)
+            )
             tensors[name] = (value.permute(0, 2, 3, 1) if last[name] else value).contiguous()
         else:
             plain[name] = entry
@@ -210,10 +222,6 @@ def _read(path: Path, kind: type, device: torch.device) -> Any:
         for name, value in facts["plain"].items()
     }
     return kind(**tensors, **plain)
-
-
-def _channels_last(value: Tensor) -> bool:
-    return value.is_contiguous(memory_format=torch.channels_last)
 
 
 def _reason(error: OSError) -> str:

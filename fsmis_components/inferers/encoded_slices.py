@@ -1,0 +1,188 @@
+"""Encoded slices of a query: kept for several passes, and segmented by a support."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from typing import IO, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fsmis_components.encoding import EncodedSlices, ScanEncoder
+from fsmis_components.encoding.scan_encoder import chosen_features
+from fsmis_components.layers.support_state import SupportState, move_state, select_sections
+
+# query slices of one call: few, because support slices that any of them asks for serve all
+_TOGETHER = 4
+ABSENT = -40.0  # margin of a structure that is not there, twice the scale of cosines
+# 128 slices of ALPNet or CoW at 256 x 256 pixels (2 MiB each), 42 of IPSNet (6 MiB), so that usual
+# scans never touch the disk. Features and margins are kept at once: together they hold an eighth
+# of the 4 GiB that a scan of 1,000 slices may need in all.
+MEMORY_BYTES = 256 * 2**20
+
+
+class _OnDisk(NamedTuple):
+    """Slices whose features, of a type `kind`, are `size` bytes of the store's file."""
+
+    start: int
+    stop: int
+    kind: type
+    offset: int
+    size: int
+
+
+class SliceStore:
+    """The encoded slices of one scan, to be iterated in order any number of times.
+
+    A scan is encoded once, but its features are wanted twice: to find where each slice lies in the
+    support, and to segment it. Batches stay as they are, on their device, until the limit is
+    reached; later ones go to one unnamed temporary file (the system's folder for such files,
+    `TMPDIR`), which goes with this object or the process. What comes back from there is equal bit
+    for bit, in the same memory format and on the same device.
+
+    Args:
+        memory_bytes: tensors that stay in memory, in bytes.
+
+    Example:
+        >>> from fsmis_components.networks.few_shot_network import SliceFeatures
+        >>> store = SliceStore()
+        >>> store.add(EncodedSlices(0, 2, SliceFeatures(torch.ones(2, 4, 8, 8), (32, 32))))
+        >>> [(slices.start, slices.stop) for slices in store]
+        [(0, 2)]
+    """
+
+    def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.memory_bytes = memory_bytes
+        self._kept: list[EncodedSlices | _OnDisk] = []
+        self._held_bytes = 0
+        self._file: IO[bytes] | None = None
+
+    def __iter__(self) -> Iterator[EncodedSlices]:
+        """The batches in the order in which they came."""
+        for slices in self._kept:
+            yield self._read(slices) if isinstance(slices, _OnDisk) else slices
+
+    def add(self, slices: EncodedSlices) -> None:
+        """Keep a batch.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        features = type(slices.features)(*(_without_rest(entry) for entry in slices.features))
+        size = sum(entry.nbytes for entry in features if torch.is_tensor(entry))
+        # once on disk, the rest follows: batches are equally large but for the last
+        if self._file is None and self._held_bytes + size <= self.memory_bytes:
+            self._held_bytes += size
+            self._kept.append(slices._replace(features=features))
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this object)
+        packed = io.BytesIO()
+        # into memory first: PyTorch's writer would turn the OSError of a full disk into another
+        torch.save(tuple(features), packed)
+        offset = self._file.seek(0, io.SEEK_END)
+        size = self._file.write(packed.getbuffer())
+        self._file.flush()
+        self._kept.append(_OnDisk(slices.start, slices.stop, type(features), offset, size))
+
+    def _read(self, slices: _OnDisk) -> EncodedSlices:
+        assert self._file is not None  # noqa: S101 (slices lie in it)
+        self._file.seek(slices.offset)
+        entries = torch.load(io.BytesIO(self._file.read(slices.size)), weights_only=True)
+        return EncodedSlices(slices.start, slices.stop, slices.kind(*entries))
+
+
+def segment_slices(
+    encoder: ScanEncoder,
+    slices: EncodedSlices,
+    state: SupportState,
+    weights: Tensor,
+    areas: Tensor | None = None,
+) -> Tensor:
+    """Logits of encoded slices at the working resolution.
+
+    Args:
+        encoder: of the network that encoded them, in evaluation mode.
+        slices: of one batch.
+        state: the support state, on any device.
+        weights: section weights (D, N, S) of the whole volume.
+        areas: bool (D, H, W), the pixels that are asked for; None: all. A network whose answer at
+            a place depends on that place alone is shown only the rectangle around them.
+
+    Returns:
+        float32 logits (stop - start, 1 + N, H, W) on the network's device; structures have the
+        margin ABSENT where the network was not shown anything.
+    """
+    network, device = encoder.network, encoder.device
+    state = move_state(state, device)
+    if areas is not None and not getattr(network, "pointwise", False):
+        areas = None
+    parts = []
+    for start in range(slices.start, slices.stop, _TOGETHER):
+        stop = min(start + _TOGETHER, slices.stop)
+        rows = range(start - slices.start, stop - slices.start)
+        features = chosen_features(slices.features, rows)
+        asked, asked_weights = state, weights[start:stop]
+        # sections that none of these slices asks for cost time and change nothing
+        used = torch.nonzero(asked_weights.flatten(0, 1).any(0)).flatten()
+        if 0 < len(used) < asked_weights.shape[-1]:
+            asked = select_sections(state, used.to(device))
+            asked_weights = asked_weights[..., used]
+        segment = partial(_segment, encoder, state=asked, weights=asked_weights.to(device))
+        if areas is None:
+            parts.append(segment(features))
+            continue
+        size = (stop - start, 1 + asked_weights.shape[1], *features.image_size)
+        whole = torch.full(size, ABSENT, device=device)
+        whole[:, 0] = 0.0  # the margin of the background
+        stride: int = network.stride  # type: ignore[assignment]
+        box = box_around(areas[start:stop].any(0), stride)
+        if box.bottom > box.top:
+            logits = segment(_cut(features, box, stride))
+            whole[..., box.top : box.bottom, box.left : box.right] = logits
+        parts.append(whole)
+    return torch.cat(parts)
+
+
+def _segment(encoder: ScanEncoder, features: Any, state: SupportState, weights: Tensor) -> Tensor:
+    with torch.autocast(encoder.device.type, dtype=torch.bfloat16, enabled=encoder.amp):
+        logits = encoder.network.segment(features, state, weights)  # type: ignore[operator]
+    return logits.float()
+
+
+class Box(NamedTuple):
+    """Rows top..bottom-1 and columns left..right-1 of a slice."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def box_around(area: Tensor, step: int) -> Box:
+    """The smallest rectangle around an area (H, W) whose corners are multiples of `step`."""
+    sides = []
+    for axis, length in ((1, area.shape[0]), (0, area.shape[1])):
+        found = torch.nonzero(area.any(axis)).flatten()
+        if not len(found):
+            return Box(0, 0, 0, 0)
+        first, last = int(found[0]), int(found[-1])
+        sides += [first // step * step, min(length, -(-(last + 1) // step) * step)]
+    return Box(*sides)
+
+
+def _cut(features: Any, box: Box, stride: int) -> Any:
+    rows = slice(box.top // stride, -(-box.bottom // stride))
+    columns = slice(box.left // stride, -(-box.right // stride))
+    size = (box.bottom - box.top, box.right - box.left)
+    return features._replace(high=features.high[..., rows, columns], image_size=size)
+
+
+def _without_rest(entry: Any) -> Any:
+    """A part of a larger tensor by itself, so that it neither holds nor writes the rest."""
+    if not isinstance(entry, Tensor) or entry.untyped_storage().nbytes() <= entry.nbytes:
+        return entry
+    return entry.clone()
