@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fsmis_components.data.errors import DataError, unreadable
+from fsmis_components.data.errors import DataError, needed, unreadable
 
 CONVERT = "convert the series to NIfTI, for example by dcm2niix"
 _COPY = "copy or export the series again, or move the file away"
@@ -29,6 +29,12 @@ _ALIKE = {
     "ConvolutionKernel": 0.0,
     "KVP": 0.01,
 }
+_UNEVEN = 0.05  # share of the spacing by which slices may be off: rounded headers, not gaps
+_SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
+_MOST_ASIDE = 0.5  # pixels by which a slice may lie beside the line through the others
+_MOST_SHEAR = (
+    1.0  # millimetres aside per millimetre along the normal: a gantry tilted by 45 degrees
+)
 
 
 @dataclass(frozen=True)
@@ -148,22 +154,11 @@ def _numbers(header: Any, name: str, count: int) -> np.ndarray | None:
 
 
 def _pydicom(path: Path) -> Any:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise DataError(
-            f"{path.parent}: reading DICOM needs pydicom; install it by 'pip install pydicom', or "
-            f"{CONVERT}."
-        ) from error
-    return pydicom
-
-
-_UNEVEN = 0.05  # share of the spacing by which slices may be off: rounded headers, not gaps
-_SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
-_MOST_ASIDE = 0.5  # pixels by which a slice may lie beside the line through the others
-_MOST_SHEAR = (
-    1.0  # millimetres aside per millimetre along the normal: a gantry tilted by 45 degrees
-)
+    return needed(
+        "pydicom",
+        f"{path.parent}: reading DICOM needs pydicom; install it by 'pip install pydicom', or "
+        f"{CONVERT}.",
+    )
 
 
 def is_dicom_file(path: Path) -> bool:

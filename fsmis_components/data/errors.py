@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib
 import inspect
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=Callable[..., Any])
+LOG = "errors.log"
+_SHOWN = 300  # characters of a foreign message
+# PyTorch raises a plain RuntimeError where the memory of the CPU is used up
+_CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
 
 
 class DataError(ValueError):
@@ -69,6 +74,14 @@ def unreadable(place: str | Path, error: OSError) -> DataError:
     return DataError(f"{place}: cannot be read ({error.strerror or error}); {advice}.")
 
 
+def needed(package: str, sentence: str) -> Any:
+    """Import a package where it is used; where it is missing, the sentence is the error."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise DataError(sentence) from error
+
+
 def exit_on_data_error(entry: T) -> T:
     """Let an entry that configs name end the command with the sentence of a `DataError`.
 
@@ -97,12 +110,6 @@ def _exiting(function: Callable[..., Any]) -> Callable[..., Any]:
             raise SystemExit(str(error)) from error
 
     return guarded
-
-
-LOG = "errors.log"
-_SHOWN = 300  # characters of a foreign message
-# PyTorch raises a plain RuntimeError where the memory of the CPU is used up
-_CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
 
 
 def failure_sentence(error: Exception, source: Path, folder: Path) -> str:

@@ -16,6 +16,7 @@ from fsmis_components.data.volumes import Volume
 _BIN = 20.0  # Hounsfield units
 # what scanners and converters add to Hounsfield units so that no value is negative
 _OFFSETS = (1024.0, 32768.0)
+MODALITIES = ("mr", "ct")
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,6 @@ def _is_shifted_hounsfield(values: np.ndarray) -> bool:
         ((body > low) & (body < high)).mean() for low, high in ((-200, 200), (-150, -50), (0, 100))
     )
     return bool(narrow >= 0.7 and fat >= 0.03 and soft >= 0.2)
-
-
-MODALITIES = ("mr", "ct")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,19 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.errors import DataError, unreadable, writing
+from fsmis_components.data.errors import DataError, needed, unreadable, writing
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
 from fsmis_components.data.volume_names import is_data_of, is_volume_name, strip_suffix
 
 MOST_VOXELS = 2**31  # a whole body at half a millimetre; as float32 8 GiB
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_CONVERT = "convert it to .nii.gz"
+_META_IMAGE = (".mha", ".mhd")
+_HEADER_BYTES = 1 << 20
+# where the voxels lie: MetaImage's ElementDataFile, NRRD's data file
+_DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*[=:]|data ?file:)(.*)$", re.I | re.M)
+_OWN_DATA = ("local", "")
+_HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
 
 
 def is_nifti_name(name: str) -> bool:
@@ -174,15 +181,6 @@ def write_nifti(
         return atomic_write(path, write)
 
 
-_CONVERT = "convert it to .nii.gz"
-_META_IMAGE = (".mha", ".mhd")
-_HEADER_BYTES = 1 << 20
-# where the voxels lie: MetaImage's ElementDataFile, NRRD's data file
-_DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*[=:]|data ?file:)(.*)$", re.I | re.M)
-_OWN_DATA = ("local", "")
-_HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
-
-
 def open_volume(path: Path, most_voxels: int = MOST_VOXELS) -> nibabel.Nifti1Image:
     """Open a volume file: NIfTI and FreeSurfer's MGZ by nibabel, NRRD and MetaImage by SimpleITK.
 
@@ -219,7 +217,11 @@ def _by_simpleitk(path: Path, header: bytes, most_voxels: int) -> nibabel.Nifti1
             f"{path}: takes its voxels from other places than a file of its name beside it, or its "
             f"header is damaged; {_CONVERT}."
         )
-    sitk = _simpleitk(path)
+    sitk = needed(
+        "SimpleITK",
+        f"{path}: reading this format needs SimpleITK; install it by 'pip install SimpleITK', or "
+        f"{_CONVERT}.",
+    )
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -272,14 +274,3 @@ def _nifti(data: Any, affine: np.ndarray, placed: bool) -> nibabel.Nifti1Image:
     for code in (image.set_qform, image.set_sform):
         code(affine, code=int(placed))
     return image
-
-
-def _simpleitk(path: Path) -> Any:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise DataError(
-            f"{path}: reading this format needs SimpleITK; install it by 'pip install SimpleITK', "
-            f"or {_CONVERT}."
-        ) from error
-    return SimpleITK

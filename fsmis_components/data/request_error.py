@@ -25,6 +25,7 @@ else:
 UNPROCESSABLE = 422
 # the folders of an absolute path, of Unix or of Windows
 _FOLDERS = re.compile(r"(?<![\w.\-/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\:;,'\"]+[/\\])+(?=[^\s/\\])")
+_SESSIONS = "~/.cache/monailabel/sessions"  # where MONAI Label keeps uploads of a session
 
 
 class RequestError(DataError, _ServerError):
@@ -70,9 +71,6 @@ def names_only(sentence: str) -> str:
         for known in (folder, os.path.realpath(folder)):
             sentence = sentence.replace(known.rstrip("/\\") + os.sep, "")
     return _FOLDERS.sub("", sentence)
-
-
-_SESSIONS = "~/.cache/monailabel/sessions"  # where MONAI Label keeps uploads of a session
 
 
 def is_own_file(source: object, studies_dir: str | Path) -> bool:

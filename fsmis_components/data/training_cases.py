@@ -14,6 +14,8 @@ from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume, load_label
 
+RULES = ("any", "all")
+
 
 @dataclass(frozen=True)
 class FoldSplit:
@@ -103,9 +105,6 @@ def training_split(
         support=tuple(case for split in splits for case in split.support),
         test=tuple(case for split in splits for case in split.test),
     )
-
-
-RULES = ("any", "all")
 
 
 def shown_structures(

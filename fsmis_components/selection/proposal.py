@@ -27,6 +27,9 @@ from fsmis_components.support.sections import part_middles
 from fsmis_components.support.support_pack import SupportPack
 
 _SHOWN_BY = 0.5  # share of the other scans that must show a slice
+OF_STRUCTURE = 3  # slices to label of a structure, what the methods ask for
+OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
+ALL = "all structures"
 
 
 def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
@@ -84,11 +87,6 @@ def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tupl
     view = SliceView(volume, grid)
     axes, numbers = zip(*map(view.stored_slice, slices), strict=True)
     return list(numbers), "ijk"[axes[0]]
-
-
-OF_STRUCTURE = 3  # slices to label of a structure, what the methods ask for
-OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
-ALL = "all structures"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.support.support_set import SupportScan
 
 Stamp = tuple[int, int]  # size in bytes and time of the last change in nanoseconds
+Origin = Literal["request", "datastore", "bundle"]
+SUPPORT_KEY = "fsmis_support"  # entry of an image's meta: the request as plain values
+RESULT_KEY = "fsmis_result"  # entry of a mask's meta: which support answered and what it says
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,12 +185,6 @@ def _stamp(path: str | Path) -> Stamp:
         raise DataError(f"{path}: there is no such file; check the path.") from error
     # a program that copies can set the first of the times only
     return state.st_size, max(state.st_mtime_ns, state.st_ctime_ns)
-
-
-Origin = Literal["request", "datastore", "bundle"]
-
-SUPPORT_KEY = "fsmis_support"  # entry of an image's meta: the request as plain values
-RESULT_KEY = "fsmis_result"  # entry of a mask's meta: which support answered and what it says
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ _LEAST_EXPECTED = 0.4  # mean expected Dice below which a scan of little similar
 # of scans that lie as the support does one in 100 has more; where stacks are short, one in ten
 _MIRROR_GAIN, _SHORT_MIRROR_GAIN = 0.02, 0.05
 _LEAST_MIRRORED = 0.2  # similarity in the mirror; a scan of another kind or noise reaches 0.16
+# features of a mirrored image are not the mirrored features of the image, so a pack that has only
+# these says less: its gain counts from here
+_ROUGH = 0.03
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,6 @@ def case_trust(
         tilt=view.tilt if pack.profiles[0].oriented else 0.0,
     )
     return CaseTrust(expected, out_of_support(like))
-
-
-# features of a mirrored image are not the mirrored features of the image, so a pack that has only
-# these says less: its gain counts from here
-_ROUGH = 0.03
 
 
 def mirror_gain(
