@@ -1,4 +1,4 @@
-"""bfloat16 where the processor computes with it, and nowhere else."""
+"""bfloat16 where the processor is faster with it, and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from fsmis_components.inferers import half_precision as module
 from fsmis_components.inferers.half_precision import half_precision
 
 PROCESSORS = {
-    "flags\t\t: fpu avx2 avx512f avx512_bf16 avx512_vnni": True,
+    "flags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16 amx_tile": True,
+    # measured: 1.5 times as long as in float32
+    "flags\t\t: fpu avx2 avx512f avx512_bf16 avx512_vnni": False,
     "flags\t\t: fpu avx2 avx512f avx512bw avx512_vnni": False,
     "Features\t: fp asimd sve bf16 i8mm": True,
     "Features\t: fp asimd fphp": False,
