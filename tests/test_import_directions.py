@@ -24,6 +24,9 @@ MAY_IMPORT = {
     "inferers": {
         *("support", "encoding", "layers", "ops", "transforms", "reporting", "data"),
     },
+    "fitting": {
+        *("inferers", "episodes", "support", "encoding", "transforms", "reporting", "data"),
+    },
     "selection": {"inferers", "support", "reporting", "encoding", "data"},
     "label_server": {"selection", "inferers", "support", "encoding", "transforms", "data"},
     "packaging": {"data"},

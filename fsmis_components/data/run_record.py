@@ -298,6 +298,16 @@ class RunRecord:
             ) from error
 
 
+def read_rows(folder: Path) -> dict[str, CaseRow]:
+    """The lines of a folder run by the stem of their scan; empty where none was written.
+
+    Raises:
+        DataError: the record cannot be read.
+    """
+    rows = RunRecord(folder, (), {})._read().get("rows", {})
+    return {stem: CaseRow(**row) for stem, row in rows.items()}
+
+
 def masks_as_written(folder: Path) -> dict[str, str] | None:
     """Hashes of the masks that a run wrote into a folder; "" for masks that it took over.
 

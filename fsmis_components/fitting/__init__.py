@@ -1,0 +1,8 @@
+"""Fit: one labelled scan and a folder of others become a small network of their own."""
+
+from fsmis_components.fitting.folder_fit import FolderFit
+from fsmis_components.fitting.gate import GateRule
+from fsmis_components.fitting.marginal_loss import MarginalDiceCELoss
+from fsmis_components.fitting.student_slices import StudentRule
+
+__all__ = ["FolderFit", "GateRule", "MarginalDiceCELoss", "StudentRule"]

@@ -1,0 +1,133 @@
+"""The students' answer for a scan of the folder, the teacher's where the gate says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.volumes import Volume, load_label
+from fsmis_components.fitting.gate import Opinion, decide
+from fsmis_components.fitting.student import student_shares
+from fsmis_components.fitting.student_scans import student_image
+from fsmis_components.inferers.clean_up import Topology, clean_up
+from fsmis_components.inferers.segmentation import Segmentation, label_dtype
+from fsmis_components.inferers.trust import CaseTrust, check_scan
+from fsmis_components.support import SupportPack
+
+_SLAB = 16  # slices that go back to the scan's grid at a time
+ViewOf = Callable[[Volume, SliceGrid], SliceView]
+
+
+@dataclass(frozen=True)
+class TeacherAnswer:
+    """What the bundle itself made of a scan."""
+
+    mask: Path
+    expected_dice: tuple[float, ...]  # per structure, in [0, 1]
+    warning: str
+
+
+class FittedInferer(Inferer):
+    """Segment scans of the folder to which students were fitted; serves `FolderEvaluator`.
+
+    Args:
+        pack: the teacher's support.
+        grid: the student's.
+        view_of: a scan as slices on a grid, in the order in which the teacher read it.
+        judges: students of the two halves of the folder.
+        teacher: the bundle's answer for each scan, by the path of the scan.
+        topologies: of how many parts each structure is.
+        identity: of the fit, for the record of the run.
+        uncertainty: also make the uncertainty map.
+    """
+
+    def __init__(
+        self,
+        pack: SupportPack,
+        grid: SliceGrid,
+        view_of: ViewOf,
+        judges: Sequence[nn.Module],
+        teacher: Mapping[Path, TeacherAnswer],
+        topologies: Sequence[Topology],
+        identity: Mapping[str, Any],
+        uncertainty: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pack = pack
+        self.grid = grid
+        self.view_of = view_of
+        self.judges = judges
+        self.teacher = teacher
+        self.topologies = topologies
+        self.identity = identity
+        self.uncertainty = uncertainty
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        """Not served: the answer needs the teacher's, which only scans of the folder have."""
+        raise NotImplementedError("FittedInferer segments the scans of its folder, by volume")
+
+    def resolve(self, network: nn.Module) -> SupportPack:
+        """The teacher's support."""
+        return self.pack
+
+    def settings(self) -> dict[str, Any]:
+        """What changes a result, as JSON values."""
+        return {"fit": dict(self.identity), "uncertainty": self.uncertainty}
+
+    def segment_volume(self, volume: Volume, network: nn.Module) -> Segmentation:
+        """Segment one scan of the folder by the last student, and let the gate judge.
+
+        Raises:
+            DataError: the scan or the teacher's mask cannot be read.
+        """
+        if volume.source is None:
+            raise ValueError("FittedInferer: expected a scan that was read from a file")
+        teacher = self.teacher[volume.source]
+        view = self.view_of(volume, self.grid)
+        image = student_image(view, self.pack.normalisation)
+        values = np.array([0, *(structure.value for structure in self.pack.structures)])
+        values = values.astype(label_dtype(int(values.max())))
+        masks, uncertainty = [], None
+        for student in (network, *self.judges):
+            label, largest = _on_scan(view, student_shares(student, image))
+            masks.append(clean_up(values[label], values[1:].tolist(), self.topologies))
+            if uncertainty is None and self.uncertainty:
+                uncertainty = view.restack((255 * (1.0 - largest)).round().astype(np.uint8))
+        taught = view.stacked(np.asarray(load_label(teacher.mask, volume).data))
+        voxel = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000.0
+        opinions = [
+            Opinion.of([mask == value for mask in (*masks, taught)], voxel, expected)
+            for value, expected in zip(values[1:], teacher.expected_dice, strict=True)
+        ]
+        verdicts = decide(opinions)
+        label = masks[0]
+        for value, verdict in zip(values[1:], verdicts, strict=True):
+            if verdict.teacher:
+                label[label == value] = 0
+                label[(taught == value) & (label == 0)] = value
+        names = [structure.name for structure in self.pack.structures]
+        kept = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.teacher]
+        said = [teacher.warning] if teacher.warning else []
+        if kept:
+            said.append(f"{', '.join(kept)}: the mask before fitting, the students disagree.")
+        trust = CaseTrust(tuple(verdict.expected_dice for verdict in verdicts), " ".join(said))
+        scan = check_scan(view, self.pack)
+        return Segmentation(view.restack(label), uncertainty, self.pack, trust, scan)
+
+
+def _on_scan(view: SliceView, shares: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Channels (D, h, w) at the scan's resolution and the largest probability there."""
+    labels, largest = [], []
+    for start in range(0, len(shares), _SLAB):
+        best = view.to_native_logits(shares[start : start + _SLAB]).max(1)
+        labels.append(best.indices.to(torch.uint8))
+        largest.append(best.values)
+    return torch.cat(labels).numpy(), torch.cat(largest).numpy()

@@ -1,0 +1,392 @@
+"""Fit to a folder: the bundle answers, students learn from that, the gate decides between them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from torch import nn
+
+from fsmis_components.bundle import Bundle
+from fsmis_components.data.atomic import atomic_write_text, check_writable
+from fsmis_components.data.cases import Case, search_cases
+from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.run_record import DONE, CaseRow, read_rows
+from fsmis_components.data.volumes import Volume, load_image, load_label
+from fsmis_components.data.weights import write_torch
+from fsmis_components.encoding import ScanEncoder
+from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
+from fsmis_components.fitting.gate import GateRule, UsualVolumes, doubtful_masks
+from fsmis_components.fitting.student import student_shares
+from fsmis_components.fitting.student_bundle import write_student_bundle
+from fsmis_components.fitting.student_scans import (
+    StudentScan,
+    student_grid,
+    student_image,
+    student_label,
+)
+from fsmis_components.fitting.student_slices import StudentRule, StudentSlices
+from fsmis_components.fitting.student_training import STEPS_PER_EPOCH, MakeOptimizer, train_student
+from fsmis_components.inferers import FolderEvaluator, query_items
+from fsmis_components.inferers.expected_shapes import ExpectedShapes
+from fsmis_components.inferers.request_answer import known_slices
+from fsmis_components.inferers.slice_order import decided_view
+from fsmis_components.support import Corrections, load_support_set
+from fsmis_components.support.support_set import SupportScan
+
+FEWEST = 4  # unlabelled scans: each half needs two patients to mix
+
+
+class FolderFit:
+    """Segment a folder by a small network of its own, which learns from the bundle's answers.
+
+    The bundle (the teacher) segments every scan. Two students learn from the labelled scans and one
+    half of the folder each; their mean mask of a scan, of which one student has not learned, is
+    what the last student learns. Where the gate finds that students disagree on a structure, the
+    teacher's mask stays. Each step is kept, so the same command goes on where it was stopped.
+
+    Args:
+        teacher: the bundle.
+        make_network: makes a student for a number of ``out_channels``: (B, 3, H, W) -> logits.
+        loss: of logits and labels, see `MarginalDiceCELoss`.
+        make_optimizer: the optimiser of some parameters.
+        dataset_dir: folder of scans.
+        support_dir: folder of labelled scans.
+        output_dir: receives masks, pictures, table and report, ``teacher/`` with the bundle's own
+            answer, ``models/`` with the students.
+        wanted: `support_ids`, `structures`, `num_shots` of the labelled scans.
+        corrections_dir: folder of corrected masks of scans; they count as labels.
+        student_size: pixels of the larger side of a slice, at the most.
+        half_steps: batches of each half student.
+        final_steps: batches of the last one.
+        minutes: of the whole command, from which the batches follow where it is given; what was
+            planned once holds when the command goes on.
+        batch_size: slices a batch.
+        rule: how slices are drawn.
+        gate: when a mask is believed.
+        uncertainty: also write uncertainty maps.
+        seed: of all draws.
+        progress: show bars with the time that is left.
+    """
+
+    def __init__(
+        self,
+        teacher: Bundle,
+        make_network: Callable[..., nn.Module],
+        loss: nn.Module,
+        make_optimizer: MakeOptimizer,
+        dataset_dir: str | Path,
+        support_dir: str | Path,
+        output_dir: str | Path,
+        *,
+        wanted: Mapping[str, Any] | None = None,
+        corrections_dir: str | Path | None = None,
+        student_size: int = 128,
+        half_steps: int = 500,
+        final_steps: int = 500,
+        minutes: float | None = None,
+        batch_size: int = 8,
+        rule: StudentRule | None = None,
+        gate: GateRule | None = None,
+        uncertainty: bool = False,
+        seed: int = 1234,
+        progress: bool = True,
+    ) -> None:
+        self.teacher = teacher
+        self.make_network = make_network
+        self.loss = loss
+        self.make_optimizer = make_optimizer
+        self.dataset_dir = Path(dataset_dir)
+        self.support_dir = support_dir
+        self.output_dir = Path(output_dir)
+        self.wanted = {key: value for key, value in (wanted or {}).items() if value is not None}
+        self.corrections_dir = corrections_dir
+        self.student_size = student_size
+        self.steps: tuple[int, ...] = (half_steps, half_steps, final_steps)
+        self.minutes = minutes
+        self.batch_size = batch_size
+        self.rule = rule or StudentRule()
+        self.gate = gate or GateRule()
+        self.uncertainty = uncertainty
+        self.seed = seed
+        self.progress = progress
+
+    @exit_on_data_error
+    def run(self) -> None:
+        """Do what is not done yet.
+
+        Raises:
+            SystemExit: no labelled scan, too few others, an output folder of another run, scans
+                that failed (all others are done), or an interruption.
+        """
+        start = monotonic()
+        check_writable(self.output_dir)
+        cases = search_cases(self.dataset_dir, labels="never").cases
+        corrections = Corrections(self.corrections_dir, self.dataset_dir)
+        labelled = self._labelled(corrections)
+        self.pack = self.teacher.support(self.support_dir, **self.wanted)
+        rows = self._taught(cases)
+        answers = self._answers(cases, rows)
+        self.grid = student_grid(self.pack.grid, labelled[0].image, self.student_size)
+        values = tuple(structure.value for structure in self.pack.structures)
+        drawn = [self._scan(scan.name, scan.image, scan.label, None) for scan in labelled]
+        learned = self._learned(cases, rows, answers, labelled, values)
+        if self.minutes is not None:
+            self.steps = self._planned([*drawn, *learned], self.minutes, monotonic() - start)
+        students = self._fit(drawn, learned)
+        topologies = ExpectedShapes(self.pack, self.teacher.inferer.prior).topologies
+        identity = {"students": self._identity, "teacher": self.pack.weights_hash}
+        inferer = FittedInferer(
+            self.pack, self.grid, self._view, students[:2], answers, topologies, identity
+        )
+        inferer.uncertainty = self.uncertainty
+        write_student_bundle(
+            self.output_dir / "bundle",
+            students[-1],
+            _definition(self.make_network, 1 + len(values)),
+            self.grid,
+            self._view(labelled[0].image, self.grid),
+            self.pack.normalisation,
+            self.pack.structures,
+            topologies,
+            len(learned),
+            len(drawn),
+        )
+        FolderEvaluator(
+            next(students[-1].parameters()).device,
+            Dataset(query_items(self.dataset_dir)),
+            students[-1],
+            inferer,  # type: ignore[arg-type]
+            self.output_dir,
+            progress=self.progress,
+            corrections=corrections if self.corrections_dir else None,
+        ).run()
+
+    def _labelled(self, corrections: Corrections) -> list[SupportScan]:
+        """The labelled scans, then those with corrected masks."""
+        given = load_support_set(self.support_dir, **self.wanted)
+        return [*given.scans, *(each.load() for each in corrections.found().values())]
+
+    def _taught(self, cases: Sequence[Case]) -> dict[str, CaseRow]:
+        """Let the bundle segment the folder; what it made of each scan."""
+        folder = self.output_dir / "teacher"
+        knobs = {"corrections_dir": str(self.corrections_dir)} if self.corrections_dir else {}
+        try:
+            self.teacher.segment_folder(
+                self.dataset_dir, folder, self.support_dir, **self.wanted, **knobs
+            )
+        except DataError:
+            rows = read_rows(folder)
+            if len(rows) < len(cases):  # interrupted, or nothing could be done at all
+                raise
+        rows = {stem: row for stem, row in read_rows(folder).items() if row.status == DONE}
+        if len(rows) < FEWEST:
+            raise DataError(
+                f"{self.dataset_dir}: {len(rows)} scans could be segmented, and fitting needs "
+                f"{FEWEST} beside the labelled ones; the bundle's own masks are in {folder}."
+            )
+        return rows
+
+    def _answers(
+        self, cases: Sequence[Case], rows: Mapping[str, CaseRow]
+    ) -> dict[Path, TeacherAnswer]:
+        columns = [structure.column for structure in self.pack.structures]
+        return {
+            case.image: TeacherAnswer(
+                self.output_dir / "teacher" / f"{case.stem}_seg.nii.gz",
+                tuple(rows[case.stem].expected_dice.get(column, 0.0) for column in columns),
+                rows[case.stem].warning,
+            )
+            for case in cases
+            if case.stem in rows
+        }
+
+    def _view(self, volume: Volume, grid: SliceGrid) -> SliceView:
+        """A scan on a grid, read in the order in which the teacher reads it."""
+        inferer = self.teacher.inferer
+        encoder = ScanEncoder(
+            self.teacher.network,
+            inferer.batch_size,
+            inferer.amp,
+            inferer.cache,
+            self.pack.weights_hash,
+        )
+        return SliceView(volume, grid, decided_view(encoder, volume, self.pack).order)
+
+    def _scan(
+        self,
+        name: str,
+        image: Volume,
+        label: Volume,
+        doubtful: tuple[bool, ...] | None,
+    ) -> StudentScan:
+        """A scan as students see it; where nothing is said of doubt, a person drew the label.
+
+        Of that nothing is known in slices between, or beside, some that were drawn with gaps.
+        """
+        view = self._view(image, self.grid)
+        values = tuple(structure.value for structure in self.pack.structures)
+        marks = Volume(np.asarray(label.data), image.affine, image.source, image.oriented)
+        numbers = student_label(SliceView(marks, self.grid, view.order), values)
+        if doubtful is None:
+            drawn = [(numbers == n).any(2).any(1).numpy() for n in range(1, len(values) + 1)]
+            doubt = ~torch.from_numpy(np.stack([known_slices(each) for each in drawn], 1))
+        else:
+            doubt = torch.tensor(doubtful).expand(view.depth, -1).clone()
+        pixels = student_image(view, self.pack.normalisation)
+        return StudentScan(
+            name, pixels, numbers, view.native_spacing[0], doubt, labelled=doubtful is None
+        )
+
+    def _learned(
+        self,
+        cases: Sequence[Case],
+        rows: Mapping[str, CaseRow],
+        answers: Mapping[Path, TeacherAnswer],
+        labelled: Sequence[SupportScan],
+        values: tuple[int, ...],
+    ) -> list[StudentScan]:
+        """The unlabelled scans with the teacher's masks, and which of these are doubtful."""
+        known = {file_hash(each.image.source) for each in labelled if each.image.source}
+        unlabelled = [
+            case for case in cases if case.stem in rows and file_hash(case.image) not in known
+        ]
+        if len(unlabelled) < FEWEST:
+            raise DataError(
+                f"{self.dataset_dir}: holds {len(unlabelled)} scans beside the labelled ones, and "
+                f"fitting needs {FEWEST}; the bundle's own masks are in "
+                f"{self.output_dir / 'teacher'}."
+            )
+        columns = [structure.column for structure in self.pack.structures]
+        volumes = {c.stem: [rows[c.stem].volumes[k] for k in columns] for c in unlabelled}
+        expected = {c.stem: answers[c.image].expected_dice for c in unlabelled}
+        usual = [
+            UsualVolumes.of(
+                [_millilitres(scan, value) for scan in labelled],
+                [each[index] for each in volumes.values()],
+            )
+            for index, value in enumerate(values)
+        ]
+        doubtful = doubtful_masks(volumes, expected, usual, self.gate)
+        scans = []
+        for case in unlabelled:
+            image = load_image(case.image)
+            label = load_label(answers[case.image].mask, image)
+            scans.append(self._scan(case.stem, image, label, doubtful[case.stem]))
+        return scans
+
+    def _fit(self, drawn: Sequence[StudentScan], learned: Sequence[StudentScan]) -> list[nn.Module]:
+        """The students of both halves, and the last one."""
+        halves = [learned[0::2], learned[1::2]]
+        students = [
+            self._student([*drawn, *half], f"half {number + 1}", number)
+            for number, half in enumerate(halves)
+        ]
+        relabelled = [_relabelled(scan, students) for scan in learned]
+        last = self._student([*drawn, *relabelled], "student", 2, students[0].state_dict())
+        return [*students, last]
+
+    def _network(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # the same beginning for both halves
+            network = self.make_network(out_channels=1 + len(self.pack.structures))
+        device = next(self.teacher.network.parameters()).device
+        network.to(device)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _slices(self, scans: Sequence[StudentScan], number: int) -> StudentSlices:
+        return StudentSlices(scans, len(self.pack.structures), self.rule, self.seed + number)
+
+    def _planned(
+        self, scans: Sequence[StudentScan], minutes: float, spent: float
+    ) -> tuple[int, ...]:
+        """Batches of each student that fit into the time; measured once and kept."""
+        path = self.output_dir / "models" / "plan.json"
+        if path.is_file():
+            return tuple(int(steps) for steps in parse_json(path.read_text(encoding="utf-8")))
+        with tempfile.TemporaryDirectory() as folder:
+            start = monotonic()
+            train_student(
+                self._network(),
+                self._slices(scans, 0),
+                self.loss,
+                self.make_optimizer,
+                folder,
+                steps=1,
+                batch_size=self.batch_size,
+                progress=False,
+            )
+            seconds = (monotonic() - start) / STEPS_PER_EPOCH
+        # the students answer for every scan at the end, in about a third of the teacher's time
+        left = max(0.0, 60 * minutes - 1.4 * spent)
+        share = left / seconds / sum(self.steps)
+        planned = tuple(max(STEPS_PER_EPOCH, round(share * steps)) for steps in self.steps)
+        atomic_write_text(path, json.dumps(planned))
+        return planned
+
+    def _student(
+        self,
+        scans: Sequence[StudentScan],
+        name: str,
+        number: int,
+        start: Mapping[str, torch.Tensor] | None = None,
+    ) -> nn.Module:
+        steps = self.steps[number]
+        network = self._network()
+        if start is not None:
+            network.load_state_dict(start)
+        slices = self._slices(scans, number)
+        models = self.output_dir / "models"
+        self._identity = hashlib.sha256(
+            json.dumps([slices.identity, steps, self.batch_size, self.seed]).encode()
+        ).hexdigest()
+        # other masks or settings are another training
+        folder = models / "training" / f"{name.replace(' ', '_')}_{self._identity[:12]}"
+        train_student(
+            network,
+            slices,
+            self.loss,
+            self.make_optimizer,
+            folder,
+            steps=steps,
+            batch_size=self.batch_size,
+            seed=self.seed + number,
+            name=name,
+            progress=self.progress,
+        )
+        write_torch(network.state_dict(), models / f"{name.replace(' ', '_')}.pt")
+        return network
+
+
+def _definition(make_network: Callable[..., nn.Module], channels: int) -> dict[str, Any]:
+    """The student's config, of a component with `_mode_` callable."""
+    if not isinstance(make_network, partial):
+        raise TypeError("FolderFit: expected make_network as functools.partial, as configs give it")
+    kind = make_network.func
+    target = f"{kind.__module__}.{kind.__qualname__}"
+    return {"_target_": target, **make_network.keywords, "out_channels": channels}
+
+
+def _millilitres(scan: SupportScan, value: int) -> float:
+    voxel = abs(float(np.linalg.det(scan.image.affine[:3, :3]))) / 1000.0
+    return voxel * int(np.count_nonzero(np.asarray(scan.label.data) == value))
+
+
+def _relabelled(scan: StudentScan, students: Sequence[nn.Module]) -> StudentScan:
+    """A scan with the mean mask of the students, one of which has not learned from it."""
+    shares = torch.stack([student_shares(each, scan.image).float() for each in students]).mean(0)
+    label = shares.argmax(1).byte()
+    return replace(scan, label=label, doubtful=torch.zeros_like(scan.doubtful))

@@ -1,0 +1,35 @@
+"""The student: a plain 2.5D network of a folder, and its answer for a scan."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks import eval_mode
+from torch import Tensor, nn
+
+from fsmis_components.data.geometry import centre_fit
+from fsmis_components.fitting.student_scans import with_neighbours
+
+_BATCH = 16  # slices a forward pass
+_SIDE = 16  # sides of what the network sees are multiples of it
+
+
+def student_shares(network: nn.Module, image: Tensor) -> Tensor:
+    """What the student says of all slices of a scan.
+
+    Args:
+        network: (B, 3, H, W) -> logits (B, 1 + N, H, W); left in the mode in which it came.
+        image: (D, H, W), see `student_image`.
+
+    Returns:
+        float16 (D, 1 + N, H, W), probabilities.
+    """
+    device = next(network.parameters()).device
+    height, width = image.shape[1:]
+    size = (-(-height // _SIDE) * _SIDE, -(-width // _SIDE) * _SIDE)
+    shares = []
+    with eval_mode(network), torch.inference_mode():
+        for start in range(0, len(image), _BATCH):
+            stack = with_neighbours(image, start, min(start + _BATCH, len(image)))
+            logits = network(centre_fit(stack, size).to(device))
+            shares.append(centre_fit(logits.softmax(1), (height, width)).half().cpu())
+    return torch.cat(shares)

@@ -1,0 +1,100 @@
+"""Scans as the student sees them: slices of its own resolution, with masks that it may learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.intensity import Normalisation, fit_normaliser
+from fsmis_components.data.volumes import Volume
+
+_SIDE = 16  # pixels: the student halves its maps four times
+_LEAST_SIDE = 64  # pixels of a small scan, so that its lowest maps still have some
+_SLAB = 16  # slices that are read at a time
+
+
+@dataclass(frozen=True)
+class StudentScan:
+    """One scan of the folder, small enough to be kept in memory.
+
+    Attributes:
+        name: file name without its ending.
+        image: float16 (D, H, W), as `student_image` gives it.
+        label: uint8 (D, H, W), 0 background, n the n-th structure.
+        spacing: millimetres between slices.
+        doubtful: bool (D, N), whether a structure's mask is not to be learned in a slice.
+        labelled: whether a person drew the label.
+    """
+
+    name: str
+    image: Tensor
+    label: Tensor
+    spacing: float
+    doubtful: Tensor
+    labelled: bool
+
+    @property
+    def middle(self) -> float:
+        """The slice in the middle of all structures, that of the scan where there are none."""
+        counts = (self.label > 0).sum((1, 2)).double()
+        slices = torch.arange(len(counts), dtype=torch.float64)
+        if not counts.any():
+            return float(slices.mean())
+        return float((counts * slices).sum() / counts.sum())
+
+    def at(self, index: int) -> tuple[Tensor, Tensor]:
+        """A slice with its neighbours, float32 (3, H, W), and its label (H, W)."""
+        return with_neighbours(self.image, index, index + 1)[0], self.label[index]
+
+
+def student_grid(grid: SliceGrid, volume: Volume, most: int) -> SliceGrid:
+    """The support's grid at the student's resolution.
+
+    Args:
+        grid: of the support pack.
+        volume: a labelled scan.
+        most: pixels of the larger side of a slice at the most; a scan of fewer voxels keeps these.
+    """
+    native = max(SliceView(volume, grid).native_size)
+    side = min(most, max(_LEAST_SIDE, -(-native // _SIDE) * _SIDE))
+    spacing = None if grid.spacing is None else grid.spacing * grid.spatial_size / side
+    return replace(grid, spatial_size=side, spacing=spacing)
+
+
+def student_image(view: SliceView, normalisation: Normalisation) -> Tensor:
+    """All slices (D, H, W) of a scan, float16: clipped, in standard deviations above the darkest.
+
+    Zero is the darkest value, so that what pads a slice is dark. The mean does not count, which
+    lets `NormalizeIntensity` without a subtrahend do the same outside this package.
+    """
+    normalise = fit_normaliser(view.volume, normalisation)
+    slabs = [
+        normalise(view.slices(start, min(start + _SLAB, view.depth)))[:, 0]
+        for start in range(0, view.depth, _SLAB)
+    ]
+    image = torch.cat(slabs)
+    darkest = normalise(torch.tensor(float(normalise.lower)))
+    return (image - (darkest if torch.isfinite(darkest) else image.min())).half()
+
+
+def student_label(view: SliceView, values: tuple[int, ...]) -> Tensor:
+    """The label of a scan as numbers of structures, uint8 (D, H, W); view is that of the label."""
+    slabs = []
+    for start in range(0, view.depth, _SLAB):
+        masks = view.labels(start, min(start + _SLAB, view.depth), values)
+        numbers = torch.arange(1, len(values) + 1)[:, None, None]
+        slabs.append((masks * numbers).amax(1).byte())
+    return torch.cat(slabs)
+
+
+def with_neighbours(image: Tensor, start: int, stop: int) -> Tensor:
+    """Slices start..stop-1 of (D, H, W), each between its neighbours: float32 (n, 3, H, W).
+
+    Beyond the ends the last slice stands again.
+    """
+    places = torch.arange(start, stop)
+    stacks = [image[(places + step).clamp(0, len(image) - 1)] for step in (-1, 0, 1)]
+    return torch.stack(stacks, 1).float()

@@ -1,0 +1,123 @@
+"""As the command runs it: a folder in, masks and a bundle that stands alone out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import nibabel
+import numpy as np
+import pytest
+
+from phantom import write_dataset
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLE = REPOSITORY / "bundles" / "ssl_alpnet"
+LABELLED = "1"
+
+pytestmark = pytest.mark.slow
+
+
+def run(config: Path, root: Path, **knobs: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config)]
+    command += ["--bundle_root", str(root)]
+    for knob, value in knobs.items():
+        command += [f"--{knob}", str(value)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+
+
+def fit(folder: Path, **knobs: object) -> subprocess.CompletedProcess[str]:
+    return run(
+        BUNDLE / "configs" / "fit.json",
+        BUNDLE,
+        **{
+            "support_dir": folder / "labelled",
+            "dataset_dir": folder / "scans",
+            "output_dir": folder / "fitted",
+            "half_steps": 50,
+            "final_steps": 25,
+            "student_size": 64,
+            "spatial_size": 128,
+            **knobs,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fit")
+    subjects = write_dataset(folder / "subjects", count=5, seed=1)
+    for path in sorted(subjects.iterdir()):
+        name = path.name.split(".")[0]
+        kind, _, number = name.partition("_")
+        place = "labelled" if number == LABELLED else "scans" if kind == "image" else "truth"
+        (folder / place).mkdir(exist_ok=True)
+        shutil.copy(path, folder / place)
+    done = fit(folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def labels(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        path.name: np.asarray(nibabel.load(path).dataobj)
+        for path in sorted(folder.glob("*_seg.nii.gz"))
+    }
+
+
+def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
+    masks = labels(fitted / "fitted")
+    assert sorted(masks) == sorted(labels(fitted / "fitted" / "teacher"))
+    for name, mask in masks.items():
+        scan = nibabel.load(fitted / "scans" / name.replace("_seg", ""))
+        assert mask.shape == scan.shape and set(np.unique(mask)) <= {0, 1, 2, 3, 4}
+        found = nibabel.load(fitted / "fitted" / name)
+        np.testing.assert_array_equal(found.affine, scan.affine)
+    with (fitted / "fitted" / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done"] * 4
+    assert (fitted / "fitted" / "report.html").is_file()
+
+
+def test_the_same_command_changes_nothing(fitted: Path) -> None:
+    files = {
+        path: path.stat().st_mtime_ns
+        for path in (fitted / "fitted").rglob("*")
+        if path.name.endswith(("_seg.nii.gz", "state.pt"))
+    }
+    again = fit(fitted)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_the_bundle_stands_alone(fitted: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(fitted / "fitted" / "bundle", tmp_path / "bundle")
+    config = bundle / "configs" / "inference.json"
+    assert "fsmis" not in config.read_text()
+    (schema,) = (REPOSITORY / "tools" / "schemas").glob("*.json")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    jsonschema.validate(metadata, json.loads(schema.read_text()))
+    done = run(config, bundle, dataset_dir=fitted / "scans", output_dir=tmp_path / "masks")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name, mask in labels(tmp_path / "masks").items():
+        # the same network; slices are resampled by other code, and there is no gate
+        other = labels(fitted / "fitted")[name]
+        assert mask.shape == other.shape
+        both = (mask == other) & (other > 0)
+        assert 2 * both.sum() / max(1, (mask > 0).sum() + (other > 0).sum()) > 0.8
+
+
+def test_few_scans_are_refused_in_a_sentence(fitted: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for path in sorted((fitted / "scans").iterdir())[:2]:
+        shutil.copy(path, tmp_path / "scans")
+    shutil.copytree(fitted / "labelled", tmp_path / "labelled")
+    done = fit(tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "fitting needs 4" in last and str(tmp_path / "fitted" / "teacher") in last
