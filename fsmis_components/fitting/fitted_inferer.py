@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume, load_label
-from fsmis_components.fitting.gate import Opinion, decide
+from fsmis_components.fitting.gate import GateRule, Opinion, UsualVolumes, decide
 from fsmis_components.fitting.student import student_shares
 from fsmis_components.fitting.student_scans import student_image
 from fsmis_components.inferers.clean_up import Topology, clean_up
@@ -45,6 +45,8 @@ class FittedInferer(Inferer):
         judges: students of the two halves of the folder.
         teacher: the bundle's answer for each scan, by the path of the scan.
         topologies: of how many parts each structure is.
+        usual: per structure, which volumes are.
+        gate: when a mask is believed.
         identity: of the fit, for the record of the run.
         uncertainty: also make the uncertainty map.
     """
@@ -57,6 +59,8 @@ class FittedInferer(Inferer):
         judges: Sequence[nn.Module],
         teacher: Mapping[Path, TeacherAnswer],
         topologies: Sequence[Topology],
+        usual: Sequence[UsualVolumes],
+        gate: GateRule,
         identity: Mapping[str, Any],
         uncertainty: bool = False,
     ) -> None:
@@ -67,6 +71,8 @@ class FittedInferer(Inferer):
         self.judges = judges
         self.teacher = teacher
         self.topologies = topologies
+        self.usual = usual
+        self.gate = gate
         self.identity = identity
         self.uncertainty = uncertainty
 
@@ -80,7 +86,11 @@ class FittedInferer(Inferer):
 
     def settings(self) -> dict[str, Any]:
         """What changes a result, as JSON values."""
-        return {"fit": dict(self.identity), "uncertainty": self.uncertainty}
+        return {
+            "fit": dict(self.identity),
+            "gate": asdict(self.gate),
+            "uncertainty": self.uncertainty,
+        }
 
     def segment_volume(self, volume: Volume, network: nn.Module) -> Segmentation:
         """Segment one scan of the folder by the last student, and let the gate judge.
@@ -107,7 +117,7 @@ class FittedInferer(Inferer):
             Opinion.of([mask == value for mask in (*masks, taught)], voxel, expected)
             for value, expected in zip(values[1:], teacher.expected_dice, strict=True)
         ]
-        verdicts = decide(opinions)
+        verdicts = decide(opinions, self.usual, self.gate)
         label = masks[0]
         for value, verdict in zip(values[1:], verdicts, strict=True):
             if verdict.teacher:

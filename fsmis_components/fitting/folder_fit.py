@@ -150,9 +150,17 @@ class FolderFit:
         topologies = ExpectedShapes(self.pack, self.teacher.inferer.prior).topologies
         identity = {"students": self._identity, "teacher": self.pack.weights_hash}
         inferer = FittedInferer(
-            self.pack, self.grid, self._view, students[:2], answers, topologies, identity
+            self.pack,
+            self.grid,
+            self._view,
+            students[:2],
+            answers,
+            topologies,
+            self._usual,
+            self.gate,
+            identity,
+            self.uncertainty,
         )
-        inferer.uncertainty = self.uncertainty
         write_student_bundle(
             self.output_dir / "bundle",
             students[-1],
@@ -273,14 +281,14 @@ class FolderFit:
         columns = [structure.column for structure in self.pack.structures]
         volumes = {c.stem: [rows[c.stem].volumes[k] for k in columns] for c in unlabelled}
         expected = {c.stem: answers[c.image].expected_dice for c in unlabelled}
-        usual = [
+        self._usual = [
             UsualVolumes.of(
                 [_millilitres(scan, value) for scan in labelled],
                 [each[index] for each in volumes.values()],
             )
             for index, value in enumerate(values)
         ]
-        doubtful = doubtful_masks(volumes, expected, usual, self.gate)
+        doubtful = doubtful_masks(volumes, expected, self._usual, self.gate)
         scans = []
         for case in unlabelled:
             image = load_image(case.image)

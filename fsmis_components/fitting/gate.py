@@ -17,14 +17,14 @@ class GateRule:
     Attributes:
         largest_ratio: a volume more than so many times larger or smaller than is usual among the
             labelled scans and the folder is implausible.
-        least_agreement: Dice of the two half students below which neither is believed where the
-            teacher's mask is plausible.
         least_expected: expected Dice of the teacher's mask below which it is not learned.
+        least_agreement: mean Dice of the last student with the judges below which a plausible mask
+            of the teacher stays.
     """
 
     largest_ratio: float = 2.5
-    least_agreement: float = 0.5
     least_expected: float = 0.2
+    least_agreement: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,17 @@ class Opinion:
     """What is known of one structure's masks in one scan.
 
     Attributes:
-        volumes: millilitres by the last student, the first and second judge, the teacher.
-        judges: Dice of the two judges, students that learned from disjoint halves of the folder.
-        student: mean Dice of the last student with the judges.
-        teacher: mean Dice of the teacher with the judges.
+        student_volume: millilitres by the last student.
+        teacher_volume: millilitres by the teacher.
+        judges: mean Dice of the last student with the two judges, students that learned from
+            disjoint halves of the folder; 0 where none found anything, as nothing speaks for it.
+        teacher: Dice of the last student with the teacher.
         expected: expected Dice of the teacher's mask.
     """
 
-    volumes: tuple[float, ...]
+    student_volume: float
+    teacher_volume: float
     judges: float
-    student: float
     teacher: float
     expected: float
 
@@ -100,10 +101,10 @@ class Opinion:
         """From the masks of the last student, two judges and the teacher; voxel in millilitres."""
         student, first, second, teacher = masks
         return cls(
-            tuple(voxel * int(mask.sum()) for mask in masks),
-            mask_dice(first, second),
+            voxel * int(student.sum()),
+            voxel * int(teacher.sum()),
             0.5 * (mask_dice(student, first) + mask_dice(student, second)),
-            0.5 * (mask_dice(teacher, first) + mask_dice(teacher, second)),
+            mask_dice(student, teacher),
             expected,
         )
 
@@ -117,11 +118,25 @@ class Verdict:
 
 
 def mask_dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Dice in [0, 1] of two masks of one shape; 1 where both are empty."""
+    """Dice in [0, 1] of two masks of one shape; 0 where both are empty."""
     size = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / size if size else 1.0
+    return 2 * int((first & second).sum()) / size if size else 0.0
 
 
-def decide(opinions: Sequence[Opinion]) -> list[Verdict]:
-    """Who answers for each structure of a scan."""
-    return [Verdict(False, opinion.student) for opinion in opinions]
+def decide(
+    opinions: Sequence[Opinion], usual: Sequence[UsualVolumes], rule: GateRule
+) -> list[Verdict]:
+    """Who answers for each structure of a scan.
+
+    The student does, unless what it found is of an unusual size, or its judges see something else,
+    and what the teacher found is nearer to the usual size.
+    """
+    verdicts = []
+    for each, volumes in zip(opinions, usual, strict=True):
+        student, teacher = volumes.ratio(each.student_volume), volumes.ratio(each.teacher_volume)
+        odd = student > rule.largest_ratio and teacher < student
+        lonely = each.judges < rule.least_agreement and teacher <= rule.largest_ratio
+        # three views of one mask; where the teacher's stays, what the students see counts too
+        expected = (each.judges + each.teacher + each.expected) / 3
+        verdicts.append(Verdict(odd or lonely, expected))
+    return verdicts

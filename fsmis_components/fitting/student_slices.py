@@ -31,7 +31,8 @@ class StudentRule:
             2023).
         rectangle: sides of the rectangle, smallest and largest, as shares of the slice's.
         warp: ranges of the geometric transform; None: rotation by 15 degrees, shift by a tenth.
-        contrast: ranges of gamma, bias field, blur and noise; the order of grey values stays.
+        contrast: ranges of the randomised contrast, by which the order of grey values stays.
+        brightness: smallest and largest factor of a slice's values.
     """
 
     labelled_weight: float = 4.0
@@ -39,7 +40,15 @@ class StudentRule:
     mixed: float = 0.5
     rectangle: tuple[float, float] = (0.25, 0.6)
     warp: WarpRanges | None = None
-    contrast: ContrastRanges = field(default_factory=lambda: ContrastRanges(num_levels=0))
+    contrast: ContrastRanges = field(
+        default_factory=lambda: ContrastRanges(
+            remap_probability=0.3,
+            rising_probability=1.0,
+            dark_background_probability=1.0,
+            strength=(0.2, 0.8),
+        )
+    )
+    brightness: tuple[float, float] = (0.7, 1.4)
 
 
 class StudentSlices(Dataset[dict[str, Tensor]]):
@@ -108,6 +117,7 @@ class StudentSlices(Dataset[dict[str, Tensor]]):
             image, label, others = self._mixed(rng, number, place, image, label)
             doubtful = doubtful | others
         image = apply_contrast(image, draw_contrast(rng, self.rule.contrast))
+        image = image * float(rng.uniform(*self.rule.brightness))
         masks = F.one_hot(label.long(), 1 + self.num_structures).movedim(-1, 0)[1:].float()
         image, masks = apply_warp(image, masks, draw_warp(rng, self._warp), padding="minimum")
         masks[doubtful] = -1.0

@@ -38,13 +38,25 @@ def test_the_labelled_scans_weigh_as_much_as_all_masks() -> None:
     assert usual.median == pytest.approx(50.0)
 
 
-def test_dice_of_empty_masks_is_one() -> None:
+def test_masks_of_nothing_agree_in_nothing() -> None:
     nothing = np.zeros((2, 2, 2), bool)
-    assert mask_dice(nothing, nothing) == 1.0
-    assert mask_dice(nothing, ~nothing) == 0.0
+    assert mask_dice(nothing, nothing) == mask_dice(nothing, ~nothing) == 0.0
 
 
-def test_the_student_answers_where_students_agree() -> None:
-    opinion = Opinion.of([box(2, 12), box(2, 12), box(2, 11), box(2, 6)], 0.01, 0.6)
-    (verdict,) = decide([opinion])
-    assert not verdict.teacher and verdict.expected_dice > 0.8
+USUAL = [UsualVolumes(4.0)]
+# masks of the student, of both judges and of the teacher; 0.01 ml a voxel, box(2, 12) is 4 ml
+CASES = {
+    "the student where students agree": ((2, 12), (2, 12), (2, 11), (2, 6), False),
+    "the teacher where the student found nothing": ((0, 0), (0, 0), (0, 0), (2, 12), True),
+    "the teacher where no judge sees it": ((2, 12), (12, 20), (0, 0), (3, 12), True),
+    "the student where the teacher found nothing": ((2, 12), (12, 20), (0, 0), (0, 0), False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_who_answers(case: str) -> None:
+    *boxes, teacher = CASES[case]
+    opinion = Opinion.of([box(*each) for each in boxes], 0.01, 0.6)
+    (verdict,) = decide([opinion], USUAL, GateRule())
+    assert verdict.teacher == teacher
+    assert 0.0 <= verdict.expected_dice <= 1.0
