@@ -19,7 +19,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView, near_isotropic
 from fsmis_components.data.request_error import client_errors
 from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
-from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
+from fsmis_components.encoding import EncodedSlices, FeatureStore, ScanEncoder
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.inferers.clean_up import clean_up
 from fsmis_components.inferers.encoded_slices import ABSENT, SliceStore, segment_slices
@@ -118,7 +118,7 @@ class VolumeInferer(Inferer):
         uncertainty: bool = False,
         steps: VolumeSteps | Mapping[str, bool] | None = None,
         prior: PriorRule | None = None,
-        cache: FeatureCache | None = None,
+        cache: FeatureStore | None = None,
     ) -> None:
         super().__init__()
         self.support = support

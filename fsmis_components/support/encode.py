@@ -29,7 +29,7 @@ from fsmis_components.data.intensity import (
     resolve_modality,
 )
 from fsmis_components.data.volumes import Volume
-from fsmis_components.encoding.feature_cache import FeatureCache
+from fsmis_components.encoding.feature_cache import FeatureStore
 from fsmis_components.encoding.identity import network_method, network_settings, weights_hash
 from fsmis_components.encoding.scan_encoder import ScanEncoder, chosen_features, join_features
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
@@ -67,7 +67,7 @@ def build_support_pack(
     partial: bool = False,
     batch_size: int = 8,
     amp: bool = False,
-    cache: FeatureCache | None = None,
+    cache: FeatureStore | None = None,
 ) -> SupportPack:
     """Encode the support scans: labelled slices become the state, all slices the profile along z.
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.errors import DataError
-from fsmis_components.encoding import FeatureCache, ScanEncoder
+from fsmis_components.encoding import FeatureStore, ScanEncoder
 from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
@@ -85,7 +85,7 @@ class SupportSource:
         batch_size: int = 8,
         amp: bool = False,
         corrections: Corrections | None = None,
-        cache: FeatureCache | None = None,
+        cache: FeatureStore | None = None,
         self_test: bool = False,
     ) -> None:
         self.support_dir = support_dir or None
