@@ -16,15 +16,14 @@ class SelfPrediction(nn.Module):
     Args:
         channels: C of the features; 512 in the paper.
         width: channels inside; 512 in the paper.
-        dropout: of whole channels; 0.5 in the paper.
     """
 
-    def __init__(self, channels: int, width: int = 512, dropout: float = 0.5) -> None:
+    def __init__(self, channels: int, width: int = 512) -> None:
         super().__init__()
         self.channels = channels
         self.reach = 2  # dilation of the first convolution
         self.join = nn.Conv2d(3 * channels, width, 3, padding=2, dilation=2)
-        self.drop = nn.Dropout2d(dropout)
+        self.drop = nn.Dropout2d(0.5)  # as in the paper
         self.residuals = nn.ModuleList([_Residual(width) for _ in range(3)])
         self.pooled = nn.Conv2d(width, width, 1)
         self.branches = nn.ModuleList(

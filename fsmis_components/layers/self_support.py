@@ -22,27 +22,17 @@ class SelfSupport(nn.Module):
     a grid first, so that nothing need be drawn at random to keep the number of them small.
 
     Args:
-        support_share: weight of the support's foreground prototype; 0.5 in SSP.
-        global_share: weight of the one background prototype beside the adaptive one; 0.3 in SSP.
         grid: fields per side, at most.
-        sharpness: factor of the cosine in the adaptive weights; 2 in SSP.
-        scale: factor of the cosines in the answer; 10 in SSP.
     """
 
-    def __init__(
-        self,
-        support_share: float = 0.5,
-        global_share: float = 0.3,
-        grid: int = 32,
-        sharpness: float = 2.0,
-        scale: float = 10.0,
-    ) -> None:
+    def __init__(self, grid: int = 32) -> None:
         super().__init__()
-        self.support_share = support_share
-        self.global_share = global_share
         self.grid = grid
-        self.sharpness = sharpness
-        self.scale = scale
+        # numbers of SSP
+        self.support_share = 0.5  # of the support's foreground prototype, beside the query's own
+        self.global_share = 0.3  # of the one background prototype, beside the adaptive one
+        self.sharpness = 2.0  # factor of the cosine in the adaptive weights
+        self.scale = 10.0  # factor of the cosines in the answer
 
     def forward(
         self,
