@@ -15,8 +15,9 @@ from tqdm import tqdm
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceView, centre_fit
+from fsmis_components.data.intensity import resolve_modality
 from fsmis_components.data.volumes import Volume, load_image, load_label
-from fsmis_components.episodes.corpus import CorpusSettings, normalised_slices
+from fsmis_components.episodes.corpus import CorpusSettings, fit_images, normalised_slices
 from fsmis_components.episodes.dataset import EpisodeDataset, RedrawnEpisodes
 from fsmis_components.episodes.episode import Episode, PatientDrawer, PatientRule, PatientTable
 from fsmis_components.episodes.transform import PatientTransform
@@ -152,14 +153,15 @@ def _labelled_volumes(
     label = load_label(case.label, image)
     found = re.match(patient_pattern, case.name)
     patient = found.group(0) if found else case.name
+    modality = resolve_modality(image, settings.modality)
     volumes = []
     for axis in _planes(image, settings):
-        view, slices = normalised_slices(image, replace(settings, slice_axis=axis))
+        view, slices = normalised_slices(image, modality, replace(settings, slice_axis=axis))
         label_view = SliceView(label, view.grid)
         table = PatientTable(
             _areas(label_view), patient, (str(case.image.parent), view.grid.slice_axis)
         )
-        volumes.append(LabelledVolume(slices, label_view, table))
+        volumes.append(LabelledVolume(fit_images(slices, settings.spatial_size), label_view, table))
     return volumes
 
 

@@ -106,7 +106,6 @@ class VolumeInferer(Inferer):
         amp: bfloat16 autocast.
         uncertainty: also make the uncertainty map (see `Segmentation`).
         steps: what is done besides segmenting slices.
-        prior: how the support's shapes count.
         cache: where features of scans are kept for later runs; None: nowhere.
     """
 
@@ -117,7 +116,6 @@ class VolumeInferer(Inferer):
         amp: bool = False,
         uncertainty: bool = False,
         steps: VolumeSteps | Mapping[str, bool] | None = None,
-        prior: PriorRule | None = None,
         cache: FeatureStore | None = None,
     ) -> None:
         super().__init__()
@@ -126,7 +124,7 @@ class VolumeInferer(Inferer):
         self.amp = amp
         self.uncertainty = uncertainty
         self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
-        self.prior = prior or PriorRule()
+        self.prior = PriorRule()
         self.cache = cache
         self._shapes: RecentResults[ExpectedShapes] = RecentResults(_MOST_SHAPES)
 
@@ -159,14 +157,13 @@ class VolumeInferer(Inferer):
         meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
         affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
         affine = affine[0] if affine.ndim == 3 else affine
-        asked = meta.get(SUPPORT_KEY)
+        request: SupportRequest | None = meta.get(SUPPORT_KEY)
         with client_errors():
             if not bool((inputs.abs() < NO_DATA).all()):  # NaN is not below either
                 raise DataError(
                     "image: holds NaN or infinite voxels, or such as mark where there is no data "
                     f"({NO_DATA:g} and beyond); replace them by a number."
                 )
-            request = SupportRequest.from_dict(asked) if asked else None
             support = self._resolved(network, request)
             data = torch.as_tensor(inputs)[0, 0].detach().cpu().numpy()
             oriented = bool(meta.get(ORIENTED_KEY, True))

@@ -1,4 +1,4 @@
-"""Which support a request is to be answered with: plain data that travels with the image."""
+"""Which support a request is to be answered with; it travels with the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsmis_components.support.support_set import SupportScan
 
 Stamp = tuple[int, int]  # size in bytes and time of the last change in nanoseconds
 Origin = Literal["request", "datastore", "bundle"]
-SUPPORT_KEY = "fsmis_support"  # entry of an image's meta: the request as plain values
+SUPPORT_KEY = "fsmis_support"  # entry of an image's meta: the `SupportRequest`
 RESULT_KEY = "fsmis_result"  # entry of a mask's meta: which support answered and what it says
 
 
@@ -210,26 +210,3 @@ class SupportRequest:
         wanted = structures if isinstance(structures, str | int | None) else tuple(structures)
         volumes = tuple(volume.key for volume in self.volumes)
         return volumes, wanted, self.num_shots, self.number_structures
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "origin": self.origin,
-            "volumes": [volume.to_dict() for volume in self.volumes],
-            "structures": self.structures,
-            "num_shots": self.num_shots,
-            "number_structures": self.number_structures,
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> SupportRequest:
-        """The request that `to_dict` described."""
-        return cls(
-            content["origin"],
-            tuple(LabelledVolume.from_dict(entry) for entry in content["volumes"]),
-            content["structures"],
-            content["num_shots"],
-            content["number_structures"],
-            tuple(content["notes"]),
-        )

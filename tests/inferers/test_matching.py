@@ -7,7 +7,6 @@ import torch
 from fsmis_components.inferers.matching import (
     looked_for,
     neighbours,
-    neighbours_of,
     scan_shares,
     spread_thirds,
 )
@@ -58,12 +57,3 @@ def test_scans_count_by_similarity() -> None:
     assert shares.tolist() == [0.5, 0.5, 0.0]  # one that is unlike is not asked
     close = scan_shares(np.array([0.5, 0.48]))
     assert close[0] > close[1] > 0 and close.sum() == pytest.approx(1.0)
-
-
-def test_of_thin_slices_few_answer() -> None:
-    places, valid = np.arange(20), np.ones((1, 20), bool)
-    counts = {
-        spacing: int(neighbours(np.array([9.0]), places, valid, neighbours_of(spacing)).sum())
-        for spacing in (1.0, 5.0, 7.7, None)
-    }
-    assert counts == {1.0: 3, 5.0: 3, 7.7: 5, None: 5}
