@@ -101,9 +101,9 @@ class PatientEpisodeDataset(RedrawnEpisodes):
         self, volume: int, places: Sequence[int], structures: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Images (S, 1, H, W) and masks (S, N, H, W) of some slices."""
-        own = self.corpus[volume]
-        images = torch.from_numpy(own.images[list(places)].astype(np.float32)).unsqueeze(1)
-        masks = [own.label.labels(place, place + 1, structures) for place in places]
+        scan = self.corpus[volume]
+        images = torch.from_numpy(scan.images[list(places)].astype(np.float32)).unsqueeze(1)
+        masks = [scan.label.labels(place, place + 1, structures) for place in places]
         return images, centre_fit(torch.cat(masks), images.shape[-2:])
 
 

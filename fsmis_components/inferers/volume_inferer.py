@@ -35,7 +35,7 @@ from fsmis_components.inferers.shape_prior import (
     to_cells,
     to_pixels,
 )
-from fsmis_components.inferers.slice_order import decided_view
+from fsmis_components.inferers.slice_order import decide_view
 from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, mirror_gain
 from fsmis_components.inferers.trust.self_test import self_test
 from fsmis_components.support.calibration import Calibration
@@ -223,7 +223,7 @@ class VolumeInferer(Inferer):
         pack = pack or self.resolve(network)
         encoder = ScanEncoder(network, self.batch_size, self.amp, self.cache, pack.weights_hash)
         with eval_mode(network), torch.inference_mode():
-            view = decided_view(encoder, volume, pack)
+            view = decide_view(encoder, volume, pack)
             margins = SliceStore()
             expectation = self._first_pass(view, pack, encoder, margins)
             others = self._other_planes(view, pack, encoder)

@@ -103,8 +103,8 @@ def fill(mask: Tensor, seeds: Tensor) -> Tensor:
     others = torch.logical_not(mask)
     rank = others.long().cumsum(-1) - 1
     drawn = order.gather(-1, rank.clamp_min(0) % count)
-    own = torch.arange(mask.shape[-1], device=mask.device)
-    return torch.where(mask, own, drawn)
+    place = torch.arange(mask.shape[-1], device=mask.device)
+    return torch.where(mask, place, drawn)
 
 
 def draw(mask: Tensor, seeds: Tensor, number: int) -> Tensor:

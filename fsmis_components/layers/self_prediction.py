@@ -58,7 +58,7 @@ class SelfPrediction(nn.Module):
         b, n = prototypes.shape[0], prototypes.shape[1]
         h, w = features.shape[2], features.shape[3]
         weight = self.join.weight
-        own = F.conv2d(
+        shared = F.conv2d(
             features,
             weight[:, : self.channels],
             self.join.bias,
@@ -75,7 +75,7 @@ class SelfPrediction(nn.Module):
         ).reshape(taps, h * w)
         per_tap = torch.matmul(prototypes, both.permute(1, 0, 2, 3).flatten(1).to(prototypes))
         spread = torch.matmul(per_tap.reshape(b * n, -1, taps), reached.to(per_tap))
-        joined = own.unsqueeze(1) + spread.reshape(b, n, -1, h, w).to(own)
+        joined = shared.unsqueeze(1) + spread.reshape(b, n, -1, h, w).to(shared)
         return joined.flatten(0, 1)
 
 

@@ -111,9 +111,11 @@ class TorchvisionEncoder(nn.Module):
         prefix = "backbone."
         weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
         backbone = self.get_submodule("backbone")
-        own = backbone.state_dict()
+        wanted = backbone.state_dict()
         wrong = [
-            name for name, w in own.items() if name not in weights or weights[name].shape != w.shape
+            name
+            for name, w in wanted.items()
+            if name not in weights or weights[name].shape != w.shape
         ]
         if wrong:
             raise ValueError(
@@ -121,8 +123,8 @@ class TorchvisionEncoder(nn.Module):
                 f"'backbone.*', got {len(state_dict)} entries; {len(wrong)} needed ones are "
                 f"missing or of another shape, the first being 'backbone.{wrong[0]}'"
             )
-        backbone.load_state_dict({name: weights[name] for name in own})
-        taken = {prefix + name for name in own}
+        backbone.load_state_dict({name: weights[name] for name in wanted})
+        taken = {prefix + name for name in wanted}
         return [name for name in state_dict if name not in taken]
 
 

@@ -38,8 +38,8 @@ from fsmis_components.support.join_packs import join_states
 from fsmis_components.support.scan_profile import (
     ScanProfile,
     mirror_places,
-    profile_scan,
     shape_cell,
+    shapes_and_extents,
 )
 from fsmis_components.support.sections import plan_sections
 from fsmis_components.support.self_similarity import self_similarity
@@ -246,15 +246,15 @@ def _encode_scan(
     if kept:
         features = join_features(kept)
         state = _scan_state(encoder, features, view, normalisation, masks[chosen], sections, chosen)
-    profile = profile_scan(
+    shapes, extents = shapes_and_extents(masks, labelled, cell)
+    profile = ScanProfile(
         scan.name,
         view.native_spacing[0] if grid.spacing is not None else None,
-        torch.cat(descriptors),
-        masks,
-        labelled,
-        cell,
+        torch.cat(descriptors).half(),
+        shapes,
+        extents,
         scan.image.oriented,
-        self_similarity(view, normalisation, cell),
+        self_similarity=self_similarity(view, normalisation, cell),
     )
     return _EncodedScan(state, chosen, sections, profile)
 

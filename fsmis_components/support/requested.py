@@ -134,7 +134,7 @@ class RequestedSupport:
         structures: tuple[Structure, ...],
         frame: Frame,
     ) -> SupportPack:
-        scan = relabelled(volume.load(), values)
+        scan = relabel(volume.load(), values)
         support_set = SupportSet((scan,), structures, volume.label, self.slices)
         return build_support_pack(
             network,
@@ -156,7 +156,7 @@ def _serving(
     return [place in chosen for place in range(len(values))]
 
 
-def relabelled(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
+def relabel(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
     """A scan whose label has other values; those that are not among `values` become 0."""
     label = np.asarray(scan.label.data)
     renamed = np.zeros(label.shape, np.min_scalar_type(max(values.values(), default=0)))
