@@ -26,7 +26,7 @@ NEAR_ISOTROPIC = 1.5  # largest spacing over smallest; below it a scan may be cu
 
 
 @dataclass(frozen=True)
-class LabelledVolume:
+class PatientVolume:
     """A labelled scan cut in one plane.
 
     Attributes:
@@ -76,9 +76,9 @@ class PatientEpisodeDataset(RedrawnEpisodes):
         rule = rule or PatientRule()
         self.transform = transform
         self.length = length
-        self.corpus: list[LabelledVolume] = []
+        self.corpus: list[PatientVolume] = []
         for case in tqdm(data, desc="labelled scans", unit="scan", disable=len(data) < 2):
-            self.corpus += _labelled_volumes(case, settings, patient_pattern)
+            self.corpus += _patient_volumes(case, settings, patient_pattern)
         tables = [volume.table for volume in self.corpus]
         self.drawer = PatientDrawer(tables, rule, seed, batch_size)
 
@@ -144,9 +144,9 @@ class MixedEpisodes(Dataset[dict[str, Tensor]]):
         return self.label_free[index]
 
 
-def _labelled_volumes(
+def _patient_volumes(
     case: Case, settings: CorpusSettings, patient_pattern: str
-) -> list[LabelledVolume]:
+) -> list[PatientVolume]:
     if case.label is None:
         raise DataError(f"{case.image}: episodes between patients need a label for each scan.")
     image = load_image(case.image)
@@ -161,7 +161,7 @@ def _labelled_volumes(
         table = PatientTable(
             _areas(label_view), patient, (str(case.image.parent), view.grid.slice_axis)
         )
-        volumes.append(LabelledVolume(fit_images(slices, settings.spatial_size), label_view, table))
+        volumes.append(PatientVolume(fit_images(slices, settings.spatial_size), label_view, table))
     return volumes
 
 
