@@ -59,3 +59,23 @@ class IntensityNetwork(nn.Module):
         margin = 20 * (distance("background") - distance("foreground"))
         margin = torch.where(total[..., None, None] > 0, margin, -40.0)
         return torch.cat([torch.zeros_like(margin[:, :1]), margin], 1)
+
+
+class ContrastNetwork(IntensityNetwork):
+    """Unit-length features need two channels to tell intensities apart."""
+
+    def encode(self, image: Tensor) -> Intensities:
+        features = super().encode(image)
+        return features._replace(high=torch.cat([image, torch.ones_like(image)], 1))
+
+    def build_support(
+        self, features: Intensities, masks: Tensor, valid: Tensor, *seeds: Tensor
+    ) -> SupportState:
+        return super().build_support(_intensities(features), masks, valid, *seeds)
+
+    def segment(self, features: Intensities, state: SupportState, weights: Tensor) -> Tensor:
+        return super().segment(_intensities(features), state, weights)
+
+
+def _intensities(features: Intensities) -> Intensities:
+    return features._replace(high=features.high[:, :1])

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, Protocol, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,6 +38,20 @@ class EncodedSlices(NamedTuple):
     start: int
     stop: int
     features: Any
+
+
+class FeatureStore(Protocol):
+    """Where features of scans are kept, on disk or in memory; see `FeatureCache`."""
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def read(self, key: str, kind: type, device: torch.device) -> Iterator[EncodedSlices]:
+        """The features of a scan that is kept."""
+
+    def keep(
+        self, key: str, batches: Iterable[EncodedSlices], title: str
+    ) -> Iterator[EncodedSlices]:
+        """Pass the batches of a scan on and keep them."""
 
 
 class FeatureCache:

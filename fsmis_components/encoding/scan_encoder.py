@@ -13,7 +13,7 @@ from fsmis_components.data.intensity import Normalisation, fit_normaliser
 from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding.feature_cache import (
     EncodedSlices,
-    FeatureCache,
+    FeatureStore,
     feature_key,
     features_kind,
 )
@@ -37,7 +37,7 @@ class ScanEncoder:
         network: nn.Module,
         batch_size: int = 8,
         amp: bool = False,
-        cache: FeatureCache | None = None,
+        cache: FeatureStore | None = None,
         weights: str | None = None,
     ) -> None:
         self.network = network

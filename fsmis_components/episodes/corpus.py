@@ -72,13 +72,12 @@ def load_corpus(
     for case in tqdm(cases, desc="pseudo-labels", unit="scan", disable=len(cases) < 2):
         volume = load_image(case.image)
         modality = resolve_modality(volume, settings.modality)
-        view, images = _normalised_slices(volume, modality, settings)
+        view, images = normalised_slices(volume, modality, settings)
         allowed = _allowed(case, volume, view, settings)
         group = folders.index(case.image.parent)
-        size = settings.spatial_size
-        fitted = _fit(images, size, float(images.min())).astype(np.float16)
+        fitted = fit_images(images, settings.spatial_size)
         for kind in pseudo_labels:
-            labels = _fit(_suited(kind, view, modality)(images), size, 0)
+            labels = _fit(_suited(kind, view, modality)(images), settings.spatial_size, 0)
             table = RegionTable.from_labels(labels, allowed, group)
             corpus.append(CorpusVolume(case.name, fitted, labels, table))
     return corpus
@@ -95,16 +94,10 @@ def _suited(kind: PseudoLabels, view: SliceView, modality: str) -> PseudoLabels:
     return replace(kind, sigma=sigma, body_fraction=fraction)
 
 
-def normalised_slices(volume: Volume, settings: CorpusSettings) -> tuple[SliceView, np.ndarray]:
-    """A scan on its working grid and its slices, (D, H, W) float16, H = W = spatial_size."""
-    view, images = _normalised_slices(volume, resolve_modality(volume, settings.modality), settings)
-    fitted = _fit(images, settings.spatial_size, float(images.min()))
-    return view, fitted.astype(np.float16)
-
-
-def _normalised_slices(
+def normalised_slices(
     volume: Volume, modality: str, settings: CorpusSettings
 ) -> tuple[SliceView, np.ndarray]:
+    """A scan of modality `mr` or `ct` on its working grid, and its slices, float32 (D, h, w)."""
     grid = choose_slice_grid(
         volume,
         spatial_size=settings.spatial_size,
@@ -124,6 +117,11 @@ def _allowed(
         return None
     shown = shown_structures(case, volume, view.grid, settings.exclude_labels)
     return np.logical_not(excluded(shown, settings.exclude_rule))
+
+
+def fit_images(images: np.ndarray, size: int) -> np.ndarray:
+    """Normalised slices as float16 (D, size, size); what is added is as dark as the darkest."""
+    return _fit(images, size, float(images.min())).astype(np.float16)
 
 
 def _fit(slices: np.ndarray, size: int, fill: float) -> np.ndarray:

@@ -236,11 +236,11 @@ class PatientDrawer:
         shown = planes[int(rng.integers(len(planes)))]
         structure = int(rng.choice(sorted(shown)))
         support = int(rng.choice(shown[structure]))
-        own = self.tables[support]
-        others = [v for v in self.members[own.domain] if self.tables[v].patient != own.patient]
+        table = self.tables[support]
+        others = [v for v in self.members[table.domain] if self.tables[v].patient != table.patient]
         query = int(rng.choice(others))
-        slices, height = self._support_slices(rng, own.areas[:, structure], sections)
-        shared = np.flatnonzero(own.areas[list(slices), 1:].min(0) >= rule.min_area) + 1
+        slices, height = self._support_slices(rng, table.areas[:, structure], sections)
+        shared = np.flatnonzero(table.areas[list(slices), 1:].min(0) >= rule.min_area) + 1
         more = shared[shared != structure]
         # a slice with few structures repeats some: all episodes of a batch have the same ways
         count = rule.num_ways - 1

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceView, centre_fit
+from fsmis_components.data.intensity import resolve_modality
 from fsmis_components.data.volumes import Volume, load_image, load_label
-from fsmis_components.episodes.corpus import CorpusSettings, normalised_slices
+from fsmis_components.episodes.corpus import CorpusSettings, fit_images, normalised_slices
 from fsmis_components.episodes.dataset import EpisodeDataset, RedrawnEpisodes
 from fsmis_components.episodes.episode import Episode, PatientDrawer, PatientRule, PatientTable
 from fsmis_components.episodes.transform import PatientTransform
@@ -25,7 +26,7 @@ NEAR_ISOTROPIC = 1.5  # largest spacing over smallest; below it a scan may be cu
 
 
 @dataclass(frozen=True)
-class LabelledVolume:
+class PatientVolume:
     """A labelled scan cut in one plane.
 
     Attributes:
@@ -75,9 +76,9 @@ class PatientEpisodeDataset(RedrawnEpisodes):
         rule = rule or PatientRule()
         self.transform = transform
         self.length = length
-        self.corpus: list[LabelledVolume] = []
+        self.corpus: list[PatientVolume] = []
         for case in tqdm(data, desc="labelled scans", unit="scan", disable=len(data) < 2):
-            self.corpus += _labelled_volumes(case, settings, patient_pattern)
+            self.corpus += _patient_volumes(case, settings, patient_pattern)
         tables = [volume.table for volume in self.corpus]
         self.drawer = PatientDrawer(tables, rule, seed, batch_size)
 
@@ -100,9 +101,9 @@ class PatientEpisodeDataset(RedrawnEpisodes):
         self, volume: int, places: Sequence[int], structures: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Images (S, 1, H, W) and masks (S, N, H, W) of some slices."""
-        own = self.corpus[volume]
-        images = torch.from_numpy(own.images[list(places)].astype(np.float32)).unsqueeze(1)
-        masks = [own.label.labels(place, place + 1, structures) for place in places]
+        scan = self.corpus[volume]
+        images = torch.from_numpy(scan.images[list(places)].astype(np.float32)).unsqueeze(1)
+        masks = [scan.label.labels(place, place + 1, structures) for place in places]
         return images, centre_fit(torch.cat(masks), images.shape[-2:])
 
 
@@ -143,23 +144,24 @@ class MixedEpisodes(Dataset[dict[str, Tensor]]):
         return self.label_free[index]
 
 
-def _labelled_volumes(
+def _patient_volumes(
     case: Case, settings: CorpusSettings, patient_pattern: str
-) -> list[LabelledVolume]:
+) -> list[PatientVolume]:
     if case.label is None:
         raise DataError(f"{case.image}: episodes between patients need a label for each scan.")
     image = load_image(case.image)
     label = load_label(case.label, image)
     found = re.match(patient_pattern, case.name)
     patient = found.group(0) if found else case.name
+    modality = resolve_modality(image, settings.modality)
     volumes = []
     for axis in _planes(image, settings):
-        view, slices = normalised_slices(image, replace(settings, slice_axis=axis))
+        view, slices = normalised_slices(image, modality, replace(settings, slice_axis=axis))
         label_view = SliceView(label, view.grid)
         table = PatientTable(
             _areas(label_view), patient, (str(case.image.parent), view.grid.slice_axis)
         )
-        volumes.append(LabelledVolume(slices, label_view, table))
+        volumes.append(PatientVolume(fit_images(slices, settings.spatial_size), label_view, table))
     return volumes
 
 

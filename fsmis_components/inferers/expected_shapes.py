@@ -72,11 +72,16 @@ class ExpectedShapes:
     def _wide(self) -> list[np.ndarray]:
         """Shapes to be moved; a scan that is registered needs none."""
         rule = self.rule
-        return [blur_shapes(each, rule.blur, rule.blur_slices) for each in self.pack.profiles]
+        return [
+            blur_shapes(each.shapes, rule.blur, rule.blur_slices) for each in self.pack.profiles
+        ]
 
     @cached_property
     def _sharp(self) -> list[np.ndarray]:
-        return [blur_shapes(each, _FITTED_BLUR, _FITTED_BLUR_SLICES) for each in self.pack.profiles]
+        return [
+            blur_shapes(each.shapes, _FITTED_BLUR, _FITTED_BLUR_SLICES)
+            for each in self.pack.profiles
+        ]
 
     @cached_property
     def topologies(self) -> list[Topology]:

@@ -46,16 +46,16 @@ def match_volume(
     weights = torch.zeros(len(descriptors), *pack.sections.shape[:2])
     valid = pack.sections.any(-1)  # (N, S)
     for scan, (profile, alignment) in enumerate(zip(pack.profiles, alignments, strict=True)):
-        own_slices = torch.nonzero(pack.origins[:, 0] == scan).flatten()
-        if not shares[scan] or not len(own_slices):
+        serving = torch.nonzero(pack.origins[:, 0] == scan).flatten()
+        if not shares[scan] or not len(serving):
             continue
-        places = pack.origins[own_slices, 1].numpy()
+        places = pack.origins[serving, 1].numpy()
         most = neighbours_of(profile.slice_spacing)
-        answering = neighbours(alignment.positions, places, valid[:, own_slices].numpy(), most)
-        answering &= looked_for(alignment.positions, profile, reach * profile.depth + slack)[
+        answering = neighbours(alignment.positions, places, valid[:, serving].numpy(), most)
+        answering &= search_range(alignment.positions, profile, reach * profile.depth + slack)[
             ..., None
         ]
-        weights[:, :, own_slices] = torch.from_numpy(answering).float() * float(shares[scan])
+        weights[:, :, serving] = torch.from_numpy(answering).float() * float(shares[scan])
     return VolumeMatch(tuple(alignments), shares, weights)
 
 
@@ -99,7 +99,7 @@ def neighbours(
     return result
 
 
-def looked_for(positions: np.ndarray, profile: ScanProfile, around: float) -> np.ndarray:
+def search_range(positions: np.ndarray, profile: ScanProfile, around: float) -> np.ndarray:
     """Where each structure is looked for, bool (D, N): its extent and some slices around it."""
     first, last = profile.extents.numpy().T  # NaN compares as False: not labelled in this scan
     places = positions[:, None]

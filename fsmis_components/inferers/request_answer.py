@@ -9,7 +9,7 @@ import numpy as np
 
 import fsmis_components
 from fsmis_components.inferers.segmentation import Segmentation
-from fsmis_components.support.requested import ResolvedSupport, relabelled
+from fsmis_components.support.requested import ResolvedSupport, relabel
 from fsmis_components.support.support_request import SupportRequest
 
 _LEAST = 3  # one or two slices side by side may as well be all that somebody cared to label
@@ -49,7 +49,7 @@ def drawn_label(
     path = Path(image).resolve()
     for volume in request.volumes:
         if Path(volume.image).resolve() == path and volume.label in support.values:
-            scan = relabelled(volume.load(), support.values[volume.label])
+            scan = relabel(volume.load(), support.values[volume.label])
             return np.asarray(scan.label.data)
     return None
 

@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from fsmis_components.data.geometry import centre_fit
-from fsmis_components.support.scan_profile import ScanProfile
 
 _FAINT = 0.02  # a share below which a structure is not looked for
 _TALLEST = 128  # slices of the grid on which shapes are moved; taller stacks are thinned
@@ -43,11 +42,13 @@ class PriorRule:
         return max(1, round(depth * self.reach_slices))
 
 
-def blur_shapes(profile: ScanProfile, blur: float, blur_slices: float) -> np.ndarray:
-    """Shapes of a scan as float32 (Z + 2 p, N, h, w), with p = `pad_slices` empty slices around."""
+def blur_shapes(shapes: Tensor, blur: float, blur_slices: float) -> np.ndarray:
+    """Shapes of a `ScanProfile` as float32 (Z + 2 p, N, h, w).
+
+    There are p = `pad_slices` empty slices on either side.
+    """
     pad = pad_slices(blur_slices)
-    shapes = profile.shapes.numpy().astype(np.float32) / 255
-    padded = np.pad(shapes, ((0, 0), (pad, pad), (0, 0), (0, 0)))
+    padded = np.pad(shapes.numpy().astype(np.float32) / 255, ((0, 0), (pad, pad), (0, 0), (0, 0)))
     return blur_each(padded.swapaxes(0, 1), blur, blur_slices)
 
 

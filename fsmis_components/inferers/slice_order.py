@@ -35,7 +35,7 @@ _PLANES = 4  # ways to lay a slice that get a second look; the right one was amo
 _NEVER = 10.0  # cost of a line that runs backwards: the reversed order is a candidate of its own
 
 
-def decided_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> SliceView:
+def decide_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> SliceView:
     """A scan on the grid of its support, read as its header or, where that fails, its image tells.
 
     An ordinary header leaves one order, and nothing is encoded. Else some slices in each of the

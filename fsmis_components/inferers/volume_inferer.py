@@ -19,7 +19,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView, near_isotropic
 from fsmis_components.data.request_error import client_errors
 from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
-from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
+from fsmis_components.encoding import EncodedSlices, FeatureStore, ScanEncoder
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.inferers.clean_up import clean_up
 from fsmis_components.inferers.encoded_slices import ABSENT, SliceStore, segment_slices
@@ -35,7 +35,7 @@ from fsmis_components.inferers.shape_prior import (
     to_cells,
     to_pixels,
 )
-from fsmis_components.inferers.slice_order import decided_view
+from fsmis_components.inferers.slice_order import decide_view
 from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, mirror_gain
 from fsmis_components.inferers.trust.self_test import self_test
 from fsmis_components.support.calibration import Calibration
@@ -106,7 +106,6 @@ class VolumeInferer(Inferer):
         amp: bfloat16 autocast.
         uncertainty: also make the uncertainty map (see `Segmentation`).
         steps: what is done besides segmenting slices.
-        prior: how the support's shapes count.
         cache: where features of scans are kept for later runs; None: nowhere.
     """
 
@@ -117,8 +116,7 @@ class VolumeInferer(Inferer):
         amp: bool = False,
         uncertainty: bool = False,
         steps: VolumeSteps | Mapping[str, bool] | None = None,
-        prior: PriorRule | None = None,
-        cache: FeatureCache | None = None,
+        cache: FeatureStore | None = None,
     ) -> None:
         super().__init__()
         self.support = support
@@ -126,7 +124,7 @@ class VolumeInferer(Inferer):
         self.amp = amp
         self.uncertainty = uncertainty
         self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
-        self.prior = prior or PriorRule()
+        self.prior = PriorRule()
         self.cache = cache
         self._shapes: RecentResults[ExpectedShapes] = RecentResults(_MOST_SHAPES)
 
@@ -159,14 +157,13 @@ class VolumeInferer(Inferer):
         meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
         affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
         affine = affine[0] if affine.ndim == 3 else affine
-        asked = meta.get(SUPPORT_KEY)
+        request: SupportRequest | None = meta.get(SUPPORT_KEY)
         with client_errors():
             if not bool((inputs.abs() < NO_DATA).all()):  # NaN is not below either
                 raise DataError(
                     "image: holds NaN or infinite voxels, or such as mark where there is no data "
                     f"({NO_DATA:g} and beyond); replace them by a number."
                 )
-            request = SupportRequest.from_dict(asked) if asked else None
             support = self._resolved(network, request)
             data = torch.as_tensor(inputs)[0, 0].detach().cpu().numpy()
             oriented = bool(meta.get(ORIENTED_KEY, True))
@@ -226,7 +223,7 @@ class VolumeInferer(Inferer):
         pack = pack or self.resolve(network)
         encoder = ScanEncoder(network, self.batch_size, self.amp, self.cache, pack.weights_hash)
         with eval_mode(network), torch.inference_mode():
-            view = decided_view(encoder, volume, pack)
+            view = decide_view(encoder, volume, pack)
             margins = SliceStore()
             expectation = self._first_pass(view, pack, encoder, margins)
             others = self._other_planes(view, pack, encoder)

@@ -8,6 +8,8 @@ import numpy as np
 
 # a patient is at most a third shorter or longer than the support's
 _STRETCHES = np.geomspace(0.75, 1 / 0.75, 13)
+_LEAST_OVERLAP = 0.5  # share of the shorter stack that a line must keep inside both
+_STRETCH_COST = 0.1  # off the mean similarity, per unit of |log(slope / ratio)|
 _STEP = 0.5  # of the offset, in support slices
 _MOST_OFFSETS = 512  # so that stacks of a thousand slices take no longer than they must
 
@@ -23,14 +25,7 @@ class Alignment:
     similarity: float  # mean similarity along the line, what makes two scans comparable
 
 
-def align(
-    similarity: np.ndarray,
-    ratio: float = 1.0,
-    *,
-    least_overlap: float = 0.5,
-    stretch_cost: float = 0.1,
-    reversed_cost: float = 0.05,
-) -> Alignment:
+def align(similarity: np.ndarray, ratio: float = 1.0, reversed_cost: float = 0.05) -> Alignment:
     """Find the straight line z -> slope z + offset along which two scans look most alike.
 
     All lines are tried, so there is no start value to get wrong. A line has two numbers, which many
@@ -39,13 +34,8 @@ def align(
     Args:
         similarity: (D, Z) of query and support slices.
         ratio: spacing of the query's slices over that of the support's, the expected slope.
-        least_overlap: share of the shorter stack that the line must keep inside both.
-        stretch_cost: taken off the mean similarity per unit of |log(slope / ratio)|.
         reversed_cost: taken off where the stacks run against each other, which a right header
             excludes.
-
-    Returns:
-        The best line.
     """
     depth, support_depth = similarity.shape
     slices = np.arange(depth)
@@ -64,9 +54,9 @@ def align(
             positions = slope * slices + offsets[:, None]
             inside = (positions >= 0) & (positions <= support_depth - 1)
             count = inside.sum(1)
-            least = max(1.0, least_overlap * min(depth, (support_depth - 1) / abs(slope) + 1))
+            least = max(1.0, _LEAST_OVERLAP * min(depth, (support_depth - 1) / abs(slope) + 1))
             total = (_along(similarity, positions) * inside).sum(1)
-            score = total / np.maximum(count, 1) - stretch_cost * abs(np.log(stretch))
+            score = total / np.maximum(count, 1) - _STRETCH_COST * abs(np.log(stretch))
             score = score - reversed_cost * (direction < 0)
             score[count < least] = -np.inf
             index = int(score.argmax())

@@ -15,7 +15,8 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import checked_shape, open_volume
 from fsmis_components.data.request_error import RequestError, client_errors
 from fsmis_components.label_server.rules import ENDINGS
-from fsmis_components.support.support_request import LabelledVolume, names_of
+from fsmis_components.label_server.studies import names_of
+from fsmis_components.support.support_request import LabelledVolume
 from fsmis_components.transforms.load_volume import MOST_IN_MEMORY
 
 
@@ -57,7 +58,7 @@ class CheckedDatastore(LocalDatastore):
                 names = names_of(label_info or {})
                 image = self.get_image_uri(image_id)
                 try:
-                    LabelledVolume.of(image_id, image, label_filename, names).check()
+                    LabelledVolume.of(image_id, image, label_filename, names).values()
                 except DataError as error:
                     # the upload lies under a name that tells the annotator nothing
                     sentence = str(error).replace(label_filename, "the submitted label")

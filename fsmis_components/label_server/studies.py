@@ -10,7 +10,7 @@ from typing import Any
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
-from fsmis_components.support.support_request import LabelledVolume, names_of
+from fsmis_components.support.support_request import LabelledVolume
 from fsmis_components.support.support_set import label_names
 
 FINAL = "final"  # the tag of labels that a person submitted
@@ -46,11 +46,11 @@ def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[Labelled
         if image is None:
             continue  # its volume was removed
         info = _label_info(record, id, tag)
-        own = names_of(info) or names
+        named = names_of(info) or names
         # the record's time survives a copy of the folder, the file's does not
         when = info.get("ts")
         since = float(when) if isinstance(when, int | float) else label.stat().st_mtime
-        found.append((since, id, LabelledVolume.of(id, image.resolve(), label.resolve(), own)))
+        found.append((since, id, LabelledVolume.of(id, image.resolve(), label.resolve(), named)))
     return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
 
 
@@ -102,3 +102,25 @@ def _label_info(record: Mapping[str, Any], id: str, tag: str) -> Mapping[str, An
     for key in ("labels", tag, "info"):
         entry = entry.get(key) if isinstance(entry, dict) else None
     return entry if isinstance(entry, dict) else {}
+
+
+def names_of(info: Mapping[str, Any]) -> dict[int, str]:
+    """Names of label values from what MONAI Label keeps with a label.
+
+    Args:
+        info: with `label_info`, list of {"name": text, "idx": value}, where a viewer sent it; with
+            our own answer as `params`, where a mask was taken as it was. A segment without a name
+            keeps its value with an empty one, so that it can be refused.
+    """
+    names: dict[int, str] = {}
+    if "label_info" not in info:
+        params = info.get("params")
+        structures = params.get("structures") if isinstance(params, dict) else None
+        found = structures.items() if isinstance(structures, dict) else ()
+        return {value: str(name) for name, value in found if isinstance(value, int)}
+    entries = info["label_info"]
+    for entry in entries if isinstance(entries, list) else ():
+        value = entry.get("idx", entry.get("id")) if isinstance(entry, dict) else None
+        if isinstance(value, int | float | str) and str(value).strip().isdecimal():
+            names[int(str(value).strip())] = str(entry.get("name") or "").strip()
+    return names

@@ -28,7 +28,7 @@ _LONGEST = 200  # characters of a request that are repeated in a sentence
 
 
 class ResolveSupportd(MapTransform):
-    """Put the support of one request into the image's meta, as plain data.
+    """Put the support of one request into the image's meta.
 
     The order is: the request's own `support`; the volumes of the studies folder that a person has
     labelled, without the query itself; the bundle's own support. Nothing is shared between
@@ -72,7 +72,7 @@ class ResolveSupportd(MapTransform):
             meta = d[key].meta
             path = Path(d.get(f"{key}_path") or meta[ImageMetaKey.FILENAME_OR_OBJ]).resolve()
             with client_errors():
-                meta[SUPPORT_KEY] = self._request(d, path).to_dict()
+                meta[SUPPORT_KEY] = self._request(d, path)
         return d
 
     def _request(self, params: Mapping[Any, Any], query: Path) -> SupportRequest:

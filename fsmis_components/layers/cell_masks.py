@@ -50,24 +50,19 @@ def class_means(features: Tensor, foreground: Tensor, inside: Tensor) -> Tensor:
     return torch.stack([masked_average_pool(features, inside - foreground), front], 2)
 
 
-def confident_cells(
-    probability: Tensor, inside: Tensor, foreground: float = 0.7, background: float = 0.6
-) -> Tuple[Tensor, Tensor]:
+def confident_cells(probability: Tensor, inside: Tensor) -> Tuple[Tensor, Tensor]:
     """Return the cells that are surely foreground, and surely background, bool (B, Q, h, w) each.
 
-    The thresholds of SSP (Fan et al., ECCV 2022); where no cell exceeds one, the most probable
-    cells. SSP then takes the best 12; small organs have fewer, so it is a share of all cells here.
-    The choice is hard: no gradient.
+    Where no cell exceeds a threshold, the most probable cells. SSP then takes the best 12; small
+    organs have fewer, so it is a share of all cells here. The choice is hard: no gradient.
 
     Args:
         probability: of foreground, (B, Q, h, w).
         inside: which cells belong to the image and not to its padding, bool (1, h, w).
-        foreground: probability that foreground must exceed; 0.7 in SSP.
-        background: probability of background that must be exceeded; 0.6 in SSP.
     """
     probability = probability.detach().float()
-    front = _above(probability, foreground, inside)
-    return front, _above(1 - probability, background, inside)
+    # the thresholds of SSP (Fan et al., ECCV 2022)
+    return _above(probability, 0.7, inside), _above(1 - probability, 0.6, inside)
 
 
 def _above(probability: Tensor, threshold: float, inside: Tensor) -> Tensor:

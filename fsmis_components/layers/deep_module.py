@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from fsmis_components.layers.resize import resize_logits
 
+HEADS = 4  # of the self-attention; they divide the width
+
 
 class DeepModule(nn.Module):
     """A small U-shaped network behind the encoder, shared by support and query.
@@ -19,15 +21,12 @@ class DeepModule(nn.Module):
         top_channels: of the encoder's deepest level.
         mid_channels: of its middle level.
         width: channels of the high-level features; 256 in our specification.
-        heads: of the self-attention; they divide the width.
     """
 
-    def __init__(
-        self, top_channels: int, mid_channels: int, width: int = 256, heads: int = 4
-    ) -> None:
+    def __init__(self, top_channels: int, mid_channels: int, width: int = 256) -> None:
         super().__init__()
         self.reduce = nn.Sequential(nn.Conv2d(top_channels, width, 1), group_norm(width), nn.ReLU())
-        self.unet = _Unet(mid_channels, width, heads)
+        self.unet = _Unet(mid_channels, width)
 
     def forward(self, top: Tensor, mid: Tensor) -> Tensor:
         """Return high-level features (B, width, h, w) >= 0.
@@ -40,12 +39,12 @@ class DeepModule(nn.Module):
 
 
 class _Unet(nn.Module):
-    def __init__(self, mid_channels: int, width: int, heads: int) -> None:
+    def __init__(self, mid_channels: int, width: int) -> None:
         super().__init__()
         self.down1 = double_conv(width, width, 2)
         self.down2 = double_conv(width, width, 2)
         self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
         self.up1 = double_conv(2 * width, width)
         self.up0 = double_conv(2 * width, width)
         self.skip = nn.Conv2d(mid_channels, width // 2, 1)

@@ -26,7 +26,6 @@ class HardPrototypes(nn.Module):
         num_positions: positions of the square on which features are given; 65,536 in the paper.
         num_prototypes: size of the set; 100 (foreground) and 600 (background) in the paper.
         num_hard: of these, hard ones where there are weak pixels; 50 and 100 in the paper.
-        dropout: between the layers; 0.2 in the paper.
         guided_init: begin with local means: each prototype is the mean of a cell of the square, of
             which only features of the class are left. Else the layers begin at random, as in the
             released code.
@@ -37,10 +36,9 @@ class HardPrototypes(nn.Module):
 
     def __init__(
         self,
-        num_positions: int = 65536,
-        num_prototypes: int = 100,
-        num_hard: int = 50,
-        dropout: float = 0.2,
+        num_positions: int,
+        num_prototypes: int,
+        num_hard: int,
         guided_init: bool = False,
     ) -> None:
         super().__init__()
@@ -52,7 +50,7 @@ class HardPrototypes(nn.Module):
         self.num_prototypes = num_prototypes
         self.num_hard = num_hard
         self.first = nn.Linear(num_positions, num_prototypes)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(0.2)  # as in the paper
         self.second = nn.Linear(num_prototypes, num_prototypes)
         if guided_init:
             with torch.no_grad():
@@ -105,8 +103,8 @@ def fill(mask: Tensor, seeds: Tensor) -> Tensor:
     others = torch.logical_not(mask)
     rank = others.long().cumsum(-1) - 1
     drawn = order.gather(-1, rank.clamp_min(0) % count)
-    own = torch.arange(mask.shape[-1], device=mask.device)
-    return torch.where(mask, own, drawn)
+    place = torch.arange(mask.shape[-1], device=mask.device)
+    return torch.where(mask, place, drawn)
 
 
 def draw(mask: Tensor, seeds: Tensor, number: int) -> Tensor:

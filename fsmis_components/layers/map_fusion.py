@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from fsmis_components.ops.precision import to_compute_dtype
 
+SCALE = 20.0  # of the cosines, in CoW's fallback
+
 
 class MapFusion(nn.Module):
     """Decoder of multiple similarity maps fusion (CoW, Jiang & Zhang, IJCAI 2025).
@@ -18,20 +20,17 @@ class MapFusion(nn.Module):
     Args:
         num_maps: prototypes of the class; 102 and 602 in the paper.
         width: channels inside; 100 and 600 in the paper.
-        dropout: of whole channels; 0.2 in the paper.
         guided_init: begin as the scaled mean of the maps, see :class:`MeanFusion`. Else the layers
             begin at random, as in the released code.
     """
 
-    def __init__(
-        self, num_maps: int, width: int, dropout: float = 0.2, guided_init: bool = False
-    ) -> None:
+    def __init__(self, num_maps: int, width: int, guided_init: bool = False) -> None:
         super().__init__()
         self.mixing = nn.Conv2d(num_maps, width, 1, bias=False)
         self.residual1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.residual2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.body = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.drop = nn.Dropout2d(dropout)
+        self.drop = nn.Dropout2d(0.2)  # as in the paper
         self.last = nn.Conv2d(width, 1, 1, bias=False)
         if guided_init:
             self._guide()
@@ -60,7 +59,7 @@ class MapFusion(nn.Module):
         signs = torch.cat([torch.ones(groups), -torch.ones(width - groups)])
         pairs = torch.cat([means, means])[:width] if width > 1 else means
         with torch.no_grad():
-            self.mixing.weight.copy_((20.0 * signs[:, None] * pairs)[..., None, None])
+            self.mixing.weight.copy_((SCALE * signs[:, None] * pairs)[..., None, None])
             self.residual2.weight.mul_(0.1)
             self.body.weight.mul_(0.1)
             self.body.weight[:, :, 1, 1] += torch.eye(width)
@@ -72,15 +71,11 @@ class MapFusion(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """The mean of the cosine maps times a scale: what is left without a decoder, for ablations.
+    """The mean of the cosine maps times a scale: what is left without a decoder, for ablations."""
 
-    Args:
-        scale: 20, the factor of the cosine in CoW's fallback.
-    """
-
-    def __init__(self, scale: float = 20.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale = SCALE
 
     def mix(self, prototypes: Tensor) -> Tensor:
         """Return one vector (..., 1, C) of prototypes (..., num_maps, C), float32."""

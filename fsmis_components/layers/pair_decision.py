@@ -63,9 +63,6 @@ class InteractivePrototypes(nn.Module):
         mid_channels: of the middle features.
         high_channels: of the high features; 0: no peak prototypes.
         interaction: of ``both`` kinds of prototypes, of the ``mean`` ones, or ``none``.
-        support_share: weight of the support's tokens in the prototypes of the classes; 0.5 in SSP
-            (Fan et al., ECCV 2022).
-        scale: factor of the cosine; 10 in SSP.
 
     Raises:
         ValueError: an unknown interaction, or one that needs peak prototypes without them.
@@ -76,8 +73,6 @@ class InteractivePrototypes(nn.Module):
         mid_channels: int,
         high_channels: int,
         interaction: str = "both",
-        support_share: float = 0.5,
-        scale: float = 10.0,
     ) -> None:
         super().__init__()
         if interaction not in INTERACTIONS:
@@ -87,8 +82,8 @@ class InteractivePrototypes(nn.Module):
                 "interaction 'both' needs peak prototypes; use 'mean' or 'none' without the deep "
                 "module"
             )
-        self.support_share = support_share
-        self.scale = scale
+        self.support_share = 0.5  # of the support's tokens in the prototypes; SSP (ECCV 2022)
+        self.scale = 10.0  # factor of the cosine, as in SSP
         self.has_peaks = high_channels > 0
         self.mean_interaction = (
             PrototypeInteraction(mid_channels) if interaction != "none" else None

@@ -28,20 +28,13 @@ def channel_maxima(features: Tensor, cells: Tensor) -> Tensor:
     return torch.where(found, values.gather(2, best).squeeze(2), values.mean(2))
 
 
-def means_of_highest(
-    features: Tensor, cells: Tensor, share: float = 0.05, fewest: int = 4
-) -> Tensor:
-    """Return the mean of the highest values of each channel; see :func:`channel_maxima`.
+def means_of_highest(features: Tensor, cells: Tensor) -> Tensor:
+    """Return the mean of the highest values of each channel; arguments as :func:`channel_maxima`.
 
     The maximum of a large set saturates, as nearly every channel fires somewhere: background is
     pooled so.
-
-    Args:
-        features: (P, C, h, w).
-        cells: (P, h, w) bool.
-        share: of the cells whose values are averaged, rounded to whole cells.
-        fewest: cells that are averaged at least; where there are fewer, all of them.
     """
+    share, fewest = 0.05, 4  # of the cells; where there are fewer, all of them
     values, hidden, found, inside = _prepare(features, cells)
     length = int(values.shape[2])  # tracing gives a tensor, which cannot be rounded
     # enough for the largest set there can be: to read the sets' sizes would halt a GPU

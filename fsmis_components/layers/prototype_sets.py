@@ -14,6 +14,7 @@ from fsmis_components.ops.precision import to_compute_dtype
 from fsmis_components.ops.random_keys import random_keys
 
 APPENDED = 2  # the mean and the edge prototype, at the end of each set
+EDGE = 2  # pixels: two erosions or dilations by a 3x3 square (GMRD, TMI 2024, and CoW)
 
 
 class PrototypeSets(NamedTuple):
@@ -160,17 +161,15 @@ def _on_grid(mask: Tensor, square: Tuple[int, int]) -> Tensor:
     return (share >= most.clamp_max(0.5)) & (share > 0)
 
 
-def edge_masks(mask: Tensor, iterations: int = 2) -> Tuple[Tensor, Tensor]:
+def edge_masks(mask: Tensor) -> Tuple[Tensor, Tensor]:
     """Return the inner and the outer edge of masks (B, N, H, W) in [0, 1].
 
-    The mask minus itself eroded, and itself dilated minus the mask, by a 3x3 square so many times
-    (GMRD, TMI 2024, and CoW, IJCAI 2025: twice). The image's border is no edge.
+    The mask minus itself eroded, and itself dilated minus the mask. The image's border is no edge.
     """
-    # so many squares of 3, one after the other, are one of this radius
-    return mask + _dilate(-mask, iterations), _dilate(mask, iterations) - mask
+    return mask + _dilate(-mask), _dilate(mask) - mask
 
 
-def _dilate(mask: Tensor, radius: int) -> Tensor:
+def _dilate(mask: Tensor, radius: int = EDGE) -> Tensor:
     """Return the maximum over a square, rows and columns apart: cheaper than a max-pool on CPU."""
     h, w = mask.shape[-2], mask.shape[-1]
     # repeating the last row and column adds no new value to a square that reaches over the border

@@ -16,15 +16,14 @@ class SelfPrediction(nn.Module):
     Args:
         channels: C of the features; 512 in the paper.
         width: channels inside; 512 in the paper.
-        dropout: of whole channels; 0.5 in the paper.
     """
 
-    def __init__(self, channels: int, width: int = 512, dropout: float = 0.5) -> None:
+    def __init__(self, channels: int, width: int = 512) -> None:
         super().__init__()
         self.channels = channels
         self.reach = 2  # dilation of the first convolution
         self.join = nn.Conv2d(3 * channels, width, 3, padding=2, dilation=2)
-        self.drop = nn.Dropout2d(dropout)
+        self.drop = nn.Dropout2d(0.5)  # as in the paper
         self.residuals = nn.ModuleList([_Residual(width) for _ in range(3)])
         self.pooled = nn.Conv2d(width, width, 1)
         self.branches = nn.ModuleList(
@@ -59,7 +58,7 @@ class SelfPrediction(nn.Module):
         b, n = prototypes.shape[0], prototypes.shape[1]
         h, w = features.shape[2], features.shape[3]
         weight = self.join.weight
-        own = F.conv2d(
+        shared = F.conv2d(
             features,
             weight[:, : self.channels],
             self.join.bias,
@@ -76,7 +75,7 @@ class SelfPrediction(nn.Module):
         ).reshape(taps, h * w)
         per_tap = torch.matmul(prototypes, both.permute(1, 0, 2, 3).flatten(1).to(prototypes))
         spread = torch.matmul(per_tap.reshape(b * n, -1, taps), reached.to(per_tap))
-        joined = own.unsqueeze(1) + spread.reshape(b, n, -1, h, w).to(own)
+        joined = shared.unsqueeze(1) + spread.reshape(b, n, -1, h, w).to(shared)
         return joined.flatten(0, 1)
 
 

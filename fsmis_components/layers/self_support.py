@@ -22,27 +22,17 @@ class SelfSupport(nn.Module):
     a grid first, so that nothing need be drawn at random to keep the number of them small.
 
     Args:
-        support_share: weight of the support's foreground prototype; 0.5 in SSP.
-        global_share: weight of the one background prototype beside the adaptive one; 0.3 in SSP.
         grid: fields per side, at most.
-        sharpness: factor of the cosine in the adaptive weights; 2 in SSP.
-        scale: factor of the cosines in the answer; 10 in SSP.
     """
 
-    def __init__(
-        self,
-        support_share: float = 0.5,
-        global_share: float = 0.3,
-        grid: int = 32,
-        sharpness: float = 2.0,
-        scale: float = 10.0,
-    ) -> None:
+    def __init__(self, grid: int = 32) -> None:
         super().__init__()
-        self.support_share = support_share
-        self.global_share = global_share
         self.grid = grid
-        self.sharpness = sharpness
-        self.scale = scale
+        # numbers of SSP
+        self.support_share = 0.5  # of the support's foreground prototype, beside the query's own
+        self.global_share = 0.3  # of the one background prototype, beside the adaptive one
+        self.sharpness = 2.0  # factor of the cosine in the adaptive weights
+        self.scale = 10.0  # factor of the cosines in the answer
 
     def forward(
         self,
@@ -64,19 +54,21 @@ class SelfSupport(nn.Module):
         """
         b, q, size = foreground.shape[0], foreground.shape[1], foreground.shape[2:]
         sure = torch.stack([background, foreground], 2).flatten(1, 2).to(features.dtype)
-        own = masked_average_pool(features, sure).unflatten(1, [q, 2]).to(prototypes.dtype)
-        mixed = self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * own[:, :, 1]
-        pair = torch.stack([own[:, :, 0], mixed], 2)
+        pooled = masked_average_pool(features, sure).unflatten(1, [q, 2]).to(prototypes.dtype)
+        mixed = (
+            self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * pooled[:, :, 1]
+        )
+        pair = torch.stack([pooled[:, :, 0], mixed], 2)
         pair = torch.where(trusted[..., None, None], pair, prototypes)  # (B, Q, 2, C)
         # of one prototype the softmax-weighted sum is its scaled cosine
         flat = pair.flatten(1, 2).unsqueeze(2).to(features.dtype)
         scores = prototype_similarity(features, flat, scale=self.scale)
         scores = scores.reshape([b, q, 2, size[0], size[1]])
-        adapted = self.scale * self._adapted(features, own[:, :, 0], background)
+        adapted = self.scale * self._adapted(features, pooled[:, :, 0], background)
         back = torch.where(trusted[..., None, None], adapted.to(scores.dtype), scores[:, :, 0])
         return torch.stack([back, scores[:, :, 1]], 2)
 
-    def _adapted(self, features: Tensor, own: Tensor, background: Tensor) -> Tensor:
+    def _adapted(self, features: Tensor, mean: Tensor, background: Tensor) -> Tensor:
         """Return the cosine of each cell to the background made for it, (B, Q, h, w).
 
         With w the weights of a cell and u_k the vector of field k, mixed with the one background
@@ -84,7 +76,7 @@ class SelfSupport(nn.Module):
         ``|f|^2 = w' U U' w``, never the map of f itself.
         """
         vectors, filled = self._fields(features, background)  # (B, Q, K, C), (B, Q, K)
-        mixed = self.global_share * own.unsqueeze(2) + (1 - self.global_share) * vectors
+        mixed = self.global_share * mean.unsqueeze(2) + (1 - self.global_share) * vectors
         unit = F.normalize(features.float(), dim=1).flatten(2)  # (B, C, h * w)
         q, k = vectors.shape[1], vectors.shape[2]
         alike = torch.matmul(F.normalize(vectors, dim=-1).flatten(1, 2), unit)

@@ -69,10 +69,10 @@ def select_pairs(state: Dict[str, Tensor], batch: int, pairs: Tensor) -> Dict[st
     n = state["valid"].shape[1]
     chosen: Dict[str, Tensor] = {}
     for name, tensor in state.items():
-        own = tensor[min(batch, tensor.shape[0] - 1)]
-        if own.shape[0] < n:
-            own = own.repeat_interleave(n, 0)
-        chosen[name] = own.flatten(0, 1)[pairs].unsqueeze(0).unsqueeze(0)
+        rows = tensor[min(batch, tensor.shape[0] - 1)]
+        if rows.shape[0] < n:
+            rows = rows.repeat_interleave(n, 0)
+        chosen[name] = rows.flatten(0, 1)[pairs].unsqueeze(0).unsqueeze(0)
     return chosen
 
 

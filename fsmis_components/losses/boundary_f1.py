@@ -8,10 +8,11 @@ from torch import Tensor
 
 from fsmis_components.ops.precision import to_compute_dtype
 
+# sides of the pools that find a boundary and that widen it (CoW, theta0 and theta)
+BOUNDARY, TOLERANCE = 3, 5
 
-def boundary_f1_loss(
-    margins: Tensor, label: Tensor, boundary_width: int = 3, tolerance_width: int = 5
-) -> Tensor:
+
+def boundary_f1_loss(margins: Tensor, label: Tensor) -> Tensor:
     """Return one minus the boundary F1 score per episode.
 
     Bokhovkin and Burnaev, "Boundary Loss for Remote Sensing Imagery Semantic Segmentation" (ISNN
@@ -25,8 +26,6 @@ def boundary_f1_loss(
     Args:
         margins: score_fg - score_bg, (B, N, H, W).
         label: 1 inside the structure, 0 outside, (B, N, H, W).
-        boundary_width: side of the pool that finds a boundary, odd; 3 in CoW (theta0).
-        tolerance_width: side of the pool that widens it, odd; 5 in CoW (theta).
 
     Returns:
         The loss in [0, 1], averaged over the two classes and over structures, (B,).
@@ -34,10 +33,10 @@ def boundary_f1_loss(
     margins = to_compute_dtype(margins)
     inside = (label == 1).to(margins.dtype)
     # 1 - P of the classes [background, foreground]
-    predicted = _boundary([torch.sigmoid(margins), torch.sigmoid(-margins)], boundary_width)
-    expected = _boundary([inside, 1 - inside], boundary_width)
-    precision = _covered(predicted, _widened(expected, tolerance_width))
-    recall = _covered(expected, _widened(predicted, tolerance_width))
+    predicted = _boundary([torch.sigmoid(margins), torch.sigmoid(-margins)], BOUNDARY)
+    expected = _boundary([inside, 1 - inside], BOUNDARY)
+    precision = _covered(predicted, _widened(expected, TOLERANCE))
+    recall = _covered(expected, _widened(predicted, TOLERANCE))
     score = 2 * precision * recall / (precision + recall + 1e-7)
     return (1 - score).reshape(margins.shape[0], -1).mean(1)
 

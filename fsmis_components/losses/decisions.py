@@ -6,27 +6,19 @@ from torch import Tensor
 
 from fsmis_components.ops.precision import to_compute_dtype
 
-# the spacing of float32 numbers at 1, so that 1 - EPS is exact
-EPS = 2.0**-23
 
-
-def margin_cross_entropy(
-    margins: Tensor,
-    label: Tensor,
-    background_weight: float = 1.0,
-    foreground_weight: float = 1.0,
-) -> Tensor:
+def margin_cross_entropy(margins: Tensor, label: Tensor, background_weight: float = 1.0) -> Tensor:
     """Return the class-weighted mean cross-entropy of the two classes [0, margin] per episode.
 
     Every structure is a two-class problem of its own: the softmax of ``[score_bg, score_fg]``
     depends on their difference only. The mean divides by the weights' sum, as PyTorch's
-    class-weighted cross-entropy does. SSL-ALPNet uses weights 0.05 and 1 on the query.
+    class-weighted cross-entropy does.
 
     Args:
         margins: score_fg - score_bg, (B, N, H, W).
         label: 1 inside the structure, 0 outside, 255 ignored, (B, N, H, W).
-        background_weight: weight of pixels outside the structure.
-        foreground_weight: weight of pixels inside the structure.
+        background_weight: weight of pixels outside the structure, beside 1 inside; 0.05 in
+            SSL-ALPNet on the query.
 
     Returns:
         The loss, averaged over structures, (B,).
@@ -34,27 +26,25 @@ def margin_cross_entropy(
     margins = margins.float()
     inside = (label == 1).float()
     outside = (label == 0).float()
-    weighted = foreground_weight * inside * F.softplus(-margins)
+    weighted = inside * F.softplus(-margins)
     weighted = weighted + background_weight * outside * F.softplus(margins)
-    weights = foreground_weight * inside + background_weight * outside
+    weights = inside + background_weight * outside
     loss = weighted.sum((2, 3)) / weights.sum((2, 3)).clamp_min(1e-6)
     return loss.mean(1)
 
 
-def soft_dice_loss(margins: Tensor, label: Tensor, smoothing: float = 1.0) -> Tensor:
+def soft_dice_loss(margins: Tensor, label: Tensor) -> Tensor:
     """Return one minus the soft Dice of each structure, averaged, per episode.
 
     With ``p = sigmoid(margins)`` and y = 1 inside the structure:
-    ``1 - (2 * sum(p * y) + smoothing) / (sum(p) + sum(y) + smoothing)``. The idea is that of
-    V-Net (Milletari et al., 3DV 2016), whose denominator sums squares; here it sums the plain
-    values, so that at certain decisions the loss is one minus the Dice that is reported. In
-    float32 for half inputs.
+    ``1 - (2 * sum(p * y) + 1) / (sum(p) + sum(y) + 1)``: 0 where nothing is labelled and nothing
+    predicted. The idea is that of V-Net (Milletari et al., 3DV 2016), whose denominator sums
+    squares; here it sums the plain values, so that at certain decisions the loss is about one minus
+    the Dice that is reported. In float32 for half inputs.
 
     Args:
         margins: score_fg - score_bg, (B, N, H, W).
         label: 1 inside the structure, 0 outside, 255 ignored, (B, N, H, W).
-        smoothing: in pixels; the loss is 0 where nothing is labelled and nothing predicted, and
-            falls there as the prediction shrinks to less than this.
 
     Returns:
         The loss in [0, 1], averaged over structures, (B,); 0 where all is ignored.
@@ -65,23 +55,23 @@ def soft_dice_loss(margins: Tensor, label: Tensor, smoothing: float = 1.0) -> Te
     predicted = torch.sigmoid(margins) * known
     overlap = (predicted * inside).sum((2, 3))
     total = predicted.sum((2, 3)) + inside.sum((2, 3))
-    return (1 - (2 * overlap + smoothing) / (total + smoothing)).mean(1)
+    return (1 - (2 * overlap + 1.0) / (total + 1.0)).mean(1)
 
 
-def self_prediction_loss(probability: Tensor, label: Tensor, eps: float = EPS) -> Tensor:
+def self_prediction_loss(probability: Tensor, label: Tensor) -> Tensor:
     """Return the unweighted negative log-likelihood of the two-class map [1 - S, S].
 
     The map need not lie in [0, 1]: CoW's released code has no sigmoid in front of it. What leaves
-    [eps, 1 - eps] is clamped and gets no gradient. In float32 for half inputs.
+    [2**-23, 1 - 2**-23] is clamped and gets no gradient. In float32 for half inputs.
 
     Args:
         probability: S, (B, N, H, W).
         label: 1 inside the structure, 0 outside, 255 ignored, (B, N, H, W).
-        eps: distance that is kept from 0 and 1.
 
     Returns:
         The mean over pixels, (B, N); 0 where all are ignored.
     """
+    eps = 2.0**-23  # the spacing of float32 numbers at 1, so that 1 - eps is exact
     probability = to_compute_dtype(probability).clamp(eps, 1 - eps)
     inside, outside = label == 1, label == 0
     of_truth = torch.where(inside, probability, 1 - probability)

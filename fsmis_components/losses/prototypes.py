@@ -51,7 +51,8 @@ def prototype_loss(tokens: Tensor) -> Tensor:
     return loss.mean(1)
 
 
-def _direction(prototypes: Tensor, eps: float = 1e-6) -> Tensor:
+def _direction(prototypes: Tensor) -> Tensor:
+    eps = 1e-6
     mean = to_compute_dtype(prototypes).mean(2)  # (B, N, C)
     length = mean.square().sum(-1, keepdim=True).clamp_min(eps * eps).sqrt()
     # divided by a tiny length a gradient would be huge

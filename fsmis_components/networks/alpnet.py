@@ -203,12 +203,12 @@ class ALPNet(FewShotNetwork):
         maps: List[Tensor] = []
         for n in range(valid.shape[1]):
             used = torch.where(valid[0, n])[0]
-            own = prototypes[:, min(n, prototypes.shape[1] - 1)]  # (1, P, C)
+            chosen = prototypes[:, min(n, prototypes.shape[1] - 1)]  # (1, P, C)
             if used.shape[0] == 0:
                 maps.append(torch.zeros_like(query[:, :1]))
             else:
-                own = own.index_select(1, used).unsqueeze(1)
-                maps.append(prototype_similarity(query, own, scale=self.scale))
+                chosen = chosen.index_select(1, used).unsqueeze(1)
+                maps.append(prototype_similarity(query, chosen, scale=self.scale))
         return torch.cat(maps, 1)
 
     def _to_features(self, masks: Tensor, features: SliceFeatures) -> Tensor:

@@ -150,11 +150,11 @@ class CoW(FewShotNetwork):
             swapped.foreground,
             swapped.background,
         )
-        own = sets.predicted[:, :, : size[0], : size[1]]
+        self_predicted = sets.predicted[:, :, : size[0], : size[1]]
         if self.miner.predictor is None:
             self_prediction = torch.zeros_like(auxiliary)
         else:
-            self_prediction = self_prediction_loss(own, truth).reshape(b, s, n).mean(1)
+            self_prediction = self_prediction_loss(self_predicted, truth).reshape(b, s, n).mean(1)
         return {
             "logits": with_background(logits),
             "query_loss": margin_cross_entropy(logits, label, self.background_weight),
@@ -215,12 +215,14 @@ class CoW(FewShotNetwork):
         margins = torch.zeros(shape, device=unit.device)
         empty = state["empty"]
         for i in range(shape[0]):
-            own = min(i, empty.shape[0] - 1)  # one support for all slices, or one for each
+            number = min(i, empty.shape[0] - 1)  # one support for all slices, or one for each
             n, s = torch.where(weights[i] > 0)
-            front = state["foreground"][own][n, s][None, :, None]  # (1, K, 1, J, C)
-            back = state["background"][own][n, s][None, :, None]
+            front = state["foreground"][number][n, s][None, :, None]  # (1, K, 1, J, C)
+            back = state["background"][number][n, s][None, :, None]
             found = self._compare(unit[i : i + 1], front, back, size)[0, :, 0]
-            found = torch.where(empty[own][n, s][:, None, None], self.empty_margin, found.float())
+            found = torch.where(
+                empty[number][n, s][:, None, None], self.empty_margin, found.float()
+            )
             margins[i, n, s] = found
         return margins
 

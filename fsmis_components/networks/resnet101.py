@@ -90,28 +90,45 @@ class ResNet101Backbone(nn.Module):
         three = self.layer3(two)
         return Stages(stem, one, two, three, self.layer4(three))
 
+
+class TorchvisionEncoder(nn.Module):
+    """An encoder whose ``backbone``, a :class:`ResNet101Backbone`, takes torchvision's weights."""
+
     @torch.jit.unused
     def load_torchvision(self, state_dict: Dict[str, Tensor]) -> List[str]:
-        """See :func:`ResNet101.load_torchvision`."""
+        """Take the backbone of a torchvision ``deeplabv3_resnet101`` checkpoint.
+
+        Args:
+            state_dict: the checkpoint; its ASPP and auxiliary heads are left out, and layer4
+                where this encoder has none.
+
+        Returns:
+            The names that were left out, in the checkpoint's order.
+
+        Raises:
+            ValueError: a backbone weight is missing or has another shape.
+        """
         prefix = "backbone."
         weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-        own = self.state_dict()
+        backbone = self.get_submodule("backbone")
+        wanted = backbone.state_dict()
         wrong = [
-            name for name, w in own.items() if name not in weights or weights[name].shape != w.shape
+            name
+            for name, w in wanted.items()
+            if name not in weights or weights[name].shape != w.shape
         ]
         if wrong:
-            message = (
+            raise ValueError(
                 "ResNet101: expected a deeplabv3_resnet101 checkpoint with weights named "
                 f"'backbone.*', got {len(state_dict)} entries; {len(wrong)} needed ones are "
                 f"missing or of another shape, the first being 'backbone.{wrong[0]}'"
             )
-            raise ValueError(message)
-        self.load_state_dict({name: weights[name] for name in own})
-        taken = {prefix + name for name in own}
+        backbone.load_state_dict({name: weights[name] for name in wanted})
+        taken = {prefix + name for name in wanted}
         return [name for name in state_dict if name not in taken]
 
 
-class ResNet101(nn.Module):
+class ResNet101(TorchvisionEncoder):
     """The papers' encoder: dilated ResNet-101 and a bare 1x1 reduction of its last stage.
 
     SSL-ALPNet (Ouyang et al., TMI 2022) and CoW (Jiang and Zhang, IJCAI 2025), released code: no
@@ -147,24 +164,8 @@ class ResNet101(nn.Module):
         stages = self.backbone(image.expand(-1, 3, -1, -1))
         return EncoderLevels(stages.stem, stages.one, stages.two, self.reduction(stages.four))
 
-    @torch.jit.unused
-    def load_torchvision(self, state_dict: Dict[str, Tensor]) -> List[str]:
-        """Take the backbone of a torchvision ``deeplabv3_resnet101`` checkpoint.
 
-        Args:
-            state_dict: the checkpoint; its ASPP and auxiliary heads are left out, and layer4
-                where this encoder has none.
-
-        Returns:
-            The names that were left out, in the checkpoint's order.
-
-        Raises:
-            ValueError: a backbone weight is missing or has another shape.
-        """
-        return self.backbone.load_torchvision(state_dict)
-
-
-class ResNet101Levels(nn.Module):
+class ResNet101Levels(TorchvisionEncoder):
     """ResNet-101 whose middle stages stay fine and whose last stage is coarse and deep.
 
     The levels of our reconstruction of IPSNet (after the abstract of Song et al., Artif. Intell.
@@ -199,11 +200,6 @@ class ResNet101Levels(nn.Module):
         stages = self.backbone(image.expand(-1, 3, -1, -1))
         mid = self.reduction(torch.cat([stages.two, stages.three], 1))
         return EncoderLevels(stages.stem, stages.one, mid, stages.four)
-
-    @torch.jit.unused
-    def load_torchvision(self, state_dict: Dict[str, Tensor]) -> List[str]:
-        """See :func:`ResNet101.load_torchvision`."""
-        return self.backbone.load_torchvision(state_dict)
 
 
 def _stage(

@@ -29,7 +29,7 @@ from fsmis_components.data.intensity import (
     resolve_modality,
 )
 from fsmis_components.data.volumes import Volume
-from fsmis_components.encoding.feature_cache import FeatureCache
+from fsmis_components.encoding.feature_cache import FeatureStore
 from fsmis_components.encoding.identity import network_method, network_settings, weights_hash
 from fsmis_components.encoding.scan_encoder import ScanEncoder, chosen_features, join_features
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
@@ -38,18 +38,19 @@ from fsmis_components.support.join_packs import join_states
 from fsmis_components.support.scan_profile import (
     ScanProfile,
     mirror_places,
-    profile_scan,
     shape_cell,
+    shapes_and_extents,
 )
 from fsmis_components.support.sections import plan_sections
 from fsmis_components.support.self_similarity import self_similarity
-from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.support.support_pack import Frame, SupportPack
 from fsmis_components.support.support_set import SupportScan, SupportSet
 
 logger = logging.getLogger(__name__)
 
 # a decoder that runs for each labelled slice and structure (CoW) takes 8 MB for each of them
 PAIRS_AT_ONCE = 256
+_SLICES = 16  # of a label that are in memory as float at once
 MIRRORS = ((0,), (1,), (0, 1))  # rows, columns, both: a turn by 180 degrees
 
 
@@ -57,40 +58,27 @@ def build_support_pack(
     network: nn.Module,
     support_set: SupportSet,
     *,
-    spatial_size: int = 256,
-    modality: str = "auto",
-    slice_axis: str | int = "auto",
-    ignore_spacing: bool = False,
-    fuse_planes: bool = True,
-    normalisation: Normalisation | None = None,
-    grids: Sequence[SliceGrid] | None = None,
+    frame: Frame | None = None,
     partial: bool = False,
     batch_size: int = 8,
     amp: bool = False,
-    cache: FeatureCache | None = None,
+    cache: FeatureStore | None = None,
+    **geometry: Any,
 ) -> SupportPack:
     """Encode the support scans: labelled slices become the state, all slices the profile along z.
 
-    Slices of one plane see what those of another do not: margins of three planes averaged were
-    worth 4 points of Dice on brains and 2 on hippocampi (20 and 2 structures, one labelled scan),
-    at three times the time. A scan of thick slices, or of which only some slices are labelled,
-    serves in the first plane alone: another would cut its label to stripes.
+    A scan of thick slices, or of which only some slices are labelled, serves in the first plane
+    alone: another would cut its label to stripes.
 
     Args:
         network: any network of the contract; left in the mode in which it came.
         support_set: the labelled scans and the structures.
-        spatial_size: pixels that the larger in-plane extent of the first scan fills.
-        modality: "mr", "ct" or "auto" (by the first scan's intensities).
-        slice_axis: axis along which the scans are cut; "auto": that of largest spacing.
-        ignore_spacing: trust no spacing of any header; every extent fills `spatial_size`.
-        fuse_planes: a near-isotropic first scan is cut along all three axes.
-        normalisation: the intensity rule; None: the default of the modality.
-        grids: of the planes, in place of the four arguments that choose them; for scans that are
-            to join a pack.
+        frame: of the pack that the scans are to join; None: `frame_of` the first scan.
         partial: the scans need not show every structure, because they are to join a pack.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         cache: where features of scans are kept; None: nowhere.
+        geometry: arguments of `frame_of`.
 
     Returns:
         The pack of the first plane, tensors in float32 on the CPU; those of the others are its
@@ -99,15 +87,7 @@ def build_support_pack(
     Raises:
         DataError: a structure vanishes at the working resolution.
     """
-    image = support_set.scans[0].image
-    first, *others = grids or plane_grids(
-        image,
-        fuse_planes,
-        spatial_size=spatial_size,
-        slice_axis=slice_axis,
-        ignore_spacing=ignore_spacing,
-    )
-    rule = normalisation or Normalisation(modality=resolve_modality(image, modality))
+    (first, *others), rule = frame or frame_of(support_set.scans[0].image, **geometry)
     for scan in support_set.scans:
         if warning := intensity_warning(modality_of(scan.image), rule):
             logger.warning("support scan %s: %s", scan.name, warning)
@@ -126,36 +106,43 @@ def build_support_pack(
     return replace(pack, planes=tuple(usable))
 
 
-def plane_grids(image: Volume, fuse_planes: bool = True, **geometry: Any) -> tuple[SliceGrid, ...]:
-    """The grids on which a support is encoded.
+def frame_of(
+    image: Volume,
+    *,
+    spatial_size: int = 256,
+    modality: str = "auto",
+    slice_axis: str | int = "auto",
+    ignore_spacing: bool = False,
+    fuse_planes: bool = True,
+) -> Frame:
+    """How a support is seen whose first scan this is.
+
+    Slices of one plane see what those of another do not: margins of three planes averaged were
+    worth 4 points of Dice on brains and 2 on hippocampi (20 and 2 structures, one labelled scan),
+    at three times the time.
 
     Args:
-        image: the first support scan.
+        image: the first scan.
+        spatial_size: pixels that its larger in-plane extent fills.
+        modality: "mr", "ct" or "auto" (by its intensities).
+        slice_axis: axis along which the scans are cut; "auto": that of largest spacing.
+        ignore_spacing: trust no spacing of any header; every extent fills `spatial_size`.
         fuse_planes: a near-isotropic scan is cut along all three axes.
-        geometry: `spatial_size`, `slice_axis`, `ignore_spacing` of `choose_slice_grid`.
     """
-    first = choose_slice_grid(image, **geometry)
-    if not fuse_planes or not near_isotropic(image, first):
-        return (first,)
-    others = [axis for axis in AXIS_NAMES.values() if axis != first.slice_axis]
-    return (
-        first,
-        *(choose_slice_grid(image, **{**geometry, "slice_axis": axis}) for axis in others),
-    )
+    common: dict[str, Any] = {"spatial_size": spatial_size, "ignore_spacing": ignore_spacing}
+    grids = [choose_slice_grid(image, slice_axis=slice_axis, **common)]
+    if fuse_planes and near_isotropic(image, grids[0]):
+        others = [axis for axis in AXIS_NAMES.values() if axis != grids[0].slice_axis]
+        grids += [choose_slice_grid(image, slice_axis=axis, **common) for axis in others]
+    return Frame(tuple(grids), Normalisation(modality=resolve_modality(image, modality)))
 
 
-def structure_masks(view: SliceView, values: Sequence[int], step: int = 16) -> Tensor:
-    """Masks (D, N, H, W) of a label volume at the working resolution, bool.
-
-    Args:
-        view: a label volume seen as slices.
-        values: label value per structure.
-        step: slices that are in memory as float at once.
-    """
-    starts = range(0, view.depth, step)
-    return torch.cat(
-        [view.labels(start, min(start + step, view.depth), values) > 0 for start in starts]
-    )
+def structure_masks(view: SliceView, values: Sequence[int]) -> Tensor:
+    """Masks (D, N, H, W) of a label volume at the working resolution, bool; `values` give N."""
+    parts = []
+    for start in range(0, view.depth, _SLICES):
+        parts.append(view.labels(start, min(start + _SLICES, view.depth), values) > 0)
+    return torch.cat(parts)
 
 
 def draw_seeds(images: Tensor, masks: Tensor) -> Tensor:
@@ -259,15 +246,15 @@ def _encode_scan(
     if kept:
         features = join_features(kept)
         state = _scan_state(encoder, features, view, normalisation, masks[chosen], sections, chosen)
-    profile = profile_scan(
+    shapes, extents = shapes_and_extents(masks, labelled, cell)
+    profile = ScanProfile(
         scan.name,
         view.native_spacing[0] if grid.spacing is not None else None,
-        torch.cat(descriptors),
-        masks,
-        labelled,
-        cell,
+        torch.cat(descriptors).half(),
+        shapes,
+        extents,
         scan.image.oriented,
-        self_similarity(view, normalisation, cell),
+        self_similarity=self_similarity(view, normalisation, cell),
     )
     return _EncodedScan(state, chosen, sections, profile)
 

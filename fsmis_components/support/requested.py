@@ -12,13 +12,11 @@ import numpy as np
 from torch import nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid
-from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import load_image
-from fsmis_components.support.encode import build_support_pack, plane_grids
+from fsmis_components.support.encode import build_support_pack, frame_of
 from fsmis_components.support.join_packs import join_packs
 from fsmis_components.support.recent import RecentResults
-from fsmis_components.support.support_pack import SupportPack
+from fsmis_components.support.support_pack import Frame, SupportPack
 from fsmis_components.support.support_request import (
     LabelledVolume,
     SupportRequest,
@@ -47,13 +45,6 @@ class ResolvedSupport(NamedTuple):
     values: Mapping[str, Mapping[int, int]] = MappingProxyType({})
 
 
-class _Frame(NamedTuple):
-    """What the first scan of a support sets for all others."""
-
-    grids: tuple[SliceGrid, ...]
-    normalisation: Normalisation
-
-
 class RequestedSupport:
     """Make packs of labelled volumes for the requests of parallel workers.
 
@@ -65,12 +56,12 @@ class RequestedSupport:
     def __init__(
         self, geometry: Mapping[str, Any], slices: LabelledSlices, encoding: Mapping[str, Any]
     ) -> None:
-        self.geometry = dict(geometry)
+        self.geometry = geometry
         self.slices = slices
-        self.encoding = dict(encoding)
+        self.encoding = encoding
         self._packs: RecentResults[ResolvedSupport] = RecentResults(_MOST_PACKS)
         self._scans: RecentResults[SupportPack] = RecentResults(_MOST_SCANS)
-        self._frames: RecentResults[_Frame] = RecentResults(_MOST_VOLUMES)
+        self._frames: RecentResults[Frame] = RecentResults(_MOST_VOLUMES)
         self._values: RecentResults[tuple[int, ...]] = RecentResults(_MOST_VOLUMES)
 
     def resolve(self, network: nn.Module, weights: str, request: SupportRequest) -> ResolvedSupport:
@@ -132,11 +123,8 @@ class RequestedSupport:
         }
         return ResolvedSupport(pack, tuple(notes), request.origin, read)
 
-    def _frame(self, volume: LabelledVolume) -> _Frame:
-        options = dict(self.geometry)
-        image = load_image(volume.image)
-        modality = resolve_modality(image, options.pop("modality"))
-        return _Frame(plane_grids(image, **options), Normalisation(modality=modality))
+    def _frame(self, volume: LabelledVolume) -> Frame:
+        return frame_of(load_image(volume.image), **self.geometry)
 
     def _encode(
         self,
@@ -144,15 +132,14 @@ class RequestedSupport:
         volume: LabelledVolume,
         values: Mapping[int, int],
         structures: tuple[Structure, ...],
-        frame: _Frame,
+        frame: Frame,
     ) -> SupportPack:
-        scan = relabelled(volume.load(), values)
+        scan = relabel(volume.load(), values)
         support_set = SupportSet((scan,), structures, volume.label, self.slices)
         return build_support_pack(
             network,
             support_set,
-            normalisation=frame.normalisation,
-            grids=frame.grids,
+            frame=frame,
             partial=True,
             **self.encoding,
         )
@@ -169,7 +156,7 @@ def _serving(
     return [place in chosen for place in range(len(values))]
 
 
-def relabelled(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
+def relabel(scan: SupportScan, values: Mapping[int, int]) -> SupportScan:
     """A scan whose label has other values; those that are not among `values` become 0."""
     label = np.asarray(scan.label.data)
     renamed = np.zeros(label.shape, np.min_scalar_type(max(values.values(), default=0)))

@@ -83,35 +83,18 @@ def shape_cell(grid: SliceGrid) -> int:
     return max(1, round(grid.spatial_size / SHAPE_CELLS))
 
 
-def profile_scan(
-    name: str,
-    slice_spacing: float | None,
-    descriptors: Tensor,
-    masks: Tensor,
-    labelled: Tensor,
-    cell: int,
-    oriented: bool = True,
-    self_similarity: Tensor | None = None,
-) -> ScanProfile:
-    """Make the profile of a scan of descriptors (Z, F) and masks, bool (Z, N, H, W).
+def shapes_and_extents(masks: Tensor, labelled: Tensor, cell: int) -> tuple[Tensor, Tensor]:
+    """The shapes and the extents of a `ScanProfile`, of masks, bool (Z, N, H, W).
 
-    `labelled`, bool (Z, N), are the slices in which a structure is labelled, `cell` the
-    `shape_cell` of the working grid; the rest as in `ScanProfile`.
+    `labelled`, bool (Z, N), are the slices in which a structure is labelled, `cell` is the
+    `shape_cell` of the working grid.
     """
     shapes, extents = [], []
     for index in range(masks.shape[1]):
         slices = torch.nonzero(labelled[:, index]).flatten().tolist()
         extents.append(extent_of(slices))
         shapes.append(_interpolated(_cells(masks[:, index], cell), slices, extents[-1]))
-    return ScanProfile(
-        name,
-        slice_spacing,
-        descriptors.half(),
-        torch.from_numpy(np.stack(shapes)),
-        torch.tensor(extents, dtype=torch.float32),
-        oriented,
-        self_similarity=self_similarity,
-    )
+    return torch.from_numpy(np.stack(shapes)), torch.tensor(extents, dtype=torch.float32)
 
 
 def extent_of(slices: list[int]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.errors import DataError
-from fsmis_components.encoding import FeatureCache, ScanEncoder
+from fsmis_components.encoding import FeatureStore, ScanEncoder
 from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.corrections import Correction, Corrections
@@ -54,16 +54,12 @@ class SupportSource:
         num_shots: use only the first so many scans.
         labelled_slices: "all", or "sections": three of each structure and scan, which makes a small
             pack.
-        spatial_size: see `build_support_pack`.
-        modality: likewise.
-        slice_axis: likewise.
-        ignore_spacing: likewise.
-        fuse_planes: likewise; False also leaves out the planes of a pack.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         corrections: scans whose masks were corrected; they join the support.
         self_test: a support that is built from a folder is tested, by who resolves it.
         cache: where features of scans are kept, so that no scan is encoded twice.
+        geometry: arguments of `frame_of`; `fuse_planes` False also leaves out the planes of a pack.
     """
 
     def __init__(
@@ -77,16 +73,12 @@ class SupportSource:
         structures: Wanted = None,
         num_shots: int | None = None,
         labelled_slices: LabelledSlices = "all",
-        spatial_size: int = 256,
-        modality: str = "auto",
-        slice_axis: str | int = "auto",
-        ignore_spacing: bool = False,
-        fuse_planes: bool = True,
         batch_size: int = 8,
         amp: bool = False,
         corrections: Corrections | None = None,
-        cache: FeatureCache | None = None,
+        cache: FeatureStore | None = None,
         self_test: bool = False,
+        **geometry: Any,
     ) -> None:
         self.support_dir = support_dir or None
         self.support_pack = support_pack or None
@@ -98,13 +90,7 @@ class SupportSource:
         if labelled_slices not in get_args(LabelledSlices):
             raise DataError(f"labelled_slices: expected all or sections, got {labelled_slices!r}.")
         self.labelled_slices = labelled_slices
-        self.geometry: dict[str, Any] = {
-            "spatial_size": spatial_size,
-            "modality": modality,
-            "slice_axis": slice_axis,
-            "ignore_spacing": ignore_spacing,
-            "fuse_planes": fuse_planes,
-        }
+        self.geometry = geometry
         self.encoding: dict[str, Any] = {"batch_size": batch_size, "amp": amp, "cache": cache}
         self.corrections = corrections
         self.self_test = self_test
@@ -193,7 +179,7 @@ class SupportSource:
         if path and (self.support_pack or Path(path).is_file()):
             pack = SupportPack.load(path)
             pack.check_fits(network, current)
-            if not self.geometry["fuse_planes"]:
+            if not self.geometry.get("fuse_planes", True):
                 pack = replace(pack, planes=())
             try_pack(pack, network)
             return pack.selected(self.structures)
@@ -211,8 +197,7 @@ class SupportSource:
         added = build_support_pack(
             network,
             SupportSet(tuple(scans), pack.structures, source),
-            normalisation=pack.normalisation,
-            grids=pack.grids,
+            frame=pack.frame,
             partial=True,
             **self.encoding,
         )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,6 +39,13 @@ _SECTIONS_KEY = "sections"
 _ORIGINS_KEY = "origins"
 _SCAN_PREFIX = "scan."
 _PLANE_PREFIX = "plane."
+
+
+class Frame(NamedTuple):
+    """How scans are seen, which the first scan of a support decides for all others."""
+
+    grids: tuple[SliceGrid, ...]  # working geometry of each plane, the first one's first
+    normalisation: Normalisation
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,10 @@ class SupportPack:
     source: str = ""
 
     @property
-    def grids(self) -> tuple[SliceGrid, ...]:
-        """The working geometry of all planes."""
-        return self.grid, *(plane.grid for plane in self.planes)
+    def frame(self) -> Frame:
+        """How scans that are to join the pack are seen."""
+        grids = (self.grid, *(plane.grid for plane in self.planes))
+        return Frame(grids, self.normalisation)
 
     def save(self, path: str | Path) -> Path:
         """Write the pack as one safetensors file; an interrupted write leaves no half file."""

@@ -1,4 +1,4 @@
-"""Which support a request is to be answered with: plain data that travels with the image."""
+"""Which support a request is to be answered with; it travels with the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsmis_components.support.support_set import SupportScan
 
 Stamp = tuple[int, int]  # size in bytes and time of the last change in nanoseconds
 Origin = Literal["request", "datastore", "bundle"]
-SUPPORT_KEY = "fsmis_support"  # entry of an image's meta: the request as plain values
+SUPPORT_KEY = "fsmis_support"  # entry of an image's meta: the `SupportRequest`
 RESULT_KEY = "fsmis_result"  # entry of a mask's meta: which support answered and what it says
 
 
@@ -48,15 +48,6 @@ class LabelledVolume:
         names = tuple(sorted(self.names.items()))
         return self.id, self.image, self.label, self.stamps, names
 
-    def check(self) -> None:
-        """Open both files and refuse what cannot serve.
-
-        Raises:
-            DataError: a file is no NIfTI, the label lies on another grid, is empty or holds a value
-                without a name while others have names, or the volume has one slice only.
-        """
-        self.values()
-
     def load(self) -> SupportScan:
         """Image and label, the label with its own values.
 
@@ -73,7 +64,8 @@ class LabelledVolume:
         """Label values above 0, ascending; both files are opened.
 
         Raises:
-            DataError: as `check`.
+            DataError: a file is no NIfTI, the label lies on another grid, is empty or holds a value
+                without a name while others have names, or the volume has one slice only.
         """
         scan = self.load()
         if min(scan.image.shape) < 2:
@@ -119,28 +111,6 @@ class LabelledVolume:
         (a, b), (c, d) = content["stamps"]
         names = {int(value): str(name) for value, name in content["names"].items()}
         return cls(content["id"], content["image"], content["label"], names, ((a, b), (c, d)))
-
-
-def names_of(info: Mapping[str, Any]) -> dict[int, str]:
-    """Names of label values from what MONAI Label keeps with a label.
-
-    Args:
-        info: with `label_info`, list of {"name": text, "idx": value}, where a viewer sent it; with
-            our own answer as `params`, where a mask was taken as it was. A segment without a name
-            keeps its value with an empty one, so that it can be refused.
-    """
-    names: dict[int, str] = {}
-    if "label_info" not in info:
-        params = info.get("params")
-        structures = params.get("structures") if isinstance(params, dict) else None
-        found = structures.items() if isinstance(structures, dict) else ()
-        return {value: str(name) for name, value in found if isinstance(value, int)}
-    entries = info["label_info"]
-    for entry in entries if isinstance(entries, list) else ():
-        value = entry.get("idx", entry.get("id")) if isinstance(entry, dict) else None
-        if isinstance(value, int | float | str) and str(value).strip().isdecimal():
-            names[int(str(value).strip())] = str(entry.get("name") or "").strip()
-    return names
 
 
 def common_structures(
@@ -210,26 +180,3 @@ class SupportRequest:
         wanted = structures if isinstance(structures, str | int | None) else tuple(structures)
         volumes = tuple(volume.key for volume in self.volumes)
         return volumes, wanted, self.num_shots, self.number_structures
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "origin": self.origin,
-            "volumes": [volume.to_dict() for volume in self.volumes],
-            "structures": self.structures,
-            "num_shots": self.num_shots,
-            "number_structures": self.number_structures,
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> SupportRequest:
-        """The request that `to_dict` described."""
-        return cls(
-            content["origin"],
-            tuple(LabelledVolume.from_dict(entry) for entry in content["volumes"]),
-            content["structures"],
-            content["num_shots"],
-            content["number_structures"],
-            tuple(content["notes"]),
-        )

@@ -72,6 +72,23 @@ def test_properties_and_outputs(bundle: Path, phantom_dataset: Path, uninterrupt
     assert [path.name for path in uninterrupted.rglob(".*")] == [".writing"]
 
 
+@pytest.mark.parametrize(("rank", "shown"), [(0, True), (1, False)])
+def test_one_process_shows_the_progress_of_the_whole_training(
+    rank: int,
+    shown: bool,
+    bundle: Path,
+    phantom_dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", str(rank))
+    train(bundle, phantom_dataset, tmp_path / "out", episodes_per_epoch=2).run()
+    said = capsys.readouterr().err
+    for bar in ("training: [1/2]", "training: [2/2]", "epoch [1/2]"):
+        assert (bar in said) == shown
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_equals_an_uninterrupted_training(
     bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path, workers: int

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 from functools import partial
 from pathlib import Path
 
@@ -123,23 +122,6 @@ def test_no_support_is_one_sentence(root: Path) -> None:
     message = sentence(evaluator(root, support="s/nowhere").run)
     assert str(root / "s" / "nowhere") in message
     assert not (root / "o").exists()
-
-
-def test_a_scan_that_may_not_be_read_is_said_so(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = Path.open
-
-    def denied(path: Path, *arguments: object, **options: object) -> object:
-        if path.name == "image_3.nii.gz":  # root may read everything
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real(path, *arguments, **options)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(Path, "open", denied)
-    message = sentence(evaluator(root).run)
-    assert "image_3.nii.gz: cannot be read (Permission denied)" in message
-    assert "damaged" not in message
-    assert [row["status"] for row in read_cases(root / "o")] == ["done", "failed"]
 
 
 def test_what_is_not_used_is_told_at_the_start_and_in_the_report(

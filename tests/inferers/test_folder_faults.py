@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -201,36 +201,6 @@ def test_records_that_are_missing_damaged_or_foreign_are_told_apart(folder: Path
     evaluator(folder).run()
 
 
-@pytest.fixture
-def keyboard() -> Iterator[None]:
-    """Ctrl+C counts, also where the tests run in the background of a shell, which ignores it."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
-@pytest.mark.usefixtures("keyboard")
-def test_interrupted_from_the_keyboard(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluator(folder, "plain").run()
-    save = nibabel.save
-
-    def save_and_press_keys(image: nibabel.Nifti1Image, path: Path) -> None:
-        save(image, path)
-        if str(path).endswith("image_3_seg.nii.gz"):
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(nibabel, "save", save_and_press_keys)
-        said = sentence(evaluator(folder).run)
-    assert said == "interrupted with 1 of 3 scans done; give the same command again to go on."
-    assert statuses(folder / "o") == DONE[:1]
-    assert "image_2" in (folder / "o" / "report.html").read_text(encoding="utf-8")
-    before = (folder / "o" / "image_2_seg.nii.gz").stat().st_mtime_ns
-    evaluator(folder).run()
-    assert (folder / "o" / "image_2_seg.nii.gz").stat().st_mtime_ns == before
-    assert results(folder / "o") == results(folder / "plain")
-
-
 def test_a_scan_that_is_gone_keeps_its_mask_and_another_one_loses_it(folder: Path) -> None:
     """A network drive may be away for a moment."""
     evaluator(folder).run()
@@ -283,23 +253,6 @@ def test_whatever_fails_in_a_scan_the_others_go_on(
     log = (folder / "o" / "errors.log").read_text()
     assert log.count("image_3.nii") == 2 and "Traceback" in log
     assert type(error).__name__ in log and "in encode" in log
-
-
-def test_what_ends_the_whole_run_leaves_record_and_report(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = evaluator(folder)
-    do = run._do
-
-    def ends(record, engine, case) -> None:  # type: ignore[no-untyped-def]
-        if case.stem == "image_3":
-            raise SystemExit("ended")
-        do(record, engine, case)
-
-    monkeypatch.setattr(run, "_do", ends)
-    assert sentence(run.run) == "ended"
-    assert statuses(folder / "o") == DONE[:1]
-    assert "image_2" in (folder / "o" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("moment", [0, 9, 16])

@@ -38,13 +38,6 @@ def test_a_graphics_card_must_not_emulate(monkeypatch: pytest.MonkeyPatch) -> No
     assert half_precision("auto", "cuda:0") is False
 
 
-@pytest.mark.parametrize(("amp", "used"), [(True, True), ("true", True), ("False", False)])
-def test_what_is_asked_for_is_done(amp: bool | str, used: bool) -> None:
-    assert half_precision(amp, "cpu") is used
-    with pytest.raises(SystemExit, match="--amp: expected auto, True or False, got 'no'"):
-        half_precision("no", "cpu")
-
-
 def test_casts_only_when_asked() -> None:
     image = torch.ones(1, 2)
     for amp, dtype in ((True, torch.bfloat16), (False, torch.float32)):

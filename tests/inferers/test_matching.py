@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from fsmis_components.inferers.matching import (
-    looked_for,
     neighbours,
-    neighbours_of,
     scan_shares,
+    search_range,
     spread_thirds,
 )
 from fsmis_components.support.scan_profile import ScanProfile
@@ -48,9 +47,9 @@ def test_a_structure_is_looked_for_in_its_extent() -> None:
         torch.tensor([[2.5, 6.5], [float("nan")] * 2]),
     )
     places = np.array([1.0, 2.0, 3.0, 7.0, 8.0])
-    assert looked_for(places, profile, 0.0)[:, 0].tolist() == [False, False, True, False, False]
-    assert looked_for(places, profile, 1.0)[:, 0].tolist() == [False, True, True, True, False]
-    assert not looked_for(places, profile, 9.0)[:, 1].any()  # not labelled in this scan
+    assert search_range(places, profile, 0.0)[:, 0].tolist() == [False, False, True, False, False]
+    assert search_range(places, profile, 1.0)[:, 0].tolist() == [False, True, True, True, False]
+    assert not search_range(places, profile, 9.0)[:, 1].any()  # not labelled in this scan
 
 
 def test_scans_count_by_similarity() -> None:
@@ -58,12 +57,3 @@ def test_scans_count_by_similarity() -> None:
     assert shares.tolist() == [0.5, 0.5, 0.0]  # one that is unlike is not asked
     close = scan_shares(np.array([0.5, 0.48]))
     assert close[0] > close[1] > 0 and close.sum() == pytest.approx(1.0)
-
-
-def test_of_thin_slices_few_answer() -> None:
-    places, valid = np.arange(20), np.ones((1, 20), bool)
-    counts = {
-        spacing: int(neighbours(np.array([9.0]), places, valid, neighbours_of(spacing)).sum())
-        for spacing in (1.0, 5.0, 7.7, None)
-    }
-    assert counts == {1.0: 3, 5.0: 3, 7.7: 5, None: 5}

@@ -15,7 +15,7 @@ from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.registration import displacement, warp_shapes
+from fsmis_components.inferers.registration import displacement
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.self_similarity import self_similarity
 
@@ -63,20 +63,6 @@ def test_a_smooth_bend_is_recovered() -> None:
     error = (found - wanted).square().sum(0).sqrt()[inner].mean()
     assert wanted.square().sum(0).sqrt()[inner].mean() > 2.0  # cells
     assert error < 0.5
-
-
-def test_shapes_follow_and_what_comes_in_is_empty() -> None:
-    shapes = torch.ones(2, 1, 4, 6)
-    field = torch.zeros(3, 2, 4, 6)
-    field[2] = -2.0  # reads two columns before
-    assert warp_shapes(shapes, field)[0, 0].sum(0).round(decimals=3).tolist() == [
-        0,
-        0,
-        4,
-        4,
-        4,
-        4,
-    ]
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
 from block_scans import write_nifti
-from fake_network import Intensities, IntensityNetwork
+from fake_network import ContrastNetwork
 from scipy.spatial.transform import Rotation
 
 from fsmis_components.data.geometry import SliceView
@@ -19,7 +18,6 @@ from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.inferers import VolumeInferer
 from fsmis_components.inferers.volume_inferer import Segmentation
-from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.support_pack import content_hash
 
@@ -27,28 +25,6 @@ SHAPE = (24, 20, 12)
 SPACING = (1.0, 1.0, 4.0)
 # of a thick-sliced scan: some of the 16 that keep slices together, and stored in any place
 ORDERS = StorageOrder.every()[::5]
-
-
-class ContrastNetwork(IntensityNetwork):
-    """Unit-length features need two channels to tell intensities apart."""
-
-    def encode(self, image: torch.Tensor) -> Intensities:
-        features = super().encode(image)
-        return features._replace(high=torch.cat([image, torch.ones_like(image)], 1))
-
-    def build_support(
-        self, features: Intensities, masks: torch.Tensor, valid: torch.Tensor, *seeds: torch.Tensor
-    ) -> SupportState:
-        return super().build_support(intensities(features), masks, valid, *seeds)
-
-    def segment(
-        self, features: Intensities, state: SupportState, weights: torch.Tensor
-    ) -> torch.Tensor:
-        return super().segment(intensities(features), state, weights)
-
-
-def intensities(features: Intensities) -> Intensities:
-    return features._replace(high=features.high[:, :1])
 
 
 def body(symmetric: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ def ask(image: Path, studies_dir: Path | None = None, **params: Any) -> SupportR
     before = copy.deepcopy(params)
     meta = ResolveSupportd("image", studies_dir)(data)["image"].meta
     assert params == before
-    return SupportRequest.from_dict(meta[SUPPORT_KEY])
+    return meta[SUPPORT_KEY]
 
 
 def ids(request: SupportRequest) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -113,8 +112,3 @@ def test_guided_init_begins_with_means_of_cells() -> None:
         [square[i : i + 2, j : j + 2].mean((0, 1)) for i in (0, 2) for j in (0, 2)]
     )
     torch.testing.assert_close(found, expected)
-
-
-def test_bad_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_hard < num_prototypes"):
-        layer(num_hard=6)

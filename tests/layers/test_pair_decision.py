@@ -46,14 +46,6 @@ def module(trained: bool = True) -> PairDecision:
     return PairDecision(prototypes, SelfSupport(grid=4), decoder, STRIDE, MULTIPLE)
 
 
-def test_margins_by_hand() -> None:
-    features = torch.tensor([[[[1.0, 3.0]], [[0.0, 4.0]]]])  # (1, 2, 1, 2)
-    prototypes = torch.tensor([[[[0.0, 2.0], [5.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]]])
-    found = InteractivePrototypes(4, 4, scale=20.0).margins(features, prototypes)
-    # cosines (1, 0) and (0.6, 0.8); a prototype of zero is like nothing
-    torch.testing.assert_close(found[0, :, 0], torch.tensor([[20.0, -4.0], [-20.0, -12.0]]))
-
-
 @pytest.mark.parametrize("size", [(33, 65), (64, 33), (40, 24)])
 def test_maps_are_enlarged_with_the_padding_and_cropped(size: tuple[int, int]) -> None:
     h, w = (-(-side // MULTIPLE) * MULTIPLE for side in size)
@@ -146,11 +138,3 @@ def test_no_cell_of_a_class_stays_finite() -> None:
     for tensor in (*leaves, *net.parameters()):
         assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
     assert all(bool(leaf.grad.any()) for leaf in leaves)
-
-
-@pytest.mark.parametrize(
-    ("interaction", "message"), [("all", "expected interaction in"), ("both", "needs peak")]
-)
-def test_rejects(interaction: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        InteractivePrototypes(8, 0, interaction)

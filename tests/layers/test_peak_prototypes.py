@@ -13,36 +13,6 @@ CELLS = torch.tensor([[True, True, True, True, True, False]]).reshape(1, 2, 3)
 BOTH = pytest.mark.parametrize("pool", [channel_maxima, means_of_highest])
 
 
-def test_the_maximum_of_each_channel() -> None:
-    assert channel_maxima(FEATURES, CELLS).tolist() == [[5.0, 4.0]]
-    grown = CELLS.clone()
-    grown[0, 1, 2] = True
-    assert channel_maxima(FEATURES, grown).tolist() == [[90.0, 90.0]]
-    low = FEATURES.clone()
-    low[..., 1, 2] = 0.5  # a low cell changes nothing
-    assert channel_maxima(low, grown).tolist() == [[5.0, 4.0]]
-
-
-@pytest.mark.parametrize(
-    ("share", "fewest", "expected"),
-    [
-        (0.4, 1, (5 + 4) / 2),  # of five cells two
-        (0.05, 4, (5 + 4 + 2 + 1) / 4),  # a share below the fewest
-        (0.05, 9, 12 / 5),  # fewer cells than the fewest: all
-        (1.0, 1, 12 / 5),
-        (0.5, 1, (5 + 4) / 2),  # 2.5 cells round to the even number
-    ],
-)
-def test_number_of_highest_values(share: float, fewest: int, expected: float) -> None:
-    assert means_of_highest(FEATURES, CELLS, share, fewest)[0, 0].item() == pytest.approx(expected)
-
-
-def test_a_number_that_rounds_differently_in_float32() -> None:
-    """Of 45 cells 70 % are 31.5, less a trifle in float64: 31 values must not be divided by 32."""
-    cells = torch.ones(1, 9, 5).bool()
-    assert means_of_highest(torch.ones(1, 1, 9, 5), cells, 0.7).item() == 1
-
-
 def test_values_beside_a_loop() -> None:
     torch.manual_seed(0)
     features = torch.randn(4, 7, 16, 12).relu()

@@ -142,13 +142,3 @@ def test_edges_are_two_erosions_and_two_dilations() -> None:
     inner, outer = edge_masks(torch.from_numpy(mask).float()[None, None])
     assert np.array_equal(inner[0, 0].numpy(), mask & ~eroded)
     assert np.array_equal(outer[0, 0].numpy(), dilated & ~mask)
-
-
-def test_one_pixel_is_all_edge() -> None:
-    mask = torch.zeros(1, 1, 9, 9)
-    mask[..., 4, 4] = 1
-    inner, outer = edge_masks(mask)
-    assert torch.equal(inner, mask)
-    assert outer.sum() == 24
-    inner, outer = edge_masks(torch.zeros(1, 1, 9, 9))
-    assert not inner.any() and not outer.any()

@@ -41,10 +41,3 @@ def test_a_window_larger_than_the_features_is_clipped():
     torch.testing.assert_close(cells, features[..., :4].mean((2, 3))[:, None])
     assert valid.all()
     assert fills_a_block(mask, 4, 0.95).all()
-
-
-def test_mode_looks_at_aligned_blocks():
-    mask = torch.zeros(1, 3, 8, 8)
-    mask[0, 0, 4:, :4] = 1  # a block
-    mask[0, 1, 2:6, 2:6] = 1  # as large, across four blocks
-    assert fills_a_block(mask, 4, 0.95).tolist() == [[True, False, False]]

@@ -84,12 +84,6 @@ def test_untrained_it_adds_nothing(low_level: bool) -> None:
     assert all(bool(path.last.weight.grad.any()) for path in net.paths)  # they can leave zero
 
 
-@pytest.mark.parametrize("low_level", [True, False])
-def test_shape_is_that_of_the_finest_level_used(low_level: bool) -> None:
-    finest = 65 if low_level else 33
-    assert decoder(low_level)(*given(33, 1, 2)).shape == (1, 2, finest, finest + 2)
-
-
 def test_without_high_level_features() -> None:
     """The network without its deep module has none."""
     net = decoder(channels=(3, 5, 7, 0))
@@ -107,8 +101,3 @@ def test_size_of_the_specification() -> None:
     # X0 of 128 + 128 + 128 + 2 + 2 + 2 channels; the two pairs of probabilities are one each here
     assert net.paths[0].own.in_channels + net.paths[0].shared.in_channels == 3 * 128 + 4
     assert 1.2e6 < sum(p.numel() for p in net.parameters()) < 2e6
-
-
-def test_rejects() -> None:
-    with pytest.raises(ValueError, match=r"three widths, got \[16, 8\]"):
-        SelfLearningDecoder(CHANNELS, 4, (16, 8))

@@ -78,28 +78,6 @@ def test_the_background_of_every_cell(grid: int, fields: tuple[int, int]) -> Non
     torch.testing.assert_close(found, slowly(given, fields), atol=1e-4, rtol=1e-4)
 
 
-def test_by_hand() -> None:
-    """Two directions: background along x, foreground along y, and a cell between."""
-    features = torch.tensor([[[[2.0, 0.0, 3.0]], [[0.0, 2.0, 4.0]]]])  # (1, 2, 1, 3)
-    cells = torch.eye(3, dtype=torch.bool)
-    prototypes = torch.tensor([[[[9.0, 9.0], [0.0, 4.0]]]])
-    trusted = torch.ones(1, 1, dtype=torch.bool)
-    front, back = cells[1].reshape(1, 1, 1, 3), cells[0].reshape(1, 1, 1, 3)
-    found = SelfSupport()(features, prototypes, front, back, trusted)
-    expected = torch.tensor([[[[[10.0, 0.0, 6.0]], [[0.0, 10.0, 8.0]]]]])
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_support_share(share: float) -> None:
-    given = query(1, 1)
-    found = SelfSupport(support_share=share, scale=20.0)(*given)[0, 0, FOREGROUND]
-    own = given.features[0][:, given.foreground[0, 0]].mean(1)
-    one = share * given.prototypes[0, 0, FOREGROUND] + (1 - share) * own
-    expected = 20 * F.cosine_similarity(given.features[0], one[:, None, None], dim=0)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
 def test_where_not_trusted_the_given_prototypes_answer() -> None:
     given = query()
     trusted = torch.tensor([[True, False, True], [False, True, False]])

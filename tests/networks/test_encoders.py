@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fsmis_components.networks import ResUNet, build_encoder
+from fsmis_components.networks import build_encoder
 
 CHANNELS = {
     "resunet": (32, 64, 128, 128),
@@ -27,18 +27,6 @@ def test_levels_are_as_the_encoder_says(name: str, size: tuple[int, int]) -> Non
     assert levels._fields == ("edge", "low", "mid", "high")
     assert net.out_channels == net.channels[3]
     assert all(net.pad_multiple % stride == 0 for stride in net.strides)
-
-
-def test_resunet_low_is_what_its_decoder_ends_with() -> None:
-    """The high level is made of the middle one, doubled, beside the low one."""
-    torch.manual_seed(0)
-    net = ResUNet((4, 8, 8, 8), 8).eval()
-    levels = net(torch.randn(1, 1, 32, 48))
-    assert net.channels == (4, 8, 8, 8)
-    doubled = torch.nn.functional.interpolate(levels.mid, scale_factor=2.0, mode="bilinear")
-    expected = net.head(net.up4(torch.cat([doubled, levels.low], 1)))
-    torch.testing.assert_close(levels.high, expected)
-    torch.testing.assert_close(net.stage4(levels.edge), levels.low)
 
 
 @pytest.mark.parametrize("name", ["resunet", "resnet101_layer3", "resnet101_levels"])

@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from ipsnet_samples import (
     WEIGHTS,
-    LevelsEncoder,
     network,
     support_of,
-    with_trained_decoder,
     without_suppression,
 )
 from network_samples import disc, episode
@@ -25,7 +23,7 @@ from torch import Tensor
 
 from fsmis_components.data.weights import load_initial_weights
 from fsmis_components.losses import EpisodeLoss
-from fsmis_components.networks import ALPNet, EncoderLevels, IPSNet, ResUNet
+from fsmis_components.networks import ALPNet, IPSNet, ResUNet
 
 
 @pytest.mark.parametrize(("size", "cells"), [(256, 64), (257, 66)])
@@ -110,30 +108,6 @@ def test_untrained_the_plain_prototypes_answer(seed: int) -> None:
     torch.testing.assert_close(found.sigmoid(), expected.sigmoid(), atol=1e-5, rtol=0)
 
 
-class BrightnessEncoder(LevelsEncoder):
-    """Stands for COCO weights, which a test has not: features that tell bright from dark."""
-
-    def forward(self, image: Tensor) -> EncoderLevels:
-        levels = []
-        for channels, stride in zip(self.channels, self.strides, strict=True):
-            mean = F.avg_pool2d(image, stride)
-            levels.append(torch.cat([mean, 1 - mean], 1).repeat(1, channels // 2, 1, 1))
-        return EncoderLevels(*levels)
-
-
-def test_a_slice_segments_itself() -> None:
-    """Check 4, with features made by hand in place of COCO weights; an untrained network."""
-    net = without_suppression(
-        network(encoder=BrightnessEncoder(), deep=False, interaction="mean", self_learning=False)
-    )
-    mask = torch.zeros(1, 1, 64, 64)
-    mask[..., 20:44, 24:52] = 1
-    image = mask + 0.1 * torch.randn(1, 1, 64, 64)
-    predicted = net(image, image[None], mask[None])[:, 1:] > 0
-    dice = 2 * (predicted * mask).sum() / (predicted.sum() + mask.sum())
-    assert dice > 0.95
-
-
 def test_one_episode_can_be_learned() -> None:
     """Check 6: Dice over 0.95, also in evaluation, where nothing is told."""
     mask = disc(64, (30, 34), 14)
@@ -154,28 +128,6 @@ def test_one_episode_can_be_learned() -> None:
     assert dice[0] < 0.9 and dice[-1] > 0.95
     predicted = net.eval()(**item)[0, 1] > 0
     assert 2 * (predicted * mask).sum() / (predicted.sum() + mask.sum()) > 0.95
-
-
-def test_gradients_reach_the_low_levels_through_the_decoder() -> None:
-    """Check 7; layer1 is the low level of ``resnet101_levels``."""
-    net, item = with_trained_decoder(network()), episode(b=1, s=1, n=1)
-    query = net.encode(item["image"])
-    leaves = [query.edge.detach().requires_grad_(), query.low.detach().requires_grad_()]
-    query = query._replace(edge=leaves[0], low=leaves[1])
-    net.segment(query, support_of(net, item)).sum().backward()
-    assert all(bool(leaf.grad.any()) for leaf in leaves)
-
-
-@pytest.mark.parametrize("name", ["guidance", "intermediate"])
-def test_gradients_reach_the_deep_module(name: str) -> None:
-    """Check 7: through the guidance and through the map of peak prototypes."""
-    net, item = network(), episode(b=1, s=1, n=1)
-    maps = net._decide(net.encode(item["image"]), support_of(net, item))
-    getattr(maps, name).square().sum().backward()
-    weights = list(net.deep.parameters())
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in weights)
-    assert sum(bool(p.grad.any()) for p in weights) > 0.8 * len(weights)
-    assert bool(net.encoder.levels[3].weight.grad.any())
 
 
 def test_support_slice_without_a_pixel() -> None:
@@ -236,17 +188,6 @@ def test_sections_that_do_not_answer_are_not_computed() -> None:
     seen.clear()
     assert bool((net.segment(query, state, torch.zeros(1, 3, 4))[:, 1:] == -40).all())
     assert not seen
-
-
-def test_every_query_slice_can_have_its_own_support() -> None:
-    item, net = episode(b=2, s=2, n=2), network()
-    state, query = support_of(net, item), net.encode(item["image"])
-    weights = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 1.0]]])
-    both = net.segment(query, state, weights)
-    for i in range(2):
-        own = {name: tensor[i : i + 1] for name, tensor in state.items()}
-        alone = net.segment(net.encode(item["image"][i : i + 1]), own, weights[i : i + 1])
-        torch.testing.assert_close(both[i : i + 1], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_the_encoder_alone_can_be_loaded(tmp_path: Path) -> None:

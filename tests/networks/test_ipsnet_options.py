@@ -105,17 +105,6 @@ def test_warm_up_is_counted_in_training_alone_and_goes_with_the_weights(warmed) 
     assert warmed(other, 3) == [[False, True], [False, False], [False, False]]
 
 
-def test_all_shots_of_a_structure_get_its_label() -> None:
-    item, net = episode(b=2, s=2, n=3), network().train()
-    seen = []
-    net.decision.register_forward_pre_hook(lambda part, given: seen.append(given[4]))
-    net(**item)
-    cells = F.avg_pool2d(item["label"], 4) > 0.5
-    for structure in range(3):
-        for shot in range(2):
-            assert torch.equal(seen[0][:, 2 * structure + shot], cells[:, structure])
-
-
 @pytest.mark.parametrize("interaction", ["mean", "both"])
 def test_prototype_loss_pools_the_query_by_its_label(interaction: str) -> None:
     item = episode(b=2, s=1, n=2)
@@ -172,30 +161,3 @@ def test_losses_of_the_maps() -> None:
     torch.testing.assert_close(out["logits"][:, 1:], margins)
     expected = margin_cross_entropy(margins, item["label"], 0.1)
     torch.testing.assert_close(out["query_loss"], expected)
-
-
-def test_alignment_segments_the_support_by_the_prediction() -> None:
-    """By hand for two shots; a structure that is not predicted is left out."""
-    item, net = episode(b=1, s=2, n=2), network()
-    margins = torch.full((1, 2, 64, 64), -1.0)
-    margins[0, 0, 8:28, 12:40] = 1.0
-    support, query = net.encode(item["support_image"][0]), net.encode(item["image"])
-    found = net._alignment(support, query, margins, item["support_label"])
-    share = F.avg_pool2d((margins[:, :1] > 0).float(), 4)[0]
-    losses = []
-    for shot in range(2):
-        cosines = []
-        for weights in (1 - share, share):
-            mean = (query.mid[0] * weights).sum((1, 2)) / weights.sum()
-            cosines.append(F.cosine_similarity(support.mid[shot], mean[:, None, None], 0))
-        margin = 10 * (cosines[1] - cosines[0])[None, None]
-        margin = F.interpolate(margin, (64, 64), mode="bilinear", align_corners=False)
-        losses.append(margin_cross_entropy(margin, item["support_label"][:, shot, :1]))
-    # the second structure's loss is zero
-    torch.testing.assert_close(found, (losses[0] + losses[1]) / 4, atol=1e-4, rtol=1e-4)
-    nothing = net._alignment(support, query, torch.full_like(margins, -1), item["support_label"])
-    assert nothing.tolist() == [0.0]
-
-
-def test_stored_supports_of_former_versions_fit() -> None:
-    assert network().support_settings() == {"peak": "channel_max", "cells": 0}

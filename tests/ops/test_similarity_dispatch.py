@@ -167,9 +167,3 @@ def test_scripts_traces_and_exports(backend):
     # the trace is no trace of one size
     more = sample(space=(H + 2, W + 3))
     torch.testing.assert_close(traced(*more), Segmenter("reference")(*more))
-
-
-def test_a_script_rejects_too():
-    scripted = torch.jit.script(Segmenter("auto"))
-    with pytest.raises(torch.jit.Error, match=r"prototypes of shape .* got \(1, 3, 5, 20\)"):
-        scripted(torch.rand(B, C, H, W), torch.rand(1, N, P, C + 1), torch.ones(1, N, P).bool())

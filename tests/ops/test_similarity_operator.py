@@ -1,15 +1,9 @@
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing
-from similarity_samples import B, C, N, draw, inputs
+from similarity_samples import draw, inputs
 from tolerances import TOLERANCES
-from torch.nn.parallel import DistributedDataParallel
 
-from fsmis_components.episodes import leave_process_group
-from fsmis_components.ops import prototype_similarity
 from fsmis_components.ops.similarity.operator import (
     reduced_similarity,
     reduced_similarity_backward,
@@ -75,58 +69,3 @@ def test_half_operands_are_summed_in_float32(form, device):
     for half, double in zip(arguments[:2], exact[:2], strict=True):
         assert half.grad.dtype == torch.bfloat16
         torch.testing.assert_close(half.grad.double(), double.grad, **TOLERANCES[torch.bfloat16])
-
-
-def test_no_map_is_saved_for_the_backward_pass():
-    length, num_prototypes = 300, 400
-    arguments = with_grad(
-        [
-            torch.rand(1, C, length),
-            torch.rand(1, N, num_prototypes, C),
-            torch.rand(1, N, num_prototypes) < 0.9,
-        ]
-    )
-    saved = []
-
-    def note(tensor):
-        saved.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        reduced, kept = reduced_similarity(*arguments, *SETTINGS)
-    operands_and_results = [*arguments, reduced, kept]
-    assert {tensor.data_ptr() for tensor in saved} == {x.data_ptr() for x in operands_and_results}
-    assert max(tensor.numel() for tensor in saved) < length * num_prototypes
-
-
-class Head(torch.nn.Module):
-    """Prototypes that are learned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.prototypes = torch.nn.Parameter(draw((1, N, 7, C), seed=1, device=CPU))
-
-    def forward(self, query: torch.Tensor) -> torch.Tensor:
-        return prototype_similarity(query, self.prototypes, backend="streamed")
-
-
-def gradient_of_rank(network, rank: int) -> torch.Tensor:
-    network(draw((B, C, 5, 4), seed=rank, device=CPU)).square().sum().backward()
-    (parameter,) = network.parameters()
-    return parameter.grad
-
-
-def train_in_group(rank: int, folder: str) -> None:
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    network = DistributedDataParallel(Head())
-    torch.save(gradient_of_rank(network, rank), f"{folder}/{rank}.pt")
-    leave_process_group(network)
-
-
-@pytest.mark.slow
-def test_processes_average_the_gradients(tmp_path: Path):
-    torch.multiprocessing.spawn(train_in_group, (str(tmp_path),), nprocs=2)
-    expected = torch.stack([gradient_of_rank(Head(), rank) for rank in range(2)]).mean(0)
-    for rank in range(2):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected)

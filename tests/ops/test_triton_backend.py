@@ -50,29 +50,6 @@ def test_reasons(monkeypatch):
         prototype_similarity(*tensors, backend="triton")
 
 
-@needs_triton
-def test_the_first_tile_that_fits_is_taken():
-    from triton.runtime.errors import OutOfResources
-
-    large, small = tiles_of(torch.float32)
-    started = []
-
-    class Kernel:
-        def __getitem__(self, grid):
-            def start(**arguments):
-                started.append((grid, arguments["BLOCK_L"]))
-                if arguments["BLOCK_L"] == large["BLOCK_L"]:
-                    raise OutOfResources(200, 100, "shared memory")
-
-            return start
-
-    arguments = {"query": torch.rand(1)}
-    triton_backend._launch(Kernel(), arguments, [large, small], 2, {"BLOCK_L": 96})
-    assert started == [((4,), 64), ((6,), 32)]
-    with pytest.raises(RuntimeError, match="no tile of .* fits the GPU"):
-        triton_backend._launch(Kernel(), arguments, [large], 2, {"BLOCK_L": 96})
-
-
 def compile_cases():
     """Yield both tiles of every kernel, for either kind of operands, where they are taken."""
     for dtype in (torch.bfloat16, torch.float32):
@@ -135,25 +112,3 @@ def test_compiles(case, tmp_path, monkeypatch):
         assert "mma" in result.asm["ptx"]  # tensor cores
     else:
         assert "tf32" not in result.asm["ptx"]  # only when asked
-
-
-@pytest.fixture
-def tf32(request):
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if request.param else "highest")
-    yield request.param
-    torch.set_float32_matmul_precision(before)
-
-
-@needs_triton
-@pytest.mark.parametrize("tf32", [False, True], indirect=True)
-def test_tf32_is_used_when_asked_for(tf32, tmp_path, monkeypatch):
-    from fsmis_components.ops.similarity.triton_kernels import reduce_scores
-
-    precision = triton_backend._precision(torch.float32)
-    assert precision == ("tf32" if tf32 else "ieee")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    tile = tiles_of(torch.float32)[0]
-    constants = {"C": C, "PRECISION": precision}
-    result = compiled(reduce_scores, tile, torch.float32, 90, constants)
-    assert ("tf32" in result.asm["ptx"]) == tf32

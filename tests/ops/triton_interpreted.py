@@ -7,7 +7,7 @@ The interpreter takes the place of the compiler when Triton is imported, for the
 import numpy as np
 import pytest
 import torch
-from similarity_samples import B, C, N, P, draw, inputs, twisted
+from similarity_samples import B, N, P, draw, inputs, twisted
 from tolerances import GRADIENT_TOLERANCES, TOLERANCES
 from triton.runtime import interpreter
 
@@ -163,18 +163,6 @@ def test_short_vectors_are_divided_by_eps(device):
     arguments["prototypes"][0, 0, :3] *= 1e-6
     _, gradients = check(arguments, size=1 / EPS)
     assert all(gradient.abs().max() > 1e3 for gradient in gradients.values())
-
-
-def test_an_empty_batch(device):
-    prototypes = torch.ones(1, N, P, C, device=device)
-    query = torch.ones(0, C, 5, device=device)
-    settings = (None, 20.0, EPS)
-    reduced, kept = triton_backend.forward(query, prototypes, *settings)
-    assert reduced.shape == kept.shape == (0, N, 5)
-    valid, *rule = settings
-    gradients = triton_backend.backward(reduced, query, prototypes, valid, reduced, kept, *rule)
-    assert gradients[0].shape == query.shape
-    assert gradients[1].eq(0).all() and gradients[1].shape == prototypes.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -25,8 +25,7 @@ def built(folder: Path, ids: list[int], like: SupportPack | None = None) -> Supp
         IntensityNetwork(),
         load_support_set(folder, support_ids=ids),
         spatial_size=24,
-        grids=None if like is None else like.grids,
-        normalisation=None if like is None else like.normalisation,
+        frame=None if like is None else like.frame,
     )
 
 

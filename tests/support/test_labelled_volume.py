@@ -7,7 +7,8 @@ import pytest
 from block_scans import block_image, block_label, write_nifti
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.support.support_request import LabelledVolume, common_structures, names_of
+from fsmis_components.label_server.studies import names_of
+from fsmis_components.support.support_request import LabelledVolume, common_structures
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def volume(image: Path, label: np.ndarray, names: dict[int, str] | None = None) 
 def test_what_cannot_serve(image: Path, label: np.ndarray, names: dict, words: str) -> None:
     labelled = volume(image, label, names)
     with pytest.raises(DataError, match=words) as raised:
-        labelled.check()
+        labelled.values()
     assert str(image.parent) in str(raised.value)
 
 

@@ -50,7 +50,7 @@ def with_affine(support: SupportSet, affine: np.ndarray) -> SupportSet:
 
 def test_one_pack_for_each_axis(network: IntensityNetwork, support: SupportSet) -> None:
     pack = build_support_pack(network, support, spatial_size=24)
-    assert [grid.slice_axis for grid in pack.grids] == [2, 0, 1]
+    assert [grid.slice_axis for grid in pack.frame.grids] == [2, 0, 1]
     for own, axis in zip([pack, *pack.planes], (2, 0, 1), strict=True):
         alone = build_support_pack(
             network, support, spatial_size=24, slice_axis=axis, fuse_planes=False
@@ -86,9 +86,7 @@ def test_stored_joined_and_selected(
     one = pack.selected([pack.structures[1].value]).numbered()
     assert all(plane.structures == one.structures for plane in one.planes)
     assert all(plane.state["valid"].shape[1] == 1 for plane in one.planes)
-    added = build_support_pack(
-        network, support, grids=pack.grids, normalisation=pack.normalisation, partial=True
-    )
+    added = build_support_pack(network, support, frame=pack.frame, partial=True)
     joined = join_packs([pack, added])
     assert [len(plane.profiles) for plane in joined.planes] == [2, 2]
     # a scan that serves in one plane alone takes no plane away

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from fsmis_components.support.scan_profile import extent_of, profile_scan
+from fsmis_components.support.scan_profile import extent_of, shapes_and_extents
 
 
 def ball(slices: dict[int, int], depth: int = 9, size: int = 32) -> torch.Tensor:
@@ -17,9 +17,8 @@ def ball(slices: dict[int, int], depth: int = 9, size: int = 32) -> torch.Tensor
     return masks
 
 
-def profile(masks: torch.Tensor, cell: int = 1):
-    labelled = masks.flatten(2).any(-1)
-    return profile_scan("scan", 2.0, torch.zeros(len(masks), 3), masks, labelled, cell)
+def shapes_of(masks: torch.Tensor, cell: int = 1) -> torch.Tensor:
+    return shapes_and_extents(masks, masks.flatten(2).any(-1), cell)[0]
 
 
 def test_extent_goes_on_for_half_the_distance() -> None:
@@ -32,13 +31,13 @@ def test_extent_goes_on_for_half_the_distance() -> None:
 
 def test_labelled_slices_are_kept_as_they_are() -> None:
     masks = ball({3: 6, 4: 8, 5: 5})
-    shapes = profile(masks).shapes[0]
+    shapes = shapes_of(masks)[0]
     assert torch.equal(shapes[3:6] == 255, masks[3:6, 0])
     assert not shapes[:3].any() and not shapes[6:].any()
 
 
 def test_between_sections_the_outline_is_interpolated() -> None:
-    shapes = profile(ball({2: 4, 6: 12})).shapes[0].float() / 255
+    shapes = shapes_of(ball({2: 4, 6: 12}))[0].float() / 255
     radii = (shapes.sum((1, 2)) / math.pi).sqrt()
     for place, wanted in zip(range(2, 7), (4, 6, 8, 10, 12), strict=True):
         assert abs(float(radii[place]) - wanted) < 0.6
@@ -50,6 +49,6 @@ def test_cells_are_shares_and_border_cells_count_as_padded() -> None:
     masks = torch.zeros(1, 1, 5, 6, dtype=torch.bool)
     masks[0, 0, :2, :1] = True  # half of the first cell of 2 x 2
     masks[0, 0, 4, 4] = True  # a quarter of a cell that the padding completes
-    shapes = profile(masks, cell=2).shapes
+    shapes = shapes_of(masks, cell=2)
     assert shapes.shape == (1, 1, 3, 3)
     assert shapes[0, 0].tolist() == [[128, 0, 0], [0, 0, 0], [0, 0, 64]]

@@ -21,11 +21,6 @@ def test_sections_at_one_half_and_two_sixths_from_the_ends(
     assert section_slices(list(slices)) == expected
 
 
-def test_sections_of_nothing() -> None:
-    with pytest.raises(ValueError, match="at least one slice"):
-        section_slices([])
-
-
 def test_shared_slices_are_planned_once() -> None:
     chosen, table = plan_sections([[1, 2, 3], [3], []])
     assert chosen == [1, 2, 3]

@@ -70,14 +70,6 @@ def test_rejects(tmp_path: Path, folder: Path) -> None:
         assert words in str(raised.value)
 
 
-def test_a_saved_pack_gives_the_same_state(tmp_path: Path, folder: Path) -> None:
-    network = IntensityNetwork()
-    path = tmp_path / "pack.safetensors"
-    built = SupportSource(folder, save_support_pack=path, spatial_size=24).resolve(network)
-    loaded = SupportPack.load(path)
-    assert all(torch.equal(loaded.state[key], built.state[key]) for key in built.state)
-
-
 def test_corrected_scans_join_the_support(tmp_path: Path, folder: Path) -> None:
     write_scan(tmp_path / "q", 5)
     write_scan(tmp_path / "q", 6)

@@ -57,11 +57,6 @@ def test_holds_no_image(tmp_path: Path, pack: SupportPack) -> None:
     assert tensors["scan.0.shapes"].unique().tolist() == [0, 255]
 
 
-def test_fits_the_network_that_made_it(pack: SupportPack, network: IntensityNetwork) -> None:
-    pack.check_fits(network)
-    pack.check_fits(copy.deepcopy(network))
-
-
 def test_rejects_other_networks(
     tmp_path: Path, pack: SupportPack, network: IntensityNetwork
 ) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume
-from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
+from fsmis_components.encoding import EncodedSlices, ScanEncoder
 from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.inferers.encoded_slices import segment_slices
 from fsmis_components.inferers.matching import section_weights
@@ -117,7 +117,7 @@ class NetworkSubject(Subject):
         self._packs, self._encoded = [], _LastScan()
 
 
-class _LastScan(FeatureCache):
+class _LastScan:
     """Features of the scan that was encoded last, in memory, with those of its other planes."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from fsmis_components.inferers.shape_prior import (
 from fsmis_components.layers.support_state import select_sections
 from fsmis_components.support.calibration import Calibration, StructureTest
 from fsmis_components.support.encode import structure_masks
-from fsmis_components.support.scan_profile import profile_scan, shape_cell
+from fsmis_components.support.scan_profile import shape_cell, shapes_and_extents
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportScan, SupportSet
 
@@ -194,12 +194,10 @@ def _plan(masks: Tensor, pack: SupportPack) -> _Plan:
         block[first : last + 1] = number
         answering = neighbours(slices.astype(float), places[serving], valid[:, serving], most)
         weights[first : last + 1, :, serving] = torch.from_numpy(answering).float()
-        profile = profile_scan(
-            "", None, pack.profiles[0].descriptors, masks & left[..., None, None], left, cell
-        )
-        shapes = torch.from_numpy(blur_shapes(profile, rule.blur, rule.blur_slices))
+        shapes, _ = shapes_and_extents(masks & left[..., None, None], left, cell)
+        blurred = torch.from_numpy(blur_shapes(shapes, rule.blur, rule.blur_slices))
         # the scan is its own query, so its slices lie where they are
-        in_block = shapes[pad_slices(rule.blur_slices) :][first : last + 1]
+        in_block = blurred[pad_slices(rule.blur_slices) :][first : last + 1]
         present[first : last + 1] = present_slices(in_block)
     return _Plan(block, torch.from_numpy(known), weights, present)
 

@@ -76,7 +76,7 @@ def backward(
     share = torch.where(some, grad * (scale - kept).exp_(), 0.0)  # (B, N, L)
     offset = share * reduced
     for index, chosen, counts, unit in _slices(query, prototypes, valid):
-        own = 0 if len(prototypes) == 1 else index
+        support = 0 if len(prototypes) == 1 else index
         for part, positions in _tiles(len(chosen), query.shape[2], query.device):
             place = query[index, :, positions]
             scores = torch.mm(unit[part], place).mul_(scale)
@@ -87,7 +87,7 @@ def backward(
             slope -= torch.mm(counts[:, part].T, offset[index, :, positions])
             slope.mul_(weights).mul_(scale)
             grad_query[index, :, positions] += torch.mm(unit[part].T, slope)
-            grad_prototypes[own].index_add_(0, chosen[part], torch.mm(slope, place.T))
+            grad_prototypes[support].index_add_(0, chosen[part], torch.mm(slope, place.T))
     return (
         to_unit_backward(grad_query, query, query_length, 1, eps),
         to_unit_backward(grad_prototypes, prototypes, prototypes_length, 2, eps).unsqueeze(1),
@@ -116,10 +116,10 @@ def _tiles(count: int, length: int, device: torch.device) -> Iterator[tuple[slic
     """Yield slices of the prototypes and of the positions."""
     on_cpu = device.type == "cpu"
     step = _POSITIONS_CPU if on_cpu else _POSITIONS_DEVICE
-    own = _PROTOTYPES_CPU if on_cpu else _PROTOTYPES_DEVICE
+    chunk = _PROTOTYPES_CPU if on_cpu else _PROTOTYPES_DEVICE
     for start in range(0, length, step):
-        for first in range(0, count, own):
-            yield slice(first, min(count, first + own)), slice(start, min(length, start + step))
+        for first in range(0, count, chunk):
+            yield slice(first, min(count, first + chunk)), slice(start, min(length, start + step))
 
 
 def to_unit(vectors: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor]:

@@ -195,13 +195,13 @@ def query_gradient(
         log_sum = load_vector(kept + here, positions, num_positions)
         middle = load_vector(reduced + here, positions, num_positions)
         incoming = load_vector(grad + here, positions, num_positions)
-        own = prototypes + batch * prototypes_stride_b + structure * prototypes_stride_n
+        chosen = prototypes + batch * prototypes_stride_b + structure * prototypes_stride_n
         for start in range(0, num_prototypes, BLOCK_P):
             numbers = start + tl.arange(0, BLOCK_P)
             length = load_vector(lengths + group * num_prototypes, numbers, num_prototypes)
             scores = score_tile(
                 query,
-                own,
+                chosen,
                 query_factor,
                 length,
                 positions,
@@ -217,7 +217,7 @@ def query_gradient(
             weights = tl.exp2((scores - log_sum[:, None]) * LOG2E)
             slope = weights * (1.0 + scores - middle[:, None]) * incoming[:, None]
             along += tl.sum(slope * scores, 1)
-            vectors = load_tile(own, numbers, outputs, num_prototypes, C)
+            vectors = load_tile(chosen, numbers, outputs, num_prototypes, C)
             slope = slope / tl.maximum(length, eps)[None, :]
             total = accumulate(slope, vectors, total, PRECISION)
 

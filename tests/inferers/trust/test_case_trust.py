@@ -86,13 +86,6 @@ def test_the_most_similar_scan_counts(
     assert bool(trust.warning) == warned
 
 
-def test_a_reversed_stack_is_told() -> None:
-    match = VolumeMatch(
-        (Alignment(np.arange(4.0)[::-1], -1.0, 0.4),), np.ones(1), torch.zeros(4, 1, 1)
-    )
-    assert "run against" in case_trust([GOOD], match, VIEW, pack_of(1)).warning
-
-
 def test_values() -> None:
     margins = torch.full((1, 1, 8, 8), -40.0)
     margins[..., :4, :4] = math.log(3)  # probability 3/4 in one of four cells, 0 elsewhere

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from block_scans import AFFINE, block_image, block_label, write_scan
-from fake_network import IntensityNetwork
+from fake_network import ContrastNetwork
 from monai.data import Dataset
 from scipy.spatial.transform import Rotation
 
@@ -28,14 +28,6 @@ from fsmis_components.support import (
 )
 from fsmis_components.support.encode import with_mirrored
 from fsmis_components.support.scan_profile import mirror_places
-
-
-class ContrastNetwork(IntensityNetwork):
-    """Unit-length features need two channels to tell intensities apart."""
-
-    def encode(self, image: torch.Tensor):  # type: ignore[no-untyped-def]
-        features = super().encode(image)
-        return features._replace(high=torch.cat([image, torch.ones_like(image)], 1))
 
 
 def gain_of(pack: SupportPack, data: np.ndarray) -> float:
