@@ -43,7 +43,7 @@ from fsmis_components.fitting.student_training import STEPS_PER_EPOCH, MakeOptim
 from fsmis_components.inferers import FolderEvaluator, query_items
 from fsmis_components.inferers.expected_shapes import ExpectedShapes
 from fsmis_components.inferers.request_answer import known_slices
-from fsmis_components.inferers.slice_order import decided_view
+from fsmis_components.inferers.slice_order import decide_view
 from fsmis_components.support import Corrections, load_support_set
 from fsmis_components.support.support_set import SupportScan
 
@@ -232,7 +232,7 @@ class FolderFit:
             inferer.cache,
             self.pack.weights_hash,
         )
-        return SliceView(volume, grid, decided_view(encoder, volume, self.pack).order)
+        return SliceView(volume, grid, decide_view(encoder, volume, self.pack).order)
 
     def _scan(
         self,
