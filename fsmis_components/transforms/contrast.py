@@ -81,7 +81,7 @@ def draw_contrast(
         levels=_draw_levels(rng, ranges),
         strength=float(rng.uniform(*ranges.strength)),
         gamma=float(rng.uniform(*ranges.gamma)),
-        bias=_plain(bias) if ranges.bias else (),
+        bias=tuple(bias.tolist()) if ranges.bias else (),
         blur_sigma=float(rng.uniform(0, ranges.blur_sigma)),
         noise_std=float(rng.uniform(0, ranges.noise_std)),
         noise_seed=int(rng.integers(2**31)),
@@ -143,7 +143,7 @@ def _draw_levels(rng: np.random.Generator, ranges: ContrastRanges) -> tuple[floa
         levels = np.sort(levels)
     if dark < ranges.dark_background_probability:
         levels[0] = 0.0
-    return _plain(levels)
+    return tuple(levels.tolist())
 
 
 def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
@@ -161,7 +161,7 @@ def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
     quantiles = torch.quantile(tissue, ranks)
     even = quantiles[0] + (quantiles[-1] - quantiles[0]) * ranks
     knots = torch.cat((share.new_zeros(1), (quantiles + even) / 2))
-    values = torch.tensor(levels, dtype=share.dtype, device=share.device)
+    values = share.new_tensor(levels)
     upper = torch.bucketize(share, knots).clamp(1, len(levels) - 1)
     start, end = knots[upper - 1], knots[upper]
     position = ((share - start) / (end - start).clamp_min(1e-6)).clamp(0, 1)
@@ -171,9 +171,10 @@ def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
 def _bias_field(image: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     height, width = image.shape[1:]
     order = math.isqrt(len(coefficients))
-    table = torch.tensor(coefficients, dtype=image.dtype, device=image.device).view(order, order)
-    x = torch.linspace(-1, 1, width, dtype=image.dtype, device=image.device)
-    y = torch.linspace(-1, 1, height, dtype=image.dtype, device=image.device)
+    table = image.new_tensor(coefficients).view(order, order)
+    x, y = (
+        torch.linspace(-1, 1, n, dtype=image.dtype, device=image.device) for n in (width, height)
+    )
     powers = torch.arange(order, dtype=image.dtype, device=image.device)
     polynomial = (y[:, None] ** powers) @ table.T @ (x[:, None] ** powers).T  # (H, W)
     return torch.exp(polynomial)
@@ -181,7 +182,3 @@ def _bias_field(image: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 def _standardise(image: Tensor) -> Tensor:
     return (image - image.mean()) / image.std(correction=0).clamp_min(1e-6)
-
-
-def _plain(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)

@@ -7,7 +7,8 @@ import json
 import warnings
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from fsmis_components.transforms.body_mask import MR_FRACTION, body_mask
 from fsmis_components.transforms.regions import superpixel_labels, supervoxel_labels
 
 ALGORITHM_VERSION = 1  # raise when the same settings give other labels: old cache files are unused
-KINDS = {"supervoxel": supervoxel_labels, "superpixel": superpixel_labels}
+# how regions are made, their least size, and the smoothing before, where the settings say nothing
+KINDS = {"supervoxel": (supervoxel_labels, 5000, 0.8), "superpixel": (superpixel_labels, 400, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,26 @@ class PseudoLabels:
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides the labels of a volume, ready for JSON."""
-        settings = asdict(self)
-        del settings["cache_dir"]
-        settings["min_size"], settings["sigma"] = self._size_and_sigma()
-        return settings
+        _, min_size, sigma = self._rule()
+        return {
+            "kind": self.kind,
+            "min_size": min_size,
+            "sigma": sigma,
+            "body_fraction": self.body_fraction,
+        }
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         """Labels of the volume (D, H, W), normalised slices, from the cache where it has them."""
         volume = np.ascontiguousarray(volume, dtype=np.float32)
-        if self.cache_dir is None:
-            return self._compute(volume)
-        path = Path(self.cache_dir) / f"pseudo_labels_{self.cache_key(volume)}.npz"
-        labels = _read(path, volume.shape)
-        if labels is None:
-            labels = self._compute(volume)
+        path = None
+        if self.cache_dir is not None:
+            path = Path(self.cache_dir) / f"pseudo_labels_{self.cache_key(volume)}.npz"
+            kept = _read(path, volume.shape)
+            if kept is not None:
+                return kept
+        make, min_size, sigma = self._rule()
+        labels = make(volume, body_mask(volume, self.body_fraction), min_size, sigma)
+        if path is not None:
             with writing(path):
                 atomic_write(path, partial(np.savez_compressed, labels=labels))
         return labels
@@ -78,16 +86,13 @@ class PseudoLabels:
         digest.update(np.ascontiguousarray(volume, dtype=np.float32).tobytes())
         return digest.hexdigest()
 
-    def _size_and_sigma(self) -> tuple[int, float]:
-        min_size, sigma = (400, 1.0) if self.kind == "superpixel" else (5000, 0.8)
+    def _rule(self) -> tuple[Callable[..., np.ndarray], int, float]:
+        make, min_size, sigma = KINDS[self.kind]
         return (
+            make,
             min_size if self.min_size is None else self.min_size,
             sigma if self.sigma is None else self.sigma,
         )
-
-    def _compute(self, volume: np.ndarray) -> np.ndarray:
-        mask = body_mask(volume, self.body_fraction)
-        return KINDS[self.kind](volume, mask, *self._size_and_sigma())
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
