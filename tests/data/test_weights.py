@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.weights import (
+    fill_network,
     has_state,
     load_initial_weights,
     load_state,
-    load_weights,
     read_state_dict,
     save_state,
 )
@@ -92,23 +92,23 @@ def test_another_encoder_is_refused(tmp_path: Path) -> None:
 def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in (("evil.pt", pickle.dumps(Evil())), ("text.pt", b"hello")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SystemExit, match=f"{name}: not a file of plain weights"):
-            load_weights(Network(), tmp_path / name)
+        with pytest.raises(DataError, match=f"{name}: not a file of plain weights"):
+            fill_network(Network(), tmp_path / name)
     torch.save({"a": Evil()}, tmp_path / "inside.pt")
-    with pytest.raises(SystemExit, match="not a file of plain weights"):
-        load_weights(Network(), tmp_path / "inside.pt")
+    with pytest.raises(DataError, match="not a file of plain weights"):
+        fill_network(Network(), tmp_path / "inside.pt")
     assert "unpickled" not in capsys.readouterr().out
 
 
 def test_rejects_other_contents(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(SystemExit, match="expected a state dict of tensors, got list"):
-        load_weights(Network(), tmp_path / "list.pt")
+    with pytest.raises(DataError, match="expected a state dict of tensors, got list"):
+        fill_network(Network(), tmp_path / "list.pt")
     state = Network().state_dict()
     state["encoder.layer.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "shape.pt")
-    with pytest.raises(SystemExit, match=r"the first is 'encoder\.layer\.bias'"):
-        load_weights(Network(), tmp_path / "shape.pt")
+    with pytest.raises(DataError, match=r"the first is 'encoder\.layer\.bias'"):
+        fill_network(Network(), tmp_path / "shape.pt")
 
 
 def test_an_interruption_leaves_the_former_state(
