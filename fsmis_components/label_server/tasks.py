@@ -103,13 +103,13 @@ class FewShotTask(BundleInferTask):
 
     def own_label(self, request: dict[str, Any]) -> dict[str, Any]:
         """The submitted label of the scan that a request is about, as its support."""
-        own = next((volume for volume in self._volumes() if _shows(volume, request)), None)
-        if own is None:
+        labelled = next((volume for volume in self._volumes() if _shows(volume, request)), None)
+        if labelled is None:
             raise RequestError(
                 f"{request.get('image')}: has no submitted label; outline each structure in three "
                 "slices, submit the label and run this again."
             )
-        return {"support": [own.to_dict()]}
+        return {"support": [labelled.to_dict()]}
 
     def _volumes(self) -> list[LabelledVolume]:
         return datastore_volumes(self.datastore)

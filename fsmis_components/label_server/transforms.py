@@ -132,7 +132,7 @@ def _read_support(
     sound = isinstance(named, list) and len(named) <= _MOST_NAMED
     _require(sound, "support: expected a list of ids or of image and label paths", named)
     known = {volume.id: volume for volume in labelled}
-    own = {(volume.image, volume.label) for volume in labelled}
+    pairs = {(volume.image, volume.label) for volume in labelled}
     volumes = []
     for place, entry in enumerate(named, 1):
         volume: LabelledVolume | None = None
@@ -141,7 +141,7 @@ def _read_support(
         else:
             image, label, names = _paths(entry)
             served = studies is None or all(is_served(path, studies) for path in (image, label))
-            if (served or (str(image), str(label)) in own) and image.exists() and label.exists():
+            if (served or (str(image), str(label)) in pairs) and image.exists() and label.exists():
                 id = str(entry.get("id") or strip_nifti_suffix(image.name))[:_LONGEST]
                 volume = LabelledVolume.of(id, image, label, names)
         if volume is None:

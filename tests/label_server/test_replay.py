@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -234,3 +235,56 @@ def test_corrected_label_replaces_the_former(stage: Stage, second: Study, tmp_pa
     assert set(before.params["structures"]) == set(NAMES.values())
     assert set(after.params["structures"]) == set(NAMES.values()) - {NAMES[5]}
     assert len(after.values) == 3
+
+
+@dataclass(frozen=True)
+class Training:
+    """An epoch that the viewer asked for when all else was done."""
+
+    models: Path  # the bundle's folder of weights
+    former: dict[str, str]  # hash of each file in it before
+    task: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def training(stage: Stage, second: Study) -> Training:
+    models = stage.server.models_dir / MODEL / "models"
+    former = _hashes(models)
+    return Training(models, former, stage.slicer.train(max_epochs=1))
+
+
+def test_an_epoch_gives_new_weights_and_keeps_the_former_files(training: Training):
+    assert training.task["status"] == "DONE", "\n".join(training.task["details"])
+    now = _hashes(training.models)
+    assert set(now) == {"model.pt"}
+    assert now["model.pt"] != training.former["model.pt"]
+    (kept,) = (training.models / "previous").iterdir()
+    assert _hashes(kept) == training.former
+
+
+def test_without_labels_the_misfit_pack_is_refused_and_nothing_trained(
+    stage: Stage, training: Training
+):
+    stage.server.remove_labels()
+    status, sentence = stage.slicer.refusal(stage.studies[QUERIES[0]].id)
+    assert status == 422 and "support" in sentence and len(sentence.splitlines()) == 1
+    before = _hashes(training.models)
+    task = stage.slicer.train(max_epochs=1)
+    assert task["status"] == "ERROR" and "label" in task["details"][-1]
+    assert _hashes(training.models) == before
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "device"])
+def test_a_request_runs_no_code(stage: Stage, training: Training, tmp_path: Path, name: str):
+    before = _hashes(training.models)
+    code = f"$__import__('os').system('id > {tmp_path}/proof')"
+    task = stage.slicer.train(**{"max_epochs": 1, name: code})
+    assert task["status"] == "ERROR"
+    assert f"CodeInRequest: {name}: expected" in stage.server.log
+    assert not (tmp_path / "proof").exists()
+    assert _hashes(training.models) == before
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.iterdir() if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
