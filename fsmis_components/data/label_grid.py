@@ -79,10 +79,10 @@ def check_no_scan(label: np.ndarray, title: str, image: VoxelArray | None = None
 
 def _share_of_borders(label: np.ndarray, axis: int) -> float:
     """Share of neighbours along an axis that differ, of those that are not both background."""
-    size = label.shape[axis]
-    if size < 2:
+    if label.shape[axis] < 2:
         return 1.0
-    first, second = (label.take(range(i, size - 1 + i), axis=axis) for i in (0, 1))
+    moved = np.moveaxis(label, axis, 0)
+    first, second = moved[:-1], moved[1:]
     inside = (first != 0) | (second != 0)
     return float(np.mean((first != second)[inside])) if inside.any() else 0.0
 

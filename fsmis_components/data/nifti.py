@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, needed, unreadable, writing
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
-from fsmis_components.data.volume_names import is_data_of, is_volume_name, strip_suffix
+from fsmis_components.data.volume_names import is_data_of, is_volume_name
 
 MOST_VOXELS = 2**31  # a whole body at half a millimetre; as float32 8 GiB
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -35,11 +35,6 @@ _HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
 def is_nifti_name(name: str) -> bool:
     """Whether a file name ends in `.nii` or `.nii.gz`."""
     return name.lower().endswith(NIFTI_SUFFIXES)
-
-
-def strip_nifti_suffix(name: str) -> str:
-    """File name without `.nii` or `.nii.gz`."""
-    return strip_suffix(name, NIFTI_SUFFIXES)
 
 
 def read_voxels(

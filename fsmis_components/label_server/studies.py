@@ -10,7 +10,8 @@ from typing import Any
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
+from fsmis_components.data.nifti import is_nifti_name
+from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.support.support_request import LabelledVolume, names_of
 from fsmis_components.support.support_set import label_names
 
@@ -65,7 +66,7 @@ def datastore_volumes(datastore: Any) -> list[LabelledVolume]:
 def _volume_files(folder: Path) -> dict[str, Path]:
     """The scans or labels of a folder by their ids."""
     return {
-        strip_nifti_suffix(path.name): path
+        strip_volume_suffix(path.name): path
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
         if path.is_file() and is_nifti_name(path.name) and not path.name.startswith(".")
     }

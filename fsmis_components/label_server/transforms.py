@@ -12,8 +12,8 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import strip_nifti_suffix
 from fsmis_components.data.request_error import client_errors, is_served
+from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.label_server.rules import check_file_names, is_plain_name
 from fsmis_components.label_server.studies import FINAL, is_studies_folder, labelled_volumes
 from fsmis_components.support.support_request import (
@@ -142,7 +142,7 @@ def _read_support(
             image, label, names = _paths(entry)
             served = studies is None or all(is_served(path, studies) for path in (image, label))
             if (served or (str(image), str(label)) in pairs) and image.exists() and label.exists():
-                id = str(entry.get("id") or strip_nifti_suffix(image.name))[:_LONGEST]
+                id = str(entry.get("id") or strip_volume_suffix(image.name))[:_LONGEST]
                 volume = LabelledVolume.of(id, image, label, names)
         if volume is None:
             # one sentence whatever is wrong: another one would tell which files there are
