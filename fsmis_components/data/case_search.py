@@ -22,13 +22,13 @@ from fsmis_components.data.volume_names import (
 )
 
 Labels = Literal["required", "optional", "never"]
-Section = Literal["training", "test", "all"]
+Section = Literal["training", "all"]
 Unused = tuple[Path, str]
 
 STRANGER = "no format of scans that is read; convert a scan to .nii.gz"
 _KNOWN = {"cases.csv", "run.json", "report.html", "overlays"}  # our own output
 _KNOWN |= {"packed.json", "dataset.json", "DICOMDIR"}
-_SECTIONS = {"training": ("Tr",), "test": ("Ts",), "all": ("Tr", "Ts")}
+_SECTIONS = {"training": ("Tr",), "all": ("Tr", "Ts")}
 
 
 @dataclass(frozen=True)

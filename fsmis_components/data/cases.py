@@ -20,7 +20,6 @@ from fsmis_components.data.volume_names import is_image_name, scan_name
 
 _DATALIST_KEYS = {
     "training": ("training",),
-    "test": ("test", "testing"),
     "all": ("training", "validation", "test", "testing"),
 }
 _SHOWN = 10
@@ -71,8 +70,7 @@ def search_cases(
             first channel counts, as `case`. Hidden files are left out.
         labels: "required": each scan must have one; "optional": where there is one; "never":
             labels are not looked for.
-        section: "training" or "test" of layouts that tell them apart, "all" of a datalist also
-            has its validation cases; the other layouts give the same cases for each section.
+        section: "training": of layouts that tell training and test apart, the training cases.
 
     Returns:
         At least one case.

@@ -37,21 +37,16 @@ NO_DATA = 1e30  # no scanner measures so much; marks for "no data" lie here and 
 
 @dataclass(frozen=True)
 class Volume:
-    """A scan or a label map on the grid on which it is stored.
+    """A scan or a label map on the grid on which it is stored."""
 
-    Attributes:
-        data: voxels (X, Y, Z) in storage order, any real type: a NumPy array, a memory map where
-            the file is not compressed, or a `StoredArray` where the header scales the values.
-            Index it for a part, `numpy.asarray` copies the whole.
-        affine: (4, 4), from voxel index to millimetres right, anterior, superior.
-        source: the file or DICOM folder; None for a volume made in memory.
-        oriented: whether the header says how the axes lie in the patient; False: the affine is what
-            readers take where qform and sform are not coded, so left and right may be swapped.
-    """
-
+    # voxels (X, Y, Z) in storage order, any real type: a NumPy array, a memory map where the file
+    # is not compressed, or a `StoredArray` where the header scales the values; index it for a part,
+    # `numpy.asarray` copies the whole
     data: VoxelArray
-    affine: np.ndarray
-    source: Path | None = None
+    affine: np.ndarray  # (4, 4), from voxel index to millimetres right, anterior, superior
+    source: Path | None = None  # the file or DICOM folder; None for a volume made in memory
+    # whether the header says how the axes lie in the patient; False: the affine is what readers
+    # take where qform and sform are not coded, so left and right may be swapped
     oriented: bool = True
 
     @property

@@ -19,54 +19,34 @@ BODY_FRACTION = 0.1  # of the intensity range: darker pixels do not place the le
 
 @dataclass(frozen=True)
 class ContrastParameters:
-    """One change of contrast; the defaults change nothing.
+    """One change of contrast; the defaults change nothing."""
 
-    Args:
-        levels: two or more new intensities, in [0, 1], for the darkest pixel and for knots spread
-            over the tissue, with straight lines between; need not rise. Empty: no remapping.
-        strength: share of the remapped image, the rest is the original; 0..1.
-        gamma: exponent as in SSL-ALPNet; 1: none.
-        bias: coefficients c[i][j] of x^i y^j, x and y in [-1, 1], row after row of a square table;
-            exp of the polynomial multiplies the image; empty: none.
-        blur_sigma: pixels; 0: none.
-        noise_std: in standard deviations of the image.
-        noise_seed: seed of the noise.
-    """
-
+    # two or more new intensities, in [0, 1], for the darkest pixel and for knots spread over the
+    # tissue, with straight lines between; need not rise; empty: no remapping
     levels: tuple[float, ...] = ()
-    strength: float = 1.0
-    gamma: float = 1.0
+    strength: float = 1.0  # share of the remapped image, the rest is the original; 0..1
+    gamma: float = 1.0  # exponent as in SSL-ALPNet; 1: none
+    # coefficients c[i][j] of x^i y^j, x and y in [-1, 1], row after row of a square table; exp of
+    # the polynomial multiplies the image; empty: none
     bias: tuple[float, ...] = ()
-    blur_sigma: float = 0.0
-    noise_std: float = 0.0
+    blur_sigma: float = 0.0  # pixels; 0: none
+    noise_std: float = 0.0  # in standard deviations of the image
     noise_seed: int = 0
 
 
 @dataclass(frozen=True)
 class ContrastRanges:
-    """What `draw_contrast` draws from.
+    """What `draw_contrast` draws from; two numbers are the smallest and the largest."""
 
-    Args:
-        num_levels: knots of the remap; 0: no remapping.
-        remap_probability: how often there is a remap at all.
-        rising_probability: how often its levels are sorted to rise; else they come as drawn.
-        dark_background_probability: how often the darkest pixel (air) stays the darkest.
-        strength: (smallest, largest) share of the remapped image.
-        gamma: (smallest, largest) exponent.
-        bias: largest coefficient of the bias field's polynomial of third order.
-        blur_sigma: largest blur in pixels.
-        noise_std: largest noise.
-    """
-
-    num_levels: int = 7
-    remap_probability: float = 0.8
-    rising_probability: float = 0.4
-    dark_background_probability: float = 0.8
+    num_levels: int = 7  # knots of the remap; 0: no remapping
+    remap_probability: float = 0.8  # how often there is a remap at all
+    rising_probability: float = 0.4  # how often its levels are sorted; else they come as drawn
+    dark_background_probability: float = 0.8  # how often the darkest pixel (air) stays the darkest
     strength: tuple[float, float] = (0.5, 1.0)
     gamma: tuple[float, float] = (0.5, 1.5)
-    bias: float = 0.3
-    blur_sigma: float = 0.5
-    noise_std: float = 0.1
+    bias: float = 0.3  # largest coefficient of the bias field's polynomial of third order
+    blur_sigma: float = 0.5  # the largest
+    noise_std: float = 0.1  # the largest
 
 
 def draw_contrast(

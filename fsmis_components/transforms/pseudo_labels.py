@@ -27,22 +27,15 @@ KINDS = {"supervoxel": (supervoxel_labels, 5000, 0.8), "superpixel": (superpixel
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Callable that turns a volume (D, H, W) into pseudo-labels, int32 (D, H, W), 0 = outside.
+    """Callable that turns a volume (D, H, W) into pseudo-labels, int32 (D, H, W), 0 = outside."""
 
-    Args:
-        kind: `supervoxel` (3D; see `supervoxel_labels`) or `superpixel` (2D, ids start again in
-            each slice).
-        min_size: voxels, pixels for `superpixel`; None: 5000 or 400.
-        sigma: in-plane smoothing in pixels; None: 0.8 or, for `superpixel`, 1.
-        body_fraction: threshold of the patient's mask, see `body_threshold`.
-        cache_dir: folder for results, made when missing; None: nothing is kept.
-    """
-
+    # 3D, see `supervoxel_labels`, or 2D, whose ids start again in each slice
     kind: Literal["superpixel", "supervoxel"] = "supervoxel"
+    # voxels or pixels of a region, and in-plane smoothing in pixels; None: that of `KINDS`
     min_size: int | None = None
     sigma: float | None = None
-    body_fraction: float = MR_FRACTION
-    cache_dir: str | Path | None = None
+    body_fraction: float = MR_FRACTION  # threshold of the patient's mask, see `body_threshold`
+    cache_dir: str | Path | None = None  # made when missing; None: nothing is kept
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -19,27 +19,18 @@ class WarpParameters:
     """One transform of a slice; what it does to the content, x to the right and y downwards.
 
     Composed in SSL-ALPNet's order: rotate, translate, shear, zoom, then bend elastically.
-
-    Args:
-        rotation: degrees about the centre, counterclockwise on the screen.
-        translation: (x, y) in pixels.
-        shear: degrees; a row moves to the right in proportion to its y.
-        shear_about: the row that shear leaves in place goes through the `centre` or, as in the
-            released code, the `origin` (top left), where shear also shifts the slice.
-        zoom: above 1 enlarges, about the centre.
-        elastic_alpha: strength of the displacement (pixels before blurring); 0: none.
-        elastic_sigma: Gaussian blur of the displacement, in pixels.
-        elastic_seed: seed of the displacement's noise.
     """
 
-    rotation: float = 0.0
-    translation: tuple[float, float] = (0.0, 0.0)
-    shear: float = 0.0
+    rotation: float = 0.0  # degrees about the centre, counterclockwise on the screen
+    translation: tuple[float, float] = (0.0, 0.0)  # (x, y) in pixels
+    shear: float = 0.0  # degrees; a row moves to the right in proportion to its y
+    # the row that shear leaves in place goes through the centre or, as in the released code, the
+    # origin (top left), where shear also shifts the slice
     shear_about: Literal["centre", "origin"] = "centre"
-    zoom: float = 1.0
-    elastic_alpha: float = 0.0
-    elastic_sigma: float = 5.0
-    elastic_seed: int = 0
+    zoom: float = 1.0  # above 1 enlarges, about the centre
+    elastic_alpha: float = 0.0  # strength of the displacement (pixels before blurring); 0: none
+    elastic_sigma: float = 5.0  # Gaussian blur of the displacement, in pixels
+    elastic_seed: int = 0  # of the displacement's noise
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,6 @@ def test_decathlon_folders(tmp_path):
     test = [("h_5", "imagesTs/h_5.nii.gz", None)]
     for _ in range(2):  # once by folders, once by dataset.json
         assert found(tmp_path, section="training", labels="required") == training
-        assert found(tmp_path, section="test") == test
         assert found(tmp_path) == [training[0], test[0], training[1]]
         content = {
             "labels": {"0": "background", "1": "anterior"},
@@ -98,7 +97,6 @@ def test_datalist(tmp_path):
         ("p2_image", "p2/image.nii.gz", None),
     ]
     assert found(datalist, section="training") == training
-    assert found(datalist, section="test") == [("t", "t.nii.gz", None)]
     assert found(datalist) == [*training, ("t", "t.nii.gz", None), ("v", "v.nii", None)]
     # outputs of files that share their name do not overwrite each other
     assert [case.stem for case in find_cases(datalist, section="training")] == [
@@ -153,7 +151,7 @@ def test_labels_never_are_not_touched(tmp_path, monkeypatch, layout):
     [
         ((), {}, "no image found; expected image_<id>.nii.gz with label_<id>.nii.gz, images/"),
         (("a.txt",), {}, "no image found"),
-        (("imagesTr/a.nii.gz",), {"section": "test"}, "no image found for section test"),
+        (("imagesTs/a.nii",), {"section": "training"}, "no image found for section training"),
         (("image_1.nii.gz",), {"labels": "required"}, "no label for image_1.nii.gz; expected"),
         (("images/1.nii",), {"labels": "required"}, "no label for 1.nii; expected"),
         (("image_1.nii.gz", "image_1.nii"), {}, "image_1.nii and image_1.nii.gz would both be"),
