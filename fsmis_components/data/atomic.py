@@ -17,16 +17,9 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
 def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
     """Write a file so that a reader, an interruption or a power cut never leaves half of it.
 
-    Args:
-        path: the file; folders above it are made, an existing file is replaced.
-        write: called with a hidden name in the same folder, which has the ending of `path`, as
-            some libraries choose the format by it; it must make that file.
-
-    Returns:
-        The path.
-
-    Raises:
-        OSError: it cannot be written; what was there before is untouched.
+    Folders above it are made, an existing file is replaced; where that fails by an OSError, what
+    was there before is untouched. `write` is called with a hidden name in the same folder and makes
+    that file; the name has the ending of `path`, by which some libraries choose the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # in the same folder, as a rename is atomic only within one file system
@@ -46,9 +39,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
 def check_writable(folder: str | Path, another: str = "choose another --output_dir") -> None:
     """Try to write where a folder is or will be, before work is done whose result would be lost.
 
-    Args:
-        folder: the output folder; it is not made, and nothing is left behind.
-        another: how another one is named.
+    The folder is not made, and nothing is left behind. `another` says how another one is named.
 
     Raises:
         SystemExit: nothing can be written there; the message says why.

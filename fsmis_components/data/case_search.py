@@ -22,20 +22,13 @@ from fsmis_components.data.volume_names import (
 )
 
 Labels = Literal["required", "optional", "never"]
-Section = Literal["training", "test", "all"]
+Section = Literal["training", "all"]
 Unused = tuple[Path, str]
 
 STRANGER = "no format of scans that is read; convert a scan to .nii.gz"
-_KNOWN = (
-    "cases.csv",
-    "run.json",
-    "report.html",
-    "overlays",
-    "packed.json",
-    "dataset.json",
-    "DICOMDIR",
-)
-_SECTIONS = {"training": ("Tr",), "test": ("Ts",), "all": ("Tr", "Ts")}
+_KNOWN = {"cases.csv", "run.json", "report.html", "overlays"}  # our own output
+_KNOWN |= {"packed.json", "dataset.json", "DICOMDIR"}
+_SECTIONS = {"training": ("Tr",), "all": ("Tr", "Ts")}
 
 
 @dataclass(frozen=True)
@@ -75,42 +68,31 @@ class FolderSearch:
         if folder.resolve() in self._seen:  # a link that leads back
             return
         self._seen.add(folder.resolve())
-        parts = ("Tr", "Ts")
-        if any((folder / f"images{part}").is_dir() for part in parts):
-            pairs = {f"images{part}": f"labels{part}" for part in parts}
-            wanted = [f"images{part}" for part in _SECTIONS[self.section]]
-        elif (folder / "images").is_dir():
-            pairs, wanted = {"images": "labels"}, ["images"]
-        else:
-            self._files(folder, _entries(folder))
-            return
-        for images in wanted:
-            if (folder / images).is_dir():
-                self._paired(folder / images, folder / pairs[images])
-        known = {*pairs, *pairs.values()}
-        beside = f"beside {' and '.join(wanted)}, where the scans are looked for"
-        self.unused += [
-            (path, beside)
-            for path in _entries(folder)
-            if path.name not in known and path.name not in _KNOWN
-        ]
+        parts: tuple[str, ...] = ("Tr", "Ts")
+        wanted: tuple[str, ...] = _SECTIONS[self.section]
+        if not any((folder / f"images{part}").is_dir() for part in parts):
+            if not (folder / "images").is_dir():
+                self._files(folder)
+                return
+            parts, wanted = ("",), ("",)
+        for part in wanted:
+            images, labels = folder / f"images{part}", folder / f"labels{part}"
+            if images.is_dir():
+                looked = self.labels != "never" and labels.is_dir()
+                self._files(images, _by_name(_entries(labels)) if looked else {})
+        known = {*_KNOWN, *(f"{kind}{part}" for kind in ("images", "labels") for part in parts)}
+        places = " and ".join(f"images{part}" for part in wanted)
+        strangers = [path for path in _entries(folder) if path.name not in known]
+        self._leave(strangers, f"beside {places}, where the scans are looked for")
 
-    def _paired(self, images: Path, labels_folder: Path) -> None:
-        labelled = {}
-        if self.labels != "never" and labels_folder.is_dir():
-            labelled = _by_name(_entries(labels_folder))
-        self._files(images, _entries(images), labelled)
-
-    def _files(
-        self, folder: Path, entries: list[Path], paired: dict[str, Path] | None = None
-    ) -> None:
+    def _files(self, folder: Path, paired: dict[str, Path] | None = None) -> None:
         """Sort the entries of one folder; `paired`: the labels, where they lie in their own."""
         scans: list[Path] = []
         labels: list[Path] = []
         below: list[tuple[Path, FolderSearch]] = []
         slices: list[Path] = []
         files: list[Path] = []
-        for path in entries:
+        for path in _entries(folder):
             # by name first: labels are neither opened nor asked for their kind
             if is_volume_name(path.name):
                 (labels if _is_no_scan(path, paired is None) else scans).append(path)
@@ -140,11 +122,15 @@ class FolderSearch:
                 self._leave(rest, "not called image_<id>, as the scans beside it are")
                 scans = prefixed
             self._add(scans, labelled if prefixed or paired is not None else {}, paired is not None)
-        self._leave_strangers(files, scans)
+        headers = [path for path in scans if path.suffix.lower() in HEADER_SUFFIXES]
+        self._leave([f for f in files if not any(is_data_of(f, h) for h in headers)], STRANGER)
         beside = len(self.cases) > first
         for path, inner in below:
             self._merge(path, inner, labelled, beside, paired is not None)
-        self._leave_orphans(labels, self.cases[first:])
+        # labels and results of scans that are here are no news
+        known = {name for case in self.cases[first:] for name in (case.stem, case.name, "")}
+        orphans = [path for path in labels if labelled_stem(path.name) not in known]
+        self._leave(orphans, "named as the label or the result of a scan that is not here")
 
     def _add(self, scans: list[Path], labelled: dict[str, Path], certain: bool) -> None:
         channels = nnunet_channels(scans, certain)
@@ -190,16 +176,6 @@ class FolderSearch:
             else:
                 self.cases.append(case)
         self.unused += inner.unused
-
-    def _leave_orphans(self, labels: list[Path], cases: list[Case]) -> None:
-        """Labels and results of scans that are here are no news."""
-        scans = {name for case in cases for name in (case.stem, case.name, "")}
-        orphans = [path for path in labels if labelled_stem(path.name) not in scans]
-        self._leave(orphans, "named as the label or the result of a scan that is not here")
-
-    def _leave_strangers(self, files: list[Path], scans: list[Path]) -> None:
-        headers = [path for path in scans if path.suffix.lower() in HEADER_SUFFIXES]
-        self._leave([f for f in files if not any(is_data_of(f, h) for h in headers)], STRANGER)
 
     def _leave(self, paths: list[Path], reason: str) -> None:
         self.unused += [(path, reason) for path in paths]

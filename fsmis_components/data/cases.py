@@ -20,7 +20,6 @@ from fsmis_components.data.volume_names import is_image_name, scan_name
 
 _DATALIST_KEYS = {
     "training": ("training",),
-    "test": ("test", "testing"),
     "all": ("training", "validation", "test", "testing"),
 }
 _SHOWN = 10
@@ -41,20 +40,15 @@ class FoundCases:
     cases: list[Case]  # the scans, in natural order of their names (2 before 10)
     unused: list[Unused]  # files and folders that are no scans of ours, each with the reason
 
-    def describe(self, shown: int = _SHOWN) -> str:
-        """The unused ones in a few lines; empty where all is used."""
-        if not self.unused:
-            return ""
-        lines = [f"{self.folder}: {len(self.unused)} not used"]
-        lines += [f"  {path}: {why}" for path, why in self.described()[:shown]]
-        if len(self.unused) > shown:
-            lines.append(f"  and {len(self.unused) - shown} more")
-        return "\n".join(lines)
-
     def tell(self) -> None:
         """Say what is unused at the start of a run; of several processes the first one does."""
-        if self.unused and os.environ.get("RANK", "0") == "0":
-            tqdm.write(self.describe())
+        if not self.unused or os.environ.get("RANK", "0") != "0":
+            return
+        lines = [f"{self.folder}: {len(self.unused)} not used"]
+        lines += [f"  {path}: {why}" for path, why in self.described()[:_SHOWN]]
+        if len(self.unused) > _SHOWN:
+            lines.append(f"  and {len(self.unused) - _SHOWN} more")
+        tqdm.write("\n".join(lines))
 
     def described(self) -> list[tuple[str, str]]:
         """The unused ones by their path below the folder."""
@@ -76,8 +70,7 @@ def search_cases(
             first channel counts, as `case`. Hidden files are left out.
         labels: "required": each scan must have one; "optional": where there is one; "never":
             labels are not looked for.
-        section: "training" or "test" of layouts that tell them apart, "all" of a datalist also
-            has its validation cases; the other layouts give the same cases for each section.
+        section: "training": of layouts that tell training and test apart, the training cases.
 
     Returns:
         At least one case.
@@ -108,8 +101,8 @@ def search_cases(
     if not search.cases:
         part = "" if section == "all" else f" for section {section}"
         left = [f"{_below(path, folder)}: {why}" for path, why in search.unused[:_SHOWN_IN_ERROR]]
-        left = [f" (not used: {' | '.join(left)})"] if left else []
-        raise DataError(f"{folder}: no image found{part}; expected {_LAYOUTS}{''.join(left)}.")
+        shown = f" (not used: {' | '.join(left)})" if left else ""
+        raise DataError(f"{folder}: no image found{part}; expected {_LAYOUTS}{shown}.")
     cases = _unique(search.cases, folder)
     if labels == "required":
         cases, found = _labelled(cases, folder)
@@ -125,15 +118,10 @@ def find_cases(
 
 
 def select_cases(cases: Sequence[Case], names: Sequence[str | int] | str | int) -> list[Case]:
-    """The cases of the given names, in the order of the names.
+    """The cases of the given names, file stems or numbers, in the order of the names.
 
-    Args:
-        cases: from `find_cases`.
-        names: names, file stems or numbers; 7 also finds "007". One string may hold several,
-            separated by commas.
-
-    Raises:
-        DataError: a name that no case has, or that fits several.
+    7 also finds "007"; one string may hold several, separated by commas. A name that no case has,
+    or that fits several, is a `DataError`.
     """
     if isinstance(names, str):
         names = [part.strip() for part in names.strip("[]() ").split(",") if part.strip()]
@@ -162,11 +150,9 @@ def _read_datalist(path: Path) -> dict[str, Any] | None:
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable JSON file ({error}); repair it.") from error
-    lists = isinstance(content, dict) and any(
-        isinstance(content.get(key), list) for key in _DATALIST_KEYS["all"]
-    )
-    if lists:
-        return dict(content)
+    fields = content if isinstance(content, dict) else {}
+    if any(isinstance(fields.get(key), list) for key in _DATALIST_KEYS["all"]):
+        return fields
     if path.name == "dataset.json":
         return None
     raise DataError(
@@ -183,7 +169,7 @@ def _from_datalist(
         for entry in content.get(key) or []:
             fields = entry if isinstance(entry, dict) else {"image": entry}
             image, label = fields.get("image"), fields.get("label")
-            if not isinstance(image, str) or not isinstance(label, (str, type(None))):
+            if not isinstance(image, str) or not isinstance(label, str | None):
                 raise DataError(
                     f"{path}: an entry of '{key}' is {entry!r}; each needs one 'image' path and "
                     "at most one 'label' path."
@@ -208,10 +194,10 @@ def _labelled(cases: list[Case], folder: Path) -> tuple[list[Case], list[Unused]
         if not labelled or is_image_name(case.image.name) or case.image.parent in places
     ]
     if demanded:
-        more = "" if len(demanded) <= 3 else f" and {len(demanded) - 3} more"
-        raise DataError(
-            f"{folder}: no label for {', '.join(sorted(demanded)[:3])}{more}; expected {_LAYOUTS}."
-        )
+        shown = ", ".join(sorted(demanded)[:_SHOWN_IN_ERROR])
+        if len(demanded) > _SHOWN_IN_ERROR:
+            shown += f" and {len(demanded) - _SHOWN_IN_ERROR} more"
+        raise DataError(f"{folder}: no label for {shown}; expected {_LAYOUTS}.")
     return labelled, [(case.image, "a scan without a label") for case in missing]
 
 
@@ -220,16 +206,14 @@ def _unique(cases: list[Case], folder: Path) -> list[Case]:
     counts = Counter(case.stem for case in cases)
     named = []
     for case in cases:
-        if counts[case.stem] > 1:
-            parts = _below(case.image, folder).parent.parts
-            alias = "_".join([*parts, case.stem])
-            case = replace(case, name=alias, alias=alias)
-        if len(case.stem.encode()) > _LONGEST_STEM:
+        stem = case.stem
+        if counts[stem] > 1:
+            stem = "_".join([*_below(case.image, folder).parent.parts, stem])
+        if len(stem.encode()) > _LONGEST_STEM:
             # as outputs have longer names than the scan; the hash tells apart what is cut off
-            head = case.stem.encode()[: _LONGEST_STEM - 9].decode(errors="ignore")
-            alias = f"{head}_{sha256(case.stem.encode()).hexdigest()[:8]}"
-            case = replace(case, name=alias, alias=alias)
-        named.append(case)
+            head = stem.encode()[: _LONGEST_STEM - 9].decode(errors="ignore")
+            stem = f"{head}_{sha256(stem.encode()).hexdigest()[:8]}"
+        named.append(case if stem == case.stem else replace(case, name=stem, alias=stem))
     for key in ("stem", "name"):
         first: dict[str, Case] = {}
         for case in named:
@@ -245,9 +229,9 @@ def _unique(cases: list[Case], folder: Path) -> list[Case]:
 
 def _below(path: Path, folder: Path) -> Path:
     root = folder if folder.is_dir() else folder.parent
-    return (
-        path.relative_to(root) if path.is_relative_to(root) else Path(path.parent.name, path.name)
-    )
+    if path.is_relative_to(root):
+        return path.relative_to(root)
+    return Path(path.parent.name, path.name)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -10,8 +10,11 @@ import numpy as np
 
 from fsmis_components.data.errors import DataError, needed, unreadable
 
-CONVERT = "convert the series to NIfTI, for example by dcm2niix"
+_CONVERT = "convert the series to NIfTI, for example by dcm2niix"
 _COPY = "copy or export the series again, or move the file away"
+# numbers that say where a slice lies: its first pixel; the directions along a row and along a
+# column; millimetres between rows and between columns
+_PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 # what all slices of one stack share, and the share by which numbers may differ: of repetition times
 # a triggered scan has some spread, and pixel spacings are rounded
 _ALIKE = {
@@ -32,13 +35,11 @@ _ALIKE = {
 _UNEVEN = 0.05  # share of the spacing by which slices may be off: rounded headers, not gaps
 _SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 _MOST_ASIDE = 0.5  # pixels by which a slice may lie beside the line through the others
-_MOST_SHEAR = (
-    1.0  # millimetres aside per millimetre along the normal: a gantry tilted by 45 degrees
-)
+_MOST_SHEAR = 1.0  # millimetres aside per millimetre along the normal: a gantry at 45 degrees
 
 
 @dataclass(frozen=True)
-class SliceHeader:
+class _SliceHeader:
     """What a series is put together from."""
 
     path: Path  # the file
@@ -46,27 +47,36 @@ class SliceHeader:
     # rows and columns; None: the file holds no image (a report), or is cut off before it
     size: tuple[int, int] | None
     grey: bool  # one grey slice, not a movie or a colour picture
-    position: np.ndarray | None  # ImagePositionPatient (3,); None where the header has none
-    # ImageOrientationPatient (6,), along a row, then along a column; None: none
-    direction: np.ndarray | None
-    # PixelSpacing (2,), millimetres between rows and between columns; None: none
-    spacing: np.ndarray | None
+    place: dict[str, np.ndarray]  # those of the elements of `_PLACE` that the header has
     thickness: float  # SliceThickness in millimetres, 0 where there is none
     # what has to be the same in all slices of one stack, numbers or texts by the name of the
     # element; elements that are not there, or empty, are left out
     shared: dict[str, np.ndarray | str]
 
 
-def read_header(path: Path) -> SliceHeader | None:
-    """The header of a file; None where it is no DICOM.
-
-    Raises:
-        DataError: pydicom is missing, a header that cannot be understood.
-    """
+def _read_header(path: Path) -> _SliceHeader | None:
+    """The header of a file; None where it is no DICOM; a damaged one is a `DataError`."""
     pydicom = _pydicom(path)
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-        return _understood(header, path)
+        frames = int(header.get("NumberOfFrames") or 1)
+        return _SliceHeader(
+            path=path,
+            series=str(header.get("SeriesInstanceUID", "")),
+            size=(int(header.Rows), int(header.Columns)) if "Rows" in header else None,
+            grey=frames == 1 and int(header.get("SamplesPerPixel", 1)) == 1,
+            place={
+                name: np.array([float(value) for value in header.get(name)])
+                for name, count in _PLACE.items()
+                if name in header and np.size(header.get(name)) == count
+            },
+            thickness=float(header.get("SliceThickness") or 0),
+            shared={
+                name: _comparable(header.get(name))
+                for name in _ALIKE
+                if header.get(name) not in (None, "")
+            },
+        )
     except (pydicom.errors.InvalidDicomError, EOFError):
         return None
     except OSError as error:  # the disk's trouble, not the file's
@@ -75,7 +85,7 @@ def read_header(path: Path) -> SliceHeader | None:
         raise DataError(f"{path}: this DICOM file is damaged ({error}); {_COPY}.") from error
 
 
-def unlike(one: SliceHeader, other: SliceHeader) -> str | None:
+def _unlike(one: _SliceHeader, other: _SliceHeader) -> str | None:
     """The first element by which two slices cannot be of one stack; None: they can."""
     for name, tolerance in _ALIKE.items():
         if name in one.shared and name in other.shared:
@@ -89,7 +99,7 @@ def unlike(one: SliceHeader, other: SliceHeader) -> str | None:
     return None
 
 
-def read_plane(path: Path) -> np.ndarray:
+def _read_plane(path: Path) -> np.ndarray:
     """Pixels (columns, rows) after rescale slope and intercept, float64.
 
     Of MONOCHROME1, where the lowest value is white, the values are turned round first. Not of CT:
@@ -101,40 +111,16 @@ def read_plane(path: Path) -> np.ndarray:
         slope = float(image.get("RescaleSlope") or 1)
         intercept = float(image.get("RescaleIntercept") or 0)
         pixels = image.pixel_array.T.astype(np.float64)  # (rows, columns) turned
-        if (
-            image.get("PhotometricInterpretation") == "MONOCHROME1"
-            and image.get("Modality") != "CT"
-        ):
+        white = image.get("PhotometricInterpretation") == "MONOCHROME1"
+        if white and image.get("Modality") != "CT":
             pixels = (-1 if image.PixelRepresentation else 2**image.BitsStored - 1) - pixels
-        plane = pixels * slope + intercept
+        return np.asarray(pixels * slope + intercept)
     except Exception as error:  # pydicom's decoders raise whatever their libraries raise
-        raise DataError(f"{path}: this slice cannot be decoded ({error}); {CONVERT}.") from error
-    return np.asarray(plane, dtype=np.float64)
+        raise DataError(f"{path}: this slice cannot be decoded ({error}); {_CONVERT}.") from error
 
 
-def damaged(path: Path) -> DataError:
-    """The error about a file that should be a slice, as those beside it are."""
+def _damaged(path: Path) -> DataError:
     return DataError(f"{path}: not readable as a slice, as the files beside it are; {_COPY}.")
-
-
-def _understood(header: Any, path: Path) -> SliceHeader:
-    size = (int(header.Rows), int(header.Columns)) if "Rows" in header else None
-    frames = int(header.get("NumberOfFrames") or 1)
-    return SliceHeader(
-        path=path,
-        series=str(header.get("SeriesInstanceUID", "")),
-        size=size,
-        grey=frames == 1 and int(header.get("SamplesPerPixel", 1)) == 1,
-        position=_numbers(header, "ImagePositionPatient", 3),
-        direction=_numbers(header, "ImageOrientationPatient", 6),
-        spacing=_numbers(header, "PixelSpacing", 2),
-        thickness=float(header.get("SliceThickness") or 0),
-        shared={
-            name: _comparable(header.get(name))
-            for name in _ALIKE
-            if header.get(name) not in (None, "")
-        },
-    )
 
 
 def _comparable(value: Any) -> np.ndarray | str:
@@ -146,18 +132,11 @@ def _comparable(value: Any) -> np.ndarray | str:
         return "\\".join(map(str, values))
 
 
-def _numbers(header: Any, name: str, count: int) -> np.ndarray | None:
-    values = header.get(name)
-    if values is None or np.size(values) != count:
-        return None
-    return np.array([float(value) for value in values])
-
-
 def _pydicom(path: Path) -> Any:
     return needed(
         "pydicom",
         f"{path.parent}: reading DICOM needs pydicom; install it by 'pip install pydicom', or "
-        f"{CONVERT}.",
+        f"{_CONVERT}.",
     )
 
 
@@ -167,7 +146,12 @@ def is_dicom_file(path: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    return _may_be_slice(path) and (path.suffix.lower() == ".dcm" or _has_dicom_mark(path))
+    if not _may_be_slice(path):
+        return False
+    if path.suffix.lower() == ".dcm":
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -182,12 +166,8 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     pydicom cannot read.
     """
     headers = _read_headers(folder)
-    positions = np.array(
-        [_given(header.position, "ImagePositionPatient", folder) for header in headers]
-    )
-    directions = np.array(
-        [_given(header.direction, "ImageOrientationPatient", folder) for header in headers]
-    )
+    positions = _places(headers, "ImagePositionPatient", folder)
+    directions = _places(headers, "ImageOrientationPatient", folder)
     if np.abs(directions - directions[0]).max() > _SAME_DIRECTION:
         raise DataError(f"{folder}: slices point in different directions; keep one stack of them.")
     along_row, along_column = directions[0, :3], directions[0, 3:]
@@ -195,7 +175,7 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(positions @ normal, kind="stable")
     positions = positions[order]
     step = _slice_step(positions, normal, headers[0].thickness, folder)
-    row_spacing, column_spacing = _given(headers[0].spacing, "PixelSpacing", folder)
+    row_spacing, column_spacing = _places(headers[:1], "PixelSpacing", folder)[0]
     _check_in_line(positions, normal, min(row_spacing, column_spacing), folder)
     affine = np.eye(4)
     # PixelSpacing is (between rows, between columns); the first index runs along a row
@@ -207,9 +187,9 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return _read_slices([headers[index] for index in order]), affine
 
 
-def _read_headers(folder: Path) -> list[SliceHeader]:
+def _read_headers(folder: Path) -> list[_SliceHeader]:
     """The headers of the images of the one series in a folder."""
-    files = {path: read_header(path) for path in sorted(folder.iterdir()) if _may_be_slice(path)}
+    files = {path: _read_header(path) for path in sorted(folder.iterdir()) if _may_be_slice(path)}
     headers = [header for header in files.values() if header is not None and header.size]
     if not headers:
         raise DataError(f"{folder}: no DICOM image in this folder; name the folder of a series.")
@@ -221,15 +201,15 @@ def _read_headers(folder: Path) -> list[SliceHeader]:
     endings = {header.path.suffix.lower() for header in headers}
     for path, header in files.items():
         if header is None and path.suffix.lower() in endings:
-            raise damaged(path)
+            raise _damaged(path)
         if header is not None and header.size is None and header.series in ("", *series):
-            raise damaged(path)
+            raise _damaged(path)
     for header in headers:
         if not header.grey:
-            raise DataError(f"{folder}: expected one grey slice per DICOM file; {CONVERT}.")
+            raise DataError(f"{folder}: expected one grey slice per DICOM file; {_CONVERT}.")
         if header.size != headers[0].size:
             raise DataError(f"{folder}: slices differ in size; keep one stack of equal slices.")
-        if name := unlike(headers[0], header):
+        if name := _unlike(headers[0], header):
             values = " and ".join(_shown(each.shared[name]) for each in (headers[0], header))
             raise DataError(
                 f"{folder}: slices of one series differ in {name} ({values}), so they are not of "
@@ -258,9 +238,9 @@ def _slice_step(
 
 def _check_in_line(positions: np.ndarray, normal: np.ndarray, pixel: float, folder: Path) -> None:
     """Refuse slices that lie beside the line through all; a tilted gantry only slants the line."""
-    heights = positions @ normal
     if len(positions) == 1:
         return
+    heights = positions @ normal
     beside = positions - heights[:, None] * normal
     fit = np.polyfit(heights, beside, 1)  # (2, 3): slant and origin
     aside = float(np.linalg.norm(beside - heights[:, None] * fit[0] - fit[1], axis=1).max())
@@ -277,7 +257,7 @@ def _shown(value: np.ndarray | str) -> str:
     return value if isinstance(value, str) else ", ".join(f"{number:g}" for number in value)
 
 
-def _read_slices(headers: list[SliceHeader]) -> np.ndarray:
+def _read_slices(headers: list[_SliceHeader]) -> np.ndarray:
     """Voxels (columns, rows, slices) of files in this order, as int16 or float32.
 
     The volume becomes float only at the first slice that needs it: the 1,000 slices of a CT stay
@@ -286,31 +266,21 @@ def _read_slices(headers: list[SliceHeader]) -> np.ndarray:
     rows, columns = headers[0].size or (0, 0)
     voxels = np.empty((columns, rows, len(headers)), np.int16, order="F")
     for index, header in enumerate(headers):
-        plane = read_plane(header.path)
+        plane = _read_plane(header.path)
         if plane.shape != voxels.shape[:2] or not np.isfinite(plane).all():
-            raise damaged(header.path)
-        if voxels.dtype == np.int16 and not _fits_int16(plane):
-            voxels = voxels.astype(np.float32)
+            raise _damaged(header.path)
+        if (plane != np.rint(plane.clip(-(1 << 15), (1 << 15) - 1))).any():
+            voxels = voxels.astype(np.float32, copy=False)
         voxels[..., index] = plane
     return voxels
 
 
-def _fits_int16(plane: np.ndarray) -> bool:
-    limits = np.iinfo(np.int16)
-    inside = limits.min <= plane.min() and plane.max() <= limits.max
-    return bool(inside and (plane == np.rint(plane)).all())
-
-
-def _given(numbers: np.ndarray | None, name: str, folder: Path) -> np.ndarray:
-    if numbers is None:
-        raise DataError(f"{folder}: a slice has no {name}, so its place is unknown; {CONVERT}.")
-    return numbers
+def _places(headers: list[_SliceHeader], name: str, folder: Path) -> np.ndarray:
+    """An element of `_PLACE` of all slices, one a row."""
+    if not all(name in header.place for header in headers):
+        raise DataError(f"{folder}: a slice has no {name}, so its place is unknown; {_CONVERT}.")
+    return np.array([header.place[name] for header in headers])
 
 
 def _may_be_slice(path: Path) -> bool:
     return not path.name.startswith(".") and path.name != "DICOMDIR" and path.is_file()
-
-
-def _has_dicom_mark(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"

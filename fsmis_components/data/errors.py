@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 T = TypeVar("T", bound=Callable[..., Any])
 LOG = "errors.log"
 _SHOWN = 300  # characters of a foreign message
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # or this user's share of it
+_DENIED = (errno.EACCES, errno.EPERM)
 # PyTorch raises a plain RuntimeError where the memory of the CPU is used up
 _CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
 
@@ -23,21 +25,12 @@ _CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memor
 class DataError(ValueError):
     """The user's data or arguments are unusable.
 
-    The message is one sentence that names the file or argument, what is wrong with it and what to
-    do about it.
-
-    Args:
-        sentence: the message; line breaks in it become spaces, so that it stays one line.
+    The message is one sentence, on one line, that names the file or argument, what is wrong with it
+    and what to do about it.
     """
 
     def __init__(self, sentence: str) -> None:
         super().__init__(" ".join(str(sentence).split()))
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Whether an error says that there is no room, on the disk or for this user."""
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return isinstance(error, OSError) and error.errno in full
 
 
 def unwritable(
@@ -47,11 +40,11 @@ def unwritable(
 
     `another` says how another place is named.
     """
-    if disk_is_full(error):
+    if error.errno in _DISK_IS_FULL:
         advice = "free some space and give the same command again"
     elif error.errno == errno.ENAMETOOLONG:
         advice = f"its name is too long: shorten it, or {another}"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    elif error.errno in (*_DENIED, errno.EROFS):
         advice = f"get the right to write there, or {another}"
     else:
         advice = another
@@ -69,8 +62,9 @@ def writing(place: str | Path, another: str = "choose another --output_dir") -> 
 
 def unreadable(place: str | Path, error: OSError) -> DataError:
     """The error about a file or folder that is there but cannot be opened."""
-    denied = error.errno in (errno.EACCES, errno.EPERM)
-    advice = "get the right to read it" if denied else "check the disk and copy it again"
+    advice = "check the disk and copy it again"
+    if error.errno in _DENIED:
+        advice = "get the right to read it"
     return DataError(f"{place}: cannot be read ({error.strerror or error}); {advice}.")
 
 
@@ -87,29 +81,20 @@ def exit_on_data_error(entry: T) -> T:
 
     MONAI turns a ValueError into sixty lines of traceback but lets SystemExit pass, whose message
     Python prints as the last line, with exit code 1. Library code raises `DataError`; only entries
-    that configs name are decorated.
-
-    Args:
-        entry: a function, a method or a class; of a class, its constructor is guarded.
-
-    Returns:
-        The same class, or a function that behaves as the one given.
+    that configs name are decorated: functions and methods, and classes, whose constructor it is.
     """
     if inspect.isclass(entry):
-        entry.__init__ = _exiting(entry.__init__)  # type: ignore[method-assign]
+        entry.__init__ = exit_on_data_error(entry.__init__)  # type: ignore[method-assign]
         return entry
-    return _exiting(entry)  # type: ignore[return-value]
 
-
-def _exiting(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
+    @functools.wraps(entry)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            return entry(*args, **kwargs)
         except DataError as error:
             raise SystemExit(str(error)) from error
 
-    return guarded
+    return guarded  # type: ignore[return-value]
 
 
 def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
@@ -120,12 +105,13 @@ def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
     """
     if isinstance(error, DataError):
         return str(error)
-    if isinstance(error, OSError) and disk_is_full(error):
+    if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
         return str(unwritable(f"{source}: its results", error))
     text = " ".join(str(error).split())
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if _out_of_memory(error):
+    used_up = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if used_up or any(sign in str(error) for sign in _CPU_MEMORY):
         reason = f"too little memory ({reason}); close other programs, or take a larger machine"
     try:
         with (folder / LOG).open("a", encoding="utf-8") as file:
@@ -134,9 +120,3 @@ def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
     except OSError as full:
         return f"{source}: {reason} ({LOG} could not be written: {full.strerror or full})."
     return f"{source}: {reason}; the details are in {LOG}."
-
-
-def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_MEMORY)

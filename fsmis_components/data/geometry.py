@@ -30,24 +30,19 @@ _MAX_FACTOR = 8  # a query more than 8 times larger, or smaller, than the suppor
 
 @dataclass(frozen=True)
 class SliceGrid:
-    """How volumes are cut into slices and at which resolution the network sees them.
+    """How volumes are cut into slices and at which resolution the network sees them."""
 
-    Attributes:
-        slice_axis: 0 left-right (sagittal slices), 1 posterior-anterior (coronal), 2
-            inferior-superior (axial).
-        spacing: millimetres per pixel in plane, the same in both directions; None: header spacings
-            are not trusted, the larger side of every slice fills `spatial_size`.
-        spatial_size: pixels of the larger side of the scan from which the grid was chosen.
-        directions: unit vectors (right, anterior, superior) along slices, rows and columns of that
-            scan; None: the anatomical axes.
-        thick: which of slices (0), rows (1) and columns (2) runs along its coarse axis; None: it
-            is near-isotropic, or nothing is known.
-    """
-
+    # 0 left-right (sagittal slices), 1 posterior-anterior (coronal), 2 inferior-superior (axial)
     slice_axis: int
+    # millimetres per pixel in plane, the same in both directions; None: header spacings are not
+    # trusted, the larger side of every slice fills `spatial_size`
     spacing: float | None
-    spatial_size: int
+    spatial_size: int  # pixels of the larger side of the scan from which the grid was chosen
+    # unit vectors (right, anterior, superior) along slices, rows and columns of that scan; None:
+    # the anatomical axes
     directions: tuple[tuple[float, float, float], ...] | None = None
+    # which of slices (0), rows (1) and columns (2) runs along its coarse axis; None: it is
+    # near-isotropic, or nothing is known
     thick: int | None = None
 
     @property
@@ -104,9 +99,9 @@ def choose_slice_grid(
         coarseness = [1.0 / voxels for voxels in shape] if ignore_spacing else spacing
         tied = [a for a in range(3) if coarseness[a] * _SAME_SPACING >= max(coarseness)]
         axis = tied[-1]
-    extent = max(shape[a] * spacing[a] for a in range(3) if a != axis)
-    grid = SliceGrid(axis, None if ignore_spacing else extent / spatial_size, spatial_size)
     row, column = (a for a in range(3) if a != axis)
+    extent = max(shape[a] * spacing[a] for a in (row, column))
+    grid = SliceGrid(axis, None if ignore_spacing else extent / spatial_size, spatial_size)
     axes, backwards = anatomical.axes, anatomical.backwards
     order = StorageOrder(
         (axes[axis], axes[row], axes[column]), (backwards[axis], backwards[row], backwards[column])
@@ -164,6 +159,7 @@ class SliceView:
         self.order = order or _order_on(volume, grid)
         # stored axis of slices, rows, columns, and which of them run backwards
         self._order, self._backwards = self.order.axes, self.order.backwards
+        self._steps = tuple(slice(None, None, -1 if back else 1) for back in self._backwards)
         cosine = float(self.order.directions(volume)[0] @ grid.frame[0])
         self.tilt = math.degrees(math.acos(min(max(cosine, -1.0), 1.0))) if volume.oriented else 0.0
         self.depth = volume.shape[self._order[0]]
@@ -198,7 +194,8 @@ class SliceView:
 
     def native(self, start: int, stop: int) -> np.ndarray:
         """Slices start..stop-1 as stored values (n, h, w), without resampling."""
-        self._check_range(start, stop)
+        if not 0 <= start < stop <= self.depth:
+            raise ValueError(f"expected slices within 0..{self.depth}, got {start}..{stop}")
         first, last = start, stop
         if self._backwards[0]:
             first, last = self.depth - stop, self.depth - start
@@ -207,24 +204,17 @@ class SliceView:
         return self.stacked(np.asarray(self.volume.data[tuple(index)]))
 
     def slices(self, start: int, stop: int) -> Tensor:
-        """Slices start..stop-1 for the network, not normalised.
+        """Slices start..stop-1 for the network, not normalised: float32 (n, 1, H, W).
 
-        Returns:
-            float32 (n, 1, H, W) at `working_size`, bilinear, antialiased where it shrinks.
+        Brought to `working_size` bilinearly, antialiased where it shrinks.
         """
         stack = torch.from_numpy(self.native(start, stop).astype(np.float32, order="C"))
         return _resize(stack[:, None], self.working_size)
 
     def labels(self, start: int, stop: int, values: Sequence[int]) -> Tensor:
-        """Masks of structures in slices start..stop-1 of a label volume.
+        """Masks in slices start..stop-1 of a label volume, float32 (n, N, H, W) of 0 and 1.
 
-        Args:
-            start: first slice.
-            stop: one past the last slice.
-            values: label value of each of the N structures.
-
-        Returns:
-            float32 (n, N, H, W) of 0 and 1: each structure resized linearly, then at least 0.5.
+        Of the N structures with these label values each is resized linearly, then at least 0.5.
         """
         stack = self.native(start, stop)
         masks = np.stack([stack == value for value in values], axis=1)
@@ -244,17 +234,11 @@ class SliceView:
         expected = (self.depth, *self.native_size)
         if label_slices.shape != expected:
             raise ValueError(f"restack: expected (D, h, w) = {expected}, got {label_slices.shape}")
-        flipped = label_slices[tuple(_direction(back) for back in self._backwards)]
-        return np.transpose(flipped, np.argsort(self._order))
+        return np.transpose(label_slices[self._steps], np.argsort(self._order))
 
     def stacked(self, part: np.ndarray) -> np.ndarray:
         """An array in the storage order of the volume as slices (D, h, w), not copied."""
-        turned = np.transpose(part, self._order)
-        return turned[tuple(_direction(back) for back in self._backwards)]
-
-    def _check_range(self, start: int, stop: int) -> None:
-        if not 0 <= start < stop <= self.depth:
-            raise ValueError(f"expected slices within 0..{self.depth}, got {start}..{stop}")
+        return np.transpose(part, self._order)[self._steps]
 
     def _working_size(self) -> tuple[int, int]:
         size, spacing = self.grid.spatial_size, self.grid.spacing
@@ -302,10 +286,6 @@ def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
         before = max(missing, 0) // 2
         padding += [before, max(missing, 0) - before]
     return F.pad(maps, padding) if any(padding) else maps
-
-
-def _direction(backwards: bool) -> slice:
-    return slice(None, None, -1 if backwards else 1)
 
 
 def _coarse_axis(volume: Volume, ignore_spacing: bool) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,10 +41,8 @@ def modality_of(volume: Volume) -> Modality:
     values = sample(volume.data).astype(np.float64)
     if _is_hounsfield(values):
         return Modality("ct")
-    for offset in _OFFSETS:
-        if _is_shifted_hounsfield(values - offset):
-            return Modality("ct", offset)
-    return Modality("mr")
+    shifted = (Modality("ct", o) for o in _OFFSETS if _is_shifted_hounsfield(values - o))
+    return next(shifted, Modality("mr"))
 
 
 def _is_hounsfield(values: np.ndarray) -> bool:
@@ -80,18 +79,13 @@ def _is_shifted_hounsfield(values: np.ndarray) -> bool:
 class Normalisation:
     """The rule by which intensities are normalised, stored with the support.
 
-    Attributes:
-        modality: "mr": the brightest voxels are clipped; "ct": a window in Hounsfield units. Then
-            the mean is subtracted and the result divided by the standard deviation.
-        clip_quantile: "mr" only: brighter voxels than this share are clipped (SSL-ALPNet: 0.995).
-        window: "ct" only, Hounsfield units (SSL-ALPNet: -125 to 275).
-        mean: fixed mean after clipping; None: that of each volume.
-        std: fixed standard deviation after clipping; None: that of each volume.
+    They are clipped, the mean is subtracted and the result divided by the standard deviation.
     """
 
-    modality: str
-    clip_quantile: float = 0.995
-    window: tuple[float, float] = (-125.0, 275.0)
+    modality: str  # "mr": the brightest voxels are clipped; "ct": a window in Hounsfield units
+    clip_quantile: float = 0.995  # of "mr": share of the voxels that are not clipped (SSL-ALPNet)
+    window: tuple[float, float] = (-125.0, 275.0)  # of "ct", Hounsfield units (SSL-ALPNet)
+    # after clipping; None: those of each volume
     mean: float | None = None
     std: float | None = None
 
@@ -157,7 +151,7 @@ def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
 
 
 def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
-    """Measure on a volume the numbers that its normalisation needs, for tensors of any shape.
+    """Measure on a volume the numbers that its normalisation needs.
 
     Voxels count in storage order, so that the result does not depend on the working resolution. MR
     whose mean a mark for "no data" would spoil, and CT without a value in the window, are a
@@ -171,12 +165,11 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
         lower, upper = -math.inf, quantile(volume.data, normalisation.clip_quantile)
         _check_fill(volume, upper)
     mean, std = normalisation.mean, normalisation.std
+    if mean is not None:
+        mean += offset
     if mean is None or std is None:
         own_mean, own_std = _mean_and_std(volume, lower, upper)
-        mean = own_mean if mean is None else mean + offset
-        std = own_std if std is None else std
-    else:
-        mean += offset
+        mean, std = own_mean if mean is None else mean, own_std if std is None else std
     low, high = _extremes(volume)
     if std == 0 and low < high and normalisation.modality == "ct":
         raise DataError(
@@ -199,18 +192,18 @@ def _check_fill(volume: Volume, upper: float) -> None:
     if not others.size or others.min() == others.max():  # two or three values: none is far off
         return
     first, last = np.quantile(others, [0.01, 0.99])
-    fill = None
     if low != 0 and upper > first and first - low > upper - first:
         fill = low
     elif high != 0 and high == upper and high - last > last - first:
         fill = high
-    if fill is not None:
-        count = sum(int(np.count_nonzero(chunk == fill)) for chunk in chunks(volume.data))
-        raise DataError(
-            f"{volume.title}: holds {fill:g} in {count} of its voxels, far from all other values: "
-            "a mark for no data, which normalisation would count in; replace it by the darkest "
-            "intensity (MR: 0) and save the file again."
-        )
+    else:
+        return
+    count = sum(int(np.count_nonzero(chunk == fill)) for chunk in chunks(volume.data))
+    raise DataError(
+        f"{volume.title}: holds {fill:g} in {count} of its voxels, far from all other values: a "
+        "mark for no data, which normalisation would count in; replace it by the darkest intensity "
+        "(MR: 0) and save the file again."
+    )
 
 
 def _extremes(volume: Volume) -> tuple[float, float]:
@@ -220,11 +213,12 @@ def _extremes(volume: Volume) -> tuple[float, float]:
 
 def _mean_and_std(volume: Volume, lower: float, upper: float) -> tuple[float, float]:
     """Of the clipped voxels, in two passes: one pass of sums of squares would cancel."""
-    count = float(np.prod(volume.shape))
-    clipped = (np.clip(chunk.astype(np.float64), lower, upper) for chunk in chunks(volume.data))
-    mean = math.fsum(float(chunk.sum()) for chunk in clipped) / count
-    clipped = (np.clip(chunk.astype(np.float64), lower, upper) for chunk in chunks(volume.data))
-    variance = math.fsum(float(np.square(chunk - mean).sum()) for chunk in clipped) / count
-    std = math.sqrt(variance)
+
+    def average(of: Callable[[np.ndarray], np.ndarray]) -> float:
+        parts = (np.clip(chunk.astype(np.float64), lower, upper) for chunk in chunks(volume.data))
+        return math.fsum(float(of(part).sum()) for part in parts) / math.prod(volume.shape)
+
+    mean = average(lambda part: part)
+    std = math.sqrt(average(lambda part: np.square(part - mean)))
     # rounding leaves a trace of variance in a constant volume; float32 resolves no less than this
     return mean, std if std > 1e-7 * abs(mean) else 0.0

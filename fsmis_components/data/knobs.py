@@ -24,10 +24,8 @@ def check_knobs(
 ) -> None:
     """Check the knobs of a config, for its list `initialize`.
 
-    Args:
-        paths: values of the knobs that name a folder or file; None where a knob is not set.
-        switches: values of the knobs that are on or off.
-        several: names among `paths` that may also be a list of paths.
+    Those of `paths` name a folder or file, None where they are not set; those that are named in
+    `several` may also be a list of paths. `switches` are on or off.
 
     Raises:
         SystemExit: a value is no path, or no switch; the sentence says how to write it.

@@ -25,33 +25,28 @@ def whole_numbers(data: VoxelArray, title: str) -> np.ndarray:
     """
     if isinstance(data, np.ndarray) and data.dtype.kind in "bu":
         return data.view(np.uint8) if data.dtype.kind == "b" else data
-    largest = 0.0
     tolerance = _WHOLE_TOLERANCE
     if isinstance(data, StoredArray) and data.raw.dtype.kind in "iu":
         # 53 written as an integer with a slope of 0.0016 is 52.9984: off by half a step at most
         tolerance = min(tolerance + abs(data.slope) / 2, _MOST_TOLERANCE)
+    parts = []
     for chunk in chunks(data):
+        whole = np.rint(chunk)
         with np.errstate(invalid="ignore"):  # infinity minus infinity: caught as not whole
-            wrong = ~(np.abs(chunk - np.rint(chunk)) <= tolerance)
+            wrong = ~(np.abs(chunk - whole) <= tolerance)
         if wrong.any():
             raise DataError(
                 f"{title}: a label holds whole numbers, this one holds {chunk[wrong][0]:.6g}; "
                 "save it without interpolation and as integers."
             )
-        if np.rint(chunk.min()) < 0:
+        if whole.min() < 0:
             raise DataError(
                 f"{title}: a label holds numbers from 0 (background) on, this one holds "
-                f"{int(np.rint(chunk.min()))}; give each structure a positive value."
+                f"{int(whole.min())}; give each structure a positive value."
             )
-        largest = max(largest, float(np.rint(chunk.max())))
-    if data.dtype.kind == "i":
-        return np.asarray(data)
-    whole = np.empty(data.shape, np.min_scalar_type(int(largest)), order="F")
-    start = 0
-    for chunk in chunks(data):
-        whole[..., start : start + chunk.shape[-1]] = np.rint(chunk)
-        start += chunk.shape[-1]
-    return whole
+        if data.dtype.kind != "i":
+            parts.append(whole.astype(np.min_scalar_type(int(whole.max()))))
+    return np.concatenate(parts, axis=-1) if parts else np.asarray(data)
 
 
 def check_no_scan(label: np.ndarray, title: str, image: VoxelArray | None = None) -> None:
@@ -84,10 +79,10 @@ def check_no_scan(label: np.ndarray, title: str, image: VoxelArray | None = None
 
 def _share_of_borders(label: np.ndarray, axis: int) -> float:
     """Share of neighbours along an axis that differ, of those that are not both background."""
-    size = label.shape[axis]
-    if size < 2:
+    if label.shape[axis] < 2:
         return 1.0
-    first, second = (label.take(range(i, size - 1 + i), axis=axis) for i in (0, 1))
+    moved = np.moveaxis(label, axis, 0)
+    first, second = moved[:-1], moved[1:]
     inside = (first != 0) | (second != 0)
     return float(np.mean((first != second)[inside])) if inside.any() else 0.0
 
@@ -133,7 +128,6 @@ def shapes_differ(
 
 
 def _same_grid(affine: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> bool:
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.asarray(shape) - 1)  # (8, 3)
-    corners = np.c_[corners, np.ones(len(corners))].T
-    difference = np.linalg.solve(other, affine @ corners) - corners
-    return bool(np.abs(difference).max() <= _VOXEL_TOLERANCE)
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.asarray(shape) - 1)  # (8, 3)
+    moved = nibabel.affines.apply_affine(np.linalg.solve(other, affine), corners)
+    return bool(np.abs(moved - corners).max() <= _VOXEL_TOLERANCE)

@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, needed, unreadable, writing
 from fsmis_components.data.stored_array import StoredArray, VoxelArray
-from fsmis_components.data.volume_names import is_data_of, is_volume_name, strip_suffix
+from fsmis_components.data.volume_names import is_data_of, is_volume_name
 
 MOST_VOXELS = 2**31  # a whole body at half a millimetre; as float32 8 GiB
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -35,34 +35,6 @@ _HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
 def is_nifti_name(name: str) -> bool:
     """Whether a file name ends in `.nii` or `.nii.gz`."""
     return name.lower().endswith(NIFTI_SUFFIXES)
-
-
-def strip_nifti_suffix(name: str) -> str:
-    """File name without `.nii` or `.nii.gz`."""
-    return strip_suffix(name, NIFTI_SUFFIXES)
-
-
-def open_nifti(path: Path) -> nibabel.Nifti1Image:
-    """Read the header (NIfTI-1 or NIfTI-2); a missing, other or damaged file is a `DataError`."""
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file; check the path.")
-    if not is_nifti_name(path.name):
-        raise DataError(
-            f"{path}: not a format that is read; convert it to .nii.gz, for example by dcm2niix."
-        )
-    try:
-        path.open("rb").close()  # nibabel takes a file that it may not open for one of no kind
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        image = nibabel.load(path)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(
-            f"{path}: not a NIfTI file, or a damaged one ({error}); convert or export it again."
-        ) from error
-    if not isinstance(image, nibabel.Nifti1Image):
-        raise DataError(f"{path}: not a NIfTI but a {type(image).__name__}; convert it to .nii.gz.")
-    return image
 
 
 def read_voxels(
@@ -101,7 +73,7 @@ def checked_shape(
             f"{path}: expected one 3D volume with at least one voxel, got shape {shape}; "
             "save one time point or channel per file."
         )
-    check_size(shape, path, most_voxels)
+    _check_size(shape, path, most_voxels)
     kind = image.get_data_dtype()
     if kind.kind not in "biuf":
         raise DataError(
@@ -111,8 +83,7 @@ def checked_shape(
     return shape[0], shape[1], shape[2]
 
 
-def check_size(shape: Sequence[int], path: Path, most_voxels: int = MOST_VOXELS) -> None:
-    """Refuse a scan of more voxels than can be read; errors as `checked_shape`."""
+def _check_size(shape: Sequence[int], path: Path, most_voxels: int) -> None:
     if math.prod(shape) > most_voxels:
         raise DataError(
             f"{path}: the header states {' x '.join(map(str, shape))} voxels, more than "
@@ -128,11 +99,7 @@ def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def checked_affine(affine: np.ndarray | None, path: Path) -> np.ndarray:
-    """The affine (4, 4) as float64.
-
-    Raises:
-        DataError: it maps the grid to a plane, a line or nowhere.
-    """
+    """The affine (4, 4) as float64; one that maps the grid to a plane or less is a `DataError`."""
     matrix = np.asarray(affine, dtype=np.float64)
     axes = matrix[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
@@ -188,27 +155,34 @@ def open_volume(path: Path, most_voxels: int = MOST_VOXELS) -> nibabel.Nifti1Ima
     lies. A missing file, another format, a damaged one, several layers, or a missing SimpleITK are
     a `DataError`.
     """
-    if not path.exists() or is_nifti_name(path.name) or not is_volume_name(path.name):
-        return open_nifti(path)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; check the path.")
+    if not is_volume_name(path.name):
+        raise DataError(f"{path}: not a format that is read; {_CONVERT}, for example by dcm2niix.")
     try:
+        # also because nibabel takes a file that it may not open for one of no kind
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
     except OSError as error:
         raise unreadable(path, error) from error
+    if is_nifti_name(path.name):
+        return _by_nibabel(path, nibabel.Nifti1Image, "NIfTI file")
     if path.suffix.lower() in (".mgz", ".mgh"):
-        return _freesurfer(path)
+        image = _by_nibabel(path, nibabel.MGHImage, "FreeSurfer volume")
+        return _nifti(image.dataobj, image.affine, bool(image.header["goodRASFlag"]))
     return _by_simpleitk(path, header, most_voxels)
 
 
-def _freesurfer(path: Path) -> nibabel.Nifti1Image:
+def _by_nibabel(path: Path, kind: type, name: str) -> Any:
     try:
         image = nibabel.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: not a FreeSurfer volume, or a damaged one ({error}).") from error
-    if not isinstance(image, nibabel.MGHImage):
-        raise DataError(f"{path}: not a FreeSurfer volume; {_CONVERT}.")
-    placed = bool(image.header["goodRASFlag"])
-    return _nifti(image.dataobj, image.affine, placed)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path}: not a {name}, or a damaged one ({error}); convert or export it again."
+        ) from error
+    if not isinstance(image, kind):
+        raise DataError(f"{path}: not a {name} but a {type(image).__name__}; {_CONVERT}.")
+    return image
 
 
 def _by_simpleitk(path: Path, header: bytes, most_voxels: int) -> nibabel.Nifti1Image:
@@ -233,7 +207,7 @@ def _by_simpleitk(path: Path, header: bytes, most_voxels: int) -> nibabel.Nifti1
                 f"{path}: expected one 3D volume with one number per voxel, got {axes} axes and "
                 f"{layers} numbers per voxel ({what} several layers); save one per file."
             )
-        check_size(reader.GetSize(), path, most_voxels)
+        _check_size(reader.GetSize(), path, most_voxels)
         image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, unwritable
 
 _NAME = ".writing"  # stays there, empty
 
@@ -29,10 +29,7 @@ def lock_folder(folder: Path) -> FileLock:
             "--output_dir (nothing was overwritten)."
         ) from error
     except OSError as error:
-        raise DataError(
-            f"{folder}: the folder cannot be made or written ({error.strerror or error}); choose "
-            "another --output_dir."
-        ) from error
+        raise unwritable(folder, error) from error
     return lock
 
 

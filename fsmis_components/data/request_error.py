@@ -32,9 +32,6 @@ class RequestError(DataError, _ServerError):
     """A `DataError` that a MONAI Label server answers with status 422 and the sentence.
 
     Who sends a request learns the names of files, not the folders in which they lie.
-
-    Args:
-        sentence: as of `DataError`.
     """
 
     def __init__(self, sentence: str) -> None:

@@ -34,11 +34,6 @@ class ResultFiles(NamedTuple):
     uncertainty: Path | None  # None where it is not asked for
     mask: Path
 
-    @property
-    def paths(self) -> list[Path]:
-        """All files in the order in which they are written."""
-        return [path for path in self if path is not None]
-
 
 @dataclass
 class CaseRow:
@@ -84,9 +79,9 @@ class RunRecord:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.columns = list(columns)
-        self.settings = json.loads(json.dumps(settings, sort_keys=True))
+        text = json.dumps(settings, sort_keys=True)
+        self.settings = json.loads(text)
         self.uncertainty = uncertainty
-        text = json.dumps(self.settings, sort_keys=True)
         self.run_hash = hashlib.sha256(text.encode()).hexdigest()
         self.rows: dict[str, CaseRow] = {}
         self._scans: dict[str, str] = {}  # hash of the scan that a case was done for
@@ -105,30 +100,33 @@ class RunRecord:
     def open(self, cases: Iterable[Case], corrected: Mapping[str, Path] | None = None) -> None:
         """Take up an earlier run of the same settings, without what it left half-written.
 
-        Args:
-            cases: the scans of this run.
-            corrected: where the run has corrected masks, these by the stem of their scan.
+        Where the run has corrected masks, these come by the stem of their scan.
 
         Raises:
             DataError: the folder holds the results of another run or files of unknown origin, its
                 record is damaged, or it cannot be written.
         """
         files = {case.stem: self.files(case) for case in cases}
-        paths = [path for each in files.values() for path in each.paths]
+        paths = [path for each in files.values() for path in each if path is not None]
         earlier = self._read()
-        masks = dict(earlier.get(_MASKS, {}))
+        # also those that are still to be replaced: they must not pass for corrected ones
+        self._masks = dict(earlier.get(_MASKS, {}))
         if earlier.get("run_hash") == self.run_hash:
             self._scans = earlier["cases"]
             self._files = earlier.get("files", {})
             self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
         elif corrected and _MASKS in earlier:
             for stem, (_, _, mask) in files.items():
-                if mask != corrected.get(stem) and mask.exists():
-                    _check_unchanged(mask, masks.get(stem))
+                if mask == corrected.get(stem) or not mask.exists():
+                    continue
+                if file_hash(mask) != self._masks.get(stem):
+                    raise DataError(
+                        f"{mask}: is not as the former run wrote it, and no corrected mask either; "
+                        "put it into the folder of --corrections_dir or remove it (nothing was "
+                        "overwritten)."
+                    )
         else:
             self._check_empty(paths, earlier)
-        # also those that are still to be replaced: they must not pass for corrected ones
-        self._masks = masks
         tables = (self.output_dir / name for name in ("cases.csv", _RECORD, "report.html"))
         remove_unfinished([*paths, *tables])
         self._write_record()
@@ -150,17 +148,14 @@ class RunRecord:
             logger.warning("%s: was changed after it was written, so it is kept.", files.mask)
             return True
         return all(
-            path.exists() and self._files.get(self._name(path)) == file_hash(path)
-            for path in files.paths
+            path is None or path.exists() and self._files.get(self._name(path)) == file_hash(path)
+            for path in files
         )
 
     def claim(self, case: Case, mask: Path) -> None:
         """Note the mask, under its hidden name, that a case is about to get, and make room for it.
 
         A mask that no run wrote is set aside, not overwritten.
-
-        Raises:
-            DataError: the record cannot be written.
         """
         self._clear(case)
         self._masks[case.stem] = file_hash(mask)
@@ -169,43 +164,35 @@ class RunRecord:
     def discard(self, case: Case, scan: str) -> None:
         """Remove what shows a former scan of this name; what no run wrote is set aside.
 
-        Args:
-            case: the scan.
-            scan: hash of the scan as it is now.
+        `scan` is the hash of the scan as it is now.
         """
         if self._scans.get(case.stem, scan) == scan:
             return
-        for path in self.files(case).paths[:-1]:
+        overlay, uncertainty, _ = self.files(case)
+        for path in filter(None, (overlay, uncertainty)):
             path.unlink(missing_ok=True)
         self._clear(case)
         for known in (self._scans, self._masks):
             known.pop(case.stem, None)
 
     def add(self, case: Case, row: CaseRow, scan: str, made_here: bool = True) -> None:
-        """Record a case and rewrite both files.
+        """Record a case, its scan by the hash taken before it was read, and rewrite both files.
 
-        Args:
-            case: the scan.
-            row: its line.
-            scan: hash of the scan, taken before it was read.
-            made_here: whether this run made the mask; otherwise a person did.
+        `made_here` says whether this run made the mask; otherwise a person did.
         """
         self.rows[case.stem] = row
         if row.status == DONE:
             files = self.files(case)
             self._scans[case.stem] = scan
-            self._files.update({self._name(path): file_hash(path) for path in files.paths})
+            self._files |= {self._name(path): file_hash(path) for path in filter(None, files)}
             self._masks[case.stem] = self._files[self._name(files.mask)] if made_here else ""
         self.write()
 
     def write(self) -> None:
-        """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files.
-
-        Raises:
-            DataError: they cannot be written.
-        """
-        figures = [f"{column}_ml" for column in self.columns]
-        figures += [f"{column}_expected_dice" for column in self.columns]
+        """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files."""
+        figures = [
+            f"{column}_{what}" for what in ("ml", "expected_dice") for column in self.columns
+        ]
         lines = [["case", "status", "seconds", *figures, "modality", "warning", "message"]]
         for row in self.rows.values():
             figures = [
@@ -247,8 +234,7 @@ class RunRecord:
         if self._as_written(case.stem, mask):
             mask.unlink()
             return
-        kept = mask.parent / _SET_ASIDE / mask.name
-        number = 1
+        kept, number = mask.parent / _SET_ASIDE / mask.name, 1
         while kept.exists():
             number += 1
             kept = kept.with_name(f"{number}_{mask.name}")
@@ -278,12 +264,13 @@ class RunRecord:
         """The record of an earlier run; empty where there is none."""
         path = self.output_dir / _RECORD
         try:
-            record = parse_json(path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
             for row in record["rows"].values():
                 CaseRow(**row)
-            if not isinstance(record["run_hash"], str):
-                raise TypeError("run_hash")
-            return {**record, "settings": {**record["settings"]}, "cases": {**record["cases"]}}
+            for name, kind in (("run_hash", str), ("settings", dict), ("cases", dict)):
+                if not isinstance(record[name], kind):
+                    raise TypeError(name)
+            return record
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -311,11 +298,7 @@ def read_rows(folder: Path) -> dict[str, CaseRow]:
 def masks_as_written(folder: Path) -> dict[str, str] | None:
     """Hashes of the masks that a run wrote into a folder; "" for masks that it took over.
 
-    Returns:
-        None where the folder is no output folder.
-
-    Raises:
-        DataError: it is one that does not say what its run wrote.
+    None where it is no output folder; one that does not say what its run wrote is a `DataError`.
     """
     path = folder / _RECORD
     if not path.is_file():
@@ -328,14 +311,6 @@ def masks_as_written(folder: Path) -> dict[str, str] | None:
             f"{path}: does not say which masks the run wrote; put the corrected masks in a folder "
             "of their own and name that by --corrections_dir."
         ) from error
-
-
-def _check_unchanged(mask: Path, written: str | None) -> None:
-    if file_hash(mask) != written:
-        raise DataError(
-            f"{mask}: is not as the former run wrote it, and no corrected mask either; put it into "
-            "the folder of --corrections_dir or remove it (nothing was overwritten)."
-        )
 
 
 def _is_damaged(mask: Path, scan: Path) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -11,59 +12,19 @@ _CHUNK_VOXELS = 1 << 22  # voxels that a check looks at in one step: 16 MiB as f
 _SAMPLE_VOXELS = 1 << 20  # shares of so many are those of the whole
 
 
-class VoxelArray(Protocol):
-    """What a volume's voxels must offer: a NumPy array or a `StoredArray`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-
-    @property
-    def dtype(self) -> Any:
-        """NumPy type of the values that indexing returns."""
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """Read a part as a NumPy array."""
-
-    def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> np.ndarray:
-        """Read the whole as a NumPy array."""
-
-
 class StoredArray:
     """Integers on disk with a scale: `slope * raw + intercept`, computed for what is indexed.
 
     A scan of 1,000 slices stays at two bytes per voxel; a float copy of the whole is made only by
-    `numpy.asarray`.
-
-    Args:
-        raw: stored values, any shape; may be a memory map.
-        slope: finite, not 0.
-        intercept: finite.
+    `numpy.asarray`. The stored values may be a memory map.
     """
 
     def __init__(self, raw: np.ndarray, slope: float, intercept: float) -> None:
         self.raw = raw
         self.slope = float(slope)
         self.intercept = float(intercept)
+        self.shape = raw.shape
         self.dtype = np.dtype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-        return self.raw.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self.raw.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of voxels."""
-        return self.raw.size
-
-    def __len__(self) -> int:
-        return len(self.raw)
 
     def __getitem__(self, index: Any, /) -> np.ndarray:
         # float64 inside: float32 would lose the last digits of 32-bit integers
@@ -74,21 +35,20 @@ class StoredArray:
         return self[...].astype(dtype or self.dtype, copy=False)
 
 
+VoxelArray = np.ndarray | StoredArray
+
+
 def chunks(data: VoxelArray) -> Iterator[np.ndarray]:
     """Parts (X, Y, n) of a volume along its last axis, each small enough to compute with."""
     depth = data.shape[-1]
-    step = max(1, _CHUNK_VOXELS // max(1, int(np.prod(data.shape[:-1]))))
+    step = max(1, _CHUNK_VOXELS // max(1, math.prod(data.shape[:-1])))
     for start in range(0, depth, step):
         yield np.asarray(data[..., start : start + step])
 
 
 def sample(data: VoxelArray) -> np.ndarray:
-    """Values (n,) of a regular grid of some million voxels, for the shape of a histogram.
-
-    Args:
-        data: (X, Y, Z).
-    """
-    step = max(1, round((float(np.prod(data.shape)) / _SAMPLE_VOXELS) ** (1 / 3)))
+    """Values (n,) of a regular grid of some million voxels (X, Y, Z), for a histogram."""
+    step = max(1, round((math.prod(data.shape) / _SAMPLE_VOXELS) ** (1 / 3)))
     # a thin axis is taken whole: its slices differ
     index = tuple(slice(None, None, step if length > 8 * step else 1) for length in data.shape)
     return np.asarray(data[index]).ravel()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from fsmis_components.data.volumes import Volume, load_label
 RULES = ("any", "all")
 
 
-@dataclass(frozen=True)
-class FoldSplit:
+class FoldSplit(NamedTuple):
     """The cases of one fold."""
 
     train: tuple[Case, ...]  # cases whose images may be learned from
@@ -27,24 +26,20 @@ class FoldSplit:
     test: tuple[Case, ...]  # the query cases
 
 
-def fold_split(
-    cases: Sequence[Case], fold: int | None, num_folds: int = 5, num_held_out: int = 1
-) -> FoldSplit:
+def fold_split(cases: Sequence[Case], fold: int | None, num_folds: int = 5) -> FoldSplit:
     """Split cases by the rule of SSL-ALPNet (``ep1-alp``).
 
     Cases are in the finder's order (sorted by number). Fold i tests cases sep[i] .. sep[i+1]-1,
     its support is the next case (wrapping), the rest trains. The support case is seen by neither
-    training nor test, so it serves as the held-out case. Without a fold nothing is tested and
-    ``num_held_out`` cases at the end are held out.
+    training nor test, so it serves as the held-out case. Without a fold nothing is tested and the
+    last case is held out.
 
     Raises:
         DataError: no such fold, or too few cases for the folds.
     """
     if fold is None:
-        count = num_held_out if len(cases) > num_held_out else 0
-        train = tuple(cases[: len(cases) - count])
-        held_out = tuple(cases[len(cases) - count :]) or train
-        return FoldSplit(train, held_out, (), ())
+        train = tuple(cases[:-1] or cases)
+        return FoldSplit(train, tuple(cases[-1:]), (), ())
     if not 0 <= fold < num_folds:
         raise DataError(f"fold: expected a number from 0 to {num_folds - 1}, got {fold}.")
     if len(cases) <= num_folds:
@@ -79,12 +74,11 @@ def training_split(
         SystemExit: a folder cannot be used; the message says why.
     """
     folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
-    found = [search_cases(folder, labels=labels, section="training") for folder in folders]
-    for one in found:
-        one.tell()
     splits = []
-    for folder, one in zip(folders, found, strict=True):
-        cases = one.cases
+    for folder in folders:
+        found = search_cases(folder, labels=labels, section="training")
+        found.tell()
+        cases = found.cases
         names = set((left_out or {}).get(Path(folder).name, ()))
         if not names:
             splits.append(fold_split(cases, fold))
@@ -99,21 +93,15 @@ def training_split(
         inside = tuple(case for case in cases if case.name not in names)
         outside = tuple(case for case in cases if case.name in names)
         splits.append(FoldSplit(inside, outside, (), ()))
-    return FoldSplit(
-        train=tuple(case for split in splits for case in split.train),
-        held_out=tuple(case for split in splits for case in split.held_out),
-        support=tuple(case for split in splits for case in split.support),
-        test=tuple(case for split in splits for case in split.test),
-    )
+    return FoldSplit(*(tuple(itertools.chain(*parts)) for parts in zip(*splits, strict=True)))
 
 
 def shown_structures(
     case: Case, volume: Volume, grid: SliceGrid, values: Sequence[int]
 ) -> np.ndarray:
-    """Whether each slice of a scan shows each of N label values, bool (N, D).
+    """Whether each slice, in the order of `SliceView`, shows each of N values, bool (N, D).
 
-    Slices are in the order of `SliceView`. A scan without a label that can be read is a
-    `DataError`.
+    A scan without a label that can be read is a `DataError`.
     """
     if case.label is None:
         raise DataError(

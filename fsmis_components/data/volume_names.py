@@ -34,16 +34,9 @@ def is_volume_name(name: str) -> bool:
 
 
 def strip_volume_suffix(name: str) -> str:
-    """File name without the ending of a format that is read."""
-    return strip_suffix(name, VOLUME_SUFFIXES)
-
-
-def strip_suffix(name: str, suffixes: Iterable[str]) -> str:
-    """File name without the first of the endings that it has, in capitals or not."""
-    for suffix in suffixes:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    """File name without the ending of a format that is read, in capitals or not."""
+    endings = (len(suffix) for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix))
+    return name[: len(name) - next(endings, 0)]
 
 
 def volume_parts(path: Path) -> list[Path]:

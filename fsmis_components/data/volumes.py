@@ -24,7 +24,6 @@ from fsmis_components.data.nifti import (
     has_position,
     is_coded,
     is_nifti_name,
-    open_nifti,
     open_volume,
     read_voxels,
     squeezed_shape,
@@ -38,21 +37,16 @@ NO_DATA = 1e30  # no scanner measures so much; marks for "no data" lie here and 
 
 @dataclass(frozen=True)
 class Volume:
-    """A scan or a label map on the grid on which it is stored.
+    """A scan or a label map on the grid on which it is stored."""
 
-    Attributes:
-        data: voxels (X, Y, Z) in storage order, any real type: a NumPy array, a memory map where
-            the file is not compressed, or a `StoredArray` where the header scales the values.
-            Index it for a part, `numpy.asarray` copies the whole.
-        affine: (4, 4), from voxel index to millimetres right, anterior, superior.
-        source: the file or DICOM folder; None for a volume made in memory.
-        oriented: whether the header says how the axes lie in the patient; False: the affine is what
-            readers take where qform and sform are not coded, so left and right may be swapped.
-    """
-
+    # voxels (X, Y, Z) in storage order, any real type: a NumPy array, a memory map where the file
+    # is not compressed, or a `StoredArray` where the header scales the values; index it for a part,
+    # `numpy.asarray` copies the whole
     data: VoxelArray
-    affine: np.ndarray
-    source: Path | None = None
+    affine: np.ndarray  # (4, 4), from voxel index to millimetres right, anterior, superior
+    source: Path | None = None  # the file or DICOM folder; None for a volume made in memory
+    # whether the header says how the axes lie in the patient; False: the affine is what readers
+    # take where qform and sform are not coded, so left and right may be swapped
     oriented: bool = True
 
     @property
@@ -88,48 +82,38 @@ def load_image(path: str | Path, most_voxels: int = MOST_VOXELS) -> Volume:
             for no data (1e30 and beyond), a singular affine; for a folder see `load_dicom_series`.
     """
     path = Path(path)
+    data: VoxelArray
     if path.is_dir():
-        voxels, affine = load_dicom_series(path)
-        _check_values(voxels, path)
-        return Volume(voxels, checked_affine(affine, path), path)
-    image = open_volume(path, most_voxels)
-    affine = checked_affine(image.affine, path)
-    data = read_voxels(image, path, most_voxels)
-    _check_values(data, path)
-    return Volume(data, affine, path, is_coded(image))
+        data, affine = load_dicom_series(path)
+        affine, oriented = checked_affine(affine, path), True
+    else:
+        image = open_volume(path, most_voxels)
+        affine, oriented = checked_affine(image.affine, path), is_coded(image)
+        data = read_voxels(image, path, most_voxels)
+    if data.dtype.kind == "f":
+        _check_values(data, path)
+    return Volume(data, affine, path, oriented)
 
 
 def _check_values(data: VoxelArray, path: Path) -> None:
     """Refuse values that are no intensities; one of them would decide every mean."""
-    if data.dtype.kind != "f":
+    wrong = np.concatenate([chunk[~(np.abs(chunk) < NO_DATA)] for chunk in chunks(data)])
+    if not wrong.size:
         return
-    broken = sum(int(np.count_nonzero(~np.isfinite(chunk))) for chunk in chunks(data))
-    if broken:
-        raise DataError(
-            f"{path}: {broken} voxels are NaN or infinite; replace them by a number (0 outside "
-            "the body) and save the file again."
-        )
-    beyond = [chunk[np.abs(chunk) >= NO_DATA] for chunk in chunks(data)]
-    count = sum(part.size for part in beyond)
-    if count:
-        value = next(float(part[0]) for part in beyond if part.size)
-        raise DataError(
-            f"{path}: {count} voxels hold values like {value:.4g}, which mark where there is no "
-            "data; replace them by a number (0 outside the body) and save the file again."
-        )
+    what = f"{wrong.size} voxels hold values like {wrong[0]:.4g}, which mark where there is no data"
+    if broken := np.count_nonzero(~np.isfinite(wrong)):
+        what = f"{broken} voxels are NaN or infinite"
+    raise DataError(
+        f"{path}: {what}; replace them by a number (0 outside the body) and save the file again."
+    )
 
 
 def load_label(path: str | Path, image: Volume | None = None) -> Volume:
-    """Read a label map.
+    """Read a label map (X, Y, Z), a NumPy array of integers, from a file of `open_volume`.
 
-    Args:
-        path: a file of a format of `open_volume`.
-        image: the scan that it labels. A label on the same voxels in another storage order (other
-            tools rewrite it) is reordered exactly; one whose header says nothing of its place is
-            taken voxel by voxel. None: the label as it is.
-
-    Returns:
-        The volume (X, Y, Z), a NumPy array of integers; with the affine of `image` where given.
+    A label on the same voxels as `image`, the scan that it labels, in another storage order (other
+    tools rewrite it) is reordered exactly; one whose header says nothing of its place is taken
+    voxel by voxel. Both get the scan's affine. Without a scan the label comes as it is.
 
     Raises:
         DataError: as `load_image`; not whole numbers from 0; on another grid than the image; a
@@ -155,21 +139,14 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
 def save_mask(
     path: str | Path,
     label: np.ndarray,
-    like: str | Path | Volume,
+    like: Volume,
     ready: Callable[[Path], object] | None = None,
 ) -> Path:
-    """Write a label map with the header of the scan it belongs to, whole or not at all.
+    """Write a label map with the header of the scan `like`, as `write_nifti` writes.
 
-    Args:
-        path: `.nii` or `.nii.gz`; an existing file is replaced.
-        label: (X, Y, Z) whole numbers from 0, in the storage order of `like`; stored in the
-            smallest unsigned type that holds them.
-        like: the scan. Its shape, affine, qform and sform codes, units and description are kept;
-            header extensions are not, as they may hold patient data.
-        ready: called with the complete file under its hidden name, before it gets its own.
-
-    Returns:
-        The path.
+    The label (X, Y, Z) holds whole numbers from 0 in the storage order of the scan; they are stored
+    in the smallest unsigned type that holds them. Of the scan shape, affine, qform and sform codes,
+    units and description are kept; header extensions are not, as they may hold patient data.
 
     Raises:
         DataError: the file cannot be written.
@@ -184,7 +161,7 @@ def save_mask(
     return write_nifti(_with_header_of(like, label.astype(smallest, copy=False)), Path(path), ready)
 
 
-def save_shares(path: str | Path, steps: np.ndarray, like: str | Path | Volume) -> Path:
+def save_shares(path: str | Path, steps: np.ndarray, like: Volume) -> Path:
     """Write a map (X, Y, Z) of shares in [0, 1], given as uint8 in steps of 1 / 255.
 
     A byte with a slope in the header is a quarter of float32 and packs much better; every reader
@@ -195,29 +172,26 @@ def save_shares(path: str | Path, steps: np.ndarray, like: str | Path | Volume) 
     return write_nifti(image, Path(path))
 
 
-def _with_header_of(like: str | Path | Volume, array: np.ndarray) -> nibabel.Nifti1Image:
-    volume = like if isinstance(like, Volume) else None
-    source = like.source if isinstance(like, Volume) else Path(like)
-    if source is not None and is_nifti_name(source.name) and not source.is_dir():
-        template = open_nifti(source)
-        shape = squeezed_shape(template.shape)
-        # a label that was reordered to its image no longer lies on the grid of its own file
-        if volume is None or (
-            volume.shape == shape and np.array_equal(volume.affine, np.asarray(template.affine))
-        ):
-            _check_shape(array, shape, str(source))
-            return _from_template(template, array)
-    volume = load_image(like) if volume is None else volume  # type: ignore[arg-type]
-    _check_shape(array, volume.shape, volume.title)
-    image = nibabel.Nifti1Image(array, volume.affine)
-    # scanner coordinates; a qform cannot hold the shear of a tilted gantry, the sform can
-    image.set_sform(volume.affine, code=1)
-    image.set_qform(volume.affine, code=1)
-    image.header.set_xyzt_units("mm")
-    return image
-
-
-def _from_template(template: nibabel.Nifti1Image, array: np.ndarray) -> nibabel.Nifti1Image:
+def _with_header_of(like: Volume, array: np.ndarray) -> nibabel.Nifti1Image:
+    if array.shape != like.shape:
+        raise ValueError(
+            f"{like.title}: expected an array of its shape {like.shape}, got {array.shape}"
+        )
+    template = None
+    if like.source is not None and is_nifti_name(like.source.name) and not like.source.is_dir():
+        template = open_volume(like.source)
+    # a label that was reordered to its image no longer lies on the grid of its own file
+    if (
+        template is None
+        or squeezed_shape(template.shape) != like.shape
+        or not np.array_equal(template.affine, like.affine)
+    ):
+        image = nibabel.Nifti1Image(array, like.affine)
+        # scanner coordinates; a qform cannot hold the shear of a tilted gantry, the sform can
+        image.set_sform(like.affine, code=1)
+        image.set_qform(like.affine, code=1)
+        image.header.set_xyzt_units("mm")
+        return image
     header = template.header.copy()
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
@@ -225,8 +199,3 @@ def _from_template(template: nibabel.Nifti1Image, array: np.ndarray) -> nibabel.
     header.extensions.clear()
     header["vox_offset"] = 0  # nibabel writes it anew, without room for the extensions
     return type(template)(array.reshape(template.shape), template.affine, header)
-
-
-def _check_shape(array: np.ndarray, shape: tuple[int, ...], title: str) -> None:
-    if array.shape != shape:
-        raise ValueError(f"{title}: expected an array of its shape {shape}, got {array.shape}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,7 @@ def write_torch(content: Mapping[str, Any], path: Path) -> Path:
 
 
 def save_state(state: Mapping[str, Any], folder: str | Path) -> Path:
-    """Write the state of a training into its folder, whole or not at all.
-
-    Raises:
-        DataError: it cannot be written; the former state is untouched.
-    """
+    """Write the state of a training into its folder; where that fails, the former one stays."""
     path = Path(folder) / _STATE
     remove_unfinished([path])
     with writing(folder):
@@ -75,11 +71,7 @@ def has_state(folder: str | Path) -> bool:
 
 
 def load_state(folder: str | Path) -> dict[str, Any]:
-    """Read the state of a training, onto the CPU and with ``weights_only=True``.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
+    """Read the state of a training, onto the CPU; a missing or damaged one is a `DataError`."""
     path = Path(folder) / _STATE
     try:
         with zipfile.ZipFile(path) as archive:
@@ -103,11 +95,7 @@ def differing_entries(network: nn.Module, state: Mapping[str, Tensor]) -> list[s
 
 
 def fill_network(network: nn.Module, path: str | Path) -> None:
-    """Load weights into a network, every one of them.
-
-    Raises:
-        DataError: the file cannot be used, or belongs to another network.
-    """
+    """Load all weights of a network; a file that is not of this network is a `DataError`."""
     state = read_state_dict(path)
     wrong = differing_entries(network, state)
     if wrong:
@@ -116,16 +104,6 @@ def fill_network(network: nn.Module, path: str | Path) -> None:
             f"first is '{wrong[0]}'); name weights of this bundle and the same --encoder."
         )
     network.load_state_dict(state)
-
-
-@exit_on_data_error
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """`fill_network` for configs.
-
-    Raises:
-        SystemExit: the file cannot be used, or belongs to another network.
-    """
-    fill_network(network, path)
 
 
 @exit_on_data_error
@@ -153,7 +131,7 @@ def load_initial_weights(
     if initial_weights == "none":
         return
     if initial_weights == "shipped":
-        load_weights(network, Path(bundle_root) / "models" / "model.pt")
+        fill_network(network, Path(bundle_root) / "models" / "model.pt")
         return
     state = read_state_dict(initial_weights)
     load_torchvision = getattr(getattr(network, "encoder", None), "load_torchvision", None)
@@ -164,16 +142,11 @@ def load_initial_weights(
             raise DataError(f"{initial_weights}: {error}.") from error
         return
     wrong = differing_entries(network, state)
-    if not (wrong and encoder_is_enough and _fill_encoder(network, state, wrong)):
-        load_weights(network, initial_weights)
-
-
-def _fill_encoder(network: nn.Module, state: Mapping[str, Tensor], wrong: Sequence[str]) -> bool:
-    """Take the encoder of other weights where all of it fits."""
     encoder = {k: v for k, v in state.items() if k.startswith(_ENCODER)}
-    if not encoder or any(name.startswith(_ENCODER) for name in wrong):
-        return False
+    fits = encoder and not any(name.startswith(_ENCODER) for name in wrong)
+    if not (wrong and encoder_is_enough and fits):
+        fill_network(network, initial_weights)
+        return
     network.load_state_dict(encoder, strict=False)
     rest = len(network.state_dict()) - len(encoder)
     logger.warning("the encoder was taken from other weights; %d other entries begin anew", rest)
-    return True

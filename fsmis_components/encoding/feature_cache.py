@@ -59,18 +59,11 @@ class FeatureCache:
 
     What comes back is equal bit for bit and in the same memory format, so masks do not depend on
     where features came from. A scan is found by what its features depend on (`feature_key`), not by
-    its file name. No complete scan is ever removed: where the limit is reached, later scans are
-    encoded again in each run. What killed runs left half-written is removed a day later.
+    its file name. No complete scan is ever removed: where the limit (`gigabytes`) is reached, later
+    scans are encoded again in each run. What killed runs left half-written is removed a day later.
 
     Features show a patient about as well as the image does; keep the folder where the images are.
-    Only the user may look into the folders of the scans.
-
-    Args:
-        folder: made on first use, for the user alone.
-        gigabytes: what the folder may hold.
-
-    Raises:
-        DataError: the limit is not positive.
+    It is made on first use, and only the user may look into it.
     """
 
     def __init__(self, folder: str | Path, gigabytes: float = 50.0) -> None:
@@ -84,15 +77,10 @@ class FeatureCache:
         return (self.folder / key / _COMPLETE).is_file()
 
     def read(self, key: str, kind: type, device: torch.device) -> Iterator[EncodedSlices]:
-        """The features of a scan, batch by batch.
+        """The features of a scan that is in the cache, batch by batch, on a device.
 
-        Args:
-            key: from `feature_key`; it is in the cache.
-            kind: the NamedTuple that was kept, of a network's features `features_kind`.
-            device: where the tensors are wanted.
-
-        Raises:
-            DataError: a file is missing or damaged.
+        `kind` is the NamedTuple that was kept, of a network's features `features_kind`. A missing
+        or damaged file is a `DataError`.
         """
         folder = self.folder / key
         try:
@@ -108,12 +96,9 @@ class FeatureCache:
     def keep(
         self, key: str, batches: Iterable[EncodedSlices], title: str
     ) -> Iterator[EncodedSlices]:
-        """Pass batches on and keep them; they count only once all of them are there.
+        """Pass all batches of a scan on and keep them; they count once all of them are there.
 
-        Args:
-            key: from `feature_key`.
-            batches: all batches of a scan.
-            title: what a warning calls the scan.
+        `title` is what a warning calls the scan.
         """
         trouble, unfinished = "", self.folder
         try:
@@ -171,12 +156,10 @@ class FeatureCache:
 
 
 def feature_key(view: SliceView, weights: str, settings: dict[str, Any]) -> str:
-    """SHA-256 over all that the features of a scan depend on.
+    """SHA-256 over all that the features of a scan on the working grid depend on.
 
-    Args:
-        view: the scan on the working grid: its voxels in the order of the slices, and their size.
-        weights: `weights_hash` of the network.
-        settings: of the network, the normalisation and the encoding, as JSON values.
+    Beside the scan these are the network's `weights_hash` and the settings of network,
+    normalisation and encoding, as JSON values.
     """
     facts = {
         "weights": weights,

@@ -22,14 +22,11 @@ from fsmis_components.encoding.slice_descriptors import slice_descriptors
 
 
 class ScanEncoder:
-    """A network that encodes slices, and how it does so; its mode is left to the caller.
+    """A network of the contract that encodes slices; its mode is left to the caller.
 
-    Args:
-        network: any network of the contract.
-        batch_size: slices per forward pass.
-        amp: bfloat16 autocast.
-        cache: features that it keeps are read, others are kept there; None: nothing is kept.
-        weights: `weights_hash` of the network where that is at hand.
+    `batch_size` slices go through it at once, with `amp` under bfloat16 autocast. Features that the
+    cache keeps are read, others are kept there. `weights` is the network's `weights_hash` where
+    that is at hand.
     """
 
     def __init__(
@@ -53,10 +50,7 @@ class ScanEncoder:
     ) -> Iterator[EncodedSlices]:
         """Encode a scan batch by batch, so that memory does not grow with its depth.
 
-        Args:
-            view: the scan on the working grid.
-            normalisation: the intensity rule.
-            measured: volume by which intensities are normalised; None: the scan itself.
+        Intensities are normalised by what is `measured` of a volume; None: of the scan itself.
         """
         measured = view.volume if measured is None else measured
         if self.cache is None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
-from fsmis_components.data.nifti import strip_nifti_suffix
+from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.episodes.corpus import CorpusSettings, load_corpus
 from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule
 from fsmis_components.episodes.transform import EpisodeTransform
@@ -129,7 +129,7 @@ def _as_case(item: Case | Mapping[str, object]) -> Case:
         return item
     image = Path(str(item["image"]))
     label = Path(str(item["label"])) if "label" in item else None
-    return Case(strip_nifti_suffix(image.name), image, label)
+    return Case(strip_volume_suffix(image.name), image, label)
 
 
 def _slice(

@@ -33,7 +33,7 @@ class EpisodeTransform:
     """
 
     which: str = "both"
-    warp: WarpRanges = field(default_factory=WarpRanges.paper)
+    warp: WarpRanges = field(default_factory=WarpRanges)
     gamma: tuple[float, float] = (0.5, 1.5)
     contrast: ContrastRanges = field(default_factory=ContrastRanges)
     contrast_probability: float = 0.0

@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -28,7 +27,6 @@ from monailabel.tasks.activelearning.random import Random
 import fsmis_components
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import RequestError, client_errors, is_own_file
-from fsmis_components.label_server.bundles import find_bundles, shared_folder
 from fsmis_components.label_server.datastore import CheckedDatastore, remove_refused
 from fsmis_components.label_server.guard import RequestGuard
 from fsmis_components.label_server.strategy import FewShotStrategy
@@ -42,6 +40,7 @@ from fsmis_components.label_server.tasks import (
 from fsmis_components.transforms.load_volume import NO_SCAN
 
 _MOST_VOLUMES = 1000  # labels whose values are remembered
+_CONFIG = Path("configs") / "inference.json"  # which makes a folder a bundle
 
 
 class FewShotApp(MONAILabelApp):
@@ -57,11 +56,9 @@ class FewShotApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         _make_temporary_files_private()
-        _guard_the_door(
-            [o.strip() for o in (conf or {}).get("origins", "").split(",") if o.strip()]
-        )
+        origins = (part.strip() for part in (conf or {}).get("origins", "").split(","))
+        _guard_the_door([origin for origin in origins if origin])
         self.bundles = find_bundles(Path(app_dir), (conf or {}).get("models", "ssl_alpnet"))
-        self._models_lock = Lock()
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -95,7 +92,7 @@ class FewShotApp(MONAILabelApp):
         """One trainer per bundle that is not shared: training replaces a bundle's weights."""
         if str(self.conf.get("skip_trainers", "false")).lower() == "true":
             return {}
-        shared = shared_folder(Path(self.app_dir))
+        shared = _shared_folder(Path(self.app_dir))
         return {
             name: AllScansTask(str(path), self.conf)
             for name, path in self.bundles.items()
@@ -149,9 +146,8 @@ class FewShotApp(MONAILabelApp):
             return dict(super().next_sample(request))
 
     def _offer_models(self) -> None:
-        with self._models_lock:
-            # other threads see the old models or the new ones, never half of them
-            self._infers = {**self._tasks, **self._part_tasks()}
+        # other threads see the old models or the new ones, never half of them
+        self._infers = {**self._tasks, **self._part_tasks()}
 
     def _part_tasks(self) -> dict[str, InferTask]:
         """Models that make sense once something is labelled."""
@@ -176,11 +172,41 @@ def _guard_the_door(origins: list[str]) -> None:
 
     The application starts before it makes this app, so its stack of middleware exists already.
     """
-    web = sys.modules.get("monailabel.app")
-    application = getattr(web, "app", None)
-    if application is None or isinstance(application.middleware_stack, RequestGuard):
-        return
-    if application.middleware_stack is None:
-        application.add_middleware(RequestGuard, origins=origins)
-    else:
-        application.middleware_stack = RequestGuard(application.middleware_stack, origins)
+    application = getattr(sys.modules.get("monailabel.app"), "app", None)
+    if application is not None and not isinstance(application.middleware_stack, RequestGuard):
+        stack = application.middleware_stack or application.build_middleware_stack()
+        application.middleware_stack = RequestGuard(stack, origins)
+
+
+def find_bundles(app_dir: Path, models: str) -> dict[str, Path]:
+    """Folders of the bundles that `--conf models` names; nothing is downloaded.
+
+    Several names or folders are separated by commas. Bundles may lie in the app's `model`, or in
+    `bundles` of the repository. That one is not there, none is named, or two bear one name is a
+    `DataError`.
+    """
+    places = [app_dir.resolve() / "model", _shared_folder(app_dir)]
+    found: dict[str, Path] = {}
+    for model in filter(None, (part.strip() for part in models.split(","))):
+        candidates = [*(place / model for place in places), Path(model).expanduser()]
+        path = next((path for path in candidates if (path / _CONFIG).is_file()), None)
+        if path is None:
+            looked = " and ".join(map(str, places))
+            raise DataError(
+                f"--conf models: there is no bundle {model}, neither as a folder nor in {looked}; "
+                "name a bundle's folder."
+            )
+        path = path.resolve()
+        if path.name in found:
+            raise DataError(
+                f"--conf models: two bundles are called {path.name}; name one, or rename a folder."
+            )
+        found[path.name] = path
+    if not found:
+        raise DataError("--conf models: expected at least one bundle, got none; name one.")
+    return found
+
+
+def _shared_folder(app_dir: Path) -> Path:
+    """The repository's `bundles`, in which no server trains: it would replace shipped weights."""
+    return app_dir.resolve().parent.parent / "bundles"

@@ -28,11 +28,7 @@ class CheckedDatastore(LocalDatastore):
     """
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Store a scan.
-
-        Raises:
-            RequestError: its id is taken, or the file is no scan.
-        """
+        """Store a scan; a taken id, or a file that is no scan, is a `RequestError`."""
         with remove_refused(image_filename):
             _check_ending("file", image_filename)
             if image_id in self._datastore.objects:
@@ -47,16 +43,14 @@ class CheckedDatastore(LocalDatastore):
     ) -> str:
         """Store a label.
 
-        Raises:
-            RequestError: it is on another grid, empty, or holds a value without a name; the label
-                that was there before stays.
+        One on another grid, empty, or with a value without a name is a `RequestError`; the label
+        that was there before stays.
         """
         with remove_refused(label_filename):
             self._check_known(image_id)
             _check_ending("label", label_filename)
             if label_tag != DefaultLabelTag.ORIGINAL:
-                names = names_of(label_info or {})
-                image = self.get_image_uri(image_id)
+                names, image = names_of(label_info or {}), self.get_image_uri(image_id)
                 try:
                     LabelledVolume.of(image_id, image, label_filename, names).values()
                 except DataError as error:

@@ -31,7 +31,7 @@ from fsmis_components.label_server.rules import (
     is_plain_name,
 )
 
-MOST_BYTES = 4 << 30  # of a request with files
+_MOST_BYTES = 4 << 30  # of a request with files
 _MOST_TEXT = 1 << 20  # of one without, and of a field
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 _OPEN = {"", "info", "infer", "batch", "train", "activelearning", "datastore", "session"}
@@ -46,18 +46,13 @@ _ANY_VALUE = {"check_sum"}  # of a query; letters and digits with a colon
 class RequestGuard:
     """ASGI middleware in front of all of MONAI Label.
 
-    Args:
-        app: what answers requests that are let in.
-        origins: pages of other servers that may call this one, as "https://viewer.example:8443".
-        most_bytes: of a request; larger ones are refused with status 413.
+    `app` answers requests that are let in; `origins` are pages of other servers that may call this
+    one, as "https://viewer.example:8443".
     """
 
-    def __init__(
-        self, app: ASGIApp, origins: Sequence[str] = (), most_bytes: int = MOST_BYTES
-    ) -> None:
+    def __init__(self, app: ASGIApp, origins: Sequence[str] = ()) -> None:
         self.app = app
         self.origins = set(origins)
-        self.most_bytes = most_bytes
         names = {"localhost", socket.gethostname(), socket.getfqdn()}
         self.hosts = {name.lower() for name in names | {_host(origin) for origin in origins}}
 
@@ -71,13 +66,13 @@ class RequestGuard:
             self._check_sender(scope, headers)
             door = _check_address(scope, headers)
             with tempfile.SpooledTemporaryFile(max_size=_MOST_TEXT) as body:
-                await self._read(receive, headers, body)
+                await _read(receive, headers, body)
                 await _check_body(scope, headers, body, door)
                 await self.app(scope, _replay(body, receive), send)
-        except (HTTPException, DataError) as error:
-            status = error.status_code if isinstance(error, HTTPException) else UNPROCESSABLE
-            sentence = error.detail if isinstance(error, HTTPException) else str(error)
-            await JSONResponse({"detail": sentence}, status)(scope, receive, send)
+        except DataError as error:
+            await JSONResponse({"detail": str(error)}, UNPROCESSABLE)(scope, receive, send)
+        except HTTPException as error:
+            await JSONResponse({"detail": error.detail}, error.status_code)(scope, receive, send)
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:
         """Refuse pages of other servers, which a browser lets call any server that it can reach."""
@@ -89,27 +84,23 @@ class RequestGuard:
         origin = headers.get("origin")
         if origin is None or origin in self.origins:
             return
-        parts = urlsplit(origin)
-        if parts.netloc != headers.get("host") and not _is_loopback(_host(origin)):
+        if urlsplit(origin).netloc != headers.get("host") and not _is_loopback(_host(origin)):
             raise HTTPException(
                 403, "Pages of other servers may not call this one; see --conf origins."
             )
 
-    async def _read(self, receive: Receive, headers: Headers, body: IO[bytes]) -> None:
-        multipart = headers.get("content-type", "").startswith("multipart/form-data")
-        limit = self.most_bytes if multipart else _MOST_TEXT
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise HTTPException(400, "The request ended early.")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise HTTPException(413, f"The request is larger than {limit:,} bytes.")
-            body.write(chunk)
-            if not message.get("more_body"):
-                return
+
+async def _read(receive: Receive, headers: Headers, body: IO[bytes]) -> None:
+    multipart = headers.get("content-type", "").startswith("multipart/form-data")
+    limit, more = _MOST_BYTES if multipart else _MOST_TEXT, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise HTTPException(400, "The request ended early.")
+        body.write(message.get("body", b""))
+        if body.tell() > limit:
+            raise HTTPException(413, f"The request is larger than {limit:,} bytes.")
+        more = message.get("more_body", False)
 
 
 def _check_address(scope: Scope, headers: Headers) -> str:

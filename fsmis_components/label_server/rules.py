@@ -99,7 +99,8 @@ def _flag(value: Any) -> bool:
     return isinstance(value, bool) or value in ("true", "false", "True", "False")
 
 
-_COMMON: dict[str, Callable[[Any], bool]] = {
+_Rules = dict[str, Callable[[Any], bool]]
+_COMMON: _Rules = {
     "device": _text(_DEVICE),
     "model": _text(re.compile(r"\w[\w.-]{0,199}")),
     "model_filename": _text(_WEIGHTS),
@@ -107,7 +108,7 @@ _COMMON: dict[str, Callable[[Any], bool]] = {
     "client_id": lambda value: value is None or isinstance(value, str),  # for the log
     "gpus": _text(re.compile(r"all|\d{1,2}(,\d{1,2}){0,63}")),
 }
-TRAINING: dict[str, Callable[[Any], bool]] = {
+TRAINING: _Rules = {
     **_COMMON,
     "max_epochs": _number(1, 100_000, whole=True),
     "val_split": _number(-1, 1),
@@ -120,7 +121,7 @@ TRAINING: dict[str, Callable[[Any], bool]] = {
     "tracking_experiment_name": _one_of(""),
     "tracking_run_name": _one_of(""),
 }
-INFERENCE: dict[str, Callable[[Any], bool]] = {
+INFERENCE: _Rules = {
     **_COMMON,
     "result_extension": _one_of(*ENDINGS),
     "result_dtype": _one_of("uint8", "uint16", "int16", "int32", "float32"),
@@ -135,7 +136,7 @@ INFERENCE: dict[str, Callable[[Any], bool]] = {
 }
 # the server's own notes beside a scan or a label, with which it reckons: a wrong one would end
 # every later request with an error
-KEPT: dict[str, Callable[[Any], bool]] = {
+KEPT: _Rules = {
     "ts": _number(0, 1e12),
     "params": lambda value: isinstance(value, Mapping),
     "strategy": lambda value: (
@@ -147,19 +148,13 @@ KEPT: dict[str, Callable[[Any], bool]] = {
     ),
 }
 # what would name a file, or overrule what the server itself puts into a request
-_OWN = {"label", "image_path", "label_path", "description", "session", "local_rank"}
-_OWN |= {"images"}
+_OWN = {"label", "image_path", "label_path", "description", "session", "local_rank", "images"}
 
 
 def check_parameters(door: str, content: Any) -> None:
-    """Refuse parameters of a request.
+    """Refuse parameters of a request by a `DataError` that names the first one not taken.
 
-    Args:
-        door: first part of its address: "train", "infer", "batch", ...
-        content: the JSON that came with it.
-
-    Raises:
-        DataError: one sentence names the first parameter that is not taken.
+    `door` is the first part of its address ("train", "infer", ...), `content` the JSON that came.
     """
     if content is None:
         return
@@ -169,9 +164,18 @@ def check_parameters(door: str, content: Any) -> None:
     if door == "train":
         for name, value in content.items():
             # all models at once: parameters by the model's name
-            _check_training(value if isinstance(value, Mapping) else {name: value})
+            parameters = value.items() if isinstance(value, Mapping) else [(name, value)]
+            for known, each in parameters:
+                if known not in TRAINING:
+                    raise DataError(f"{known[:100]}: no parameter of a training on this server.")
+                _check_value(known, each, TRAINING[known])
     elif door in ("infer", "batch", "activelearning"):
-        _check_inference(content)
+        for name, value in content.items():
+            if name in _OWN:
+                raise DataError(f"{name}: is set by the server, not by a request.")
+            if name in INFERENCE:
+                _check_value(name, value, INFERENCE[name])
+        _check_label_info(content.get("label_info"))
     else:
         for name, sound in KEPT.items():
             if name in content and not sound(content[name]):
@@ -184,23 +188,6 @@ def check_file_names(content: Mapping[Any, Any]) -> None:
     for name in ("result_extension", "label_tag", "model_filename"):
         if content.get(name) not in (None, ""):
             _check_value(name, content[name], INFERENCE[name])
-
-
-def _check_training(content: Mapping[str, Any]) -> None:
-    for name, value in content.items():
-        if name not in TRAINING:
-            raise DataError(f"{name[:100]}: no parameter of a training on this server.")
-        _check_value(name, value, TRAINING[name])
-
-
-def _check_inference(content: Mapping[str, Any]) -> None:
-    for name, value in content.items():
-        if name in _OWN:
-            raise DataError(f"{name}: is set by the server, not by a request.")
-        if name in INFERENCE:
-            _check_value(name, value, INFERENCE[name])
-        elif name == "label_info":
-            _check_label_info(value)
 
 
 def _check_value(name: str, value: Any, sound: Callable[[Any], bool]) -> None:

@@ -27,11 +27,8 @@ class FewShotStrategy(Strategy):
     """Propose a scan and the slices of it to label.
 
     All scans, labelled ones too, are encoded by one rule that needs no support: a new label changes
-    nothing of it, so that the scan after it is proposed at once.
-
-    Args:
-        task: its network encodes scans, its support says where structures are expected.
-        folder: what is known of scans is kept here.
+    nothing of it, so that the scan after it is proposed at once. The task's network encodes, its
+    support says where structures are expected; what is known of scans is kept in the folder.
     """
 
     def __init__(self, task: FewShotTask, folder: Path) -> None:
@@ -42,10 +39,9 @@ class FewShotStrategy(Strategy):
         self._lock = Lock()
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Return the id and what to label; None where nothing is left.
+        """The id and what to label; None where nothing is left.
 
-        Raises:
-            DataError: no scan that is left can be used.
+        That no scan that is left can be used is a `DataError`.
         """
         labelled = set(datastore.get_labeled_images())
         ids = sorted(datastore.list_images())

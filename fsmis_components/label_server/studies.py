@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.json_text import parse_json
-from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
+from fsmis_components.data.nifti import is_nifti_name
+from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.support.support_request import LabelledVolume
 from fsmis_components.support.support_set import label_names
 
@@ -28,29 +30,21 @@ def is_studies_folder(folder: Path) -> bool:
 def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[LabelledVolume]:
     """The labelled volumes of a local datastore, the one that was labelled first at the front.
 
-    What lies on disk counts: the datastore's own record may lag behind and is asked only for names
-    and times. Hidden files, which are still being written, are left out.
-
-    Args:
-        studies_dir: folder of `<id>.nii.gz`, with labels in `labels/<tag>/<id>.nii.gz`.
-        tag: which labels; `final` are those that a person submitted.
+    The folder holds `<id>.nii.gz`, with labels in `labels/<tag>/<id>.nii.gz`. What lies on disk
+    counts: the datastore's own record may lag behind and is asked only for names and times. Hidden
+    files, which are still being written, are left out.
     """
     folder = Path(studies_dir)
-    record = _record(folder)
-    names = label_names(folder)
-    images = {strip_nifti_suffix(path.name): path for path in _volume_files(folder)}
+    record, names = _record(folder), label_names(folder)
+    images, labels = _volume_files(folder), _volume_files(folder / _LABELS / tag)
     found: list[tuple[float, str, LabelledVolume]] = []
-    for label in _volume_files(folder / _LABELS / tag):
-        id = strip_nifti_suffix(label.name)
-        image = images.get(id)
-        if image is None:
-            continue  # its volume was removed
+    for id in images.keys() & labels.keys():  # of some the volume was removed
+        image, label = images[id].resolve(), labels[id].resolve()
         info = _label_info(record, id, tag)
-        named = names_of(info) or names
         # the record's time survives a copy of the folder, the file's does not
         when = info.get("ts")
         since = float(when) if isinstance(when, int | float) else label.stat().st_mtime
-        found.append((since, id, LabelledVolume.of(id, image.resolve(), label.resolve(), named)))
+        found.append((since, id, LabelledVolume.of(id, image, label, names_of(info) or names)))
     return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
 
 
@@ -63,22 +57,19 @@ def datastore_volumes(datastore: Any) -> list[LabelledVolume]:
         if not image or not label:
             continue
         info = datastore.get_label_info(label_id, FINAL)
-        try:
+        with suppress(DataError):  # removed from the disk; the datastore notices it a moment later
             volume = LabelledVolume.of(image_id, image, label, names_of(info))
-        except DataError:
-            continue  # removed from the disk; the datastore notices it a moment later
-        found.append((info.get("ts") or 0, image_id, volume))
+            found.append((info.get("ts") or 0, image_id, volume))
     return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
 
 
-def _volume_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
+def _volume_files(folder: Path) -> dict[str, Path]:
+    """The scans or labels of a folder by their ids."""
+    return {
+        strip_volume_suffix(path.name): path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
         if path.is_file() and is_nifti_name(path.name) and not path.name.startswith(".")
-    )
+    }
 
 
 def _record(folder: Path) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,8 @@ class FewShotTask(BundleInferTask):
 
     Masks hold 1..N in the order of the structures, which 3D Slicer takes for granted, and the
     answer's `label_names` say which is which. A client's own `support` wins over the datastore's
-    volumes; with nothing labelled the bundle's default pack answers.
-
-    Args:
-        path: the bundle's folder.
-        conf: of the app.
-        datastore: holds volumes and labels.
-        label_values: of the datastore's labels, shared by all bundles.
+    volumes; with nothing labelled the bundle's default pack answers. The values of the datastore's
+    labels are shared by all bundles.
     """
 
     def __init__(
@@ -73,18 +69,13 @@ class FewShotTask(BundleInferTask):
         return address_names(self._labelled_structures())
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Result:
-        """Segment a scan.
+        """Segment a scan, by MONAI Label's request with the parameters of `ResolveSupportd`.
 
-        Args:
-            request: MONAI Label's, with the parameters of `ResolveSupportd`.
-            callbacks: as in the base class.
-
-        Raises:
-            RequestError: the scan or the support cannot be used; the sentence says why.
+        A scan or a support that cannot be used is a `RequestError`.
         """
         asked: dict[str, Any] = {"number_structures": True, **request}
-        own = not asked.get("support") and not asked.get("support_tag")
-        others = [volume for volume in self._volumes() if not _shows(volume, asked)] if own else []
+        named = asked.get("support") or asked.get("support_tag")
+        others = [] if named else [v for v in self._volumes() if not _shows(v, asked)]
         if others:
             asked["support"] = [volume.to_dict() for volume in others]
         file, result = super().__call__(asked, callbacks)
@@ -111,18 +102,14 @@ class FewShotTask(BundleInferTask):
         return self.bundle_config.get_parsed_content(name)
 
     def own_label(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The submitted label of the scan that a request is about, as its support.
-
-        Raises:
-            RequestError: it has none.
-        """
-        own = next((volume for volume in self._volumes() if _shows(volume, request)), None)
-        if own is None:
+        """The submitted label of the scan that a request is about, as its support."""
+        labelled = next((volume for volume in self._volumes() if _shows(volume, request)), None)
+        if labelled is None:
             raise RequestError(
                 f"{request.get('image')}: has no submitted label; outline each structure in three "
                 "slices, submit the label and run this again."
             )
-        return {"support": [own.to_dict()]}
+        return {"support": [labelled.to_dict()]}
 
     def _volumes(self) -> list[LabelledVolume]:
         return datastore_volumes(self.datastore)
@@ -131,10 +118,8 @@ class FewShotTask(BundleInferTask):
         """The volumes that can serve as support, in their order, with their values."""
         found = {}
         for volume in self._volumes():
-            try:
+            with suppress(DataError):  # whoever asks for a mask is told why
                 found[volume] = self._label_values.get(volume.key, volume.values)
-            except DataError:
-                continue  # whoever asks for a mask is told why
         return found
 
     def _labelled_structures(self) -> list[str]:
@@ -150,25 +135,18 @@ def _shows(volume: LabelledVolume, request: dict[str, Any]) -> bool:
 
 
 class PartTask(InferTask):
-    """A model that asks a `FewShotTask` for something of its own; the network is shared.
-
-    Args:
-        task: does the work.
-        labels: structures with their values.
-        description: what clients show.
-        own: what it puts into a request.
-    """
+    """A model that puts something of its own into a request to a `FewShotTask`."""
 
     def __init__(
         self,
         task: FewShotTask,
         labels: dict[str, int],
         description: str,
-        own: Callable[[dict[str, Any]], dict[str, Any]],
+        added: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         super().__init__(task.type, labels, task.dimension, f"{description} {task.description}")
         self.task = task
-        self.own = own
+        self.added = added
 
     def config(self) -> dict[str, Any]:
         """Options that clients show."""
@@ -184,7 +162,7 @@ class PartTask(InferTask):
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Result:
         """Segment; see `FewShotTask`."""
-        return self.task({**request, **self.own(request)}, callbacks)
+        return self.task({**request, **self.added(request)}, callbacks)
 
 
 def structure_task(task: FewShotTask, structure: str) -> PartTask:

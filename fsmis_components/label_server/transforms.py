@@ -12,8 +12,8 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.nifti import strip_nifti_suffix
 from fsmis_components.data.request_error import client_errors, is_served
+from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.label_server.rules import check_file_names, is_plain_name
 from fsmis_components.label_server.studies import FINAL, is_studies_folder, labelled_volumes
 from fsmis_components.support.support_request import (
@@ -77,39 +77,27 @@ class ResolveSupportd(MapTransform):
 
     def _request(self, params: Mapping[Any, Any], query: Path) -> SupportRequest:
         check_file_names(params)
-        structures = params.get("structures")
+        structures, shots = params.get("structures"), params.get("num_shots")
+        numbered, tag = params.get("number_structures", False), params.get("support_tag") or FINAL
         entries = structures if isinstance(structures, list) else [structures]
-        if structures is not None and not all(isinstance(e, str | int) for e in entries):
-            raise DataError(
-                f"structures: expected names or label values, got {_short(structures)}."
-            )
-        numbered = params.get("number_structures", False)
-        if not isinstance(numbered, bool):
-            raise DataError(f"number_structures: expected true or false, got {_short(numbered)}.")
-        own = is_studies_folder(query.parent)
-        studies = query.parent if own else self.studies_dir
-        tag = params.get("support_tag") or FINAL
-        if not is_plain_name(tag):
-            raise DataError(
-                f"support_tag: expected the tag of labels, as final, got {_short(tag)}."
-            )
-        named = params.get("support")
+        named = structures is None or all(isinstance(entry, str | int) for entry in entries)
+        _require(named, "structures: expected names or label values", structures)
+        sound = isinstance(numbered, bool)
+        _require(sound, "number_structures: expected true or false", numbered)
+        _require(is_plain_name(tag), "support_tag: expected the tag of labels, as final", tag)
+        sound = shots is None or (type(shots) is int and shots > 0)
+        _require(sound, "num_shots: expected a whole number from 1 on", shots)
+        studies = query.parent if is_studies_folder(query.parent) else self.studies_dir
         labelled = [] if studies is None else labelled_volumes(studies, tag)
-        shots = params.get("num_shots")
-        if not (shots is None or (type(shots) is int and shots > 0)):
-            raise DataError(f"num_shots: expected a whole number from 1 on, got {_short(shots)}.")
-        if named:
-            volumes = tuple(_read_support(named, labelled, self.studies_dir))
+        if params.get("support"):
+            volumes = tuple(_read_support(params["support"], labelled, self.studies_dir))
             return SupportRequest("request", volumes, structures, shots, numbered)
         others = tuple(volume for volume in labelled if Path(volume.image) != query)
         if others:
             shots = self.num_shots if shots is None else shots
             return SupportRequest("datastore", others, structures, shots, numbered)
-        notes = (
-            (f"{labelled[0].id} is the only labelled volume, which cannot support itself.",)
-            if labelled
-            else ()
-        )
+        note = "{} is the only labelled volume, which cannot support itself."
+        notes = tuple(note.format(volume.id) for volume in labelled)
         return SupportRequest("bundle", (), structures, None, numbered, notes)
 
 
@@ -141,12 +129,10 @@ class ReportSupportd(MapTransform):
 def _read_support(
     named: Any, labelled: list[LabelledVolume], studies: Path | None
 ) -> list[LabelledVolume]:
-    if not isinstance(named, list) or len(named) > _MOST_NAMED:
-        raise DataError(
-            f"support: expected a list of ids or of image and label paths, got {_short(named)}."
-        )
+    sound = isinstance(named, list) and len(named) <= _MOST_NAMED
+    _require(sound, "support: expected a list of ids or of image and label paths", named)
     known = {volume.id: volume for volume in labelled}
-    own = {(volume.image, volume.label) for volume in labelled}
+    pairs = {(volume.image, volume.label) for volume in labelled}
     volumes = []
     for place, entry in enumerate(named, 1):
         volume: LabelledVolume | None = None
@@ -155,8 +141,8 @@ def _read_support(
         else:
             image, label, names = _paths(entry)
             served = studies is None or all(is_served(path, studies) for path in (image, label))
-            if (served or (str(image), str(label)) in own) and image.exists() and label.exists():
-                id = str(entry.get("id") or strip_nifti_suffix(image.name))[:_LONGEST]
+            if (served or (str(image), str(label)) in pairs) and image.exists() and label.exists():
+                id = str(entry.get("id") or strip_volume_suffix(image.name))[:_LONGEST]
                 volume = LabelledVolume.of(id, image, label, names)
         if volume is None:
             # one sentence whatever is wrong: another one would tell which files there are
@@ -172,19 +158,17 @@ def _paths(entry: Any) -> tuple[Path, Path, dict[int, str]]:
     content = entry if isinstance(entry, dict) else {}
     paths, names = (content.get("image"), content.get("label")), content.get("names") or {}
     named = all(isinstance(path, str) and path.isprintable() for path in paths)
-    if not (named and isinstance(names, dict)):
-        raise DataError(
-            "support: expected an id or an object with image, label and names, got "
-            f"{_short(entry)}."
-        )
-    if not all(str(value).isdecimal() and str(value).isascii() for value in names):
-        raise DataError(
-            f"support: names go by label value, as {{'1': 'liver'}}, got {_short(names)}."
-        )
+    sound = named and isinstance(names, dict)
+    _require(sound, "support: expected an id or an object with image, label and names", entry)
+    sound = all(str(value).isdecimal() and str(value).isascii() for value in names)
+    _require(sound, "support: names go by label value, as {'1': 'liver'}", names)
     image, label = (Path(str(path)).resolve() for path in paths)
     return image, label, {int(value): str(name)[:_LONGEST] for value, name in names.items()}
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+def _require(sound: bool, rule: str, value: Any) -> None:
+    """Refuse a parameter, with what was expected and what came."""
+    if not sound:
+        text = repr(value)
+        shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+        raise DataError(f"{rule}, got {shown}.")

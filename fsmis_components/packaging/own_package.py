@@ -26,11 +26,8 @@ _SHOWN = 12  # digits of a hash in a message
 def own_package(bundle_root: str | Path, modules: Iterable[str] = ()) -> ModuleType:
     """Return `fsmis_components`, checked by `require_own_package`, for expressions of a config.
 
-    It is the first thing that a config evaluates, so it also asks `refuse_code_of_requests`.
-
-    Args:
-        bundle_root: the bundle's folder.
-        modules: parts of the package that expressions use, such as "data.weights"; imported.
+    It is the first thing that a config evaluates, so it also asks `refuse_code_of_requests`. Parts
+    of the package that expressions use, such as "data.weights", are imported.
 
     Raises:
         SystemExit: `bundle_root` is no path, or the bundle was packed with another content of the
@@ -49,10 +46,8 @@ def require_own_package(bundle_root: Path) -> None:
     """Check that the imported package is that of the bundle, or has the same content.
 
     A bundle without stamp, that is one in the repository, takes the package that is installed. The
-    bundle's own copy is taken as it is: who edits it means it.
-
-    Raises:
-        DataError: the bundle was packed with another content than that of the imported package.
+    bundle's own copy is taken as it is: who edits it means it. Another content than that with which
+    a bundle was packed is a `DataError`.
     """
     stamp = PackageStamp.of_bundle(bundle_root)
     imported = Path(fsmis_components.__file__).resolve().parent

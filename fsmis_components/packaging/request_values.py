@@ -32,9 +32,6 @@ def refuse_code_of_requests(bundle_root: Path) -> None:
     Does nothing in a process that serves no studies, where the config and its overrides are those
     of the person who runs it.
 
-    Args:
-        bundle_root: the bundle's folder.
-
     Raises:
         CodeInRequest: a number of epochs or a device that is text to be evaluated, or weights that
             do not lie in the bundle's `models`.

@@ -16,26 +16,18 @@ STAMP = "packed.json"
 
 @dataclass(frozen=True)
 class PackageStamp:
-    """What a bundle was packed with.
+    """What a bundle was packed with."""
 
-    Args:
-        bundle: name of the bundle.
-        bundle_version: its version.
-        package_version: version of this package.
-        content: `content_hash` of the copy of this package.
-    """
-
-    bundle: str
+    bundle: str  # its name
     bundle_version: str
     package_version: str
-    content: str
+    content: str  # `content_hash` of the copy of this package
 
     @classmethod
     def of_bundle(cls, bundle_root: Path) -> PackageStamp | None:
-        """Return the stamp of a packed bundle; None for a folder of the repository.
+        """The stamp of a packed bundle; None for a folder of the repository.
 
-        Raises:
-            DataError: there is a stamp, but it cannot be read.
+        One that cannot be read is a `DataError`.
         """
         path = bundle_root / "fsmis_components" / STAMP
         if not path.is_file():
@@ -49,12 +41,12 @@ class PackageStamp:
             ) from error
 
     def text(self) -> str:
-        """Return the content of the stamp's file: the same text for the same stamp."""
+        """The content of the stamp's file: the same text for the same stamp."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
 
 def package_files(package: Path) -> list[Path]:
-    """Return what travels of the package at `package`, in an order that is the same everywhere."""
+    """What travels of the package at `package`, in an order that is the same everywhere."""
     found = [*package.rglob("*.py"), *package.rglob("templates/*.*"), *package.glob("py.typed")]
     return sorted(found, key=lambda path: path.relative_to(package).as_posix())
 

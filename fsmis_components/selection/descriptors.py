@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,9 +87,9 @@ class Preprocessing:
                 volume = load_stack(scan.image)
             except DataError as error:
                 troubles.append(str(error))
-                continue
-            normalisation = Normalisation(modality=resolve_modality(volume, modality))
-            return cls(choose_slice_grid(volume, **options), normalisation, True)
+            else:
+                normalisation = Normalisation(modality=resolve_modality(volume, modality))
+                return cls(choose_slice_grid(volume, **options), normalisation, True)
         raise DataError(f"no scan that can be read is left to label: {'; '.join(troubles)}")
 
     @classmethod
@@ -97,17 +97,14 @@ class Preprocessing:
         """That of an existing support."""
         return cls(pack.grid, pack.normalisation, False)
 
-    def grid_of(self, volume: Volume) -> SliceGrid:
-        """The grid of a scan."""
-        return own_extent_grid(volume, self.grid) if self.own_extent else self.grid
+    def view(self, volume: Volume) -> SliceView:
+        """A scan as slices."""
+        grid = own_extent_grid(volume, self.grid) if self.own_extent else self.grid
+        return SliceView(volume, grid)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "grid": self.grid.to_dict(),
-            "normalisation": self.normalisation.to_dict(),
-            "own_extent": self.own_extent,
-        }
+        return asdict(self)
 
 
 def load_stack(image: Path) -> Volume:
@@ -128,13 +125,7 @@ class _Kept(NamedTuple):
 
 
 class Describer:
-    """Describe scans by a network; what was described once is read from a cache.
-
-    Args:
-        encoder: its network is left in the mode in which it came.
-        preprocessing: how scans are cut and normalised.
-        cache: keeps the descriptors.
-    """
+    """Describe scans by an encoder's network; what was described once is read from a cache."""
 
     def __init__(
         self, encoder: ScanEncoder, preprocessing: Preprocessing, cache: FeatureCache
@@ -175,8 +166,7 @@ class Describer:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _described(self, image: Path) -> Iterator[EncodedSlices]:
-        volume = load_stack(image)
-        view = SliceView(volume, self.preprocessing.grid_of(volume))
+        view = self.preprocessing.view(load_stack(image))
         with eval_mode(self.encoder.network), torch.inference_mode():
             described = self.encoder.descriptors(view, self.preprocessing.normalisation).half()
         kept = _Kept(described, view.grid.to_dict(), view.native_spacing[0])

@@ -47,12 +47,9 @@ def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
 def spread_slices(first: int, last: int, num: int) -> list[int]:
     """Middles of `num` equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
 
-    Of a shorter range each slice is taken once.
-
-    Source: SSL-ALPNet (ECCV 2020), released evaluation, whose rule for three parts it is.
+    Of a shorter range each slice is taken once. For three parts it is the rule of SSL-ALPNet.
     """
-    length = last - first + 1
-    return sorted({first + middle for middle in part_middles(length, num)})
+    return sorted({first + middle for middle in part_middles(last - first + 1, num)})
 
 
 def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict[str, list[int]]:
@@ -61,19 +58,17 @@ def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict
     They lie where the present support expects the structure; the scan is preprocessed as the
     support.
     """
-    found = [align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
+    lines = [align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
+    # the most similar scan in which a structure is labelled answers
+    ranked = sorted(zip(lines, pack.profiles, strict=True), key=lambda pair: -pair[0].similarity)
     slices = {}
     for index, structure in enumerate(pack.structures):
-        labelled = [
-            place
-            for place, profile in enumerate(pack.profiles)
-            if not bool(profile.extents[index].isnan().any())
-        ]
-        # the most similar scan in which it is labelled answers
-        place = max(labelled, key=lambda scan: found[scan].similarity)
-        first, last = pack.profiles[place].extents[index].tolist()
-        positions = found[place].positions
-        inside = np.flatnonzero((positions >= first) & (positions <= last))
+        line, (first, last) = next(
+            (line, profile.extents[index].tolist())
+            for line, profile in ranked
+            if not profile.extents[index].isnan().any()
+        )
+        inside = np.flatnonzero((line.positions >= first) & (line.positions <= last))
         if len(inside):
             slices[structure.name] = spread_slices(int(inside[0]), int(inside[-1]), num)
     return slices

@@ -8,8 +8,9 @@ from pathlib import Path
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.nifti import is_nifti_name, strip_nifti_suffix
+from fsmis_components.data.nifti import is_nifti_name
 from fsmis_components.data.run_record import masks_as_written
+from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.support.support_set import SupportScan
 
@@ -71,7 +72,7 @@ class Corrections:
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or not is_nifti_name(path.name):
                 continue
-            name = strip_nifti_suffix(path.name)
+            name = strip_volume_suffix(path.name)
             if name.endswith(_NO_MASK):
                 continue
             stem = name.removesuffix(_RESULT)

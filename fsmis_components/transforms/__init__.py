@@ -1,31 +1,19 @@
 """Transforms: of self-supervised episodes, and reading a scan of a request."""
 
 from fsmis_components.transforms.body_mask import body_mask
-from fsmis_components.transforms.contrast import (
-    ContrastParameters,
-    ContrastRanges,
-    apply_contrast,
-    draw_contrast,
-    gamma,
-)
+from fsmis_components.transforms.contrast import ContrastRanges, apply_contrast, draw_contrast
 from fsmis_components.transforms.load_volume import LoadVolumed
 from fsmis_components.transforms.pseudo_labels import PseudoLabels
-from fsmis_components.transforms.regions import superpixel_labels, supervoxel_labels
-from fsmis_components.transforms.warp import WarpParameters, WarpRanges, apply_warp, draw_warp
+from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
 
 __all__ = [
-    "ContrastParameters",
     "ContrastRanges",
     "LoadVolumed",
     "PseudoLabels",
-    "WarpParameters",
     "WarpRanges",
     "apply_contrast",
     "apply_warp",
     "body_mask",
     "draw_contrast",
     "draw_warp",
-    "gamma",
-    "superpixel_labels",
-    "supervoxel_labels",
 ]

@@ -10,16 +10,12 @@ CT_FRACTION = 0.005  # windowed CT: air is the lower end of the window, fat lies
 
 
 def body_threshold(volume: np.ndarray, fraction: float = MR_FRACTION) -> float:
-    """Intensity above which a voxel counts as patient.
+    """Intensity above which a voxel of a volume of any shape and scale counts as patient.
 
     SSL-ALPNet compares raw MR intensities with 50 and windowed CT with just above the window's
     lower end. Normalised data have neither number, so the threshold is a fraction of the way from
     the darkest voxel to the 99th percentile. The rule does not split the histogram in two (Otsu
     would): a crop without background keeps all but its darkest voxels.
-
-    Args:
-        volume: intensities of any shape and scale.
-        fraction: 0..1; `MR_FRACTION` or, for windowed CT, `CT_FRACTION`.
     """
     darkest = float(volume.min())
     return darkest + fraction * (float(np.quantile(volume, 0.99)) - darkest)
@@ -28,13 +24,8 @@ def body_threshold(volume: np.ndarray, fraction: float = MR_FRACTION) -> float:
 def body_mask(volume: np.ndarray, fraction: float = MR_FRACTION) -> np.ndarray:
     """Mask of the patient: brighter than the threshold, largest component per slice, no holes.
 
-    Args:
-        volume: (D, H, W), normalised or not.
-        fraction: see `body_threshold`.
-
-    Returns:
-        Boolean mask, same shape. A slice with nothing above the threshold is empty; a constant
-        volume is patient everywhere, since nothing tells its background.
+    Of a volume (D, H, W), a boolean mask of its shape. A slice with nothing above the threshold is
+    empty; a constant volume is patient everywhere, since nothing tells its background.
     """
     if volume.min() == volume.max():
         return np.ones(volume.shape, dtype=bool)
@@ -44,10 +35,6 @@ def body_mask(volume: np.ndarray, fraction: float = MR_FRACTION) -> np.ndarray:
 
 def _largest_filled(plane: np.ndarray) -> np.ndarray:
     components, count = ndimage.label(plane)
-    if count == 0:
-        return plane
     if count > 1:
-        sizes = np.bincount(components.ravel())
-        sizes[0] = 0
-        plane = components == sizes.argmax()
+        plane = components == np.bincount(components[plane]).argmax()
     return ndimage.binary_fill_holes(plane)

@@ -19,54 +19,34 @@ BODY_FRACTION = 0.1  # of the intensity range: darker pixels do not place the le
 
 @dataclass(frozen=True)
 class ContrastParameters:
-    """One change of contrast; the defaults change nothing.
+    """One change of contrast; the defaults change nothing."""
 
-    Args:
-        levels: two or more new intensities, in [0, 1], for the darkest pixel and for knots spread
-            over the tissue, with straight lines between; need not rise. Empty: no remapping.
-        strength: share of the remapped image, the rest is the original; 0..1.
-        gamma: exponent as in SSL-ALPNet; 1: none.
-        bias: coefficients c[i][j] of x^i y^j, x and y in [-1, 1], row after row of a square table;
-            exp of the polynomial multiplies the image; empty: none.
-        blur_sigma: pixels; 0: none.
-        noise_std: in standard deviations of the image.
-        noise_seed: seed of the noise.
-    """
-
+    # two or more new intensities, in [0, 1], for the darkest pixel and for knots spread over the
+    # tissue, with straight lines between; need not rise; empty: no remapping
     levels: tuple[float, ...] = ()
-    strength: float = 1.0
-    gamma: float = 1.0
+    strength: float = 1.0  # share of the remapped image, the rest is the original; 0..1
+    gamma: float = 1.0  # exponent as in SSL-ALPNet; 1: none
+    # coefficients c[i][j] of x^i y^j, x and y in [-1, 1], row after row of a square table; exp of
+    # the polynomial multiplies the image; empty: none
     bias: tuple[float, ...] = ()
-    blur_sigma: float = 0.0
-    noise_std: float = 0.0
+    blur_sigma: float = 0.0  # pixels; 0: none
+    noise_std: float = 0.0  # in standard deviations of the image
     noise_seed: int = 0
 
 
 @dataclass(frozen=True)
 class ContrastRanges:
-    """What `draw_contrast` draws from.
+    """What `draw_contrast` draws from; two numbers are the smallest and the largest."""
 
-    Args:
-        num_levels: knots of the remap; 0: no remapping.
-        remap_probability: how often there is a remap at all.
-        rising_probability: how often its levels are sorted to rise; else they come as drawn.
-        dark_background_probability: how often the darkest pixel (air) stays the darkest.
-        strength: (smallest, largest) share of the remapped image.
-        gamma: (smallest, largest) exponent.
-        bias: largest coefficient of the bias field's polynomial of third order.
-        blur_sigma: largest blur in pixels.
-        noise_std: largest noise.
-    """
-
-    num_levels: int = 7
-    remap_probability: float = 0.8
-    rising_probability: float = 0.4
-    dark_background_probability: float = 0.8
+    num_levels: int = 7  # knots of the remap; 0: no remapping
+    remap_probability: float = 0.8  # how often there is a remap at all
+    rising_probability: float = 0.4  # how often its levels are sorted; else they come as drawn
+    dark_background_probability: float = 0.8  # how often the darkest pixel (air) stays the darkest
     strength: tuple[float, float] = (0.5, 1.0)
     gamma: tuple[float, float] = (0.5, 1.5)
-    bias: float = 0.3
-    blur_sigma: float = 0.5
-    noise_std: float = 0.1
+    bias: float = 0.3  # largest coefficient of the bias field's polynomial of third order
+    blur_sigma: float = 0.5  # the largest
+    noise_std: float = 0.1  # the largest
 
 
 def draw_contrast(
@@ -81,7 +61,7 @@ def draw_contrast(
         levels=_draw_levels(rng, ranges),
         strength=float(rng.uniform(*ranges.strength)),
         gamma=float(rng.uniform(*ranges.gamma)),
-        bias=_plain(bias) if ranges.bias else (),
+        bias=tuple(bias.tolist()) if ranges.bias else (),
         blur_sigma=float(rng.uniform(0, ranges.blur_sigma)),
         noise_std=float(rng.uniform(0, ranges.noise_std)),
         noise_seed=int(rng.integers(2**31)),
@@ -143,7 +123,7 @@ def _draw_levels(rng: np.random.Generator, ranges: ContrastRanges) -> tuple[floa
         levels = np.sort(levels)
     if dark < ranges.dark_background_probability:
         levels[0] = 0.0
-    return _plain(levels)
+    return tuple(levels.tolist())
 
 
 def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
@@ -161,7 +141,7 @@ def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
     quantiles = torch.quantile(tissue, ranks)
     even = quantiles[0] + (quantiles[-1] - quantiles[0]) * ranks
     knots = torch.cat((share.new_zeros(1), (quantiles + even) / 2))
-    values = torch.tensor(levels, dtype=share.dtype, device=share.device)
+    values = share.new_tensor(levels)
     upper = torch.bucketize(share, knots).clamp(1, len(levels) - 1)
     start, end = knots[upper - 1], knots[upper]
     position = ((share - start) / (end - start).clamp_min(1e-6)).clamp(0, 1)
@@ -171,9 +151,10 @@ def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
 def _bias_field(image: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     height, width = image.shape[1:]
     order = math.isqrt(len(coefficients))
-    table = torch.tensor(coefficients, dtype=image.dtype, device=image.device).view(order, order)
-    x = torch.linspace(-1, 1, width, dtype=image.dtype, device=image.device)
-    y = torch.linspace(-1, 1, height, dtype=image.dtype, device=image.device)
+    table = image.new_tensor(coefficients).view(order, order)
+    x, y = (
+        torch.linspace(-1, 1, n, dtype=image.dtype, device=image.device) for n in (width, height)
+    )
     powers = torch.arange(order, dtype=image.dtype, device=image.device)
     polynomial = (y[:, None] ** powers) @ table.T @ (x[:, None] ** powers).T  # (H, W)
     return torch.exp(polynomial)
@@ -181,7 +162,3 @@ def _bias_field(image: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 def _standardise(image: Tensor) -> Tensor:
     return (image - image.mean()) / image.std(correction=0).clamp_min(1e-6)
-
-
-def _plain(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)

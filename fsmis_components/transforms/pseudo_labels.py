@@ -7,7 +7,8 @@ import json
 import warnings
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,27 +21,21 @@ from fsmis_components.transforms.body_mask import MR_FRACTION, body_mask
 from fsmis_components.transforms.regions import superpixel_labels, supervoxel_labels
 
 ALGORITHM_VERSION = 1  # raise when the same settings give other labels: old cache files are unused
-KINDS = {"supervoxel": supervoxel_labels, "superpixel": superpixel_labels}
+# how regions are made, their least size, and the smoothing before, where the settings say nothing
+KINDS = {"supervoxel": (supervoxel_labels, 5000, 0.8), "superpixel": (superpixel_labels, 400, 1.0)}
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Callable that turns a volume (D, H, W) into pseudo-labels, int32 (D, H, W), 0 = outside.
+    """Callable that turns a volume (D, H, W) into pseudo-labels, int32 (D, H, W), 0 = outside."""
 
-    Args:
-        kind: `supervoxel` (3D; see `supervoxel_labels`) or `superpixel` (2D, ids start again in
-            each slice).
-        min_size: voxels, pixels for `superpixel`; None: 5000 or 400.
-        sigma: in-plane smoothing in pixels; None: 0.8 or, for `superpixel`, 1.
-        body_fraction: threshold of the patient's mask, see `body_threshold`.
-        cache_dir: folder for results, made when missing; None: nothing is kept.
-    """
-
+    # 3D, see `supervoxel_labels`, or 2D, whose ids start again in each slice
     kind: Literal["superpixel", "supervoxel"] = "supervoxel"
+    # voxels or pixels of a region, and in-plane smoothing in pixels; None: that of `KINDS`
     min_size: int | None = None
     sigma: float | None = None
-    body_fraction: float = MR_FRACTION
-    cache_dir: str | Path | None = None
+    body_fraction: float = MR_FRACTION  # threshold of the patient's mask, see `body_threshold`
+    cache_dir: str | Path | None = None  # made when missing; None: nothing is kept
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -49,20 +44,26 @@ class PseudoLabels:
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides the labels of a volume, ready for JSON."""
-        settings = asdict(self)
-        del settings["cache_dir"]
-        settings["min_size"], settings["sigma"] = self._size_and_sigma()
-        return settings
+        _, min_size, sigma = self._rule()
+        return {
+            "kind": self.kind,
+            "min_size": min_size,
+            "sigma": sigma,
+            "body_fraction": self.body_fraction,
+        }
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         """Labels of the volume (D, H, W), normalised slices, from the cache where it has them."""
         volume = np.ascontiguousarray(volume, dtype=np.float32)
-        if self.cache_dir is None:
-            return self._compute(volume)
-        path = Path(self.cache_dir) / f"pseudo_labels_{self.cache_key(volume)}.npz"
-        labels = _read(path, volume.shape)
-        if labels is None:
-            labels = self._compute(volume)
+        path = None
+        if self.cache_dir is not None:
+            path = Path(self.cache_dir) / f"pseudo_labels_{self.cache_key(volume)}.npz"
+            kept = _read(path, volume.shape)
+            if kept is not None:
+                return kept
+        make, min_size, sigma = self._rule()
+        labels = make(volume, body_mask(volume, self.body_fraction), min_size, sigma)
+        if path is not None:
             with writing(path):
                 atomic_write(path, partial(np.savez_compressed, labels=labels))
         return labels
@@ -78,16 +79,13 @@ class PseudoLabels:
         digest.update(np.ascontiguousarray(volume, dtype=np.float32).tobytes())
         return digest.hexdigest()
 
-    def _size_and_sigma(self) -> tuple[int, float]:
-        min_size, sigma = (400, 1.0) if self.kind == "superpixel" else (5000, 0.8)
+    def _rule(self) -> tuple[Callable[..., np.ndarray], int, float]:
+        make, min_size, sigma = KINDS[self.kind]
         return (
+            make,
             min_size if self.min_size is None else self.min_size,
             sigma if self.sigma is None else self.sigma,
         )
-
-    def _compute(self, volume: np.ndarray) -> np.ndarray:
-        mask = body_mask(volume, self.body_fraction)
-        return KINDS[self.kind](volume, mask, *self._size_and_sigma())
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from skimage import segmentation
 def supervoxel_labels(
     volume: np.ndarray, mask: np.ndarray, min_size: int = 5000, sigma: float = 0.8
 ) -> np.ndarray:
-    """Regions of similar intensity inside the mask.
+    """Regions of similar intensity inside the mask, int32 (D, H, W).
 
     The small-region pass of Felzenszwalb & Huttenlocher (IJCV 2004) in 3D: neighbouring voxels are
     joined from the smallest intensity difference to the largest, as long as one of the two regions
@@ -27,8 +27,8 @@ def supervoxel_labels(
             enlarged by a factor f before want about 0.4 f, else regions follow the old pixels.
 
     Returns:
-        int32 (D, H, W): 0 outside the mask, regions 1, 2, ... without gaps, in order of their first
-        voxel. The same input gives the same labels.
+        0 outside the mask, regions 1, 2, ... without gaps, in order of their first voxel. The same
+        input gives the same labels.
     """
     if not mask.any():
         return np.zeros(volume.shape, dtype=np.int32)
@@ -38,8 +38,8 @@ def supervoxel_labels(
     node[mask] = np.arange(num_nodes, dtype=np.int32)
     starts, ends, weights = [], [], []
     for axis in range(3):
-        low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+        before = (slice(None),) * axis
+        low, high = (*before, slice(None, -1)), (*before, slice(1, None))
         both = mask[low] & mask[high]
         starts.append(node[low][both])
         ends.append(node[high][both])

@@ -19,37 +19,26 @@ class WarpParameters:
     """One transform of a slice; what it does to the content, x to the right and y downwards.
 
     Composed in SSL-ALPNet's order: rotate, translate, shear, zoom, then bend elastically.
-
-    Args:
-        rotation: degrees about the centre, counterclockwise on the screen.
-        translation: (x, y) in pixels.
-        shear: degrees; a row moves to the right in proportion to its y.
-        shear_about: the row that shear leaves in place goes through the `centre` or, as in the
-            released code, the `origin` (top left), where shear also shifts the slice.
-        zoom: above 1 enlarges, about the centre.
-        elastic_alpha: strength of the displacement (pixels before blurring); 0: none.
-        elastic_sigma: Gaussian blur of the displacement, in pixels.
-        elastic_seed: seed of the displacement's noise.
     """
 
-    rotation: float = 0.0
-    translation: tuple[float, float] = (0.0, 0.0)
-    shear: float = 0.0
+    rotation: float = 0.0  # degrees about the centre, counterclockwise on the screen
+    translation: tuple[float, float] = (0.0, 0.0)  # (x, y) in pixels
+    shear: float = 0.0  # degrees; a row moves to the right in proportion to its y
+    # the row that shear leaves in place goes through the centre or, as in the released code, the
+    # origin (top left), where shear also shifts the slice
     shear_about: Literal["centre", "origin"] = "centre"
-    zoom: float = 1.0
-    elastic_alpha: float = 0.0
-    elastic_sigma: float = 5.0
-    elastic_seed: int = 0
+    zoom: float = 1.0  # above 1 enlarges, about the centre
+    elastic_alpha: float = 0.0  # strength of the displacement (pixels before blurring); 0: none
+    elastic_sigma: float = 5.0  # Gaussian blur of the displacement, in pixels
+    elastic_seed: int = 0  # of the displacement's noise
 
 
 @dataclass(frozen=True)
 class WarpRanges:
-    """What `draw_warp` draws from, uniformly; rotation, translation and shear within +- the value.
+    """What `draw_warp` draws from, uniformly; by default SSL-ALPNet's released set (`sabs_aug`).
 
-    Args:
-        rotation, translation, shear: degrees, pixels, degrees.
-        zoom: (smallest, largest).
-        elastic_alpha, elastic_sigma, shear_about: handed on.
+    Rotation (degrees), translation (pixels) and shear (degrees) are drawn within +- the value, zoom
+    between the two; the others are handed on.
     """
 
     rotation: float = 5.0
@@ -60,15 +49,10 @@ class WarpRanges:
     elastic_sigma: float = 5.0
     shear_about: Literal["centre", "origin"] = "origin"
 
-    @classmethod
-    def paper(cls) -> WarpRanges:
-        """Default set of the released SSL-ALPNet (`sabs_aug`)."""
-        return cls()
-
 
 def draw_warp(rng: np.random.Generator, ranges: WarpRanges | None = None) -> WarpParameters:
-    """Parameters of one transform, drawn from the ranges (None: the paper's)."""
-    ranges = WarpRanges.paper() if ranges is None else ranges
+    """Parameters of one transform, drawn from the ranges (None: their defaults)."""
+    ranges = WarpRanges() if ranges is None else ranges
 
     def within(limit: float) -> float:
         return float(rng.uniform(-limit, limit))
@@ -124,8 +108,7 @@ def _sampling_grid(image: Tensor, parameters: WarpParameters) -> Tensor:
     if parameters.elastic_alpha != 0:
         position = position + _displacement(image, parameters)
     source = torch.einsum("ij,jhw->hwi", inverse[:2, :2], position) + inverse[:2, 2]
-    extent = torch.tensor([width, height], dtype=image.dtype, device=image.device)
-    return ((2 * source + 1) / extent - 1)[None]
+    return ((2 * source + 1) / image.new_tensor([width, height]) - 1)[None]
 
 
 def _displacement(image: Tensor, parameters: WarpParameters) -> Tensor:
@@ -163,15 +146,9 @@ def _about(linear: list[list[float]], still: tuple[float, float]) -> Tensor:
 
 
 def gaussian_blur(maps: Tensor, sigma: float, kernel_size: int) -> Tensor:
-    """Separable Gaussian blur with reflected borders.
+    """Separable Gaussian blur of maps (C, H, W) with reflected borders, sigma in pixels.
 
-    Args:
-        maps: (C, H, W), both sides above `kernel_size // 2`.
-        sigma: pixels, above 0.
-        kernel_size: odd number of taps.
-
-    Returns:
-        (C, H, W), same type and device.
+    The kernel has an odd number of taps; both sides of the maps are longer than half of it.
     """
     radius = kernel_size // 2
     offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)

@@ -9,7 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch import nn
 
-from fsmis_components.data.weights import load_weights
+from fsmis_components.data.weights import fill_network
 from fsmis_components.support import stored_state
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def shipped_network(bundle: Path) -> nn.Module:
     """Return the network with its shipped weights and default support, for evaluation."""
     support = stored_state(bundle / "models" / "support_pack.safetensors")
     network = build_network(bundle, stored_support=support).eval()
-    load_weights(network, bundle / "models" / "model.pt")
+    fill_network(network, bundle / "models" / "model.pt")
     return network
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from fsmis_components.data.cases import find_cases, select_cases
 from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.volumes import Volume, load_image
-from fsmis_components.data.weights import load_weights
+from fsmis_components.data.weights import fill_network
 from fsmis_components.evaluation.rules import RULES
 from fsmis_components.evaluation.scoring import answer, load_query
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
@@ -33,7 +33,7 @@ from fsmis_components.support import (
 @pytest.fixture(scope="module")
 def network(bundle: Path) -> nn.Module:
     network = build_network(bundle)
-    load_weights(network, bundle / "models" / "model.pt")
+    fill_network(network, bundle / "models" / "model.pt")
     return network.eval()
 
 

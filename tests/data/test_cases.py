@@ -10,16 +10,13 @@ from fsmis_components.data.cases import Case, find_cases, search_cases, select_c
 from fsmis_components.data.errors import DataError
 
 
-def touch(folder: Path, *names: str) -> Path:
+def fill(folder: Path, *names: str) -> Path:
+    """Make empty files, DICOM ones where the name holds no dot."""
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"" if "." in path.name else bytes(128) + b"DICM")
     return folder
-
-
-def dicom_file(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(128) + b"DICM")
 
 
 def found(folder: Path, **arguments: str) -> list[tuple[str, str, str | None]]:
@@ -35,9 +32,9 @@ def found(folder: Path, **arguments: str) -> list[tuple[str, str, str | None]]:
 
 
 def test_prefix_layout_in_natural_order(tmp_path):
-    touch(tmp_path, "image_10.nii.gz", "image_2.nii", "image_3.nii.gz")
-    touch(tmp_path, "label_2.nii.gz", "label_10.nii.gz", ".image_1.nii.gz", "image_2_seg.nii.gz")
-    touch(tmp_path, "image_2_uncertainty.nii.gz", "other.nii.gz", "notes.txt", "overlays/a.png")
+    fill(tmp_path, "image_10.nii.gz", "image_2.nii", "image_3.nii.gz")
+    fill(tmp_path, "label_2.nii.gz", "label_10.nii.gz", ".image_1.nii.gz", "image_2_seg.nii.gz")
+    fill(tmp_path, "image_2_uncertainty.nii.gz", "other.nii.gz", "notes.txt", "overlays/a.png")
     assert found(tmp_path) == [
         ("2", "image_2.nii", "label_2.nii.gz"),
         ("3", "image_3.nii.gz", None),
@@ -46,15 +43,15 @@ def test_prefix_layout_in_natural_order(tmp_path):
 
 
 def test_plain_files_are_images(tmp_path):
-    touch(tmp_path, "scan1.nii.gz", "scan2.nii", "label_scan1.nii.gz", "scan1_seg.nii.gz")
+    fill(tmp_path, "scan1.nii.gz", "scan2.nii", "label_scan1.nii.gz", "scan1_seg.nii.gz")
     assert found(tmp_path) == [("scan1", "scan1.nii.gz", None), ("scan2", "scan2.nii", None)]
     with pytest.raises(DataError, match=r"no label for scan1\.nii\.gz, scan2\.nii; expected"):
         find_cases(tmp_path, labels="required")
 
 
 def test_paired_folders(tmp_path):
-    touch(tmp_path, "images/a1.nii.gz", "images/image_2.nii", "images/.a3.nii.gz")
-    touch(tmp_path, "labels/a1.nii", "labels/label_2.nii.gz")
+    fill(tmp_path, "images/a1.nii.gz", "images/image_2.nii", "images/.a3.nii.gz")
+    fill(tmp_path, "labels/a1.nii", "labels/label_2.nii.gz")
     assert found(tmp_path, labels="required") == [
         ("2", "images/image_2.nii", "labels/label_2.nii.gz"),
         ("a1", "images/a1.nii.gz", "labels/a1.nii"),
@@ -62,8 +59,8 @@ def test_paired_folders(tmp_path):
 
 
 def test_decathlon_folders(tmp_path):
-    touch(tmp_path, "imagesTr/h_2.nii.gz", "imagesTr/h_10.nii.gz", "imagesTr/._h_2.nii.gz")
-    touch(tmp_path, "labelsTr/h_2.nii.gz", "labelsTr/h_10.nii.gz", "imagesTs/h_5.nii.gz")
+    fill(tmp_path, "imagesTr/h_2.nii.gz", "imagesTr/h_10.nii.gz", "imagesTr/._h_2.nii.gz")
+    fill(tmp_path, "labelsTr/h_2.nii.gz", "labelsTr/h_10.nii.gz", "imagesTs/h_5.nii.gz")
     training = [
         ("h_2", "imagesTr/h_2.nii.gz", "labelsTr/h_2.nii.gz"),
         ("h_10", "imagesTr/h_10.nii.gz", "labelsTr/h_10.nii.gz"),
@@ -71,7 +68,6 @@ def test_decathlon_folders(tmp_path):
     test = [("h_5", "imagesTs/h_5.nii.gz", None)]
     for _ in range(2):  # once by folders, once by dataset.json
         assert found(tmp_path, section="training", labels="required") == training
-        assert found(tmp_path, section="test") == test
         assert found(tmp_path) == [training[0], test[0], training[1]]
         content = {
             "labels": {"0": "background", "1": "anterior"},
@@ -85,7 +81,7 @@ def test_decathlon_folders(tmp_path):
 
 
 def test_datalist(tmp_path):
-    touch(tmp_path, "p1/image.nii.gz", "p1/label.nii.gz", "p2/image.nii.gz", "t.nii.gz", "v.nii")
+    fill(tmp_path, "p1/image.nii.gz", "p1/label.nii.gz", "p2/image.nii.gz", "t.nii.gz", "v.nii")
     content = {
         "training": [
             {"image": "p1/image.nii.gz", "label": "p1/label.nii.gz", "fold": 0},
@@ -101,7 +97,6 @@ def test_datalist(tmp_path):
         ("p2_image", "p2/image.nii.gz", None),
     ]
     assert found(datalist, section="training") == training
-    assert found(datalist, section="test") == [("t", "t.nii.gz", None)]
     assert found(datalist) == [*training, ("t", "t.nii.gz", None), ("v", "v.nii", None)]
     # outputs of files that share their name do not overwrite each other
     assert [case.stem for case in find_cases(datalist, section="training")] == [
@@ -111,9 +106,8 @@ def test_datalist(tmp_path):
 
 
 def test_dicom_folders(tmp_path):
-    touch(tmp_path, "image_2.nii.gz", "label_1.nii.gz", "image_3/notes.txt", "overlays/a.png")
-    dicom_file(tmp_path / "image_1" / "0001")
-    touch(tmp_path, "image_4/slice.dcm")
+    fill(tmp_path, "image_2.nii.gz", "label_1.nii.gz", "image_3/notes.txt", "overlays/a.png")
+    fill(tmp_path, "image_1/0001", "image_4/slice.dcm")
     assert found(tmp_path) == [
         ("1", "image_1", "label_1.nii.gz"),
         ("2", "image_2.nii.gz", None),
@@ -130,7 +124,7 @@ def test_labels_never_are_not_touched(tmp_path, monkeypatch, layout):
         "decathlon": ("imagesTr/1.nii.gz", "labelsTr/1.nii.gz"),
         "datalist": ("a.nii.gz", "label_a.nii.gz"),
     }[layout]
-    touch(tmp_path, *names)
+    fill(tmp_path, *names)
     if layout == "datalist":
         entry = {"image": names[0], "label": names[1]}
         (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
@@ -157,7 +151,7 @@ def test_labels_never_are_not_touched(tmp_path, monkeypatch, layout):
     [
         ((), {}, "no image found; expected image_<id>.nii.gz with label_<id>.nii.gz, images/"),
         (("a.txt",), {}, "no image found"),
-        (("imagesTr/a.nii.gz",), {"section": "test"}, "no image found for section test"),
+        (("imagesTs/a.nii",), {"section": "training"}, "no image found for section training"),
         (("image_1.nii.gz",), {"labels": "required"}, "no label for image_1.nii.gz; expected"),
         (("images/1.nii",), {"labels": "required"}, "no label for 1.nii; expected"),
         (("image_1.nii.gz", "image_1.nii"), {}, "image_1.nii and image_1.nii.gz would both be"),
@@ -168,7 +162,7 @@ def test_labels_never_are_not_touched(tmp_path, monkeypatch, layout):
     ],
 )
 def test_rejects_folders(tmp_path, names, arguments, message):
-    touch(tmp_path, *names)
+    fill(tmp_path, *names)
     with pytest.raises(DataError) as caught:
         find_cases(tmp_path, **arguments)
     assert str(caught.value).startswith(f"{tmp_path}: ")
@@ -179,7 +173,7 @@ def test_rejects_missing_folder(tmp_path):
     with pytest.raises(DataError, match=r"nowhere: there is no such file or folder; check"):
         find_cases(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"a\.txt: expected a folder or a datalist \.json"):
-        find_cases(touch(tmp_path, "a.txt") / "a.txt")
+        find_cases(fill(tmp_path, "a.txt") / "a.txt")
 
 
 @pytest.mark.parametrize(
@@ -217,15 +211,6 @@ def test_select_cases():
         chosen([])
     with pytest.raises(DataError, match="id 7: several cases of this name"):
         select_cases([*cases, Case("07", Path("07.nii"))], [7])
-
-
-def fill(folder: Path, *names: str) -> Path:
-    """Make empty files, DICOM ones where the name ends in .dcm or holds no dot."""
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"" if "." in path.name else bytes(128) + b"DICM")
-    return folder
 
 
 def stems(folder: Path, **arguments: str) -> list[str]:

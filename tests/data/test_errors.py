@@ -1,7 +1,5 @@
 import errno
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -37,17 +35,6 @@ def test_data_error_exits_with_its_sentence(call):
     with pytest.raises(SystemExit) as caught:
         call()
     assert caught.value.code == "value: expected 0 or more, got -1; name another."
-
-
-def test_exit_code_and_last_line():
-    code = (
-        "from fsmis_components.data.errors import DataError, exit_on_data_error\n"
-        "@exit_on_data_error\n"
-        "def f():\n    raise DataError('f: no.')\n"
-        "f()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.strip()) == (1, "f: no.")
 
 
 @pytest.mark.parametrize(

@@ -68,15 +68,6 @@ def test_organ_survives_resampling(axes, angle, spatial_size):
     assert dice(mask == 3, volume.data == 3) >= (0.99 if spatial_size > 32 else 0.95)
 
 
-def test_oblique_axes_are_the_nearest():
-    ras = Volume(organ_label(), ras_affine(angle=0.3))
-    for axes in ("RAS", "ASR", "IPL"):
-        volume = stored_as(ras, axes)
-        view = SliceView(volume, choose_slice_grid(volume, spatial_size=32))
-        np.testing.assert_array_equal(view.native_labels(), np.moveaxis(ras.data, 2, 0))
-        np.testing.assert_array_equal(view.restack(view.native_labels()), volume.data)
-
-
 def turned(volume: Volume, axis: int, degrees: float) -> Volume:
     """The same voxels with a header that is turned about an anatomical axis."""
     turn = np.eye(4)

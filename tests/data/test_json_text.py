@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from fsmis_components.data.json_text import DEEPEST, parse_json
-
-PACKAGE = Path(__file__).resolve().parents[2] / "fsmis_components"
 
 
 def nested(depth: int, inner: str = "0") -> str:

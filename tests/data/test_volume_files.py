@@ -40,7 +40,7 @@ def orthogonal() -> np.ndarray:
     return affine
 
 
-@pytest.mark.parametrize("ending", ["mgz", "mgh", *ITK_FORMATS])
+@pytest.mark.parametrize("ending", ["mgz", "mgh", *ITK_FORMATS, "seg.nrrd"])
 def test_voxels_place_and_mask(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / f"image_1.{ending}", affine=orthogonal())
     volume = load_image(path)
@@ -83,12 +83,6 @@ def test_a_header_cannot_name_a_file_elsewhere(tmp_path: Path, ending: str, line
     (tmp_path / f"a.{ending}").write_text(f"{head}{line}\ndata file: /etc/passwd\n\n"[:1200000])
     with pytest.raises(DataError, match="takes its voxels from other places than a file of its"):
         load_image(tmp_path / f"a.{ending}")
-
-
-def test_a_segmentation_of_one_layer_is_a_label(tmp_path: Path) -> None:
-    image = load_image(write(tmp_path / "image_1.nrrd", affine=orthogonal()))
-    path = write(tmp_path / "label_1.seg.nrrd", (DATA // 20).astype(np.uint8), orthogonal())
-    np.testing.assert_array_equal(load_label(path, image).data, DATA // 20)
 
 
 def test_a_segmentation_of_several_layers_is_one_sentence(tmp_path: Path) -> None:

@@ -11,41 +11,34 @@ from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.weights import (
+    fill_network,
     has_state,
     load_initial_weights,
     load_state,
-    load_weights,
     read_state_dict,
     save_state,
 )
 
 
-class Network(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = Encoder()
-
-
-class Encoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 2)
-
+class Encoder(nn.Linear):
     def load_torchvision(self, state: dict[str, Tensor]) -> None:
         if "backbone.bias" not in state:
             raise ValueError("backbone.bias is missing")
-        nn.init.constant_(self.layer.bias, float(state["backbone.bias"][0]))
+        nn.init.constant_(self.bias, float(state["backbone.bias"][0]))
 
 
-def first_bias(network: Network) -> float:
-    return network.encoder.layer.bias[0].item()
+class Method(nn.Module):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.encoder = Encoder(2, 3)
+        self.head = nn.Linear(3, width)
 
 
 def test_a_torchvision_checkpoint_goes_to_the_encoder(tmp_path: Path) -> None:
-    network = Network()
+    network = Method()
     torch.save({"backbone.bias": torch.full((1,), 3.0)}, tmp_path / "coco.pt")
     load_initial_weights(network, str(tmp_path / "coco.pt"), tmp_path)
-    assert first_bias(network) == 3.0
+    assert network.encoder.bias[0].item() == 3.0
     torch.save({"backbone.other": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(SystemExit, match=r"other\.pt: backbone\.bias is missing"):
         load_initial_weights(network, str(tmp_path / "other.pt"), tmp_path)
@@ -54,13 +47,6 @@ def test_a_torchvision_checkpoint_goes_to_the_encoder(tmp_path: Path) -> None:
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("unpickled",)
-
-
-class Method(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.encoder = nn.Linear(2, 3)
-        self.head = nn.Linear(3, width)
 
 
 def test_another_method_gives_its_encoder_where_that_is_allowed(
@@ -92,42 +78,29 @@ def test_another_encoder_is_refused(tmp_path: Path) -> None:
 def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in (("evil.pt", pickle.dumps(Evil())), ("text.pt", b"hello")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SystemExit, match=f"{name}: not a file of plain weights"):
-            load_weights(Network(), tmp_path / name)
+        with pytest.raises(DataError, match=f"{name}: not a file of plain weights"):
+            fill_network(Method(), tmp_path / name)
     torch.save({"a": Evil()}, tmp_path / "inside.pt")
-    with pytest.raises(SystemExit, match="not a file of plain weights"):
-        load_weights(Network(), tmp_path / "inside.pt")
+    with pytest.raises(DataError, match="not a file of plain weights"):
+        fill_network(Method(), tmp_path / "inside.pt")
     assert "unpickled" not in capsys.readouterr().out
 
 
 def test_rejects_other_contents(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(SystemExit, match="expected a state dict of tensors, got list"):
-        load_weights(Network(), tmp_path / "list.pt")
-    state = Network().state_dict()
-    state["encoder.layer.bias"] = torch.zeros(3)
-    torch.save(state, tmp_path / "shape.pt")
-    with pytest.raises(SystemExit, match=r"the first is 'encoder\.layer\.bias'"):
-        load_weights(Network(), tmp_path / "shape.pt")
+    with pytest.raises(DataError, match="expected a state dict of tensors, got list"):
+        fill_network(Method(), tmp_path / "list.pt")
+    torch.save({**Method().state_dict(), "head.bias": torch.zeros(7)}, tmp_path / "shape.pt")
+    with pytest.raises(DataError, match=r"the first is 'head\.bias'"):
+        fill_network(Method(), tmp_path / "shape.pt")
 
 
-def test_an_interruption_leaves_the_former_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_comes_back(tmp_path: Path) -> None:
     assert not has_state(tmp_path)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     for number in (1, 2):
         save_state({"epoch": number, "network": {"weight": torch.full((9,), number)}}, tmp_path)
-    for step in ("pathlib.Path.write_bytes", "os.replace"):
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(step, interrupt)
-            save_state({"epoch": 3}, tmp_path)
-        found = load_state(tmp_path)
-        assert (found["epoch"], found["network"]["weight"].tolist()) == (2, [2] * 9)
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    found = load_state(tmp_path)
+    assert (found["epoch"], found["network"]["weight"].tolist()) == (2, [2] * 9)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:900] + b"x" + b[901:], None])

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from server_process import LabelServer
 
-PACKAGES = ("monailabel", "monai", "torch", "numpy", "pydicom", "nibabel", "fastapi", "starlette")
 _running: list[LabelServer] = []
-
-
-def pytest_report_header() -> str:
-    """Say which versions are tested."""
-    versions = []
-    for name in PACKAGES:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"no {name}")
-    return "label server: " + ", ".join(versions)
 
 
 @pytest.fixture(scope="session")

@@ -41,16 +41,16 @@ class Study:
         return np.asarray(nibabel.load(self.label).dataobj)
 
 
-def write_studies(folder: Path, orders: tuple[str, ...] = ORDERS, seed: int = 1) -> list[Study]:
+def write_studies(folder: Path) -> list[Study]:
     """Write ``studies/scan_<n>.nii.gz`` and, apart, ``truth/scan_<n>.nii.gz``, one per order."""
     table = np.zeros(max(VALUES) + 1, np.uint8)
     for value, stored in VALUES.items():
         table[value] = stored
     studies = []
-    for number, order in enumerate(orders, start=1):
+    for number, order in enumerate(ORDERS, start=1):
         x, y, z = SHAPE
         # no two scans have the same grid
-        subject = draw_subject(seed, number, (x - 2 * number, y + number, z + number % 3))
+        subject = draw_subject(1, number, (x - 2 * number, y + number, z + number % 3))
         subject = replace(subject, label=table[subject.label])
         name = f"scan_{number}"
         study = Study(name, *(folder / part / f"{name}.nii.gz" for part in ("studies", "truth")))

@@ -52,23 +52,26 @@ class LabelServer:
             _copy_bundle(name, self.models_dir)
         if app == STOCK:
             conf = {**STOCK_CONF, **conf}
-        port = _free_port()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self.command = start_command(
-            self.app_dir, studies, port, {"models": ",".join(models), **conf}
-        )
-        self._process = self._start()
+        self._process = self._start(port, {"models": ",".join(models), **conf})
         self._wait()
-        self.client = self._client()
+        from monailabel.client import MONAILabelClient  # only its own environment has it
+
+        received = self._temporary / "received"
+        received.mkdir()
+        self.client: Any = MONAILabelClient(self.url, tmpdir=str(received))
 
     @property
     def log(self) -> str:
         """Return all that the server has written so far."""
         return self.log_path.read_text(errors="replace")
 
-    def log_tail(self, lines: int = LOG_LINES) -> str:
-        """Return the last ``lines`` of the log."""
-        return "\n".join(self.log.splitlines()[-lines:])
+    def log_tail(self) -> str:
+        """Return the last lines of the log."""
+        return "\n".join(self.log.splitlines()[-LOG_LINES:])
 
     def get(self, path: str) -> Any:
         """Return the JSON that the server answers to GET ``path``."""
@@ -94,7 +97,12 @@ class LabelServer:
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self, port: int, conf: dict[str, str]) -> subprocess.Popen:
+        command = [sys.executable, "-m", "monailabel.main", "start_server"]
+        command += ["--app", str(self.app_dir), "--studies", str(self.studies)]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        for name, value in conf.items():
+            command += ["--conf", name, value]
         variables = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -103,7 +111,7 @@ class LabelServer:
         }
         with self.log_path.open("w") as log:
             return subprocess.Popen(
-                self.command,
+                command,
                 cwd=self._temporary,
                 env=variables,
                 stdout=log,
@@ -123,24 +131,6 @@ class LabelServer:
         self.stop()
         raise RuntimeError(f"The server did not start:\n{self.log_tail()}")
 
-    def _client(self) -> Any:
-        """Return MONAI Label's own client, which 3D Slicer uses."""
-        from monailabel.client import MONAILabelClient  # only its own environment has it
-
-        received = self._temporary / "received"
-        received.mkdir()
-        return MONAILabelClient(self.url, tmpdir=str(received))
-
-
-def start_command(app: Path, studies: Path, port: int, conf: dict[str, str]) -> list[str]:
-    """Return the command that ``monailabel start_server`` stands for."""
-    command = [sys.executable, "-m", "monailabel.main", "start_server"]
-    command += ["--app", str(app), "--studies", str(studies)]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    for name, value in conf.items():
-        command += ["--conf", name, value]
-    return command
-
 
 def _copy_app(app: str | Path, target: Path) -> None:
     """Copy what ``monailabel apps --download`` copies, or an app of ours."""
@@ -156,9 +146,3 @@ def _copy_bundle(name: str, models_dir: Path) -> None:
     config = bundle / "configs" / "train.json"
     knobs = json.loads(config.read_text())
     config.write_text(json.dumps({**knobs, **SHORT_TRAINING}, indent=2))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

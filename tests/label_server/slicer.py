@@ -71,7 +71,7 @@ class Slicer:
         label_info = [{"name": name, "idx": value} for value, name in names.items()]
         self.client.save_label(image, str(label), params={"label_info": label_info})
 
-    def train(self, seconds: float = 180, **params: Any) -> dict[str, Any]:
+    def train(self, seconds: float = 600, **params: Any) -> dict[str, Any]:
         """Press Train and wait until the server says that it is no longer at it."""
         self.client.train_start(self.model, {**self.options("trainers", self.model), **params})
         end = time.monotonic() + seconds

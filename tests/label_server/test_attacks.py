@@ -67,6 +67,11 @@ def assert_refused(answer: requests.Response, *statuses: int) -> str:
     return sentence
 
 
+def refusal(server: LabelServer, method: str, path: str, **options: Any) -> str:
+    """Return the sentence of a request whose content is refused."""
+    return assert_refused(call(server, method, path, **options), 422)
+
+
 def tree(*folders: Path) -> dict[str, int]:
     """Return every file below the folders with its time; the server's own notes left out."""
     return {
@@ -99,7 +104,7 @@ def test_a_training_runs_no_text(
     for value in (EVIL.format(mark), [EVIL.format(mark)], f" {EVIL.format(mark)}", "%a", "@b"):
         params = {name: value}
         body = params if path.startswith("/train/ssl") else {"ssl_alpnet": params}
-        assert_refused(call(server, "POST", path, json=body), 422)
+        refusal(server, "POST", path, json=body)
     assert not mark.exists()
 
 
@@ -117,10 +122,10 @@ def test_a_training_takes_nothing_else(server: LabelServer, untouched: None) -> 
         {"tracking_uri": "http://example.org"},
         [1, 2],
     ):
-        assert_refused(call(server, "POST", "/train/ssl_alpnet", json=params), 422)
+        refusal(server, "POST", "/train/ssl_alpnet", json=params)
     # FastAPI reads a body without a type as JSON
     text = json.dumps({"max_epochs": "$1"})
-    assert_refused(call(server, "POST", "/train/ssl_alpnet", data=text, headers={}), 422)
+    refusal(server, "POST", "/train/ssl_alpnet", data=text)
 
 
 @pytest.mark.parametrize(
@@ -148,46 +153,42 @@ def test_an_inference_takes_nothing_else(
 ) -> None:
     path = "/infer/ssl_alpnet?image=scan_2&output=json"
     form = {"params": (None, json.dumps(params))}
-    assert_refused(call(server, "POST", path, files=form), 422)
-    assert_refused(call(server, "POST", path, data={"params": json.dumps(params)}), 422)
+    refusal(server, "POST", path, files=form)
+    refusal(server, "POST", path, data={"params": json.dumps(params)})
     if isinstance(params, dict) and "support_tag" not in params:
         batch = "/batch/infer/ssl_alpnet?run_sync=true"
-        assert_refused(call(server, "POST", batch, json=params), 422)
+        refusal(server, "POST", batch, json=params)
 
 
 @pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000, "{", "nan", '"x"'])
 def test_parameters_that_are_no_object(server: LabelServer, untouched: None, deep: str) -> None:
     for method, path in (("POST", "/train/ssl_alpnet"), ("POST", "/activelearning/few_shot")):
         headers = {"content-type": "application/json"}
-        assert_refused(call(server, method, path, data=deep, headers=headers), 422)
+        refusal(server, method, path, data=deep, headers=headers)
     form = {"params": (None, deep), "label": ("a.nii.gz", b"x")}
-    assert_refused(call(server, "PUT", "/datastore/label?image=scan_2", files=form), 422)
+    refusal(server, "PUT", "/datastore/label?image=scan_2", files=form)
 
 
 @pytest.mark.parametrize("name", ["/tmp/x", "../x", "..", "a/b", "final/", ".hidden", "a\\b", "$x"])
 def test_names_lead_nowhere(server: LabelServer, untouched: None, name: str) -> None:
-    label = (server.studies.parent / "truth_2.nii.gz").read_bytes()
-    for method, path, extra in (
-        ("PUT", "/datastore/label", {"image": "scan_2", "tag": name}),
-        ("PUT", "/datastore/label", {"image": name, "tag": "final"}),
-        ("PUT", "/datastore/image", {"image": name}),
-        ("PUT", "/datastore/", {"image": name}),
-        ("DELETE", "/datastore/image", {"id": name}),
-        ("DELETE", "/datastore/", {"id": name}),
-        ("DELETE", "/datastore/label", {"id": "scan_2", "tag": name}),
-        ("PUT", "/datastore/label/info", {"label": "scan_2", "tag": name}),
-        ("PUT", "/datastore/updatelabelinfo", {"label": name, "tag": "final"}),
-        ("PUT", "/datastore/image/info", {"image": name}),
-        ("GET", "/datastore/label", {"label": "scan_2", "tag": name}),
-        ("GET", "/datastore/image", {"image": name}),
-        ("POST", "/infer/ssl_alpnet", {"image": name}),
-        ("POST", "/infer/ssl_alpnet", {"session_id": name}),
+    label = ("a.nii.gz", (server.studies.parent / "truth_2.nii.gz").read_bytes())
+    info = {"info": (None, "{}")}
+    for method, path, extra, files in (
+        ("PUT", "/datastore/label", {"image": "scan_2", "tag": name}, {"label": label}),
+        ("PUT", "/datastore/label", {"image": name, "tag": "final"}, {"label": label}),
+        ("PUT", "/datastore/image", {"image": name}, {"file": label}),
+        ("PUT", "/datastore/", {"image": name}, {"file": label}),
+        ("DELETE", "/datastore/image", {"id": name}, None),
+        ("DELETE", "/datastore/", {"id": name}, None),
+        ("DELETE", "/datastore/label", {"id": "scan_2", "tag": name}, None),
+        ("PUT", "/datastore/label/info", {"label": "scan_2", "tag": name}, info),
+        ("PUT", "/datastore/updatelabelinfo", {"label": name, "tag": "final"}, info),
+        ("PUT", "/datastore/image/info", {"image": name}, info),
+        ("GET", "/datastore/label", {"label": "scan_2", "tag": name}, None),
+        ("GET", "/datastore/image", {"image": name}, None),
+        ("POST", "/infer/ssl_alpnet", {"image": name}, None),
+        ("POST", "/infer/ssl_alpnet", {"session_id": name}, None),
     ):
-        files = None
-        if method == "PUT":
-            field = "file" if path.endswith(("image", "datastore/")) else "label"
-            files = {field: ("a.nii.gz", label)}
-            files = {"info": (None, "{}")} if path.endswith("info") else files
         assert_refused(call(server, method, path, params=extra, files=files))
     if name != "..":  # which the client itself resolves
         part = requests.utils.quote(name, safe="")
@@ -210,8 +211,7 @@ def test_files_have_names_of_scans(server: LabelServer, untouched: None, name: s
         body.write(b"--b\r\nContent-Disposition: " + head.encode() + b"\r\n\r\n" + content)
         body.write(b"\r\n--b--\r\n")
         headers = {"content-type": "multipart/form-data; boundary=b"}
-        answer = call(server, method, path, data=body.getvalue(), headers=headers)
-        assert_refused(answer, 422)
+        refusal(server, method, path, data=body.getvalue(), headers=headers)
 
 
 def test_other_doors_are_closed(server: LabelServer, untouched: None) -> None:
@@ -251,21 +251,15 @@ def test_files_of_others_are_not_served(
     server: LabelServer, untouched: None, outside: Path
 ) -> None:
     """One sentence, whether a file is there or not."""
-    said = set()
-    for image in (outside / "scan.nii.gz", outside / "missing.nii.gz", "/etc/passwd", "/root"):
-        params = {"image": str(image)}
-        form = {"params": (None, json.dumps(params))}
-        answer = call(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
-        said.add(assert_refused(answer, 422))
-    assert len(said) == 1
-    said = set()
     own = {"image": str(server.studies / "scan_1.nii.gz")}
-    for label in (outside / "label.nii.gz", outside / "missing.nii.gz", "/etc/passwd"):
-        params = {"support": [{**own, "label": str(label)}]}
-        form = {"params": (None, json.dumps(params))}
-        answer = call(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
-        said.add(assert_refused(answer, 422))
-    assert len(said) == 1
+    foreign = [outside / "scan.nii.gz", outside / "missing.nii.gz", "/etc/passwd", "/root"]
+    for wanted in (
+        [{"image": str(path)} for path in foreign],
+        [{"support": [{**own, "label": str(path)}]} for path in foreign],
+    ):
+        forms = [{"params": (None, json.dumps(params))} for params in wanted]
+        path = "/infer/ssl_alpnet?image=scan_2"
+        assert len({refusal(server, "POST", path, files=form) for form in forms}) == 1
 
 
 def test_pages_of_others_may_not_call(server: LabelServer) -> None:
@@ -309,17 +303,16 @@ def test_no_note_of_a_client_ends_later_requests(
     form = {"info": (None, text)}
     for kind in ("image", "label"):
         path = f"/datastore/{kind}/info?{kind}=scan_1&tag=final"
-        assert_refused(call(server, "PUT", path, files=form), 422)
+        refusal(server, "PUT", path, files=form)
 
 
 def test_values_and_names_that_ended_in_an_error(server: LabelServer, untouched: None) -> None:
     for params in ({"result_dtype": "object"}, {"logging": "x"}, {"images": ["/etc/passwd"]}):
         form = {"params": (None, json.dumps(params))}
-        answer = call(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
-        assert_refused(answer, 422)
-        assert_refused(call(server, "POST", "/batch/infer/ssl_alpnet", json=params), 422)
-    assert_refused(call(server, "POST", "/activelearning/nothing", json={}), 422)
-    assert_refused(call(server, "GET", "/ohif/%2e%2e"), 422)
+        refusal(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
+        refusal(server, "POST", "/batch/infer/ssl_alpnet", json=params)
+    refusal(server, "POST", "/activelearning/nothing", json={})
+    refusal(server, "GET", "/ohif/%2e%2e")
 
 
 def test_the_log_is_not_read_through_a_proxy(server: LabelServer) -> None:
@@ -330,8 +323,7 @@ def test_the_log_is_not_read_through_a_proxy(server: LabelServer) -> None:
 
 def test_labels_of_any_tag_of_a_person_are_checked(server: LabelServer, untouched: None) -> None:
     label = {"label": ("a.nii.gz", b"no label")}
-    answer = call(server, "PUT", "/datastore/label?image=scan_2&tag=second", files=label)
-    assert_refused(answer, 422)
+    refusal(server, "PUT", "/datastore/label?image=scan_2&tag=second", files=label)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
@@ -341,11 +333,10 @@ def test_small_files_do_not_fill_the_memory(server: LabelServer, untouched: None
     assert len(small) < 1_000_000
     for content in (small, bomb((30000, 30000, 3000), 1000)):
         label = {"label": ("a.nii.gz", content)}
-        answer = call(server, "PUT", "/datastore/label?image=scan_2&tag=final", files=label)
-        assert_refused(answer, 422)
+        refusal(server, "PUT", "/datastore/label?image=scan_2&tag=final", files=label)
         form = {"file": ("a.nii.gz", content)}
-        assert_refused(call(server, "POST", "/infer/ssl_alpnet", files=form), 422)
-        assert_refused(call(server, "PUT", "/datastore/image?image=new", files=form), 422)
+        refusal(server, "POST", "/infer/ssl_alpnet", files=form)
+        refusal(server, "PUT", "/datastore/image?image=new", files=form)
     assert memory(server) - before < 200_000_000
 
 
@@ -356,9 +347,9 @@ def test_archives_are_not_unpacked(server: LabelServer, untouched: None) -> None
             archive.writestr(name, b"x")
         for other in ("a.tar", "a.nii.gz"):
             files = {"files": (other, content.getvalue())}
-            assert_refused(call(server, "PUT", "/session/?uncompress=true", files=files), 422)
+            refusal(server, "PUT", "/session/?uncompress=true", files=files)
         files = {"files": ("a.zip", content.getvalue())}
-        assert_refused(call(server, "PUT", "/session/?uncompress=true", files=files), 422)
+        refusal(server, "PUT", "/session/?uncompress=true", files=files)
 
 
 def test_uploads_are_private_and_what_is_right_still_works(
@@ -383,7 +374,7 @@ def test_uploads_are_private_and_what_is_right_still_works(
     for image in (outside / "scan.nii.gz", outside / "missing.nii.gz", "/etc/passwd"):
         form = {"params": (None, json.dumps({"image": str(image)}))}
         path = "/infer/ssl_alpnet_this_scan?image=scan_2"
-        said.add(assert_refused(call(server, "POST", path, files=form), 422))
+        said.add(refusal(server, "POST", path, files=form))
     assert len(said) == 1
     end = time.monotonic() + 20  # the server removes what was answered a moment later
     while left := [path for each in folders for path in each.rglob("*") if path.is_file()]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("monailabel", reason="needs MONAI Label: python tools/test_label_server.py")
+
 from fsmis_components.data.errors import DataError
-from fsmis_components.label_server.bundles import find_bundles
+from fsmis_components.label_server.app import find_bundles
 from fsmis_components.label_server.rules import address_names
 
 

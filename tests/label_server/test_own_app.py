@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -253,48 +252,6 @@ def test_training_takes_all_scans_and_the_next_request_its_weights(
     assert _digest(weights) != before
     answer = labelled.run("scan_2")
     assert answer.params["support"]["scans"] == ["scan_1", "scan_3"]
-
-
-class OtherStore:
-    """What the app asks of a datastore of any kind; the ids of labels are not those of images."""
-
-    def __init__(self, files: dict[str, tuple[Path, Path]], info: dict[str, dict[str, Any]]):
-        self.files, self.info = files, info
-
-    def get_labeled_images(self) -> list[str]:
-        return list(self.files)
-
-    def get_label_by_image_id(self, image_id: str, tag: str) -> str:
-        assert tag == "final"
-        return f"label of {image_id}"
-
-    def get_image_uri(self, image_id: str) -> str:
-        return str(self.files[image_id][0])
-
-    def get_label_uri(self, label_id: str, tag: str) -> str:
-        return str(self.files[label_id.removeprefix("label of ")][1])
-
-    def get_label_info(self, label_id: str, tag: str) -> dict[str, Any]:
-        return self.info[label_id.removeprefix("label of ")]
-
-
-def test_volumes_of_any_datastore(scans: Path, monkeypatch: pytest.MonkeyPatch):
-    from fsmis_components.label_server.studies import datastore_volumes
-
-    files = {f"s{n}": (scans / f"scan_{n}.nii.gz", scans / f"truth_{n}.nii.gz") for n in (1, 2, 3)}
-    files["gone"] = (scans / "scan_1.nii.gz", scans / "none.nii.gz")
-    info: dict[str, dict[str, Any]] = {
-        "s1": {"ts": 30, "label_info": [{"name": "rimmed", "idx": 2}]},
-        "s2": {"ts": 10, "params": {"structures": {"rimmed": 1}}},  # our mask, taken as it was
-        "s3": {"ts": 20},
-        "gone": {"ts": 40},
-    }
-    found = datastore_volumes(OtherStore(files, info))
-    assert [(volume.id, volume.names) for volume in found] == [
-        ("s2", {1: "rimmed"}),
-        ("s3", {}),
-        ("s1", {2: "rimmed"}),
-    ]
 
 
 def _label(scans: Path, number: int, values: dict[int, int], folder: Path) -> Path:

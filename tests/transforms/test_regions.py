@@ -70,21 +70,9 @@ def test_min_size_unless_the_component_is_smaller() -> None:
         assert ndimage.label(labels == number)[1] == 1
 
 
-def test_empty_mask_gives_nothing() -> None:
-    assert not supervoxel_labels(np.zeros((2, 3, 4)), np.zeros((2, 3, 4), bool)).any()
-
-
 def test_renumber_in_order_of_appearance() -> None:
     assert renumber(np.array([7, 0, 3, 7, 9])).tolist() == [1, 0, 2, 1, 3]
     assert renumber(np.array([5, 2, 5])).tolist() == [1, 2, 1]
-
-
-def test_superpixels_are_the_two_halves_of_every_slice() -> None:
-    volume = np.zeros((3, 16, 20), dtype=np.float32)
-    volume[:, :, 12:] = 4
-    labels = superpixel_labels(volume, np.ones(volume.shape, bool), min_size=20, sigma=0)
-    assert labels.dtype == np.int32
-    assert (labels[:, :, :12] == 1).all() and (labels[:, :, 12:] == 2).all()
 
 
 def test_superpixels_end_at_the_mask_and_reach_min_size() -> None:
@@ -105,3 +93,7 @@ def test_superpixels_do_not_depend_on_the_scale_of_intensities() -> None:
     mask = np.ones(volume.shape, bool)
     first = superpixel_labels(volume, mask, min_size=60)
     assert np.array_equal(first, superpixel_labels(volume * 4 + 8, mask, min_size=60))
+
+
+def test_empty_mask_gives_nothing() -> None:
+    assert not supervoxel_labels(np.zeros((2, 3, 4)), np.zeros((2, 3, 4), bool)).any()

@@ -77,12 +77,6 @@ def test_values_shear_about_origin_also_shifts() -> None:
     assert _centre(origin) == pytest.approx((32 + 32 * tangent, 32), abs=0.1)
 
 
-def test_order_translation_before_zoom() -> None:
-    disc = _disc(65, 65, 32, 32, 5)
-    _, moved = apply_warp(disc.float(), disc, WarpParameters(translation=(6, 0), zoom=2))
-    assert _centre(moved) == pytest.approx((44, 32), abs=0.1)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_mask_follows_image(seed: int) -> None:
     disc = _disc(96, 96, 40, 52, 14)
