@@ -22,8 +22,6 @@ from monai.metrics import get_mask_edges, get_surface_distance
 from monai.metrics.utils import get_code_to_measure_table
 from scipy import ndimage
 
-from fsmis_components.evaluation.records import SliceCounts
-
 # The benchmark's tolerance: an outline that is one pixel off still counts in scans of 1 to 2 mm.
 TOLERANCE_MM = 2.0
 # With more surface points than this a search tree is slower than a distance transform: it takes
@@ -58,10 +56,9 @@ def mask_figures(
     predicted: np.ndarray,
     labelled: np.ndarray,
     spacing: Sequence[float],
-    voxel_ml: float | None = None,
     tolerance_mm: float = TOLERANCE_MM,
 ) -> MaskFigures:
-    """All figures of a mask; the module says what empty masks get.
+    """All figures of a mask, also of an empty one.
 
     NSD is MONAI's with subvoxels (that of DeepMind's surface-distance): the share of both surfaces,
     by area, that lies within the tolerance of the other one. Voxels of 7.7 x 1.25 x 1.25 mm need
@@ -73,20 +70,20 @@ def mask_figures(
         predicted: bool, (D, h, w).
         labelled: bool, the same shape.
         spacing: millimetres between slices, rows and columns.
-        voxel_ml: millilitres of a voxel; None: by the spacing.
         tolerance_mm: distance up to which a surface counts as found.
 
     Raises:
-        ValueError: masks that are not bool, not 3D or of two shapes; a spacing that is not three
-            numbers above 0.
+        ValueError: masks that are not bool (D, h, w) of one shape, or no spacing.
     """
-    _check_masks("mask_figures", predicted, labelled)
+    for mask in (predicted, labelled):
+        if mask.dtype != bool or mask.ndim != 3 or mask.shape != predicted.shape:
+            raise ValueError(
+                f"mask_figures: expected bool masks (D, h, w) of one shape, got {mask.dtype} of "
+                f"shape {mask.shape} beside {predicted.shape}"
+            )
     spacing = tuple(float(step) for step in spacing)
     if len(spacing) != 3 or not all(0 < step < math.inf for step in spacing):
         raise ValueError(f"mask_figures: expected a spacing of three numbers > 0, got {spacing}")
-    if voxel_ml is None:
-        voxel_ml = math.prod(spacing) / 1000
-
     found, true, both = (
         int(np.count_nonzero(mask)) for mask in (predicted, labelled, predicted & labelled)
     )
@@ -103,7 +100,7 @@ def mask_figures(
         precision=_percent(both, found, otherwise=0.0 if true else 100.0),
         recall=_percent(both, true, otherwise=100.0),
         extent_error=float(_extent_error(predicted, labelled)),
-        false_positive_ml=(found - both) * voxel_ml,
+        false_positive_ml=(found - both) * (math.prod(spacing) / 1000),
     )
 
 
@@ -112,36 +109,6 @@ def dice_percent(predicted: np.ndarray, labelled: np.ndarray) -> float:
     both = int(np.count_nonzero(predicted & labelled))
     total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(labelled))
     return _percent(2 * both, total, otherwise=100.0)
-
-
-def slice_counts(predicted: np.ndarray, labelled: np.ndarray) -> SliceCounts:
-    """Voxels per slice.
-
-    Args:
-        predicted: bool, (D, h, w).
-        labelled: bool, the same shape.
-
-    Raises:
-        ValueError: masks that are not bool, not 3D or of two shapes.
-    """
-    _check_masks("slice_counts", predicted, labelled)
-    overlap, found, true = (
-        np.count_nonzero(mask, axis=(1, 2)).tolist()
-        for mask in (predicted & labelled, predicted, labelled)
-    )
-    return SliceCounts(overlap=overlap, predicted=found, labelled=true)
-
-
-def _check_masks(caller: str, predicted: np.ndarray, labelled: np.ndarray) -> None:
-    for mask in (predicted, labelled):
-        if mask.dtype != bool or mask.ndim != 3:
-            raise ValueError(
-                f"{caller}: expected bool masks (D, h, w), got {mask.dtype} of shape {mask.shape}"
-            )
-    if predicted.shape != labelled.shape:
-        raise ValueError(
-            f"{caller}: expected masks of one shape, got {predicted.shape} and {labelled.shape}"
-        )
 
 
 def _percent(part: int, whole: int, otherwise: float) -> float:
