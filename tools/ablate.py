@@ -268,8 +268,8 @@ def _evaluated(plan: AblationPlan, output_dir: Path) -> pd.DataFrame:
         for path in sorted(folder.glob(f"fold{fold}_*/[!.]*.json")):
             if path.name != "unit.json":
                 record = read_record(path)
-                own = {"variant": variant, "seed": seed}
-                found += [{**asdict(row), **own} for row in record.rows]
+                about = {"variant": variant, "seed": seed}
+                found += [{**asdict(row), **about} for row in record.rows]
     names = [*(entry.name for entry in fields(Row)), "variant", "seed"]
     return pd.DataFrame(found, columns=names)
 
@@ -277,8 +277,10 @@ def _evaluated(plan: AblationPlan, output_dir: Path) -> pd.DataFrame:
 def _figures(rows: pd.DataFrame, measure: str, variant: str) -> pd.Series:
     """A measure of a variant by seed, fold, case and structure."""
     protocol, figure, _ = MEASURES[measure]
-    own = rows[(rows.variant == variant) & (rows.protocol == protocol) & (rows.status != UNDEFINED)]
-    return own.set_index(["seed", "fold", "case", "structure"])[figure]
+    found = rows[
+        (rows.variant == variant) & (rows.protocol == protocol) & (rows.status != UNDEFINED)
+    ]
+    return found.set_index(["seed", "fold", "case", "structure"])[figure]
 
 
 def _by_case(values: Any) -> Any:
@@ -289,13 +291,13 @@ def _by_case(values: Any) -> Any:
 def _overview(plan: AblationPlan, rows: pd.DataFrame) -> str:
     lines = []
     for variant in plan.variants:
-        own = rows[rows.variant == variant]
+        part = rows[rows.variant == variant]
         means = [_by_case(_figures(rows, measure, variant)).mean() for measure in MEASURES]
         lines.append(
             [
                 f"{variant} (reference)" if variant == plan.reference else variant,
                 f"`{json.dumps(plan.variants[variant])}`",
-                f"{len(own.groupby(['seed', 'fold']))} of {len(plan.seeds) * len(plan.folds)}",
+                f"{len(part.groupby(['seed', 'fold']))} of {len(plan.seeds) * len(plan.folds)}",
                 *("-" if np.isnan(mean) else f"{mean:.1f}" for mean in means),
             ]
         )

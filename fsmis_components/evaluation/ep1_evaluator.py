@@ -111,13 +111,13 @@ class Ep1Evaluator(SupervisedEvaluator):
         self.rows: list[Row] = []
         self._task = Task(-1 if fold is None else fold, 0, tuple(support_cases), ())
         geometry = {"spatial_size": spatial_size, "modality": modality, **self.reading}
-        own = NetworkSubject(network, geometry=geometry, batch_size=batch_size, amp=amp)
+        tested = NetworkSubject(network, geometry=geometry, batch_size=batch_size, amp=amp)
         floor = MaskCopy(**self.reading)  # type: ignore[arg-type]
-        self._network_subject = own
+        self._network_subject = tested
         # title of the column, who is asked, under which protocol
-        self._columns = [("EP1", own, RULE.name), ("mask copy", floor, RULE.name)]
+        self._columns = [("EP1", tested, RULE.name), ("mask copy", floor, RULE.name)]
         if whole_volume:
-            self._columns.append(("whole volume", own, WHOLE_VOLUME))
+            self._columns.append(("whole volume", tested, WHOLE_VOLUME))
 
     @exit_on_data_error
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]

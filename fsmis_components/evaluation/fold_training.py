@@ -176,13 +176,13 @@ def _train_stages(
     for number, stage in enumerate(stages):
         title = f"{folder.name} stage {number + 1} of {len(stages)}"
         output = folder / f"stage{number + 1}"
-        own = {**knobs, "output_dir": str(output), **stage, **overrides}
+        given = {**knobs, "output_dir": str(output), **stage, **overrides}
         if number:
-            own["initial_weights"] = str(folder / f"stage{number}" / "models" / "model.pt")
-        elif "initial_weights" in own:
-            own["initial_weights"] = own["initial_weights"].replace("{fold}", folder.name)
-            if Path(own["initial_weights"]).is_file():
-                facts["initial_weights"] = file_hash(Path(own["initial_weights"]))
+            given["initial_weights"] = str(folder / f"stage{number}" / "models" / "model.pt")
+        elif "initial_weights" in given:
+            given["initial_weights"] = given["initial_weights"].replace("{fold}", folder.name)
+            if Path(given["initial_weights"]).is_file():
+                facts["initial_weights"] = file_hash(Path(given["initial_weights"]))
         epoch, epochs, _ = _progress(output)
         if epoch >= epochs:
             continue
@@ -190,9 +190,9 @@ def _train_stages(
         if minutes < _SHORTEST:
             raise _TimeOver
         if minutes < inf:
-            own["max_minutes"] = round(minutes, 2)
+            given["max_minutes"] = round(minutes, 2)
         say(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
-        run_training(root, own)
+        run_training(root, given)
         epoch, epochs, _ = _progress(output)
         if epoch < epochs and minutes < inf:
             raise _TimeOver

@@ -123,8 +123,8 @@ def _extent_error(predicted: np.ndarray, labelled: np.ndarray) -> int:
 
 def _slice_range(mask: np.ndarray) -> tuple[int, int]:
     """First slice of a mask and the one behind its last; two zeros for an empty mask."""
-    own = np.flatnonzero(mask.any((1, 2)))
-    return (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+    held = np.flatnonzero(mask.any((1, 2)))
+    return (int(held[0]), int(held[-1]) + 1) if len(held) else (0, 0)
 
 
 def _crop(predicted: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:

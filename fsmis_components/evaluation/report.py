@@ -40,12 +40,12 @@ from fsmis_components.evaluation.summary import (
 )
 from fsmis_components.evaluation.tables import (
     LINE,
-    environment,
     labelled_title,
     markdown_table,
     protocol_title,
 )
 from fsmis_components.reporting.drawing import draw_overlay, embedded, new_figure
+from fsmis_components.reporting.pages import render
 from fsmis_components.support.support_set import PALETTE, Structure
 
 # what Markdown knows beyond text and tables: names of scans and structures are only text
@@ -136,8 +136,10 @@ def write_report(
     best = max(candidates, key=lambda line: (line[0] != FLOOR, means[line].mean()), default=None)
     # a name may hold a dollar sign, which is no formula
     with matplotlib.rc_context({"text.parse_math": False, "font.family": "DejaVu Sans"}):
-        page = environment().get_template("report.html").render(
-            methods=sorted({line[0] for line in lines} - {FLOOR}),
+        page = render(
+            "benchmark.html",
+            title="Few-shot segmentation benchmark",
+            methods=len({line[0] for line in lines} - {FLOOR}),
             floor=any(line[0] == FLOOR for line in lines),
             structures={structure.name: structure.colour for structure in structures},
             scans=int(rows.case.nunique()),
@@ -152,8 +154,8 @@ def write_report(
             cases=_cases(records, blind, best, structures, path.parent) if best else [],
             table=_html(table),
             failures=list(dict.fromkeys(map(str, run.get("failures", [])))),
-            facts={key: value for key, value in run.items() if key != "failures"},
-        )  # fmt: skip
+            run={key: value for key, value in run.items() if key != "failures"},
+        )
     return atomic_write_text(path, page)
 
 
@@ -211,9 +213,9 @@ def _boxes(
     for title, part in parts.items():
         shown = []
         for line in lines:
-            own = _of_line(part, line)
+            rows_of_line = _of_line(part, line)
             for protocol in PROTOCOLS:
-                values = unit_means(own[own.protocol == protocol]).dice.tolist()
+                values = unit_means(rows_of_line[rows_of_line.protocol == protocol]).dice.tolist()
                 shown += [(_name(line, lines), protocol, values)] if values else []
         charts += [box_chart(title, shown)] if shown else []
     return charts

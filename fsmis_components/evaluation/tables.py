@@ -7,10 +7,9 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-import jinja2
-
 from fsmis_components.evaluation.records import ORACLE, WHOLE_VOLUME
 from fsmis_components.evaluation.summary import EP1_RULES, UNTRAINED
+from fsmis_components.reporting.pages import render
 
 NONE = "–"
 SETTINGS = {
@@ -68,8 +67,7 @@ def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         for key, value in run.items()
         if key not in ("failures", "dropped_slices") and value not in (None, "", [], {})
     }
-    page = environment().get_template("table.md")
-    text = page.render(settings=settings, rules=rules, run=told, facts=facts)
+    text = render("table.md", settings=settings, rules=rules, run=told, facts=facts)
     return text.rstrip("\n") + "\n"
 
 
@@ -86,18 +84,6 @@ def pipe_table(
     rule = ["---" if column in text else "---:" for column in range(len(titles))]
     escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in [titles, rule, *rows])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
-
-
-def environment() -> jinja2.Environment:
-    """Templates of the benchmark; what goes into HTML is escaped."""
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("fsmis_components.evaluation"),
-        autoescape=jinja2.select_autoescape(),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    found.filters["one_line"] = lambda text: " ".join(str(text).split())
-    return found
 
 
 def protocol_title(protocol: str) -> str:

@@ -87,9 +87,9 @@ def draw_overlay(
     axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
     for number, mask_view in enumerate(mask_views):
         masks = torch.cat([mask_view.labels(index, index + 1, values) for index in chosen]).numpy()
-        for structure, own in zip(structures, masks.transpose(1, 0, 2, 3), strict=True):
+        for structure, slices_of_it in zip(structures, masks.transpose(1, 0, 2, 3), strict=True):
             colour, style = ("white", "dashed") if number else (structure.colour, "solid")
-            lines = _outlines(own, corners)
+            lines = _outlines(slices_of_it, corners)
             axes.add_collection(
                 LineCollection(lines, colors=[colour], linestyles=style, linewidths=1.3)
             )

@@ -153,7 +153,7 @@ def test_the_best_method_is_shown_by_its_first_support(tmp_path: Path) -> None:
     ]
     text = write(tmp_path, records)
     assert "liver 70.0" in text and "spleen 20.0" in text
-    assert '<span class="soft">50.0 (fold 0)' in text  # of 80 and 20
+    assert "c1 (50.0, fold 0)" in text  # of 80 and 20
     assert text.count(PANEL) == 1 + 2
 
 

@@ -90,15 +90,19 @@ class UniverSeg(Subject):
         for image in _unit_slices(query_image, view, clipping):
             answers = []
             for index, structure in enumerate(support.structures):
-                own = torch.nonzero(labels[:, index].flatten(1).any(1)).flatten()
-                if not len(own):
+                shown_in = torch.nonzero(labels[:, index].flatten(1).any(1)).flatten()
+                if not len(shown_in):
                     raise DataError(
                         f"{support.source}: structure {structure.name} (label value "
                         f"{structure.value}) is in no support scan; label it there."
                     )
-                own = _spread(torch.arange(len(shown)) if support.slices == "all" else own)
+                shown_in = _spread(
+                    torch.arange(len(shown)) if support.slices == "all" else shown_in
+                )
                 answers.append(
-                    self.network(image[None], shown[own][None], labels[own, index, None][None])
+                    self.network(
+                        image[None], shown[shown_in][None], labels[shown_in, index, None][None]
+                    )
                 )
             logits = centre_fit(torch.cat(answers, dim=1), view.working_size)
             largest, channel = view.to_native_logits(logits).max(1)
