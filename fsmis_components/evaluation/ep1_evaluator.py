@@ -59,10 +59,7 @@ class Ep1Evaluator(SupervisedEvaluator):
         fold: number of the fold, for the table.
         dataset_dir: folder whose `dataset.json` may name the structures.
         structures: as in `load_support_set`.
-        spatial_size: as in `build_support_pack`.
-        modality: as in `build_support_pack`.
-        slice_axis: as in `build_support_pack`.
-        ignore_spacing: as in `build_support_pack`.
+        spatial_size, modality, slice_axis, ignore_spacing: as in `build_support_pack`.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         whole_volume: also score label-blind.

@@ -31,25 +31,15 @@ _TREE_POINTS = 100_000
 
 @dataclass(frozen=True)
 class MaskFigures:
-    """The figures of one mask; names and order are those of `records.FIGURES`.
+    """The figures of one mask; names and order are those of `records.FIGURES`."""
 
-    Attributes:
-        dice: percent.
-        nsd: normalised surface Dice, percent.
-        hd95_mm: 95th percentile of the symmetric surface distance, mm.
-        precision: share of the prediction that is right, percent.
-        recall: share of the label that was found, percent.
-        extent_error: slices that lie in one of the two ranges from first to last slice, not both.
-        false_positive_ml: millilitres predicted outside the label.
-    """
-
-    dice: float
-    nsd: float
-    hd95_mm: float
-    precision: float
-    recall: float
-    extent_error: float
-    false_positive_ml: float
+    dice: float  # percent
+    nsd: float  # normalised surface Dice, percent
+    hd95_mm: float  # 95th percentile of the symmetric surface distance
+    precision: float  # share of the prediction that is right, percent
+    recall: float  # share of the label that was found, percent
+    extent_error: float  # slices in one of the two ranges from first to last slice, not in both
+    false_positive_ml: float  # predicted outside the label
 
 
 def mask_figures(

@@ -158,36 +158,22 @@ RULES: dict[str, Ep1Rule] = {rule.name: rule for rule in (AlpRule(), QnetRule())
 
 @dataclass(frozen=True)
 class Query:
-    """A query with its label cut into slices.
-
-    Attributes:
-        case: where it lies.
-        image: the scan; all that a subject gets to see.
-        grid: says along which axis slices are cut.
-        truth: masks (D, N, h, w) of bool, native voxels.
-        spacing: millimetres between slices, rows and columns.
-    """
+    """A query with its label cut into slices."""
 
     case: Case
-    image: Volume
-    grid: SliceGrid
-    truth: np.ndarray
-    spacing: tuple[float, float, float]
+    image: Volume  # all that a subject gets to see
+    grid: SliceGrid  # says along which axis slices are cut
+    truth: np.ndarray  # masks (D, N, h, w) of bool, native voxels
+    spacing: tuple[float, float, float]  # millimetres between slices, rows and columns
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a subject answered under a protocol, cut to the slices that are scored.
+    """What a subject answered under a protocol, cut to the slices that are scored."""
 
-    Attributes:
-        predicted: masks (D, N, h, w) of bool.
-        truth: the label alike.
-        defined: per structure, whether the protocol scores anything.
-    """
-
-    predicted: np.ndarray
-    truth: np.ndarray
-    defined: list[bool]
+    predicted: np.ndarray  # masks (D, N, h, w) of bool
+    truth: np.ndarray  # the label alike
+    defined: list[bool]  # per structure, whether the protocol scores anything
 
 
 def load_query(case: Case, values: Sequence[int], grid: SliceGrid) -> Query:

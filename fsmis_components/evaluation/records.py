@@ -40,34 +40,21 @@ FIGURES = ("dice", "nsd", "hd95_mm", "precision", "recall", "extent_error", "fal
 class Row:
     """Figures of one structure of one case under one protocol: a line of `cases.csv`.
 
-    Attributes:
-        method: name of the subject.
-        setting: see `Subject.setting`.
-        fold: number of the fold.
-        choice: which choice of support, from 0.
-        shots: number K of support scans.
-        support: names of the support scans, joined by "+".
-        labelled: "sections" (three slices per structure and support scan) or "all" slices.
-        protocol: "ep1-alp", "ep1-qnet", "oracle" or "wv".
-        case: name of the query.
-        structure: name of the structure.
-        value: its label value.
-        status: `SCORED`, `ABSENT` or `UNDEFINED`.
-        dice: this and the following as in `metrics.MaskFigures`; NaN where undefined.
+    The figures are those of `metrics.MaskFigures`, NaN where undefined.
     """
 
-    method: str
-    setting: str
+    method: str  # name of the subject
+    setting: str  # of the subject, see `Subject.setting`
     fold: int
-    choice: int
-    shots: int
-    support: str
-    labelled: str
-    protocol: str
-    case: str
+    choice: int  # which choice of support, from 0
+    shots: int  # number K of support scans
+    support: str  # their names, joined by "+"
+    labelled: str  # "sections" (three slices per structure and support scan) or "all" slices
+    protocol: str  # "ep1-alp", "ep1-qnet", "oracle" or "wv"
+    case: str  # name of the query
     structure: str
-    value: int
-    status: str
+    value: int  # label value of the structure
+    status: str  # SCORED, ABSENT or UNDEFINED
     dice: float
     nsd: float
     hd95_mm: float
@@ -79,27 +66,16 @@ class Row:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """Everything that is kept of a finished case of one subject, fold and support.
+    """Everything that is kept of a finished case of one subject, fold and support."""
 
-    Attributes:
-        rows: one per protocol, kind of labelled slices and structure.
-        image: path of the query's image.
-        label: path of its label.
-        masks: label maps that were saved, by "protocol/labelled", as paths in the results folder.
-        seconds: wall-clock time.
-        fingerprint: hash of the query's image and label.
-        slice_axis: axis of the slices, see `SliceGrid`.
-        mask_hashes: SHA-256 of the label maps, by their paths.
-    """
-
-    rows: list[Row]
-    image: str
-    label: str
-    masks: dict[str, str]
-    seconds: float
-    fingerprint: str = ""
-    slice_axis: int = 2
-    mask_hashes: dict[str, str] = field(default_factory=dict)
+    rows: list[Row]  # one per protocol, kind of labelled slices and structure
+    image: str  # path of the query's image
+    label: str  # path of its label
+    masks: dict[str, str]  # saved label maps, by "protocol/labelled", as paths in the folder
+    seconds: float  # wall-clock time
+    fingerprint: str = ""  # hash of the query's image and label
+    slice_axis: int = 2  # axis of the slices, see `SliceGrid`
+    mask_hashes: dict[str, str] = field(default_factory=dict)  # SHA-256, by path
 
 
 class UnitFolder:

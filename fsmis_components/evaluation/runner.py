@@ -53,13 +53,11 @@ class Plan:
     Attributes:
         cases: all labelled cases, in the finder's order.
         rule: the rule of EP1; it also says which scan supports which queries.
-        folds: numbers of the folds.
-        num_folds: into how many folds the cases are split.
+        folds: some of the `num_folds` into which the cases are split.
         shots: numbers K of support scans.
         choices: choices of support; None: that of the papers' code.
-        labelled: kinds of labelled slices, "sections" and "all".
-        structures: as in `load_support_set`.
-        names: name per label value.
+        labelled: kinds of labelled slices.
+        structures: as in `load_support_set`; `names` gives a name per label value.
         geometry: `spatial_size`, `slice_axis` and `ignore_spacing` of `choose_slice_grid`.
     """
 

@@ -201,7 +201,7 @@ def test_a_mistake_is_found_before_any_scan_is_read(
     bundle: Path, phantom_dataset: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit, match="check the path"):
-        train(bundle, tmp_path / "missing", tmp_path / "out")
+        train(bundle, tmp_path / "missing", tmp_path / "out").run()
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SystemExit, match="cannot be written .*choose another --output_dir"):
         train(bundle, phantom_dataset, tmp_path / "file" / "output")

@@ -22,8 +22,7 @@ class MaskCopy(Subject):
     a structure is copied. Masks are centred on the query, and those of two structures may overlap.
 
     Args:
-        slice_axis: as in `choose_slice_grid`.
-        ignore_spacing: as in `choose_slice_grid`.
+        slice_axis, ignore_spacing: as in `choose_slice_grid`.
     """
 
     name = "mask_copy"

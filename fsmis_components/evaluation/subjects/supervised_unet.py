@@ -73,8 +73,7 @@ class SupervisedUNet(Subject):
         amp: bfloat16 autocast.
         device: where the network is trained and applied.
         modality: "mr", "ct" or "auto" (by the first scan's intensities).
-        slice_axis: as in `choose_slice_grid`.
-        ignore_spacing: as in `choose_slice_grid`.
+        slice_axis, ignore_spacing: as in `choose_slice_grid`.
         progress: show a bar of the training.
 
     Raises:

@@ -46,8 +46,7 @@ class UniverSeg(Subject):
     Args:
         weights: file with the released state dict; it is never downloaded here.
         modality: "mr", "ct" or "auto" (by the first scan's intensities).
-        slice_axis: as in `choose_slice_grid`.
-        ignore_spacing: as in `choose_slice_grid`.
+        slice_axis, ignore_spacing: as in `choose_slice_grid`.
 
     Raises:
         DataError: the package or the weights are missing, or the weights are others.
