@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,31 +10,17 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "fsmis_components"
-# what each folder may import besides itself; the floors of the package, lowest first
-MAY_IMPORT = {
-    "ops": set(),
-    "layers": {"ops"},
-    "losses": {"layers", "ops"},
-    "networks": {"losses", "layers", "ops"},
-    "data": set(),
-    "encoding": {"data"},
-    "support": {"encoding", "layers", "ops", "data"},
-    "reporting": {"support", "data"},
-    "transforms": {"support", "data"},
-    "episodes": {"transforms", "support", "reporting", "encoding", "data"},
-    "inferers": {
-        *("support", "encoding", "layers", "ops", "transforms", "reporting", "data"),
-    },
-    "fitting": {
-        *("inferers", "episodes", "support", "encoding", "transforms", "reporting", "data"),
-    },
-    "selection": {"inferers", "support", "reporting", "encoding", "data"},
-    "label_server": {"selection", "inferers", "support", "encoding", "transforms", "data"},
-    "packaging": {"data"},
-    "evaluation": {
-        *("inferers", "support", "encoding", "layers", "ops", "transforms", "reporting", "data"),
-    },
-}
+DRAWN = re.findall(r"^  (\w+) --> (\w+)$", (PACKAGE / "README.md").read_text(), re.MULTILINE)
+
+
+def _below(folder: str) -> set[str]:
+    """All that a folder may import, by the arrows of the drawing in the package's README."""
+    direct = {lower for upper, lower in DRAWN if upper == folder}
+    return direct.union(*map(_below, direct))
+
+
+FOLDERS = sorted({name for arrow in DRAWN for name in arrow} - {"bundle"})
+MAY_IMPORT = {folder: _below(folder) for folder in [*FOLDERS, "bundle"]}
 SHARED_BY_NETWORKS = {"encoders", "few_shot_network", "resnet101"}
 PURE = ("ops", "layers", "losses", "networks")  # these read no file, variable or command line
 READING_MODULES = {
@@ -70,7 +57,8 @@ def _calls(path: Path) -> Iterator[str]:
 
 
 def _violations(path: Path) -> set[str]:
-    folder, *rest = path.relative_to(PACKAGE).parts
+    top_folder, *rest = path.relative_to(PACKAGE).parts
+    folder = Path(top_folder).stem
     wrong = set()
     for name in _imports(path):
         top, _, inner = name.partition(".")
@@ -96,17 +84,26 @@ def _violations(path: Path) -> set[str]:
     return wrong
 
 
-def test_every_folder_has_a_floor():
-    folders = {path.parent.name for path in PACKAGE.glob("*/*.py")}
-    assert folders <= set(MAY_IMPORT)
+def test_the_drawing_shows_every_folder_and_no_more_than_there_is():
+    assert {path.parent.name for path in PACKAGE.glob("*/*.py")} == set(FOLDERS)
+    assert not [folder for folder in MAY_IMPORT if folder in MAY_IMPORT[folder]]  # no circle
+    for upper, lower in DRAWN:
+        files = [PACKAGE / "bundle.py"] if upper == "bundle" else _files(upper)
+        found = {name.split(".")[1] for p in files for name in _imports(p) if _is_ours(name)}
+        assert lower in found, f"{upper} does not import {lower}"
+        others = {each for above, each in DRAWN if above == upper} - {lower}
+        assert lower not in set().union(*map(_below, others)), f"{upper} --> {lower} goes without"
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
 def test_imports_point_down(folder: str):
-    found = {
-        str(p.relative_to(REPOSITORY)): wrong for p in _files(folder) if (wrong := _violations(p))
-    }
+    files = [PACKAGE / "bundle.py"] if folder == "bundle" else _files(folder)
+    found = {str(p.relative_to(REPOSITORY)): wrong for p in files if (wrong := _violations(p))}
     assert not found
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(f"{PACKAGE.name}.")
 
 
 def test_violations_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

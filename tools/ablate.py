@@ -35,12 +35,18 @@ from fsmis_components.evaluation.fold_training import (
     read_plan,
     train_folds,
 )
-from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, Row
-from fsmis_components.evaluation.results_folder import file_name, read_json, read_record
-from fsmis_components.evaluation.rules import RULES
+from fsmis_components.evaluation.protocols import RULES
+from fsmis_components.evaluation.records import (
+    UNDEFINED,
+    WHOLE_VOLUME,
+    Row,
+    file_name,
+    read_json,
+    read_record,
+)
 from fsmis_components.evaluation.runner import Plan, run_benchmark
-from fsmis_components.evaluation.statistics import Comparison, paired_comparison
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.evaluation.summary import Comparison, paired_comparison
 from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.support.support_set import label_names, support_set_of_cases
 
@@ -58,7 +64,7 @@ Difference: with the part minus without it; for HD95 the sign is turned, so that
 means that the part helps. A case is the unit: structures are averaged within each seed, then seeds,
 on what both variants have. Brackets: 95 % bootstrap interval over cases, which says how much cases
 vary, not trainings. p: two-sided Wilcoxon signed-rank test, not corrected for the number of rows.
-Penalised: only one of prediction and label is empty, so HD95 is the diagonal of the volume.
+HD95 is the diagonal of the volume where only one of prediction and label is empty.
 """
 
 
@@ -106,18 +112,31 @@ def read_ablation_plan(path: Path) -> AblationPlan:
     return plan
 
 
-def run_ablation(
-    plan: AblationPlan,
-    bundle: Path,
-    dataset_dir: Path,
+def ablate(
     output_dir: Path,
-    *,
-    variants: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    folds: Sequence[int] | None = None,
+    bundle: Path | None = None,
+    dataset_dir: Path | None = None,
+    plan: Path | None = None,
+    variants: Any = None,
+    seeds: Any = None,
+    folds: Any = None,
     minutes: float | None = None,
+    threads: int | None = None,
+    report_only: bool = False,
 ) -> list[str]:
     """Train and evaluate what is not finished, variant by variant; write the tables after each.
+
+    Args:
+        output_dir: trainings, results and tables.
+        bundle: folder of the bundle.
+        dataset_dir: folder of labelled scans.
+        plan: JSON; default: configs/ablation.json of the bundle.
+        variants: some of the plan's.
+        seeds: some of the plan's.
+        folds: some of the plan's.
+        minutes: stop in time and go on at the next call.
+        threads: threads of torch, in trainings as well.
+        report_only: write the tables of what is finished.
 
     Returns:
         Why trainings or cases failed, a sentence each; what is left for want of time is no failure.
@@ -126,49 +145,53 @@ def run_ablation(
         DataError: the plan does not fit the bundle, the dataset or the folder; then nothing was
             trained.
     """
-    variants = _chosen(variants, list(plan.variants), "variants")
-    seeds, folds = _chosen(seeds, plan.seeds, "seeds"), _chosen(folds, plan.folds, "folds")
-    config = read_json(bundle / "configs" / "inference.json", "name the folder of a bundle")
-    knobs = {}
-    for variant in {plan.reference, *variants}:
-        own = plan.knobs(variant)
-        knobs[variant] = {knob: value for knob, value in own.items() if knob in config}
-        try:
-            read_plan(bundle, {"stages": plan.stages}, {**own, "seed": 0})
-            BundleSubject(bundle, "untrained", knobs[variant])
-        except (DataError, RuntimeError) as error:  # RuntimeError: MONAI's, round a constructor's
-            raise DataError(f"variant {variant}: {error.__cause__ or error}") from error
-    names = label_names(dataset_dir)
-    if isinstance(plan.structures, dict):
-        names |= {value: name for name, value in plan.structures.items()}
+    if report_only:
+        print(write_tables(output_dir))
+        return []
+    if not bundle or not dataset_dir:
+        raise DataError("--bundle and --dataset_dir: an ablation needs both; name them.")
+    if threads:
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the trainings, which are commands
+    given = read_ablation_plan(plan or bundle / "configs" / "ablation.json")
+    names = _chosen(variants, list(given.variants), "variants")
+    seeds, folds = _chosen(seeds, given.seeds, "seeds"), _chosen(folds, given.folds, "folds")
+    knobs = {name: _inference_knobs(given, name, bundle) for name in {given.reference, *names}}
+    labels = label_names(dataset_dir)
+    if isinstance(given.structures, dict):
+        labels |= {value: name for name, value in given.structures.items()}
     benchmark = {
         "cases": find_cases(dataset_dir, labels="required", section="training"),
         "rule": RULES["ep1-alp"],
         "num_folds": NUM_FOLDS,
         "labelled": ("sections",),
-        "structures": plan.structures,
-        "names": names,
+        "structures": given.structures,
+        "names": labels,
     }
     for task in Plan(**benchmark, folds=folds).tasks():  # what is amiss is found in a second
-        support_set_of_cases(
-            task.support, structures=plan.structures, names=names, source=f"fold {task.fold}"
-        )
+        support_set_of_cases(task.support, structures=given.structures, source=f"fold {task.fold}")
     about = zip(ABOUT, (bundle.resolve().name, dataset_dir.resolve().name), strict=True)
-    _note(output_dir / "plan.json", {**dict(about), **asdict(plan)})
+    _note(output_dir / "plan.json", {**dict(about), **asdict(given)})
     end = inf if minutes is None else monotonic() + 60 * minutes
     failures: list[str] = []
-    for seed, variant in product(seeds, variants):
+    for seed, variant in product(seeds, names):
         title, left = _title(variant, seed), (end - monotonic()) / 60
         if left < 1:
             print(f"the time is over before {title}; give the same command to go on")
             break
         trained = output_dir / "trained" / f"{file_name(variant)}_seed{seed}"
-        options = {"plan": {"stages": plan.stages}, "cache_dir": output_dir / "pseudo_labels"}
-        options |= {"overrides": {**plan.knobs(variant), "seed": seed}}
-        options |= {"minutes": None if minutes is None else left}
         try:
-            found = train_folds(bundle, dataset_dir, trained, folds, **options)
-            done = [fold for fold in folds if finished_facts(trained / fold_folder(fold, None))]
+            found = train_folds(
+                bundle,
+                dataset_dir,
+                trained,
+                folds,
+                plan={"stages": given.stages},
+                minutes=None if minutes is None else left,
+                overrides={**given.knobs(variant), "seed": seed},
+                cache_dir=output_dir / "pseudo_labels",
+            )
+            done = [f for f in folds if finished_facts(trained / fold_folder(f, None))]
             subject = BundleSubject(bundle, trained, knobs[variant])
             subject.name = title
             geometry = {key: subject.geometry[key] for key in GRID}
@@ -179,7 +202,24 @@ def run_ablation(
             found = [str(error)]
         failures += [f"{title}: {sentence}" for sentence in found]
         write_tables(output_dir)
+    print(write_tables(output_dir))
     return failures
+
+
+def _inference_knobs(plan: AblationPlan, variant: str, bundle: Path) -> dict[str, Any]:
+    """The knobs of a variant that inference.json has too.
+
+    Raises:
+        DataError: the bundle cannot be trained or used with the variant's knobs.
+    """
+    config = read_json(bundle / "configs" / "inference.json", "name the folder of a bundle")
+    knobs = {knob: value for knob, value in plan.knobs(variant).items() if knob in config}
+    try:
+        read_plan(bundle, {"stages": plan.stages}, {**plan.knobs(variant), "seed": 0})
+        BundleSubject(bundle, "untrained", knobs)
+    except (DataError, RuntimeError) as error:  # RuntimeError: MONAI's, round a constructor's
+        raise DataError(f"variant {variant}: {error.__cause__ or error}") from error
+    return knobs
 
 
 def write_tables(output_dir: Path) -> str:
@@ -228,19 +268,19 @@ def _evaluated(plan: AblationPlan, output_dir: Path) -> pd.DataFrame:
         for path in sorted(folder.glob(f"fold{fold}_*/[!.]*.json")):
             if path.name != "unit.json":
                 record = read_record(path)
-                for row, counts in zip(record.rows, record.counts, strict=True):
-                    one_empty = any(counts.predicted) != any(counts.labelled)
-                    own = {"variant": variant, "seed": seed, "one_empty": one_empty}
-                    found.append({**asdict(row), **own})
-    names = [*(entry.name for entry in fields(Row)), "variant", "seed", "one_empty"]
+                about = {"variant": variant, "seed": seed}
+                found += [{**asdict(row), **about} for row in record.rows]
+    names = [*(entry.name for entry in fields(Row)), "variant", "seed"]
     return pd.DataFrame(found, columns=names)
 
 
 def _figures(rows: pd.DataFrame, measure: str, variant: str) -> pd.Series:
     """A measure of a variant by seed, fold, case and structure."""
     protocol, figure, _ = MEASURES[measure]
-    own = rows[(rows.variant == variant) & (rows.protocol == protocol) & (rows.status != UNDEFINED)]
-    return own.set_index(["seed", "fold", "case", "structure"])[figure]
+    found = rows[
+        (rows.variant == variant) & (rows.protocol == protocol) & (rows.status != UNDEFINED)
+    ]
+    return found.set_index(["seed", "fold", "case", "structure"])[figure]
 
 
 def _by_case(values: Any) -> Any:
@@ -251,18 +291,17 @@ def _by_case(values: Any) -> Any:
 def _overview(plan: AblationPlan, rows: pd.DataFrame) -> str:
     lines = []
     for variant in plan.variants:
-        own = rows[rows.variant == variant]
+        part = rows[rows.variant == variant]
         means = [_by_case(_figures(rows, measure, variant)).mean() for measure in MEASURES]
         lines.append(
             [
                 f"{variant} (reference)" if variant == plan.reference else variant,
                 f"`{json.dumps(plan.variants[variant])}`",
-                f"{len(own.groupby(['seed', 'fold']))} of {len(plan.seeds) * len(plan.folds)}",
+                f"{len(part.groupby(['seed', 'fold']))} of {len(plan.seeds) * len(plan.folds)}",
                 *("-" if np.isnan(mean) else f"{mean:.1f}" for mean in means),
-                int(own[own.protocol == WHOLE_VOLUME].one_empty.sum()),
             ]
         )
-    return pipe_table(["variant", "knobs", "trainings", *MEASURES, "penalised WV"], lines, {0, 1})
+    return pipe_table(["variant", "knobs", "trainings", *MEASURES], lines, {0, 1})
 
 
 def _compared(
@@ -306,60 +345,17 @@ def _title(variant: str, seed: int) -> str:
     return f"{variant}, seed {seed}"
 
 
-def _chosen(wanted: Sequence[Any] | None, known: Sequence[Any], what: str) -> list[Any]:
-    unknown = [str(one) for one in wanted or [] if one not in known]
+def _chosen(wanted: Any, known: Sequence[Any], what: str) -> list[Any]:
+    """Those of the plan that an option names, one or several; all without the option."""
+    if wanted is None:
+        return list(known)
+    found = listed(wanted, type(known[0]), comma="\n" if what == "variants" else ",")
+    unknown = [str(one) for one in found if one not in known]
     if unknown:
         raise DataError(
             f"{what}: the plan has no {unknown[0]}; it has {', '.join(map(str, known))}."
         )
-    return [one for one in known if wanted is None or one in wanted]
-
-
-def ablate(
-    output_dir: Path,
-    bundle: Path | None = None,
-    dataset_dir: Path | None = None,
-    plan: Path | None = None,
-    variants: Any = None,
-    seeds: Any = None,
-    folds: Any = None,
-    minutes: float | None = None,
-    threads: int | None = None,
-    report_only: bool = False,
-) -> list[str]:
-    """Run an ablation, or only write its tables.
-
-    Args:
-        output_dir: trainings, results and tables.
-        bundle: folder of the bundle.
-        dataset_dir: folder of labelled scans.
-        plan: JSON; default: configs/ablation.json of the bundle.
-        variants: some of the plan's.
-        seeds: some of the plan's.
-        folds: some of the plan's.
-        minutes: stop in time and go on at the next call.
-        threads: threads of torch, in trainings as well.
-        report_only: write the tables of what is finished.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the trainings, which are commands
-    failures: list[str] = []
-    if not report_only:
-        if not bundle or not dataset_dir:
-            raise DataError("--bundle and --dataset_dir: an ablation needs both; name them.")
-        failures = run_ablation(
-            read_ablation_plan(plan or bundle / "configs" / "ablation.json"),
-            bundle,
-            dataset_dir,
-            output_dir,
-            variants=None if variants is None else listed(variants, comma="\n"),
-            seeds=None if seeds is None else listed(seeds, int),
-            folds=None if folds is None else listed(folds, int),
-            minutes=minutes,
-        )
-    print(write_tables(output_dir))
-    return failures
+    return [one for one in known if one in found]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.fold_training import train_folds
-from fsmis_components.evaluation.results import note_run, write_results
-from fsmis_components.evaluation.rules import RULES
+from fsmis_components.evaluation.protocols import RULES
+from fsmis_components.evaluation.report import note_run, write_results
 from fsmis_components.evaluation.runner import Plan, run_benchmark
 from fsmis_components.evaluation.subjects.registry import make_subject
 from fsmis_components.support.support_set import label_names
@@ -125,10 +125,7 @@ def evaluate(
     kinds = tuple(chosen("labelled", kind, ("sections", "all")) for kind in listed(labelled))
     ep1 = RULES[chosen("rule", rule, tuple(RULES))]
     check_writable(output_dir)
-    made = [
-        make_subject(spec, geometry, given.get(spec.partition(":")[0]), output_dir / "unet_weights")
-        for spec in specs
-    ]
+    made = [make_subject(spec, geometry, given.get(spec.partition(":")[0])) for spec in specs]
     wanted = yaml_value(structures, "--structures")
     named = {v: k for k, v in wanted.items()} if isinstance(wanted, dict) else {}
     found = search_cases(dataset_dir, labels="required", section="training")

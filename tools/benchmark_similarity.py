@@ -1,46 +1,39 @@
-"""Time and memory of prototype similarity, beside what one would write without it.
+"""Time of prototype similarity, beside what one would write without it.
 
     python tools/benchmark_similarity.py --output_dir similarity
     python tools/benchmark_similarity.py --output_dir similarity --threads 1 --prototypes 16 1024
 
 One query slice against the prototypes of one structure, reduced by softmax, forward and with the
-backward pass, on the GPU where there is one. In each round every contender has its turn, so that
-what slows the machine slows all of them; speeds are against matmul + softmax within a round, median
-and quartiles. similarity.md is written after each size, so that an interrupted run keeps what it
-has.
+backward pass, on the GPU where there is one. similarity.md is written after each size, so that an
+interrupted run keeps what it has.
 """
 
 import itertools
-import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from command import chosen, command, listed
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.provenance import surroundings
+from fsmis_components.evaluation.records import surroundings
 from fsmis_components.evaluation.tables import pipe_table
 from fsmis_components.ops.similarity import prototype_similarity
 
 SCALE, EPS = 20.0, 1e-4  # ALPNet's
-SHORTEST = 0.02  # seconds; within a turn a shorter call is repeated
 BASE = "matmul + softmax"
 BACKENDS = ("auto", "streamed", "reference", "triton")
 CONTENDERS = (BASE, "torch.compile", "attention", *BACKENDS)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-TITLES = ("dtype", "side", "C", "P", "pass", "contender", "ms", "speed (quartiles)", "MiB", "error")
+TITLES = ("dtype", "side", "C", "P", "pass", "contender", "ms", "quartiles", "speed", "error")
 
 Solve = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,9 +46,9 @@ def compare(
     channels: Any = 256,
     prototypes: Any = (16, 64, 256, 1024, 4096, 8192),
     contenders: Any = CONTENDERS,
-    rounds: int = 11,
+    seconds: float = 1.0,
 ) -> None:
-    """Measure time and memory of prototype similarity; write and print the table.
+    """Measure the time of prototype similarity; write and print the table.
 
     Args:
         output_dir: new folder for the table.
@@ -65,7 +58,7 @@ def compare(
         channels: their channels.
         prototypes: numbers of prototypes.
         contenders: some of those that there are.
-        rounds: turns of each contender.
+        seconds: for which each is repeated.
 
     Raises:
         DataError: the output folder holds a table already.
@@ -80,119 +73,55 @@ def compare(
     sizes = [listed(values, int) for values in (sides, channels, prototypes)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = "; ".join(f"{key}: {value}" for key, value in surroundings(device).items())
-    rows: list[list[str]] = []
+    rows: list[list[object]] = []
     for dtype, side, width, count in tqdm(list(itertools.product(kinds, *sizes)), unit="size"):
         generator = torch.Generator().manual_seed(0)  # of the CPU: the same on every device
-        inputs = [
-            torch.randn(shape, generator=generator).to(device, DTYPES[dtype])
-            for shape in [
-                (1, width, side, side),
-                (1, 1, count, width),
-                (1, 1, side, side),
-            ]
-        ]
-        for title, backward in [("forward", False), ("forward + backward", True)]:
-            cells = measure(names, inputs, backward, rounds)
-            size = [dtype, f"{side}", f"{width}", f"{count}", title]
-            rows += [[*size, name, *figures] for name, figures in cells.items()]
-        table = pipe_table(TITLES, rows, {0, 4, 5})
-        note = "MiB: peak beside inputs and results. error: against the definition in float64."
-        atomic_write_text(path, f"{table}\n\n{note} {facts}\n")
-    print(path.read_text(encoding="utf-8"), end="")
+        shapes = (1, width, side, side), (1, 1, count, width), (1, 1, side, side)
+        query, protos, grad = (
+            torch.randn(shape, generator=generator).to(device, DTYPES[dtype]) for shape in shapes
+        )
+        for title, gradient in (("forward", None), ("forward + backward", grad)):
+            base = float("nan")
+            for name in dict.fromkeys([BASE, *names]):
+                cells = measure(name, query, protos, gradient, seconds)
+                base = float(cells[0]) if name == BASE else base
+                speed = f"{base / float(cells[0]):.2f}" if cells[1] else ""
+                rows.append([dtype, side, width, count, title, name, *cells[:2], speed, cells[2]])
+        text = f"{pipe_table(TITLES, rows, {0, 4, 5})}\n\nspeed: against {BASE}; {facts}\n"
+        atomic_write_text(path, text)
+    print(text, end="")
 
 
 def measure(
-    names: Sequence[str], inputs: Sequence[Tensor], backward: bool, rounds: int
-) -> dict[str, list[str]]:
-    """Measure contenders beside the base.
+    name: str, query: Tensor, prototypes: Tensor, grad: Tensor | None, seconds: float
+) -> tuple[str, str, str]:
+    """Milliseconds, their quartiles and the largest error of a contender, or why it did not run.
 
     Args:
-        names: of the contenders.
-        inputs: query (1, C, H, W), prototypes (1, 1, P, C), the result's gradient (1, 1, H, W).
-        backward: whether the gradients of query and prototypes are asked for too.
-        rounds: turns of each contender.
-
-    Returns:
-        For each contender milliseconds, speed, memory and error, or in words why it did not run.
+        name: of the contender.
+        query: (1, C, H, W).
+        prototypes: (1, 1, P, C).
+        grad: gradient of the result (1, 1, H, W), for which those of both operands are asked.
+        seconds: for which it is repeated.
     """
-    query, prototypes, grad = inputs
+    solve = _contender(name, query.device)
     expected = _contender("reference", query.device)(query.double(), prototypes.double())
-    cells: dict[str, list[str]] = {}
-    timers: dict[str, Timer] = {}
-    for name in dict.fromkeys([BASE, *names]):
-        try:
-            solve = _contender(name, query.device)
-            call = _call(solve, query, prototypes, grad if backward else None)
-            error = float((call()[0].double() - expected).abs().max())
-            cells[name] = [f"{temporary_bytes(call, query.device) / 2**20:.1f}", f"{error:.0e}"]
-            timers[name] = Timer(
-                "call()", globals={"call": call}, num_threads=torch.get_num_threads()
-            )
-        except (NotImplementedError, torch.OutOfMemoryError) as refused:
-            cells[name] = ["skipped: " + str(refused).partition("\n")[0], "", "", ""]
-    seconds = _paired_seconds(timers, rounds)
-    for name, own in seconds.items():
-        low, middle, high = np.quantile(
-            np.divide(seconds.get(BASE, np.nan), own), (0.25, 0.5, 0.75)
-        )
-        speed = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        cells[name] = [f"{np.median(own) * 1e3:.3f}", speed, *cells[name]]
-    return cells
+    operands = [tensor.clone().requires_grad_(grad is not None) for tensor in (query, prototypes)]
 
+    def call() -> Tensor:
+        result = solve(*operands)
+        if grad is not None:
+            torch.autograd.grad(result, operands, grad.to(result.dtype))
+        return result.detach()
 
-def _paired_seconds(timers: dict[str, Timer], rounds: int) -> dict[str, list[float]]:
-    """Seconds of a call in each round, in which each timer has its turn, another one first."""
-    repeats = {name: math.ceil(SHORTEST / timer.timeit(1).mean) for name, timer in timers.items()}
-    found: dict[str, list[float]] = {name: [] for name in timers}
-    names = list(timers)
-    for number in range(rounds):
-        first = number % max(1, len(names))
-        for name in names[first:] + names[:first]:
-            found[name].append(timers[name].timeit(repeats[name]).mean)
-    return found
-
-
-def temporary_bytes(call: Callable[[], Sequence[Tensor]], device: torch.device) -> int:
-    """The most bytes that were allocated at once during a call, less those of its results.
-
-    On a CPU the profiler notes each allocation of PyTorch's allocator, in whichever thread; what a
-    library takes from the system by itself is not seen.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        results = call()
-        peak = torch.cuda.max_memory_allocated(device) - before
-    else:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            results = call()
-        changes = sorted(
-            (event.start_ns(), event.nbytes())
-            for event in recorded.profiler.kineto_results.events()
-            if event.name() == "[memory]" and event.device_type() == DeviceType.CPU
-        )
-        peak = max(itertools.accumulate(change for _, change in changes), default=0)
-    return max(0, peak - sum(result.untyped_storage().nbytes() for result in results))
-
-
-def _call(
-    solve: Solve, query: Tensor, prototypes: Tensor, grad: Tensor | None
-) -> Callable[[], Sequence[Tensor]]:
-    """What is timed: the result, and with a gradient also those of both operands."""
-
-    def forward() -> Sequence[Tensor]:
-        with torch.no_grad():
-            return (solve(query, prototypes),)
-
-    if grad is None:
-        return forward
-    asked = [tensor.clone().requires_grad_() for tensor in (query, prototypes)]
-
-    def both() -> Sequence[Tensor]:
-        result = solve(*asked)
-        return (result.detach(), *torch.autograd.grad(result, asked, grad.to(result.dtype)))
-
-    return both
+    try:
+        error = float((call().double() - expected).abs().max())
+    except (NotImplementedError, torch.OutOfMemoryError) as refused:
+        return "skipped: " + str(refused).partition("\n")[0], "", ""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    found = timer.blocked_autorange(min_run_time=seconds)
+    low, high = (f"{1e3 * value:.3f}" for value in (found._p25, found._p75))
+    return f"{1e3 * found.median:.3f}", f"{low} to {high}", f"{error:.0e}"
 
 
 def _contender(name: str, device: torch.device) -> Solve:
@@ -203,9 +132,13 @@ def _contender(name: str, device: torch.device) -> Solve:
     if name != "torch.compile":
         return _plain if name == BASE else _attention
     if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
-        raise NotImplementedError("torch.compile needs a C++ compiler on a CPU")
+        return _no_compiler
     torch.compiler.reset()  # no size pays for the shapes of those before
     return torch.compile(_plain, fullgraph=True, dynamic=False)
+
+
+def _no_compiler(query: Tensor, prototypes: Tensor) -> Tensor:
+    raise NotImplementedError("torch.compile needs a C++ compiler on a CPU")
 
 
 def _plain(query: Tensor, prototypes: Tensor) -> Tensor:

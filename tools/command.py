@@ -158,17 +158,17 @@ def _joined(words: list[str], switches: Container[str]) -> list[str]:
         switches: options that take no value, so that the word behind them stands for itself.
     """
     found: list[str] = []
-    option = own = False  # an option waits for its value; it has one, and the next belongs to it
+    waits = has_one = False  # an option waits for its value; it has one, and the next joins it
     for word in words:
         if word.startswith("--"):
             alone = word in switches
             found.append(f"{word}=True" if alone else word)
-            option, own = not alone and "=" not in word, False
-        elif own:
+            waits, has_one = not alone and "=" not in word, False
+        elif has_one:
             found[-1] += f"\n{word}"
         else:
             found.append(word)
-            option, own = False, option
+            waits, has_one = False, waits
     return found
 
 

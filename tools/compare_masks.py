@@ -1,7 +1,6 @@
-"""Score written masks against labels, beside two floors that know nothing of few-shot learning.
+"""Score written masks against labels, beside a floor that knows nothing of few-shot learning.
 
-The *mask copy* lays the support's label on the query slice by slice and never reads the image; the
-*threshold* keeps the intensities that the support's label covers. A method must beat both clearly.
+The *mask copy* lays the support's label on the query and never reads the image.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from scipy import ndimage
 
 from command import command
 from fsmis_components.data.cases import find_cases
 from fsmis_components.evaluation.metrics import dice_percent
 
-DEVIATIONS = 1.5  # half-width of the threshold's intensity window
-METHODS = ("few-shot", "mask copy", "threshold")
+METHODS = ("few-shot", "mask copy")
 
 
 def copy_mask(support_label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -30,37 +27,24 @@ def copy_mask(support_label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return support_label[np.ix_(*index)]
 
 
-def threshold_mask(image: np.ndarray, support_image: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return the largest component of the intensities under ``inside``, mean +- 1.5 deviations."""
-    values = _standardise(support_image)[inside]
-    near = np.abs(_standardise(image) - values.mean()) < DEVIATIONS * values.std()
-    components, count = ndimage.label(near)
-    if count == 0:
-        return near
-    return components == 1 + int(np.argmax(np.bincount(components.ravel())[1:]))
-
-
 def score(
-    support: tuple[np.ndarray, np.ndarray], query: tuple[np.ndarray, np.ndarray], mask: np.ndarray
-) -> dict[int, tuple[float, float, float]]:
-    """Return the Dice of the mask, the mask copy and the threshold per label value.
+    support_label: np.ndarray, label: np.ndarray, mask: np.ndarray
+) -> dict[int, tuple[float, float]]:
+    """Return the Dice of the mask and of the mask copy per label value.
 
     Args:
-        support: image and label (X, Y, Z) in right-anterior-superior order.
-        query: the same of the query.
-        mask: what the method wrote for the query, (X, Y, Z).
+        support_label: (X, Y, Z) in right-anterior-superior order.
+        label: the same of the query.
+        mask: what the method wrote for the query, alike.
     """
-    copied = copy_mask(support[1], query[1].shape)
-    table = {}
-    for value in np.unique(support[1][support[1] > 0]).tolist():
-        label = query[1] == value
-        thresholded = threshold_mask(query[0], support[0], support[1] == value)
-        results = (mask == value, copied == value, thresholded)
-        table[value] = tuple(dice_percent(result, label) for result in results)
-    return table
+    copied = copy_mask(support_label, label.shape)
+    return {
+        value: tuple(dice_percent(found == value, label == value) for found in (mask, copied))
+        for value in np.unique(support_label[support_label > 0]).tolist()
+    }
 
 
-def print_table(tables: list[dict[int, tuple[float, float, float]]]) -> None:
+def print_table(tables: list[dict[int, tuple[float, float]]]) -> None:
     """Print the mean over scans per structure and over all."""
     print(f"\nDice in percent, {len(tables)} scan{'s' if len(tables) > 1 else ''}, whole volume")
     print(f"{'label':>8}" + "".join(f"{name:>12}" for name in METHODS))
@@ -69,8 +53,8 @@ def print_table(tables: list[dict[int, tuple[float, float, float]]]) -> None:
         print(f"{value:>8}" + "".join(f"{number:>12.1f}" for number in row))
     means = np.mean([list(table.values()) for table in tables], axis=(0, 1))
     print(f"{'mean':>8}" + "".join(f"{number:>12.1f}" for number in means))
-    if means[0] <= max(means[1:]):
-        print("The masks are no better than a floor: look at the overlays before you use them.")
+    if means[0] <= means[1]:
+        print("The masks are no better than the floor: look at the overlays before you use them.")
 
 
 def read(path: Path) -> np.ndarray:
@@ -79,13 +63,8 @@ def read(path: Path) -> np.ndarray:
     return np.squeeze(np.asanyarray(scan.dataobj))
 
 
-def _standardise(image: np.ndarray) -> np.ndarray:
-    clipped = np.minimum(image.astype(np.float64), np.quantile(image, 0.995))
-    return (clipped - clipped.mean()) / max(clipped.std(), 1e-6)
-
-
 def main(support_dir: Path, label_dir: Path, mask_dir: Path) -> None:
-    """Print the places of the masks, and their Dice beside two floors where there are labels.
+    """Print the places of the masks, and their Dice beside a floor where there are labels.
 
     Args:
         support_dir: the labelled scans that were given.
@@ -101,8 +80,8 @@ def main(support_dir: Path, label_dir: Path, mask_dir: Path) -> None:
             continue
         if support is None:
             first = find_cases(support_dir, labels="required")[0]
-            support = (read(first.image), read(first.label))
-        tables.append(score(support, (read(case.image), read(case.label)), read(mask)))
+            support = read(first.label)
+        tables.append(score(support, read(case.label), read(mask)))
     if tables:
         print_table(tables)
     print("\nMasks and pictures:")

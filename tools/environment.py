@@ -66,8 +66,8 @@ def prepare(
         _create(folder)
     if not _has_torch(python) and not _has_nvidia_gpu() and sys.platform != "darwin":
         _install_cpu_torch(python)
-    own = f"{REPOSITORY}[{extra}]" if extra else str(REPOSITORY)
-    if not _pip(python, ["-r", str(requirements), "-e", own], **variables):
+    package = f"{REPOSITORY}[{extra}]" if extra else str(REPOSITORY)
+    if not _pip(python, ["-r", str(requirements), "-e", package], **variables):
         raise SetupError(
             "pip could not install the packages (its last lines above say why): without a network "
             "connect this machine or point PIP_INDEX_URL at a mirror, make space on a full disk, "

@@ -2,7 +2,7 @@
 
     python tools/pack_bundle.py bundles/ssl_alpnet --output dist
 
-Writes dist/ssl_alpnet_v0.1.0.zip, the same bytes for the same commit on every machine, and an entry
+Writes dist/ssl_alpnet_v0.2.0.zip, the same bytes for the same commit on every machine, and an entry
 in dist/index.json. The bundle is checked first, as tools/verify_bundle.py does; that command with
 the archive checks its use as well. Exits with 1 and one sentence if it cannot be packed.
 """
@@ -67,14 +67,18 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
     with writing(output, "name another folder with --output"):
         state = _write(path, root.name, packed_files(root, PACKAGE, version, code))
         facts = {
+            "name": root.name,
+            "version": version,
+            "file": path.name,
             "size": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "package": {"version": code, "content": content_hash(PACKAGE)},
             "commit": commit,
             "as_committed": not changed if commit else None,
             "verified": not no_verify,
+            **{key: metadata[key] for key in ("task", "description", "copyright")},
         }
-        index = update_index(output, entry(root, metadata, path, facts))
+        index = update_index(output, facts)
     print(f"{path}: {facts['size'] / 1e6:.1f} MB, sha256 {facts['sha256']}, {state}")
     print(f"{index}: has its entry")
     return path
@@ -161,36 +165,6 @@ def _write(path: Path, folder: str, content: Mapping[str, bytes]) -> str:
     finally:
         again.unlink(missing_ok=True)
     return "there already with the same content"
-
-
-def entry(
-    root: Path, metadata: Mapping[str, Any], archive: Path, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what the index says about one archive and what it holds.
-
-    Args:
-        root: the bundle's folder.
-        metadata: its metadata.json.
-        archive: the packed bundle.
-        facts: size, sha256 and whatever else the packer knows.
-    """
-    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-    names = [channels[key] for key in sorted(channels, key=int)]
-    packages = {
-        "monai": metadata["monai_version"],
-        "torch": metadata["pytorch_version"],
-        "numpy": metadata["numpy_version"],
-        **metadata["required_packages_version"],
-    }
-    return {
-        "name": root.name,
-        "version": metadata["version"],
-        "file": archive.name,
-        **facts,
-        **{key: metadata[key] for key in ("task", "description", "copyright", "intended_use")},
-        "structures_of_default_pack": [name for name in names if name != "background"],
-        "required_packages": packages,
-    }
 
 
 def update_index(folder: Path, new: dict[str, Any]) -> Path:

@@ -79,7 +79,7 @@ def use_packed(root: Path, say: Callable[[str], object], archive: Path) -> bool:
         url, downloads = archive.resolve().as_uri(), folder / "downloads"
         # MONAI 1.6.1 fails without a name
         download = ["download", "--name", root.name, "--url", url, "--bundle_dir", str(downloads)]
-        own = downloads / root.name
+        copy = downloads / root.name
         load = LOAD.format(name=root.name, folder=str(downloads))
         query, given = scans["query"], ["--support_dir", str(scans["support"])]
         short = ["--epochs", "1", "--episodes_per_epoch", "2", "--num_workers", "0"]
@@ -90,12 +90,12 @@ def use_packed(root: Path, say: Callable[[str], object], archive: Path) -> bool:
         steps = [
             ("run elsewhere", elsewhere, _run(root, "inference", query, folder / "a"), f"a/{mask}"),
             ("download", elsewhere, _bundle(*download), f"downloads/{root.name}/LICENSE"),
-            ("load", own, ["-c", load], ""),
-            ("own support", own, _run(".", "inference", query, folder / "c", *given), f"c/{mask}"),
-            ("training", own, _run(".", "train", data, folder / "d", *short), "d/models/model.pt"),
+            ("load", copy, ["-c", load], ""),
+            ("own support", copy, _run(".", "inference", query, folder / "c", *given), f"c/{mask}"),
+            ("training", copy, _run(".", "train", data, folder / "d", *short), "d/models/model.pt"),
             (
                 "evaluation",
-                own,
+                copy,
                 _run(".", evaluation, data, folder / "e", "--whole_volume", "False"),
                 "e/ep1_fold0.csv",
             ),

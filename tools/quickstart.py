@@ -75,8 +75,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     folders = parser.parse_args(arguments)
     if (folders.support_dir is None) != (folders.query_dir is None):
         parser.error("--support_dir and --query_dir go together: give both or neither")
-    own = PHANTOM_MASKS if folders.support_dir is None else "masks"
-    folders.output_dir = (folders.output_dir or WORK / own).resolve()
+    name = PHANTOM_MASKS if folders.support_dir is None else "masks"
+    folders.output_dir = (folders.output_dir or WORK / name).resolve()
     folders.label_dir = folders.query_dir
     return folders
 

@@ -1,7 +1,7 @@
 """Check any MONAI bundle, a folder or a zip archive, offline, one line per check.
 
     python tools/verify_bundle.py bundles/ssl_alpnet
-    python tools/verify_bundle.py dist/ssl_alpnet_v0.1.0.zip
+    python tools/verify_bundle.py dist/ssl_alpnet_v0.2.0.zip
 
 An archive is unpacked into a temporary folder. One of tools/pack_bundle.py is then used there as
 its reader will use it, with the repository out of Python's sight. Checks run what the bundle's

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -26,8 +27,7 @@ from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.training_cases import RULES, excluded, fold_split, shown_structures
 from fsmis_components.data.volumes import load_image
 from fsmis_components.data.weights import has_state, load_state
-from fsmis_components.evaluation.provenance import code_hash, surroundings
-from fsmis_components.evaluation.results_folder import note_once, read_json
+from fsmis_components.evaluation.records import code_hash, note_once, read_json, surroundings
 from fsmis_components.evaluation.subjects.base import Group, group_suffix
 
 FORMAT = 1
@@ -39,6 +39,10 @@ _GIVEN = (
     *("setting", "test_structures", "exclude_rule", "max_minutes"),
 )
 Stages = Sequence[Mapping[str, Any]]
+
+
+class _TimeOver(Exception):
+    """The minutes of a call are used up."""
 
 
 def train_folds(
@@ -84,14 +88,22 @@ def train_folds(
     Raises:
         DataError: arguments or the dataset are unusable, or another training lies in the folder.
     """
-    _check(setting, exclude_rule, structure_groups, minutes)
+    if setting not in (1, 2):
+        raise DataError(f"setting: expected 1 or 2, got {setting!r}.")
+    if exclude_rule not in RULES:
+        raise DataError(f"exclude_rule: expected any or all, got {exclude_rule!r}.")
+    if (setting == 2) != bool(structure_groups) or not all(structure_groups or []):
+        raise DataError(
+            "structure_groups: Setting 2 needs the label values to leave out, such as 2,3 and 1,4, "
+            "and Setting 1 takes none; correct one of the two."
+        )
+    if minutes is not None and not minutes >= _SHORTEST:
+        raise DataError(f"minutes: expected at least {_SHORTEST:g}, got {minutes}.")
     root, output, data = (
         Path(folder).expanduser().absolute() for folder in (bundle_root, output_dir, dataset_dir)
     )
     groups: list[Group] = [tuple(map(int, group)) for group in structure_groups or []] or [None]
-    config = read_json(root / "configs" / "train.json", "name the folder of a bundle")
-    stages = read_plan(root, plan, overrides)
-    overrides = dict(overrides or {})
+    stages, overrides = read_plan(root, plan, overrides), dict(overrides or {})
     cases = find_cases(data, labels="required" if setting == 2 else "never", section="training")
     numbers = sorted(set(range(NUM_FOLDS) if folds is None else folds))
     splits = {fold: fold_split(cases, fold, NUM_FOLDS) for fold in numbers}
@@ -106,37 +118,38 @@ def train_folds(
     }
     note_once(output / "training.json", description, results=output.glob("*/stage*"))
     shared = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
-    knobs = {"dataset_dir": str(data), "cache_dir": str(shared)}
-    clock = _Clock(None if minutes is None else monotonic() + 60 * minutes)
+    reading = {**_train_config(root), **stages[0], **overrides}
+    deadline = inf if minutes is None else monotonic() + 60 * minutes
     failures, left = [], []
-    for fold, group in [(fold, group) for fold in numbers for group in groups]:
+    for fold, group in product(numbers, groups):
         folder = output / fold_folder(fold, group)
-        own = {**knobs, "fold": fold}
-        if group is not None:
-            own |= {"setting": 2, "test_structures": list(group), "exclude_rule": exclude_rule}
+        knobs: dict[str, Any] = {"dataset_dir": str(data), "cache_dir": str(shared), "fold": fold}
+        facts: dict[str, Any] = {}
         try:
             if finished_facts(folder) is not None:
                 say(f"{folder.name}: is finished")
                 continue
-            if clock.over():
-                left.append(folder.name)
-                continue
-            facts: dict[str, Any] = {}
+            if deadline - monotonic() < 60 * _SHORTEST:
+                raise _TimeOver
             if group is not None:
-                reading = {**config, **stages[0], **overrides}
+                knobs |= {"setting": 2, "test_structures": list(group)}
+                knobs["exclude_rule"] = exclude_rule
                 dropped, total = dropped_slices(
-                    splits[fold].train, group, exclude_rule,
+                    splits[fold].train,
+                    group,
+                    exclude_rule,
                     slice_axis=reading.get("slice_axis", "auto"),
                     ignore_spacing=reading.get("ignore_spacing", False),
-                )  # fmt: skip
+                )
                 table = csv_table([["case", "slice", "shown"], *dropped])
                 atomic_write_text(folder / "dropped_slices.csv", table)
                 facts["dropped_slices"] = {"dropped": len(dropped), "of": total}
-            if _train(root, folder, own, stages, overrides, clock, facts, say):
-                _finish(folder, len(stages), facts)
-                say(f"{folder.name}: finished")
-            else:
-                left.append(folder.name)
+            facts |= _train_stages(root, folder, knobs, stages, overrides, deadline, say)
+            _finish(folder, len(stages), facts)
+            say(f"{folder.name}: finished")
+        except _TimeOver:
+            deadline = -inf  # of what follows, too, even if a little is left
+            left.append(folder.name)
         except DataError as error:
             failures.append(f"{folder.name}: {error}")
             say(failures[-1])
@@ -145,59 +158,47 @@ def train_folds(
     return failures
 
 
-@dataclass
-class _Clock:
-    """When this call has to end, by `monotonic`; None: never."""
-
-    deadline: float | None
-    passed: bool = False
-
-    def minutes(self) -> float | None:
-        return None if self.deadline is None else (self.deadline - monotonic()) / 60
-
-    def over(self) -> bool:
-        left = self.minutes()
-        self.passed = self.passed or (left is not None and left < _SHORTEST)
-        return self.passed
-
-
-def _train(
+def _train_stages(
     root: Path,
     folder: Path,
     knobs: Mapping[str, Any],
     stages: Stages,
     overrides: Mapping[str, Any],
-    clock: _Clock,
-    facts: dict[str, Any],
+    deadline: float,
     say: Callable[[str], object],
-) -> bool:
-    """Bring the stages of a fold to their end; return False where the time is over before."""
+) -> dict[str, Any]:
+    """Bring the stages of a fold to their end; return the hash of the weights that it began with.
+
+    Raises:
+        _TimeOver: the deadline, by `monotonic`, comes before.
+    """
+    facts = {}
     for number, stage in enumerate(stages):
         title = f"{folder.name} stage {number + 1} of {len(stages)}"
         output = folder / f"stage{number + 1}"
-        own = {**knobs, "output_dir": str(output), **stage, **overrides}
+        given = {**knobs, "output_dir": str(output), **stage, **overrides}
         if number:
-            own["initial_weights"] = str(folder / f"stage{number}" / "models" / "model.pt")
-        elif "initial_weights" in own:
-            own["initial_weights"] = own["initial_weights"].replace("{fold}", folder.name)
-            if Path(own["initial_weights"]).is_file():
-                facts["initial_weights"] = file_hash(Path(own["initial_weights"]))
+            given["initial_weights"] = str(folder / f"stage{number}" / "models" / "model.pt")
+        elif "initial_weights" in given:
+            given["initial_weights"] = given["initial_weights"].replace("{fold}", folder.name)
+            if Path(given["initial_weights"]).is_file():
+                facts["initial_weights"] = file_hash(Path(given["initial_weights"]))
         epoch, epochs, _ = _progress(output)
         if epoch >= epochs:
             continue
-        if clock.over():
-            return False
-        if (left := clock.minutes()) is not None:
-            own["max_minutes"] = round(left, 2)
+        minutes = (deadline - monotonic()) / 60
+        if minutes < _SHORTEST:
+            raise _TimeOver
+        if minutes < inf:
+            given["max_minutes"] = round(minutes, 2)
         say(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
-        run_training(training_command(root, own))
+        run_training(root, given)
         epoch, epochs, _ = _progress(output)
-        if epoch < epochs and left is None:
-            raise DataError(f"{title} ended before its last epoch; give the command again.")
+        if epoch < epochs and minutes < inf:
+            raise _TimeOver
         if epoch < epochs:
-            clock.passed = True
-            return False
-    return True
+            raise DataError(f"{title} ended before its last epoch; give the command again.")
+    return facts
 
 
 def fold_folder(fold: int, group: Group) -> str:
@@ -221,7 +222,7 @@ def read_plan(
     Raises:
         DataError: no bundle there, no such plan, or a knob that the config does not have.
     """
-    config = read_json(bundle_root / "configs" / "train.json", "name the folder of a bundle")
+    config = _train_config(bundle_root)
     shipped = bundle_root / "configs" / "fold_training.json"
     if plan is None:
         plan = shipped if shipped.is_file() else {"stages": [{}]}
@@ -250,34 +251,31 @@ def read_plan(
     return stages
 
 
-def training_command(bundle_root: Path, knobs: Mapping[str, Any]) -> list[str]:
-    """The command that trains a bundle, as a person would give it."""
-    command = [sys.executable, "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(bundle_root / "configs" / "train.json")]
-    command += ["--bundle_root", str(bundle_root)]
-    for name, value in knobs.items():
-        # quoted: the command line would take a folder that is called 7 for a number
-        command += [f"--{name}", repr(value)]
-    return command
+def _train_config(bundle_root: Path) -> dict[str, Any]:
+    return read_json(bundle_root / "configs" / "train.json", "name the folder of a bundle")
 
 
-def run_training(command: Sequence[str]) -> None:
-    """Run a training in a process of its own, so that memory and seeds are clean.
+def run_training(bundle_root: Path, knobs: Mapping[str, Any]) -> None:
+    """Train a bundle by its command, in a process of its own, so that memory and seeds are clean.
 
     It uses the code that runs here, whatever lies in the working folder.
 
     Raises:
         DataError: it failed; what it said is on the screen.
     """
+    command = [sys.executable, "-m", "monai.bundle", "run", "training"]
+    command += ["--config_file", str(bundle_root / "configs" / "train.json")]
+    command += ["--bundle_root", str(bundle_root)]
+    # quoted: the command line would take a folder that is called 7 for a number
+    command += [word for name, value in knobs.items() for word in (f"--{name}", repr(value))]
     paths = [str(Path(fsmis_components.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     python_path = os.pathsep.join(filter(None, paths))
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"}
-    )
-    if done.returncode:
+    environment = {**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"}
+    code = subprocess.run(command, env=environment).returncode
+    if code:
         raise DataError(
-            f"the training ended with {done.returncode} (its last line says why; -9: too little "
-            "memory); give the same command to go on."
+            f"the training ended with {code} (its last line says why; -9: too little memory); give "
+            "the same command to go on."
         )
 
 
@@ -289,18 +287,11 @@ def dropped_slices(
     slice_axis: str | int = "auto",
     ignore_spacing: bool = False,
 ) -> tuple[list[tuple[str, int, str]], int]:
-    """Find the slices that a training on these scans leaves out, by the rule that it follows.
-
-    Args:
-        cases: labelled scans.
-        exclude_labels: label values that the training must not see, at least one.
-        exclude_rule: "any" or "all", see `excluded`.
-        slice_axis: as in the training, see `choose_slice_grid`.
-        ignore_spacing: as in the training.
+    """Find the slices of labelled scans that a training leaves out, by the rule that it follows.
 
     Returns:
-        For each slice the case, its number from 0 in the order of `SliceView`, and the values that
-        it shows, joined by "+"; and the number of slices of all the scans.
+        For each slice the case, its number from 0 in the order of `SliceView`, and the values of
+        `exclude_labels` that it shows, joined by "+"; and the number of slices of all the scans.
 
     Raises:
         DataError: a scan has no label or cannot be read, or there is no such rule.
@@ -364,22 +355,3 @@ def _finish(folder: Path, num_stages: int, facts: Mapping[str, Any]) -> None:
             **facts,
         }
         atomic_write_text(folder / "finished.json", json.dumps(content, indent=2) + "\n")
-
-
-def _check(
-    setting: int,
-    exclude_rule: str,
-    structure_groups: Sequence[Sequence[int]] | None,
-    minutes: float | None,
-) -> None:
-    if setting not in (1, 2):
-        raise DataError(f"setting: expected 1 or 2, got {setting!r}.")
-    if exclude_rule not in RULES:
-        raise DataError(f"exclude_rule: expected any or all, got {exclude_rule!r}.")
-    if (setting == 2) != bool(structure_groups) or not all(structure_groups or []):
-        raise DataError(
-            "structure_groups: Setting 2 needs the label values to leave out, such as 2,3 and 1,4, "
-            "and Setting 1 takes none; correct one of the two."
-        )
-    if minutes is not None and not minutes >= _SHORTEST:
-        raise DataError(f"minutes: expected at least {_SHORTEST:g}, got {minutes}.")

@@ -22,8 +22,6 @@ from monai.metrics import get_mask_edges, get_surface_distance
 from monai.metrics.utils import get_code_to_measure_table
 from scipy import ndimage
 
-from fsmis_components.evaluation.records import SliceCounts
-
 # The benchmark's tolerance: an outline that is one pixel off still counts in scans of 1 to 2 mm.
 TOLERANCE_MM = 2.0
 # With more surface points than this a search tree is slower than a distance transform: it takes
@@ -33,35 +31,24 @@ _TREE_POINTS = 100_000
 
 @dataclass(frozen=True)
 class MaskFigures:
-    """The figures of one mask; names and order are those of `records.FIGURES`.
+    """The figures of one mask; names and order are those of `records.FIGURES`."""
 
-    Attributes:
-        dice: percent.
-        nsd: normalised surface Dice, percent.
-        hd95_mm: 95th percentile of the symmetric surface distance, mm.
-        precision: share of the prediction that is right, percent.
-        recall: share of the label that was found, percent.
-        extent_error: slices that lie in one of the two ranges from first to last slice, not both.
-        false_positive_ml: millilitres predicted outside the label.
-    """
-
-    dice: float
-    nsd: float
-    hd95_mm: float
-    precision: float
-    recall: float
-    extent_error: float
-    false_positive_ml: float
+    dice: float  # percent
+    nsd: float  # normalised surface Dice, percent
+    hd95_mm: float  # 95th percentile of the symmetric surface distance
+    precision: float  # share of the prediction that is right, percent
+    recall: float  # share of the label that was found, percent
+    extent_error: float  # slices in one of the two ranges from first to last slice, not in both
+    false_positive_ml: float  # predicted outside the label
 
 
 def mask_figures(
     predicted: np.ndarray,
     labelled: np.ndarray,
     spacing: Sequence[float],
-    voxel_ml: float | None = None,
     tolerance_mm: float = TOLERANCE_MM,
 ) -> MaskFigures:
-    """All figures of a mask; the module says what empty masks get.
+    """All figures of a mask, also of an empty one.
 
     NSD is MONAI's with subvoxels (that of DeepMind's surface-distance): the share of both surfaces,
     by area, that lies within the tolerance of the other one. Voxels of 7.7 x 1.25 x 1.25 mm need
@@ -73,20 +60,20 @@ def mask_figures(
         predicted: bool, (D, h, w).
         labelled: bool, the same shape.
         spacing: millimetres between slices, rows and columns.
-        voxel_ml: millilitres of a voxel; None: by the spacing.
         tolerance_mm: distance up to which a surface counts as found.
 
     Raises:
-        ValueError: masks that are not bool, not 3D or of two shapes; a spacing that is not three
-            numbers above 0.
+        ValueError: masks that are not bool (D, h, w) of one shape, or no spacing.
     """
-    _check_masks("mask_figures", predicted, labelled)
+    for mask in (predicted, labelled):
+        if mask.dtype != bool or mask.ndim != 3 or mask.shape != predicted.shape:
+            raise ValueError(
+                f"mask_figures: expected bool masks (D, h, w) of one shape, got {mask.dtype} of "
+                f"shape {mask.shape} beside {predicted.shape}"
+            )
     spacing = tuple(float(step) for step in spacing)
     if len(spacing) != 3 or not all(0 < step < math.inf for step in spacing):
         raise ValueError(f"mask_figures: expected a spacing of three numbers > 0, got {spacing}")
-    if voxel_ml is None:
-        voxel_ml = math.prod(spacing) / 1000
-
     found, true, both = (
         int(np.count_nonzero(mask)) for mask in (predicted, labelled, predicted & labelled)
     )
@@ -103,7 +90,7 @@ def mask_figures(
         precision=_percent(both, found, otherwise=0.0 if true else 100.0),
         recall=_percent(both, true, otherwise=100.0),
         extent_error=float(_extent_error(predicted, labelled)),
-        false_positive_ml=(found - both) * voxel_ml,
+        false_positive_ml=(found - both) * (math.prod(spacing) / 1000),
     )
 
 
@@ -112,36 +99,6 @@ def dice_percent(predicted: np.ndarray, labelled: np.ndarray) -> float:
     both = int(np.count_nonzero(predicted & labelled))
     total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(labelled))
     return _percent(2 * both, total, otherwise=100.0)
-
-
-def slice_counts(predicted: np.ndarray, labelled: np.ndarray) -> SliceCounts:
-    """Voxels per slice.
-
-    Args:
-        predicted: bool, (D, h, w).
-        labelled: bool, the same shape.
-
-    Raises:
-        ValueError: masks that are not bool, not 3D or of two shapes.
-    """
-    _check_masks("slice_counts", predicted, labelled)
-    overlap, found, true = (
-        np.count_nonzero(mask, axis=(1, 2)).tolist()
-        for mask in (predicted & labelled, predicted, labelled)
-    )
-    return SliceCounts(overlap=overlap, predicted=found, labelled=true)
-
-
-def _check_masks(caller: str, predicted: np.ndarray, labelled: np.ndarray) -> None:
-    for mask in (predicted, labelled):
-        if mask.dtype != bool or mask.ndim != 3:
-            raise ValueError(
-                f"{caller}: expected bool masks (D, h, w), got {mask.dtype} of shape {mask.shape}"
-            )
-    if predicted.shape != labelled.shape:
-        raise ValueError(
-            f"{caller}: expected masks of one shape, got {predicted.shape} and {labelled.shape}"
-        )
 
 
 def _percent(part: int, whole: int, otherwise: float) -> float:
@@ -156,8 +113,8 @@ def _extent_error(predicted: np.ndarray, labelled: np.ndarray) -> int:
 
 def _slice_range(mask: np.ndarray) -> tuple[int, int]:
     """First slice of a mask and the one behind its last; two zeros for an empty mask."""
-    own = np.flatnonzero(mask.any((1, 2)))
-    return (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+    held = np.flatnonzero(mask.any((1, 2)))
+    return (int(held[0]), int(held[-1]) + 1) if len(held) else (0, 0)
 
 
 def _crop(predicted: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:

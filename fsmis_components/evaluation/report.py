@@ -1,248 +1,308 @@
-"""The report of a benchmark: one HTML file to look at, with nothing outside it."""
+"""From finished cases to what is read: `cases.csv`, `summary.json`, `table.md`, `report.html`."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import markdown
+import matplotlib
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.case_pictures import case_picture, mask_paths, picked_units
-from fsmis_components.evaluation.charts import PROTOCOL_COLOURS, box_chart, mean_profile, z_chart
+from fsmis_components.data.geometry import choose_slice_grid
+from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.evaluation.records import (
     ABSENT,
-    ORACLE,
     SCORED,
     WHOLE_VOLUME,
     CaseRecord,
+    Row,
+    joined_hash,
+    read_json,
+    read_records,
+    write_rows,
 )
-from fsmis_components.evaluation.summary import EP1_RULES, FLOOR, UNTRAINED, rows_frame, unit_means
+from fsmis_components.evaluation.summary import (
+    FLOOR,
+    PROTOCOLS,
+    UNTRAINED,
+    rows_frame,
+    summarise,
+    unit_means,
+)
 from fsmis_components.evaluation.tables import (
     LINE,
-    environment,
     labelled_title,
+    markdown_table,
     protocol_title,
 )
-from fsmis_components.support.support_set import PALETTE
+from fsmis_components.reporting.drawing import draw_overlay, embedded, new_figure
+from fsmis_components.reporting.pages import render
+from fsmis_components.support.support_set import PALETTE, Structure
 
 # what Markdown knows beyond text and tables: names of scans and structures are only text
 _NO_MARKUP = ("html", "link", "image_link", "reference", "image_reference", "short_reference")
+# Okabe and Ito's colours, which colour-blind readers tell apart
+COLOURS = dict(zip(PROTOCOLS, ("#e69f00", "#cc79a7", "#009e73", "#0b4f8a"), strict=True))
 Line = tuple[str, str, str, int]  # method, setting, labelled slices, shots
 
 
-def write_report(
-    path: Path,
-    records: Sequence[CaseRecord],
-    summary: Mapping[str, Any],
-    run: Mapping[str, Any],
-    table: str,
-) -> Path:
-    """Write the report, whole or not at all; the same input gives the same bytes.
+def note_run(root: Path, command: str, failures: Sequence[str], **facts: Any) -> None:
+    """Keep in `run.json` what was asked, so that the tables can name it.
 
     Args:
-        path: the file; its folder is the results folder, to which paths of masks are relative.
-        records: finished cases, and failed ones, which have a message and no rows.
-        summary: of their rows, by `summarise`.
-        run: facts of the run as JSON values; "failures" lists what failed beside the records.
-        table: the tables as Markdown.
+        root: the results folder.
+        command: the command that regenerates the results.
+        failures: one sentence each; those of an earlier run are replaced.
+        facts: whatever else the tables are to carry, as JSON values.
+    """
+    path = root / "run.json"
+    there = read_json(path) if path.is_file() else {}
+    commands = list(dict.fromkeys([*there.get("commands", []), command]))
+    content = {**there, **facts, "commands": commands, "failures": list(failures)}
+    atomic_write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_results(roots: Sequence[Path], output_dir: Path) -> list[Path]:
+    """Join results folders into one set of tables and a report.
+
+    Everything but the report's pictures and `run.json` is the same, bit for bit, for the same
+    weights, data, code, machine and number of threads.
+
+    Args:
+        roots: results folders of `run_benchmark`.
+        output_dir: receives the files; may be one of the folders.
 
     Returns:
-        The path.
+        The files: `table.md`, `report.html`, `cases.csv`, `summary.json`.
+
+    Raises:
+        DataError: a folder holds no results, two hold the same case of the same method, or two were
+            made under different rules.
     """
-    messages = [record.message for record in records if record.message]
-    failures = list(dict.fromkeys([*messages, *map(str, run.get("failures", []))]))
-    finished = [record for record in records if not record.message]
-    rows = rows_frame([row for record in finished for row in record.rows])
-    page = environment().get_template("report.html").render(
-        failures=failures,
-        facts={key: value for key, value in run.items() if key != "failures"},
-        table=_html(table),
-        colours=PROTOCOL_COLOURS,
-        **_shown(finished, rows, summary, path.parent),
-    )  # fmt: skip
+    records = []
+    for root in roots:
+        for record in read_records(root):
+            # masks as paths from the folder of the report
+            masks = {
+                k: os.path.relpath(root / path, output_dir) for k, path in record.masks.items()
+            }
+            records.append(replace(record, masks=masks))
+    rows = sorted((row for record in records for row in record.rows), key=_order)
+    run = _joined_runs(roots, records)
+    summary = summarise(rows)
+    table = markdown_table(summary, run)
+    text = json.dumps({"run": run, **summary}, indent=1, allow_nan=False) + "\n"
+    return [
+        atomic_write_text(output_dir / "table.md", table),
+        write_report(output_dir / "report.html", records, run, table),
+        write_rows(rows, output_dir / "cases.csv"),
+        atomic_write_text(output_dir / "summary.json", text),
+    ]
+
+
+def write_report(
+    path: Path, records: Sequence[CaseRecord], run: Mapping[str, Any], table: str
+) -> Path:
+    """Write `report.html`, whole or not at all; the same input gives the same bytes.
+
+    Args:
+        path: the file; paths of masks are relative to its folder.
+        records: finished cases.
+        run: facts of the run as JSON values; "failures" lists what failed.
+        table: the tables as Markdown.
+    """
+    rows = rows_frame([row for record in records for row in record.rows])
+    blind = rows[rows.protocol == WHOLE_VOLUME]
+    lines = list(rows[[*LINE]].drop_duplicates().itertuples(index=False, name=None))
+    lines.sort(key=lambda line: (line[0] == FLOOR, line))
+    structures = [
+        Structure(str(entry.structure), int(entry.value), PALETTE[place % len(PALETTE)])
+        for place, entry in enumerate(
+            rows.drop_duplicates("structure").sort_values("value").itertuples()
+        )
+    ]
+    absent = blind[blind.status == ABSENT].groupby("structure", sort=False).case.nunique()
+    means = {line: unit_means(_of_line(blind, line)).dice for line in lines}
+    candidates = [line for line in lines if len(means[line])]
+    best = max(candidates, key=lambda line: (line[0] != FLOOR, means[line].mean()), default=None)
+    # a name may hold a dollar sign, which is no formula
+    with matplotlib.rc_context({"text.parse_math": False, "font.family": "DejaVu Sans"}):
+        page = render(
+            "benchmark.html",
+            title="Few-shot segmentation benchmark",
+            methods=len({line[0] for line in lines} - {FLOOR}),
+            floor=any(line[0] == FLOOR for line in lines),
+            structures={structure.name: structure.colour for structure in structures},
+            scans=int(rows.case.nunique()),
+            protocols={
+                protocol: (protocol_title(protocol).replace("`", ""), COLOURS[protocol])
+                for protocol in PROTOCOLS
+                if protocol in set(rows.protocol)
+            },
+            absent=absent.to_dict(),
+            best=best and _name(best, lines),
+            boxes=_boxes(rows, lines, structures),
+            cases=_cases(records, blind, best, structures, path.parent) if best else [],
+            table=_html(table),
+            failures=list(dict.fromkeys(map(str, run.get("failures", [])))),
+            run={key: value for key, value in run.items() if key != "failures"},
+        )
     return atomic_write_text(path, page)
 
 
-def _shown(
-    records: Sequence[CaseRecord], rows: pd.DataFrame, summary: Mapping[str, Any], folder: Path
-) -> dict[str, Any]:
-    """What the page shows of the results; everything is empty where nothing was scored."""
-    groups = [group for group in summary["groups"] if group["mean"]["dice"]["mean"] is not None]
-    dice = {
-        (tuple(group[key] for key in LINE), group["protocol"]): group["mean"]["dice"]
-        for group in groups
-    }
-    lines: list[Line] = sorted({line for line, _ in dice}, key=lambda line: line[0] == FLOOR)
-    lines.sort(key=lambda line: line[0] == FLOOR)
-    found = set(rows.protocol)
-    told = [rule for rule in EP1_RULES if rule in found] or [
-        ORACLE for _ in (0,) if ORACLE in found
-    ]
-    protocols = [*told, WHOLE_VOLUME]
-    values = {
-        str(entry.structure): int(entry.value)
-        for entry in rows.drop_duplicates("structure").sort_values("value").itertuples()
-    }
-    colours = {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(values)}
-    absent = rows[(rows.protocol == WHOLE_VOLUME) & (rows.status == ABSENT)]
-    best = _best(lines, dice, told)
-    return {
-        "methods": sorted({line[0] for line in lines} - {FLOOR}),
-        "floor": any(line[0] == FLOOR for line in lines),
-        "structures": colours,
-        "scans": int(rows.case.nunique()),
-        "protocols": {
-            protocol: protocol_title(protocol).replace("`", "") for protocol in protocols
-        },
-        "absent": absent.groupby("structure", sort=False).case.nunique().to_dict(),
-        "best": best and _name(best, lines),
-        "cards": best and _cards(best, lines, dice, told, summary["wv_gaps"]),
-        "standings": [
-            {
-                "name": _name(line, lines),
-                "floor": line[0] == FLOOR,
-                "dice": {p: dice[line, p] for p in protocols if (line, p) in dice},
-            }
-            for line in lines
-        ],
-        "boxes": _boxes(rows, lines, protocols, list(values)),
-        "profiles": _profiles(records, lines, protocols),
-        "cases": _cases(records, rows, best, colours, values, folder) if best else [],
-    }
+def _order(row: Row) -> tuple[Any, ...]:
+    support = row.shots, row.choice, row.fold, row.labelled != "sections"
+    return row.method, row.setting, *support, row.protocol, row.case, row.value
 
 
-def _best(
-    lines: Sequence[Line], dice: Mapping[Any, Mapping[str, float]], told: Sequence[str]
-) -> Line | None:
-    """The best method by whole-volume Dice; methods with an EP1 figure first, the floor last."""
-    blind = [line for line in lines if (line, WHOLE_VOLUME) in dice]
-    if not blind:
-        return None
-
-    def place(line: Line) -> tuple[bool, bool, float]:
-        has_told = any((line, protocol) in dice for protocol in told)
-        return line[0] != FLOOR, has_told, dice[line, WHOLE_VOLUME]["mean"]
-
-    return max(blind, key=place)
-
-
-def _cards(
-    best: Line,
-    lines: Sequence[Line],
-    dice: Mapping[Any, Mapping[str, float]],
-    told: Sequence[str],
-    gaps: Sequence[Mapping[str, Any]],
-) -> list[tuple[str, float, str]]:
-    """Three or four figures to take home: name, percent, what it means."""
-    rule = next((protocol for protocol in told if (best, protocol) in dice), None)
-    floors = [line for line in lines if line[0] == FLOOR and line != best]
-    floors.sort(key=lambda line: (line[2] != best[2], line[3] != best[3]))
-    cards = []
-    if rule is not None:
-        title = protocol_title(rule).replace("`", "")
-        cards.append((title, dice[best, rule]["mean"], "told where each organ lies"))
-    blind = dice[best, WHOLE_VOLUME]["mean"]
-    cards.append(("whole volume", blind, "must find the organs itself"))
-    for gap in gaps:
-        if tuple(gap[key] for key in LINE) == best and gap["told"] == rule:
-            cards.append(("gap", gap["mean_difference"], "price of not being told"))
-    for floor in floors[:1]:
-        figure = dice.get((floor, rule or WHOLE_VOLUME))
-        if figure is not None:
-            cards.append(("floor", figure["mean"], "copied masks, image never read"))
-    return cards
+def _joined_runs(roots: Sequence[Path], records: Sequence[CaseRecord]) -> dict[str, Any]:
+    """What the tables carry: commands, failures, hashes of weights, data and code."""
+    run: dict[str, Any] = {"commands": [], "failures": [], "weights": {}, "dropped_slices": {}}
+    codes, rules, surroundings = set(), set(), {}
+    data = {record.image.rpartition("/")[2]: record.fingerprint for record in records}
+    for root in roots:
+        noted = read_json(root / "run.json") if (root / "run.json").is_file() else {}
+        run["commands"] += [c for c in noted.get("commands", []) if c not in run["commands"]]
+        run["failures"] += noted.get("failures", [])
+        for path in sorted(root.glob("cases/*/*/unit.json")):
+            unit = read_json(path)
+            codes.add(unit["code"])
+            rules.add(unit["rule"])
+            surroundings[json.dumps(unit["surroundings"], sort_keys=True)] = unit["surroundings"]
+            for fact in ("weights", "dropped_slices"):
+                if fact in unit["subject"]:
+                    name = f"{path.parent.parent.name} {path.parent.name}"
+                    run[fact][name] = unit["subject"][fact]
+            data |= {f"support {name}": value for name, value in unit["support"].items()}
+    if len(rules) > 1:
+        raise DataError(
+            f"results: {' and '.join(sorted(rules))} choose support and queries differently, so "
+            "they do not share a table; join folders of one rule."
+        )
+    run |= {"data_hash": joined_hash(data), "code": ", ".join(sorted(codes))}
+    for facts in surroundings.values():
+        for key, value in facts.items():
+            run.setdefault(key, value)
+            if run[key] != value:
+                run[key] = f"{run[key]}; {value}"
+    return run
 
 
-def _of_line(rows: pd.DataFrame, line: Line, protocol: str) -> pd.DataFrame:
-    own = (rows[LINE] == list(line)).all(axis=1)
-    return rows[own & (rows.protocol == protocol)]
+def _of_line(rows: pd.DataFrame, line: Line) -> pd.DataFrame:
+    return rows[(rows[[*LINE]] == list(line)).all(axis=1)]
 
 
 def _boxes(
-    rows: pd.DataFrame, lines: Sequence[Line], protocols: Sequence[str], structures: list[str]
+    rows: pd.DataFrame, lines: Sequence[Line], structures: Sequence[Structure]
 ) -> list[dict[str, str]]:
     """A chart per structure, before them one of the mean over structures if there are several."""
-    parts = [(name, rows[rows.structure == name]) for name in structures]
+    names = [structure.name for structure in structures]
+    parts = {name: rows[rows.structure == name] for name in names}
     if len(parts) > 1:
-        parts.insert(0, ("mean over structures", rows))
+        parts = {"mean over structures": rows, **parts}
     charts = []
-    for title, part in parts:
-        shown = [
-            (_name(line, lines), protocol, unit_means(_of_line(part, line, protocol)).dice.tolist())
-            for line in lines
-            for protocol in protocols
-        ]
-        shown = [entry for entry in shown if entry[2]]
+    for title, part in parts.items():
+        shown = []
+        for line in lines:
+            rows_of_line = _of_line(part, line)
+            for protocol in PROTOCOLS:
+                values = unit_means(rows_of_line[rows_of_line.protocol == protocol]).dice.tolist()
+                shown += [(_name(line, lines), protocol, values)] if values else []
         charts += [box_chart(title, shown)] if shown else []
     return charts
 
 
-def _profiles(
-    records: Sequence[CaseRecord], lines: Sequence[Line], protocols: Sequence[str]
-) -> list[dict[str, str]]:
-    """A chart along z per method, mean over structures."""
-    counts = [entry for record in records for entry in record.counts]
-    rows = pd.DataFrame([vars(row) for record in records for row in record.rows])
-    rows["row"] = range(len(rows))
-    charts = []
-    for line in lines:
-        found = {p: mean_profile(_of_line(rows, line, p), counts) for p in protocols}
-        profiles = {protocol: own for protocol, own in found.items() if own is not None}
-        charts += [z_chart(_name(line, lines), profiles)] if profiles else []
-    return charts
+def box_chart(title: str, lines: Sequence[tuple[str, str, Sequence[float]]]) -> dict[str, str]:
+    """Boxes of Dice: quartiles, median, extremes, a point per case, the mean as text.
+
+    Args:
+        title: of the chart.
+        lines: name of the method, protocol, and Dice in percent of each case.
+
+    Returns:
+        "data": the address of the picture; "alt": it in words.
+    """
+    figure = new_figure(6.4, 0.32 * len(lines) + 0.9, layout="constrained")
+    axes = figure.add_subplot()
+    boxes = axes.boxplot(
+        [line[2] for line in lines], orientation="horizontal", whis=(0, 100), patch_artist=True
+    )
+    for at, ((_, protocol, values), box) in enumerate(zip(lines, boxes["boxes"], strict=True), 1):
+        box.set(facecolor=f"{COLOURS[protocol]}55", edgecolor=COLOURS[protocol])
+        axes.plot(values, [at] * len(values), ".", color=COLOURS[protocol], markersize=4)
+        axes.text(102, at, f"{np.mean(values):.1f}", va="center", fontsize=8)
+    names = [name if len(name) <= 40 else f"{name[:20]}…{name[-19:]}" for name, *_ in lines]
+    axes.set_yticks(range(1, len(lines) + 1), names, fontsize=8)
+    axes.set(xlim=(-2, 112), xlabel="Dice (%), mean at the right", title=title)
+    axes.invert_yaxis()
+    spoken = "; ".join(
+        f"{name}, {protocol}: median {np.median(values):.1f}, mean {np.mean(values):.1f}"
+        for name, protocol, values in lines
+    )
+    return {"data": embedded(figure), "alt": f"Box plot of Dice, {title}. {spoken}"}
 
 
 def _cases(
     records: Sequence[CaseRecord],
-    rows: pd.DataFrame,
+    blind: pd.DataFrame,
     best: Line,
-    colours: Mapping[str, str],
-    values: Mapping[str, int],
+    structures: Sequence[Structure],
     folder: Path,
 ) -> list[dict[str, Any]]:
     """Best, median and worst case of a method, with the first choice of support."""
-    own = _of_line(rows, best, WHOLE_VOLUME)
-    means = unit_means(own).dice.to_dict()
+    rows = _of_line(blind, best)
+    means = unit_means(rows).dice.sort_values(ascending=False, kind="stable")
+    ranks = {0: "Best", len(means) // 2: "Median", len(means) - 1: "Worst"}
+    ranks = ranks if len(means) > 1 else {0: "Only"}
     found = []
-    for rank, unit in picked_units(means):
-        shown = own[(own.fold == unit[0]) & (own.case == unit[1])]
+    for place, rank in sorted(ranks.items()):
+        fold, case = means.index[place]
+        shown = rows[(rows.fold == fold) & (rows.case == case)]
         shown = shown[shown.choice == shown.choice.min()]
-        keys = set(shown[["method", "fold", "choice", "case"]].itertuples(index=False, name=None))
-        used = [
-            record
-            for record in records
-            if any((r.method, r.fold, r.choice, r.case) in keys and _line(r) == best
-                   for r in record.rows)
-        ]  # fmt: skip
-        names = shown.structure.tolist()
-        entry: dict[str, Any] = {
-            "rank": rank,
-            "fold": unit[0],
-            "case": unit[1],
-            "mean": means[unit],
-            "structures": {
-                row.structure: f"{row.dice:.1f}" if row.status == SCORED else row.status
-                for row in shown.itertuples()
-            },
+        dice = {
+            row.structure: f"{row.dice:.1f}" if row.status == SCORED else row.status
+            for row in shown.itertuples()
         }
+        wanted = (*best, fold, case, shown.choice.min())
+        used = [record for record in records if any(_unit(row) == wanted for row in record.rows)]
+        entry = {"rank": rank, "fold": fold, "case": case, "mean": means.iloc[place], "dice": dice}
         try:
-            masks = mask_paths(used, names, f"{WHOLE_VOLUME}/{best[2]}", folder)
-            own_values = {name: values[name] for name in names}
-            own_colours = [colours[name] for name in names]
-            entry["picture"] = case_picture(used[0], masks, own_values, own_colours)
+            drawn = [structure for structure in structures if structure.name in dice]
+            key = f"{WHOLE_VOLUME}/{best[2]}"
+            entry["picture"] = _picture(used, key, drawn, folder)
         except DataError as error:
             entry["problem"] = str(error)
         found.append(entry)
     return found
 
 
-def _line(row: Any) -> Line:
-    return row.method, row.setting, row.labelled, row.shots
+def _unit(row: Row) -> tuple[Any, ...]:
+    return *(getattr(row, key) for key in LINE), row.fold, row.case, row.choice
+
+
+def _picture(
+    records: Sequence[CaseRecord], key: str, structures: Sequence[Structure], folder: Path
+) -> str:
+    """A case, label and prediction outlined; several models may each have segmented a part."""
+    image = load_image(records[0].image)
+    truth = np.asarray(load_label(records[0].label, image).data)
+    found = np.zeros(image.shape, truth.dtype)
+    for record in records:
+        if key not in record.masks:
+            raise DataError("the run kept no label map; evaluate the case again.")
+        part = np.asarray(load_label(folder / record.masks[key], image).data)
+        found = np.where(part > 0, part, found)
+    grid = choose_slice_grid(image, slice_axis=records[0].slice_axis)
+    return embedded(draw_overlay(image, found, structures, grid, "dashed: label", truth))
 
 
 def _name(line: Line, lines: Sequence[Line]) -> str:

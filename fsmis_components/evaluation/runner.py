@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,27 @@ from fsmis_components.data.errors import DataError, failure_sentence
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid
 from fsmis_components.data.volumes import save_mask
-from fsmis_components.evaluation.provenance import case_hash, code_hash, surroundings
+from fsmis_components.evaluation.protocols import (
+    Ep1Rule,
+    Task,
+    answer,
+    load_query,
+    make_rows,
+    with_labelled_slices,
+)
 from fsmis_components.evaluation.records import (
     ORACLE,
     SCORED,
     WHOLE_VOLUME,
     CaseRecord,
     Row,
-    SliceCounts,
-)
-from fsmis_components.evaluation.results_folder import UnitFolder
-from fsmis_components.evaluation.rules import Ep1Rule, Task
-from fsmis_components.evaluation.scoring import (
-    answer,
-    counts,
-    label_map,
-    load_query,
-    make_rows,
-    with_labelled_slices,
+    UnitFolder,
+    case_hash,
+    code_hash,
+    surroundings,
 )
 from fsmis_components.evaluation.subjects.base import Group, Subject, group_suffix
+from fsmis_components.evaluation.subjects.slicewise import merged_masks
 from fsmis_components.support.support_set import (
     LabelledSlices,
     SupportSet,
@@ -52,13 +53,11 @@ class Plan:
     Attributes:
         cases: all labelled cases, in the finder's order.
         rule: the rule of EP1; it also says which scan supports which queries.
-        folds: numbers of the folds.
-        num_folds: into how many folds the cases are split.
+        folds: some of the `num_folds` into which the cases are split.
         shots: numbers K of support scans.
         choices: choices of support; None: that of the papers' code.
-        labelled: kinds of labelled slices, "sections" and "all".
-        structures: as in `load_support_set`.
-        names: name per label value.
+        labelled: kinds of labelled slices.
+        structures: as in `load_support_set`; `names` gives a name per label value.
         geometry: `spatial_size`, `slice_axis` and `ignore_spacing` of `choose_slice_grid`.
     """
 
@@ -136,24 +135,36 @@ def run_benchmark(
     ]
     records: list[CaseRecord] = []
     failures: list[str] = []
-    total = sum(len(unit.task.queries) for unit in units)
     hashes = functools.cache(case_hash)
     here = {"code": code_hash(), "surroundings": surroundings()}
+    total = sum(len(unit.task.queries) for unit in units)
     with tqdm(total=total, desc="benchmark", unit="case", disable=not progress) as bar:
         for unit in units:
-            bar.set_postfix_str(f"{unit.subject.name} {unit.name}")
-            left = len(unit.task.queries)
+            title = f"{unit.subject.name}, {unit.name}"
+            bar.set_postfix_str(title)
             try:
-                for record in _run_unit(unit, plan, Path(output_dir), hashes, here):
+                supports, grid, identity = _support(unit, plan, hashes)
+            except DataError as error:
+                failures.append(f"{title}: {error}")
+                bar.update(len(unit.task.queries))
+                continue
+            folder = UnitFolder(
+                Path(output_dir), unit.subject.name, unit.name, {**identity, **here}
+            )
+            for case in unit.task.queries:
+                try:
+                    fingerprint = hashes(case)
+                    record = folder.finished(case.name, fingerprint)
+                    if record is None:
+                        found = _score_case(unit, plan.rule, supports, grid, case, folder)
+                        record = replace(found, fingerprint=fingerprint)
+                        folder.add(case.name, record)
                     records.append(record)
-                    bar.update()
-                    left -= 1
-            except _UnitFailure as error:
-                failures.append(f"{unit.subject.name}, {unit.name}: {error}")
-                bar.update(left)
-    failures += [record.message for record in records if record.message]
-    finished = [record for record in records if not record.message]
-    return finished, failures + _empty_folds(finished)
+                except Exception as error:  # whatever it is, it ends one case, not the whole run
+                    what = failure_sentence(error, case.image, Path(output_dir))
+                    failures.append(f"{title}, case {case.name}: {what}")
+                bar.update()
+    return records, failures + _empty_folds(records)
 
 
 def _empty_folds(records: Sequence[CaseRecord]) -> list[str]:
@@ -170,54 +181,29 @@ def _empty_folds(records: Sequence[CaseRecord]) -> list[str]:
     ]
 
 
-class _UnitFailure(Exception):
-    """A fold whose support or weights cannot be used."""
-
-
-def _run_unit(
-    unit: _Unit,
-    plan: Plan,
-    output_dir: Path,
-    hashes: Callable[[Case], str],
-    here: Mapping[str, Any],
-) -> Iterator[CaseRecord]:
+def _support(
+    unit: _Unit, plan: Plan, hashes: Callable[[Case], str]
+) -> tuple[list[SupportSet], SliceGrid, dict[str, Any]]:
+    """A unit's support per kind of labelled slices, how it is cut, and what decides the figures."""
     subject, task = unit.subject, unit.task
-    try:
-        subject.load(task.fold, unit.group)
-        support = support_set_of_cases(
-            task.support,
-            structures=plan.structures if unit.group is None else list(unit.group),
-            names=plan.names,
-            source=f"fold {task.fold}, support {'+'.join(case.name for case in task.support)}",
-        )
-        grid = choose_slice_grid(support.scans[0].image, **plan.geometry)
-        kinds = [kind for kind in plan.labelled if kind in subject.labelled]
-        identity = {
-            "subject": {**subject.identity(task.fold, unit.group), **subject.origin},
-            "support": {case.name: hashes(case) for case in task.support},
-            "structures": [[entry.name, entry.value] for entry in support.structures],
-            "grid": grid.to_dict(),
-            "rule": plan.rule.name,
-            "labelled": kinds,
-            **here,
-        }
-    except DataError as error:
-        raise _UnitFailure(str(error)) from error
-    folder = UnitFolder(output_dir, subject.name, unit.name, identity)
-    supports = [with_labelled_slices(support, grid, kind) for kind in kinds]
-    for case in task.queries:
-        record = None
-        try:
-            fingerprint = hashes(case)
-            record = folder.finished(case.name, fingerprint)
-            if record is None:
-                record = _score_case(unit, plan.rule, supports, grid, case, folder, fingerprint)
-                folder.add(case.name, record)
-        except Exception as error:  # whatever it is, it ends one case and not the whole run
-            what = failure_sentence(error, case.image, output_dir)
-            message = f"{subject.name}, {unit.name}, case {case.name}: {what}"
-            record = CaseRecord([], [], str(case.image), str(case.label), {}, 0.0, message=message)
-        yield record
+    subject.load(task.fold, unit.group)
+    support = support_set_of_cases(
+        task.support,
+        structures=plan.structures if unit.group is None else list(unit.group),
+        names=plan.names,
+        source=f"fold {task.fold}, support {'+'.join(case.name for case in task.support)}",
+    )
+    grid = choose_slice_grid(support.scans[0].image, **plan.geometry)
+    kinds = [kind for kind in plan.labelled if kind in subject.labelled]
+    identity = {
+        "subject": {**subject.identity(task.fold, unit.group), **subject.origin},
+        "support": {case.name: hashes(case) for case in task.support},
+        "structures": [[entry.name, entry.value] for entry in support.structures],
+        "grid": grid.to_dict(),
+        "rule": plan.rule.name,
+        "labelled": kinds,
+    }
+    return [with_labelled_slices(support, grid, kind) for kind in kinds], grid, identity
 
 
 def _score_case(
@@ -227,36 +213,30 @@ def _score_case(
     grid: SliceGrid,
     case: Case,
     folder: UnitFolder,
-    fingerprint: str,
 ) -> CaseRecord:
     start = time.perf_counter()
     rows: list[Row] = []
-    along: list[SliceCounts] = []
     masks: dict[str, str] = {}
-    structures = supports[0].structures
-    query = load_query(case, [structure.value for structure in structures], grid)
+    values = [structure.value for structure in supports[0].structures]
+    query = load_query(case, values, grid)
+    view = SliceView(query.image, grid)
     for support in supports:
         # papers define EP1 by three sections, so it has no figure with all slices
-        protocols = [ORACLE, WHOLE_VOLUME]
-        if support.slices == "sections":
-            protocols.insert(0, rule.name)
-        for protocol in protocols:
+        protocols = [rule.name] if support.slices == "sections" else []
+        for protocol in [*protocols, ORACLE, WHOLE_VOLUME]:
             found = answer(unit.subject, protocol, support, query, rule)
             rows += make_rows(found, query, support, protocol, unit.subject, unit.task)
-            along += [counts(found, index) for index in range(len(structures))]
             if protocol == WHOLE_VOLUME:
                 path = folder.mask_path(case.name, protocol, support.slices)
-                save_mask(path, label_map(found, query, support), like=query.image)
+                save_mask(path, merged_masks(view, values, found.predicted), like=query.image)
                 masks[f"{protocol}/{support.slices}"] = path.relative_to(folder.root).as_posix()
     return CaseRecord(
         rows,
-        along,
         # absolute: a report may be made from another folder
         os.path.abspath(case.image),
         os.path.abspath(str(case.label)),
         masks,
         seconds=time.perf_counter() - start,
-        fingerprint=fingerprint,
-        slice_axis=SliceView(query.image, grid).slice_axis,
+        slice_axis=view.slice_axis,
         mask_hashes={path: file_hash(folder.root / path) for path in masks.values()},
     )

@@ -3,20 +3,23 @@
 The unit of all statistics is a case within its fold (under `ep1-qnet` some cases lie in two folds):
 several choices of support are averaged per unit first, and the mean over structures is taken within
 each unit before units are averaged. Undefined rows enter no mean but are counted; rows of an absent
-structure enter with their defined figures and are counted as well.
+structure enter with their defined figures and are counted as well. The same rows give the same
+bits, in whatever order they come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.evaluation.protocols import RULES
 from fsmis_components.evaluation.records import (
     ABSENT,
     FIGURES,
@@ -25,15 +28,36 @@ from fsmis_components.evaluation.records import (
     WHOLE_VOLUME,
     Row,
 )
-from fsmis_components.evaluation.rules import RULES
-from fsmis_components.evaluation.statistics import describe, paired_comparison
 
 EP1_RULES = tuple(RULES)
 PROTOCOLS = (*EP1_RULES, ORACLE, WHOLE_VOLUME)
 FLOOR = "mask_copy"  # name of the subject that methods are measured against
 UNTRAINED = "-"  # the setting of a method that was not trained
 UNIT = ["fold", "case"]
-_SPREAD = ("mean", "sd", "low", "high")
+# Percents that differ by less are equal: rounding noise must not become a rank of the test.
+_DECIMALS = 9
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of values, their sample deviation (0 for one), 95 % bootstrap interval, their number."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean of first minus second over cases, its 95 % interval, and p; 1 without a difference."""
+
+    count: int
+    mean_difference: float
+    low: float
+    high: float
+    p_value: float
 
 
 class Key(NamedTuple):
@@ -46,6 +70,55 @@ class Key(NamedTuple):
     protocol: str
 
 
+def describe(values: Iterable[float], *, seed: int = 0, samples: int = 10_000) -> Spread:
+    """Mean, standard deviation and 95 % percentile-bootstrap interval of the mean.
+
+    Args:
+        values: one per case; the interval of equal ones is the value.
+        seed: of the resampling.
+        samples: resamples of the bootstrap.
+
+    Raises:
+        ValueError: no value, or one that is not finite.
+    """
+    ordered = np.sort(np.asarray(list(values), float))
+    if not len(ordered) or not np.isfinite(ordered).all():
+        raise ValueError(f"describe: expected one or more finite values, got {ordered.tolist()}")
+    if ordered[0] == ordered[-1]:  # nothing to resample; the mean of equal values may be rounded
+        value = float(ordered[0])
+        return Spread(value, 0.0, value, value, len(ordered))
+    interval = stats.bootstrap(
+        (ordered,),
+        np.mean,
+        n_resamples=samples,
+        confidence_level=0.95,
+        method="percentile",
+        random_state=np.random.default_rng(seed),  # SciPy below 1.15 does not know `rng`
+    ).confidence_interval
+    mean, sd = float(ordered.mean()), float(ordered.std(ddof=1))
+    return Spread(mean, sd, float(interval.low), float(interval.high), len(ordered))
+
+
+def paired_comparison(first: Mapping[Any, float], second: Mapping[Any, float]) -> Comparison:
+    """First minus second, figures by case, on the cases that both have.
+
+    The two-sided Wilcoxon signed-rank test discards cases without a difference (Wilcoxon's own
+    rule); they stay in the mean and in `count`. SciPy takes the exact distribution for up to 50
+    cases without ties. With fewer than 6 cases p cannot fall below 0.05.
+
+    Raises:
+        ValueError: no case is in both, or a figure is not finite.
+    """
+    shared = [case for case in first if case in second]
+    if not shared:
+        raise ValueError("paired_comparison: expected cases that both methods have, got none")
+    differences = np.round([first[case] - second[case] for case in shared], _DECIMALS)
+    spread = describe(differences)
+    moved = np.sort(differences[differences != 0])
+    p_value = stats.wilcoxon(moved, zero_method="wilcox").pvalue if len(moved) else 1.0
+    return Comparison(spread.count, spread.mean, spread.low, spread.high, float(p_value))
+
+
 def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a table, one line each, sorted by fold, case, label value and choice of support."""
     table = pd.DataFrame(map(asdict, rows), columns=[entry.name for entry in fields(Row)])
@@ -53,7 +126,7 @@ def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """All numbers of the tables, as JSON values; the order of the rows does not matter.
+    """All numbers of the tables, as JSON values.
 
     Args:
         rows: rows of any number of methods, settings, protocols and supports.
@@ -77,47 +150,33 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         DataError: a row occurs twice.
     """
     table = rows_frame(rows)
-    _check(table)
-    found = {Key(*key): own for key, own in table.groupby([*Key._fields], sort=False)}
+    for row in table[table.duplicated([*Key._fields, *UNIT, "choice", "structure"])].itertuples():
+        raise DataError(
+            f"results: {row.method} has case {row.case}, structure {row.structure} twice for one "
+            "fold and support; leave one of the results folders out."
+        )
+    if not np.isfinite(table.loc[table.status != UNDEFINED, [*FIGURES]].to_numpy(float)).all():
+        raise ValueError("summarise: expected finite figures in all rows that are not undefined")
+    found = {Key(*key): part for key, part in table.groupby([*Key._fields], sort=False)}
     groups = {key: found[key] for key in sorted(found, key=_place)}
-    dice = {key: _dice(own) for key, own in groups.items()}
+    dice = {key: _dice(part) for key, part in groups.items()}
     return {
-        "groups": [_group(key, own) for key, own in groups.items()],
+        "groups": [_group(key, part) for key, part in groups.items()],
         "wv_gaps": _wv_gaps(dice),
         "comparisons": _comparisons(dice),
     }
 
 
 def unit_means(table: pd.DataFrame, figures: Sequence[str] = ("dice",)) -> pd.DataFrame:
-    """Figures per unit: mean over choices of support, then over its defined structures.
+    """Figures by fold and case: mean over choices of support, then over defined structures.
 
     Args:
         table: rows as of `rows_frame`, of one group.
         figures: columns.
-
-    Returns:
-        A column per figure, by fold and case.
     """
     defined = table[table.status != UNDEFINED]
     per_structure = defined.groupby([*UNIT, "structure"], sort=False)[[*figures]].mean()
     return per_structure.groupby(UNIT).mean()
-
-
-def _check(table: pd.DataFrame) -> None:
-    unknown = table[~table.protocol.isin(PROTOCOLS)]
-    if len(unknown):
-        raise ValueError(
-            f"summarise: expected a protocol of {PROTOCOLS}, got {unknown.protocol.iloc[0]}"
-        )
-    identity = [*Key._fields, *UNIT, "choice", "structure"]
-    for row in table[table.duplicated(identity)].itertuples():
-        raise DataError(
-            f"results: {row.method} has case {row.case}, structure {row.structure} twice for one "
-            "fold and support; leave one of the results folders out."
-        )
-    figures = table.loc[table.status != UNDEFINED, [*FIGURES]].to_numpy(float)
-    if not np.isfinite(figures).all():
-        raise ValueError(f"summarise: expected finite figures, got {figures.tolist()}")
 
 
 def _place(key: Key) -> tuple[Any, ...]:
@@ -128,37 +187,37 @@ def _place(key: Key) -> tuple[Any, ...]:
 
 def _group(key: Key, rows: pd.DataFrame) -> dict[str, Any]:
     by_value = rows.sort_values("value", kind="stable").groupby("structure", sort=False)
-    means = unit_means(rows).dice
     group: dict[str, Any] = {
         **key._asdict(),
         "choices": sorted(rows.choice.unique().tolist()),
         "folds": sorted(rows.fold.unique().tolist()),
-        "structures": {str(name): _described(own) for name, own in by_value},
+        "structures": {str(name): _described(part) for name, part in by_value},
         "mean": _described(rows),
-        "fold_dice": {str(fold): value for fold, value in means.groupby("fold").mean().items()},
+        "fold_dice": {
+            str(fold): mean for fold, mean in unit_means(rows).dice.groupby("fold").mean().items()
+        },
     }
-    if len(group["choices"]) > 1:
-        per_choice = [unit_means(own).dice.mean() for _, own in rows.groupby("choice")]
-        if known := [float(value) for value in per_choice if np.isfinite(value)]:
-            group["support_choice_range"] = {"lowest": min(known), "highest": max(known)}
+    per_choice = [unit_means(part).dice.mean() for _, part in rows.groupby("choice")]
+    known = [float(value) for value in per_choice if np.isfinite(value)]
+    if len(per_choice) > 1 and known:
+        group["support_choice_range"] = {"lowest": min(known), "highest": max(known)}
     return group
 
 
 def _described(rows: pd.DataFrame) -> dict[str, Any]:
     """Numbers of units, and mean, sd and interval of each figure over them."""
     units = rows[UNIT].apply(tuple, axis=1)
-    counts = {
+    result: dict[str, Any] = {
         "cases": units[rows.status != UNDEFINED].nunique(),
         "absent": units[rows.status == ABSENT].nunique(),
         "undefined": units[rows.status == UNDEFINED].nunique(),
     }
     table = unit_means(rows, FIGURES)
-    if table.empty:
-        return {**counts, **{figure: dict.fromkeys(_SPREAD) for figure in FIGURES}}
-    spreads = {figure: asdict(describe(table[figure])) for figure in FIGURES}
-    return counts | {
-        figure: {name: spread[name] for name in _SPREAD} for figure, spread in spreads.items()
-    }
+    for figure in FIGURES:
+        spread = dict.fromkeys(("mean", "sd", "low", "high"))
+        result[figure] = spread if table.empty else asdict(describe(table[figure]))
+        result[figure].pop("count", None)
+    return result
 
 
 def _dice(rows: pd.DataFrame) -> pd.Series:
@@ -210,9 +269,9 @@ def _comparisons(dice: Mapping[Key, pd.Series]) -> list[dict[str, Any]]:
                 "second": second.method,
             }
             found.append({**entry, **comparison})
-    return sorted(found, key=_comparison_place)
 
+    def place(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+        protocol = PROTOCOLS.index(entry["protocol"])
+        return entry["setting"], protocol, entry["labelled"] == "all", entry["shots"]
 
-def _comparison_place(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    protocol = PROTOCOLS.index(entry["protocol"])
-    return entry["setting"], protocol, entry["labelled"] == "all", entry["shots"]
+    return sorted(found, key=place)

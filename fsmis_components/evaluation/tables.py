@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
-
-import jinja2
-import pandas as pd
 
 from fsmis_components.evaluation.records import ORACLE, WHOLE_VOLUME
 from fsmis_components.evaluation.summary import EP1_RULES, UNTRAINED
+from fsmis_components.reporting.pages import render
 
 NONE = "–"
 SETTINGS = {
@@ -31,8 +31,14 @@ GAP_NOTE = (
     "WV gap: Dice with the extent told minus whole volume, case by case, on the structures and "
     "supports that both have; told by EP1, or by the oracle (marked) where EP1 has no figure."
 )
-LINE = ["method", "setting", "labelled", "shots"]
-HEADS = ["method", "labelled slices"]
+LINE = ("method", "setting", "labelled", "shots")
+Group = Mapping[str, Any]  # of `summarise`
+Columns = dict[str, Callable[[Any], str]]  # title of each column, and its cell
+# first columns of a table that has a line for several groups
+_OF_LINE: Columns = {
+    "method": lambda line: _main(line)["method"],
+    "labelled slices": lambda line: _labelled(_main(line)),
+}
 
 
 def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
@@ -44,35 +50,24 @@ def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
             to {"dropped": n, "of": m}) get sections; every other key that holds something is
             printed as it stands.
     """
-    groups = pd.DataFrame(summary["groups"], columns=[*LINE, "protocol", *_PARTS])
-    gaps = pd.DataFrame(summary["wv_gaps"], columns=[*LINE, "told", *_INTERVAL])
-    rules = [rule for rule in EP1_RULES if rule in set(groups.protocol)]
-    trained = sorted({*groups.setting} - {UNTRAINED}) or sorted({*groups.setting})
-    settings = []
-    for setting in trained:
-        # what was not trained belongs to every setting
-        own = groups[groups.setting.isin([setting, UNTRAINED])]
-        sections = [
-            _dice_section(own, gaps, rules),
-            _fold_section(own, rules),
-            *(_structure_section(own, protocol) for protocol in (*rules, WHOLE_VOLUME)),
-            _figures_section(own),
-            *(
-                _comparison_section(summary["comparisons"], setting, protocol)
-                for protocol in (*rules, WHOLE_VOLUME)
-            ),
-            _support_section(own, rules),
-        ]
-        title = SETTINGS.get(setting, f"Setting {setting}")
-        settings.append({"title": title, "sections": list(filter(None, sections))})
+    groups = summary["groups"]
+    found = {group["protocol"] for group in groups}
+    rules = [rule for rule in EP1_RULES if rule in found]
+    known = sorted({group["setting"] for group in groups})
+    settings = [
+        {
+            "title": SETTINGS.get(setting, f"Setting {setting}"),
+            "sections": [section for section in _sections(summary, setting, rules) if section],
+        }
+        for setting in [each for each in known if each != UNTRAINED] or known
+    ]
+    told = {"failures": [], "dropped_slices": {}, **run}
     facts = {
         key: value
         for key, value in run.items()
         if key not in ("failures", "dropped_slices") and value not in (None, "", [], {})
     }
-    page = environment().get_template("table.md")
-    told = {"failures": [], "dropped_slices": {}, **run}
-    text = page.render(settings=settings, rules=rules, run=told, facts=facts)
+    text = render("table.md", settings=settings, rules=rules, run=told, facts=facts)
     return text.rstrip("\n") + "\n"
 
 
@@ -91,168 +86,6 @@ def pipe_table(
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
-def environment() -> jinja2.Environment:
-    """Templates of the benchmark; what goes into HTML is escaped."""
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("fsmis_components.evaluation"),
-        autoescape=jinja2.select_autoescape(),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    found.filters["one_line"] = lambda text: " ".join(str(text).split())
-    return found
-
-
-_PARTS = ("folds", "choices", "structures", "mean", "fold_dice", "support_choice_range")
-_INTERVAL = ("mean_difference", "low", "high")
-
-
-def _section(
-    title: str,
-    titles: Iterable[str],
-    rows: Sequence[Sequence[str]],
-    heads: Sequence[str] = HEADS,
-    note: str = "",
-) -> dict[str, str] | None:
-    """A table whose first columns are text and whose others are numbers; None without a line."""
-    if not rows:
-        return None
-    table = pipe_table([*heads, *titles], rows, range(len(heads)))
-    return {"title": title, "table": table, "note": note}
-
-
-def _by_line(groups: pd.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """For each line of a table its groups, by protocol."""
-    return {
-        key: {group.protocol: group for group in own.itertuples()}
-        for key, own in groups.groupby(LINE, sort=False)
-    }
-
-
-def _dice_section(
-    groups: pd.DataFrame, gaps: pd.DataFrame, rules: Sequence[str]
-) -> dict[str, str] | None:
-    """Dice under every protocol; each rule of EP1 has columns of its own."""
-    gap_rules = [*rules] or [ORACLE]
-    lost = {
-        tuple(gap[[*LINE, "told"]]): _interval(*gap[[*_INTERVAL]]) for _, gap in gaps.iterrows()
-    }
-    rows = []
-    for line, group in _by_line(groups).items():
-        cells = []
-        for protocol in (*rules, ORACLE, WHOLE_VOLUME):
-            dice = group[protocol].mean["dice"] if protocol in group else {}
-            known = dice.get("mean") is not None
-            cells.append(_interval(dice["mean"], dice["low"], dice["high"]) if known else NONE)
-        for rule in gap_rules:
-            oracle = lost.get((*line, ORACLE))
-            marked = NONE if oracle is None else f"{oracle} (oracle)"
-            cells.append(marked if rule == ORACLE else lost.get((*line, rule), marked))
-        rows.append([*_names(line), *cells])
-    titles = [
-        *(f"EP1 (`{rule}`)" for rule in rules),
-        "oracle extent",
-        "whole volume",
-        *(f"WV gap{f' (`{rule}`)' if len(gap_rules) > 1 else ''}" for rule in gap_rules),
-    ]
-    return _section("Dice in %, mean over structures [95 % interval]", titles, rows, note=GAP_NOTE)
-
-
-def _fold_section(groups: pd.DataFrame, rules: Sequence[str]) -> dict[str, str] | None:
-    """Dice of each fold, EP1 and whole volume under each other."""
-    shown = [
-        group
-        for protocol in (*rules, WHOLE_VOLUME)
-        for group in groups[groups.protocol == protocol].itertuples()
-    ]
-    folds = sorted({int(fold) for group in shown for fold in group.fold_dice})
-    if len(folds) < 2:
-        return None
-    rows = [
-        [
-            *_names(group[1:5]),
-            protocol_title(group.protocol),
-            *(_number(group.fold_dice.get(str(fold))) for fold in folds),
-        ]
-        for group in shown
-    ]
-    titles = [f"fold {fold}" for fold in folds]
-    return _section("Dice in % per fold, mean over structures", titles, rows, [*HEADS, "protocol"])
-
-
-def _structure_section(groups: pd.DataFrame, protocol: str) -> dict[str, str] | None:
-    shown = list(groups[groups.protocol == protocol].itertuples())
-    names = list(dict.fromkeys(name for group in shown for name in group.structures))
-    rows = [
-        [
-            *_names(group[1:5]),
-            *(_mean_sd(group.structures.get(name), "dice") for name in names),
-            _mean_sd(group.mean, "dice"),
-        ]
-        for group in shown
-    ]
-    title = f"Dice in % per structure, {protocol_title(protocol)} (mean ± sd)"
-    return _section(title, [*names, "mean"], rows)
-
-
-def _figures_section(groups: pd.DataFrame) -> dict[str, str] | None:
-    rows = [
-        [*_names(group[1:5]), *(_mean_sd(group.mean, figure) for figure in OTHER_FIGURES)]
-        for group in groups[groups.protocol == WHOLE_VOLUME].itertuples()
-    ]
-    title = "Other figures, whole volume, mean over structures (mean ± sd)"
-    return _section(title, OTHER_FIGURES.values(), rows)
-
-
-def _comparison_section(
-    comparisons: Sequence[Mapping[str, Any]], setting: str, protocol: str
-) -> dict[str, str] | None:
-    rows = [
-        [
-            entry["first"],
-            entry["second"],
-            labelled_title(entry["labelled"], entry["shots"]),
-            _interval(entry["mean_difference"], entry["low"], entry["high"]),
-            "< 0.001" if entry["p_value"] < 0.001 else f"{entry['p_value']:.3f}",
-            str(entry["count"]),
-        ]
-        for kind in dict.fromkeys([setting, UNTRAINED])
-        for entry in comparisons
-        if (entry["setting"], entry["protocol"]) == (kind, protocol)
-    ]
-    titles = ["first minus second [95 % interval]", "Wilcoxon p", "cases"]
-    title = f"Dice of two methods, case by case, {protocol_title(protocol)}"
-    return _section(title, titles, rows, ["first", "second", "labelled slices"])
-
-
-def _support_section(groups: pd.DataFrame, rules: Sequence[str]) -> dict[str, str] | None:
-    """How many cases, folds and supports the lines rest on."""
-    rows = []
-    for line, own in _by_line(groups).items():
-        group = own.get(WHOLE_VOLUME) or next(iter(own.values()))
-        spread = group.support_choice_range if WHOLE_VOLUME in own else None
-        cells = [
-            _cases(group),
-            ", ".join(map(str, group.folds)),
-            ", ".join(map(str, group.choices)),
-            f"{spread['lowest']:.1f} to {spread['highest']:.1f}"
-            if isinstance(spread, dict)
-            else NONE,
-            group.mean["absent"],
-            *(own[rule].mean["undefined"] if rule in own else NONE for rule in rules),
-        ]
-        rows.append([*_names(line), *map(str, cells)])
-    titles = [
-        "cases",
-        "folds",
-        "choices of support",
-        "whole-volume Dice, worst to best choice",
-        "cases without some structure",
-        *(f"of these undefined in EP1 (`{rule}`)" for rule in rules),
-    ]
-    return _section("What the lines rest on", titles, rows)
-
-
 def protocol_title(protocol: str) -> str:
     """What tables and legends call a protocol."""
     names = {ORACLE: "oracle extent", WHOLE_VOLUME: "whole volume"}
@@ -267,28 +100,162 @@ def labelled_title(labelled: str, shots: int) -> str:
     return f"3 of {scans}" if shots == 1 else f"3 each of {scans}"
 
 
-def _names(line: Sequence[Any]) -> list[str]:
-    return [line[0], labelled_title(line[2], line[3])]
+def _sections(
+    summary: Mapping[str, Any], setting: str, rules: Sequence[str]
+) -> Iterator[dict[str, str] | None]:
+    """The tables of a setting; what was not trained belongs to every setting."""
+    groups = [group for group in summary["groups"] if group["setting"] in (setting, UNTRAINED)]
+    scored = [*rules, WHOLE_VOLUME]
+    of = {protocol: [g for g in groups if g["protocol"] == protocol] for protocol in scored}
+    # the groups of each line of a table; `summarise` has them beside each other
+    lines = [
+        {group["protocol"]: group for group in part}
+        for _, part in groupby(groups, key=lambda group: tuple(group[key] for key in LINE))
+    ]
+    yield _dice_section(lines, summary["wv_gaps"], rules)
+    shown = [group for protocol in scored for group in of[protocol]]
+    folds = sorted({int(fold) for group in shown for fold in group["fold_dice"]})
+    if len(folds) > 1:
+        columns: Columns = {f"fold {fold}": partial(_fold_dice, str(fold)) for fold in folds}
+        columns = {"protocol": lambda group: protocol_title(group["protocol"]), **columns}
+        yield _section("Dice in % per fold, mean over structures", columns, shown, text=3)
+    for protocol in scored:
+        names = dict.fromkeys(name for group in of[protocol] for name in group["structures"])
+        columns = {name: partial(_mean_sd, "dice", structure=name) for name in names}
+        title = f"Dice in % per structure, {protocol_title(protocol)} (mean ± sd)"
+        yield _section(title, {**columns, "mean": partial(_mean_sd, "dice")}, of[protocol])
+    columns = {title: partial(_mean_sd, figure) for figure, title in OTHER_FIGURES.items()}
+    title = "Other figures, whole volume, mean over structures (mean ± sd)"
+    yield _section(title, columns, of[WHOLE_VOLUME])
+    for protocol in scored:
+        columns = {
+            "second": lambda entry: entry["second"],
+            "labelled slices": _labelled,
+            "first minus second [95 % interval]": partial(_interval, "mean_difference"),
+            "Wilcoxon p": lambda entry: (
+                "< 0.001" if entry["p_value"] < 0.001 else f"{entry['p_value']:.3f}"
+            ),
+            "cases": lambda entry: str(entry["count"]),
+        }
+        compared = [
+            entry
+            for kind in dict.fromkeys([setting, UNTRAINED])
+            for entry in summary["comparisons"]
+            if (entry["setting"], entry["protocol"]) == (kind, protocol)
+        ]
+        title = f"Dice of two methods, case by case, {protocol_title(protocol)}"
+        yield _section(title, columns, compared, {"first": lambda entry: entry["first"]}, text=3)
+    yield _support_section(lines, rules)
 
 
-def _cases(group: Any) -> str:
+def _section(
+    title: str,
+    columns: Columns,
+    entries: Sequence[Any],
+    heads: Columns | None = None,
+    text: int = 2,
+    note: str = "",
+) -> dict[str, str] | None:
+    """A table with a line per entry; None without a line.
+
+    Args:
+        title: its heading.
+        columns: title of each column, and its cell of an entry.
+        entries: what the lines are about.
+        heads: the first columns; None: method and labelled slices.
+        text: number of first columns that hold text; the others hold numbers.
+        note: below it.
+    """
+    if not entries:
+        return None
+    method: Columns = {"method": lambda group: group["method"], "labelled slices": _labelled}
+    cells = {**(method if heads is None else heads), **columns}
+    rows = [[cell(entry) for cell in cells.values()] for entry in entries]
+    return {"title": title, "table": pipe_table([*cells], rows, range(text)), "note": note}
+
+
+def _dice_section(
+    lines: Sequence[Mapping[str, Group]], gaps: Iterable[Mapping[str, Any]], rules: Sequence[str]
+) -> dict[str, str] | None:
+    """Dice under every protocol; each rule of EP1 has columns of its own."""
+    gap_rules = [*rules] or [ORACLE]
+    lost = {
+        (*(gap[key] for key in LINE), gap["told"]): _interval("mean_difference", gap)
+        for gap in gaps
+    }
+
+    def dice(protocol: str, line: Mapping[str, Group]) -> str:
+        found = line[protocol]["mean"]["dice"] if protocol in line else {}
+        return NONE if found.get("mean") is None else _interval("mean", found)
+
+    def gap(rule: str, line: Mapping[str, Group]) -> str:
+        key = tuple(next(iter(line.values()))[name] for name in LINE)
+        oracle = lost.get((*key, ORACLE))
+        marked = NONE if oracle is None else f"{oracle} (oracle)"
+        return marked if rule == ORACLE else lost.get((*key, rule), marked)
+
+    several = len(gap_rules) > 1
+    columns: Columns = {
+        **{f"EP1 (`{rule}`)": partial(dice, rule) for rule in rules},
+        "oracle extent": partial(dice, ORACLE),
+        "whole volume": partial(dice, WHOLE_VOLUME),
+        **{f"WV gap{f' (`{rule}`)' if several else ''}": partial(gap, rule) for rule in gap_rules},
+    }
+    title = "Dice in %, mean over structures [95 % interval]"
+    return _section(title, columns, lines, _OF_LINE, note=GAP_NOTE)
+
+
+def _support_section(
+    lines: Sequence[Mapping[str, Group]], rules: Sequence[str]
+) -> dict[str, str] | None:
+    """How many cases, folds and supports the lines rest on."""
+
+    def spread(line: Mapping[str, Group]) -> str:
+        found = line.get(WHOLE_VOLUME, {}).get("support_choice_range")
+        return f"{found['lowest']:.1f} to {found['highest']:.1f}" if found else NONE
+
+    def undefined(rule: str, line: Mapping[str, Group]) -> str:
+        return str(line[rule]["mean"]["undefined"]) if rule in line else NONE
+
+    columns: Columns = {
+        "cases": lambda line: _cases(_main(line)),
+        "folds": lambda line: ", ".join(map(str, _main(line)["folds"])),
+        "choices of support": lambda line: ", ".join(map(str, _main(line)["choices"])),
+        "whole-volume Dice, worst to best choice": spread,
+        "cases without some structure": lambda line: str(_main(line)["mean"]["absent"]),
+        **{f"of these undefined in EP1 (`{rule}`)": partial(undefined, rule) for rule in rules},
+    }
+    return _section("What the lines rest on", columns, lines, _OF_LINE)
+
+
+def _main(line: Mapping[str, Group]) -> Group:
+    """The group of a line that says most: that of the whole volume where it was run."""
+    return line.get(WHOLE_VOLUME) or next(iter(line.values()))
+
+
+def _labelled(entry: Mapping[str, Any]) -> str:
+    return labelled_title(entry["labelled"], entry["shots"])
+
+
+def _cases(group: Group) -> str:
     """Number of cases; per structure where one of them is not scored in all."""
-    total = group.mean["cases"]
-    counts = {name: entry["cases"] for name, entry in group.structures.items()}
+    total = group["mean"]["cases"]
+    counts = {name: entry["cases"] for name, entry in group["structures"].items()}
     if all(count == total for count in counts.values()):
         return str(total)
     return f"{total} ({', '.join(f'{name} {count}' for name, count in counts.items())})"
 
 
-def _interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:z.1f} [{low:z.1f}, {high:z.1f}]"
+def _interval(mean: str, entry: Mapping[str, Any]) -> str:
+    return f"{entry[mean]:z.1f} [{entry['low']:z.1f}, {entry['high']:z.1f}]"
 
 
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1f}"
+def _fold_dice(fold: str, group: Group) -> str:
+    return f"{group['fold_dice'][fold]:.1f}" if fold in group["fold_dice"] else NONE
 
 
-def _mean_sd(entry: Mapping[str, Any] | None, figure: str) -> str:
+def _mean_sd(figure: str, group: Group, structure: str = "") -> str:
+    entry = group["structures"].get(structure) if structure else group["mean"]
     if entry is None or entry[figure]["mean"] is None:
         return NONE
     return f"{entry[figure]['mean']:z.1f} ± {entry[figure]['sd']:z.1f}"

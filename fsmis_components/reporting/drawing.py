@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,26 +39,40 @@ def save_overlay(
     grid: SliceGrid,
     title: str,
 ) -> Path:
-    """Write a PNG with up to twelve slices, structures outlined in their colours.
+    """Write what `draw_overlay` draws as a PNG, whole or not at all."""
+    figure = draw_overlay(image, label, structures, grid, title)
+    options: dict[str, Any] = {"format": "png", "dpi": DPI, "pil_kwargs": {"compress_level": 3}}
+    return atomic_write(Path(path), lambda unfinished: figure.savefig(unfinished, **options))
+
+
+def draw_overlay(
+    image: Volume,
+    label: np.ndarray,
+    structures: Sequence[Structure],
+    grid: SliceGrid,
+    title: str,
+    truth: np.ndarray | None = None,
+) -> Figure:
+    """Draw up to twelve slices, structures outlined in their colours.
 
     The slices are spread over those that hold a structure, or over the scan where none does. They
     are turned as radiologists see them, see `display_plane`.
 
     Args:
-        path: the picture.
         image: the scan.
         label: (X, Y, Z) label values on the scan's grid.
         structures: names, values and colours.
         grid: working geometry, whose slices are shown.
         title: heading.
+        truth: what is outlined beside the label, white and dashed.
     """
     view = SliceView(image, grid)
     values = [structure.value for structure in structures]
-    mask_view = SliceView(Volume(label, image.affine, image.source), grid)
-    held = _held_values(mask_view, values)
-    chosen = _chosen_slices(np.asarray(held.any(axis=1)))
+    volumes = [label] if truth is None else [label, truth]
+    mask_views = [SliceView(Volume(each, image.affine, image.source), grid) for each in volumes]
+    held = [_held_values(mask_view, values) for mask_view in mask_views]
+    chosen = _chosen_slices(np.asarray(np.any(held, axis=(0, 2))))
     slices = cut_slices(view, chosen)
-    masks = torch.cat([mask_view.labels(index, index + 1, values) for index in chosen]).numpy()
     picture, corners = mosaic(slices)
     # pixels as they are and one axes for all: resampling, or a subplot per slice, takes far longer
     scale = max(1, round(TILE / slices.shape[-2]))
@@ -69,19 +85,30 @@ def save_overlay(
     axes = figure.add_axes((0, margin / (height + 2 * margin), 1, height / (height + 2 * margin)))
     axes.set_axis_off()
     axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
-    for structure, own in zip(structures, masks.transpose(1, 0, 2, 3), strict=True):
-        lines = _outlines(own, corners)
-        axes.add_collection(LineCollection(lines, colors=[structure.colour], linewidths=1.3))
+    for number, mask_view in enumerate(mask_views):
+        masks = torch.cat([mask_view.labels(index, index + 1, values) for index in chosen]).numpy()
+        for structure, slices_of_it in zip(structures, masks.transpose(1, 0, 2, 3), strict=True):
+            colour, style = ("white", "dashed") if number else (structure.colour, "solid")
+            lines = _outlines(slices_of_it, corners)
+            axes.add_collection(
+                LineCollection(lines, colors=[colour], linestyles=style, linewidths=1.3)
+            )
     write_numbers(axes, chosen, view.depth, corners)
     handles = [
         _legend(structure, bool(slices_of_it.any()))
-        for structure, slices_of_it in zip(structures, held.T, strict=True)
+        for structure, slices_of_it in zip(structures, held[0].T, strict=True)
     ]
     columns = min(len(structures), 2 * COLUMNS)
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
-    options: dict[str, Any] = {"format": "png", "dpi": DPI, "pil_kwargs": {"compress_level": 3}}
-    return atomic_write(Path(path), lambda unfinished: figure.savefig(unfinished, **options))
+    return figure
+
+
+def embedded(figure: Figure) -> str:
+    """The address of a figure that stands in a page itself; the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:

@@ -37,10 +37,13 @@ def render(template: str, **values: Any) -> str:
     """The text of a page.
 
     Args:
-        template: its file in `templates`; all extend `page.html`.
-        values: what it names. All text is escaped.
+        template: its file in `templates`; HTML extends `page.html`, in which all text is escaped.
+        values: what it names.
     """
-    return _ENVIRONMENT.get_template(template).render(values)
+    environment = _ENVIRONMENT
+    if not template.endswith(".html"):  # Markdown stands as it is written
+        environment = environment.overlay(autoescape=False, trim_blocks=False, lstrip_blocks=False)
+    return environment.get_template(template).render(values)
 
 
 def _colour(colour: str) -> str:
@@ -68,4 +71,5 @@ _ENVIRONMENT.filters |= {
     "percent": percent,
     "colour": _colour,
     "link": _link,
+    "one_line": lambda text: " ".join(str(text).split()),
 }

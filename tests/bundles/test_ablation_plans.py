@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ablate import read_ablation_plan
 
+pytestmark = pytest.mark.slow
 PLANNED = [path for path in BUNDLES if (path / "configs" / "ablation.json").is_file()]
 # sizes that make a bundle's network quick
 SMALL: dict[str, dict[str, Any]] = {
@@ -123,13 +124,3 @@ def test_weights_of_the_loss_are_the_knobs(planned: Path) -> None:
         loss = parsed(planned, **{**nothing, knob: 2.0}).get_parsed_content("loss")
         assert terms[term].mean() > 0
         torch.testing.assert_close(loss(terms, batch["label"]) - base, 2 * terms[term].mean())
-
-
-def test_segmentation_repeats(planned: Path) -> None:
-    network = parsed(planned).get_parsed_content("network_def").eval()
-    batch = episode()
-    del batch["label"]
-    torch.manual_seed(1)
-    first = network(**batch)
-    torch.manual_seed(2)
-    assert torch.equal(first, network(**batch))

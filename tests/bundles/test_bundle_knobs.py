@@ -68,6 +68,7 @@ def test_training_decides_by_the_processor_and_inference_stays_exact(bundle: Pat
         assert not workflow(bundle, command).parser.get_parsed_content("half_precision")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "knob", "typed"),
     [("train", "dataset_dir", "1e5"), ("inference", "support_dir", "scans#2")],

@@ -17,8 +17,7 @@ from fsmis_components.data.cases import find_cases, select_cases
 from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.data.weights import fill_network
-from fsmis_components.evaluation.rules import RULES
-from fsmis_components.evaluation.scoring import answer, load_query
+from fsmis_components.evaluation.protocols import RULES, answer, load_query
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers import VolumeInferer

@@ -89,7 +89,7 @@ def test_one_process_shows_the_progress_of_the_whole_training(
         assert (bar in said) == shown
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_resume_equals_an_uninterrupted_training(
     bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path, workers: int
 ) -> None:
@@ -107,6 +107,7 @@ def test_resume_equals_an_uninterrupted_training(
     assert_equal_weights(weights(output), weights(uninterrupted))
 
 
+@pytest.mark.slow
 def test_pieces_equal_an_uninterrupted_training(
     bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_initial_weights_from_a_file(
         train(bundle, phantom_dataset, tmp_path / "c", initial_weights=other)
 
 
+@pytest.mark.slow
 def test_boundary_loss_and_paper_schedule_train(
     bundle: Path, phantom_dataset: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +177,7 @@ def overrides(dataset: Path, output: Path) -> list[str]:
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
+@pytest.mark.slow
 def test_run_training_from_the_bundle_folder(phantom_dataset: Path, tmp_path: Path) -> None:
     result = run(
         ["monai.bundle", "run", "training", "--config_file", "configs/train.json"]
@@ -185,18 +188,7 @@ def test_run_training_from_the_bundle_folder(phantom_dataset: Path, tmp_path: Pa
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
-def test_run_from_the_repository_root_refuses_a_missing_folder(tmp_path: Path) -> None:
-    root = REFERENCE.relative_to(REPOSITORY)
-    result = run(
-        ["monai.bundle", "run", "--config_file", f"{root}/configs/train.json"]
-        + ["--bundle_root", str(root)]
-        + overrides(tmp_path / "missing", tmp_path / "out"),
-        REPOSITORY,
-    )
-    assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].endswith("check the path.")
-
-
+@pytest.mark.slow
 def test_two_processes_train_together(bundle: Path, phantom_dataset: Path, tmp_path: Path) -> None:
     root = bundle.relative_to(REPOSITORY)
     configs = [f"{root}/configs/{name}.json" for name in ("train", "multi_gpu_train")]
@@ -222,9 +214,11 @@ def test_episodes_between_patients(bundle: Path, phantom_dataset: Path, tmp_path
     assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path / "out").values())
 
 
-def test_an_unwritable_output_folder_is_found_before_any_scan_is_read(
+def test_a_mistake_is_found_before_any_scan_is_read(
     bundle: Path, phantom_dataset: Path, tmp_path: Path
 ) -> None:
+    with pytest.raises(SystemExit, match="check the path"):
+        train(bundle, tmp_path / "missing", tmp_path / "out").run()
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SystemExit, match="cannot be written .*choose another --output_dir"):
         train(bundle, phantom_dataset, tmp_path / "file" / "output")

@@ -8,7 +8,7 @@ from block_scans import block_label, write_scan
 from fake_network import IntensityNetwork
 
 from fsmis_components.data.geometry import SliceGrid
-from fsmis_components.evaluation.scoring import with_labelled_slices
+from fsmis_components.evaluation.protocols import with_labelled_slices
 from fsmis_components.support import build_support_pack, load_support_set
 
 GRID = SliceGrid(2, 1.0, 24)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,8 +10,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from monai.metrics.utils import get_code_to_measure_table
 
 from fsmis_components.evaluation import metrics
-from fsmis_components.evaluation.metrics import MaskFigures, mask_figures, slice_counts
-from fsmis_components.evaluation.records import FIGURES
+from fsmis_components.evaluation.metrics import mask_figures
 
 CHAOS = (7.7, 1.25, 1.25)
 EMPTY = np.zeros((6, 8, 9), bool)
@@ -45,10 +44,6 @@ def by_monai(predicted: np.ndarray, labelled: np.ndarray, spacing: tuple[float, 
     return 100 * float(nsd), float(hd95)
 
 
-def test_names_are_those_of_the_records() -> None:
-    assert tuple(field.name for field in fields(MaskFigures)) == FIGURES
-
-
 def test_counts_of_voxels() -> None:
     labelled = box((1, 4), (2, 4), (2, 6))  # 24 voxels
     predicted = box((2, 5), (2, 4), (2, 5))  # 18 voxels, 12 of them right
@@ -58,7 +53,6 @@ def test_counts_of_voxels() -> None:
     assert figures.recall == 50
     assert figures.extent_error == 2  # slice 1 and slice 4
     assert figures.false_positive_ml == pytest.approx(6 * 7.7 * 1.25 * 1.25 / 1000)
-    assert mask_figures(predicted, labelled, CHAOS, voxel_ml=0.5).false_positive_ml == 3
 
 
 def test_a_gap_lies_inside_the_extent() -> None:
@@ -83,11 +77,6 @@ def test_empty_masks_have_figures() -> None:
     for name, (predicted, labelled, figures) in expected.items():
         found = tuple(asdict(mask_figures(predicted, labelled, (1, 1, 1))).values())
         assert found == pytest.approx(figures), name
-
-
-def test_equal_masks() -> None:
-    mask = box((0, 6), (0, 8), (0, 9))
-    assert mask_figures(mask, mask, CHAOS) == MaskFigures(100, 100, 0, 100, 100, 0, 0)
 
 
 def test_a_box_one_slice_too_high() -> None:
@@ -120,8 +109,7 @@ def test_tolerance() -> None:
     assert mask_figures(predicted, labelled, (1, 1, 1), tolerance_mm=1.99).nsd < 100
 
 
-@pytest.mark.parametrize("spacing", [CHAOS, (1.5, 1.5, 1.5), (0.5, 2.0, 3.0)])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("spacing", "seed"), [(CHAOS, 1), ((0.5, 2.0, 3.0), 2)])
 @pytest.mark.parametrize("way", ["tree", "transform"])
 def test_matches_brute_force_and_monai(
     spacing: tuple[float, float, float], seed: int, way: str, monkeypatch: pytest.MonkeyPatch
@@ -179,37 +167,10 @@ def brute_force_hd95(
     return max(np.percentile(between.min(axis), 95) for axis in (0, 1))
 
 
-def test_the_place_in_the_volume_changes_nothing_but_the_diagonal() -> None:
-    predicted, labelled = smooth_pair(4)
-    inside = [np.pad(mask, ((5, 9), (20, 3), (0, 31))) for mask in (predicted, labelled)]
-    assert mask_figures(*inside, CHAOS) == mask_figures(predicted, labelled, CHAOS)
-
-
-def test_slices_of_another_memory_order() -> None:
-    predicted, labelled = smooth_pair(6)
-    columns = [np.asfortranarray(mask) for mask in (predicted, labelled)]
-    strided = [np.repeat(mask, 2, axis=2)[:, :, ::2] for mask in (predicted, labelled)]
-    expected = mask_figures(predicted, labelled, CHAOS)
-    assert mask_figures(*columns, CHAOS) == expected
-    assert mask_figures(*strided, CHAOS) == expected
-
-
-def test_slice_counts() -> None:
-    labelled, predicted = box((1, 3), (0, 2), (0, 3)), box((2, 4), (1, 2), (0, 4))
-    counts = slice_counts(predicted, labelled)
-    assert counts.overlap == [0, 0, 3, 0, 0, 0]
-    assert counts.predicted == [0, 0, 4, 4, 0, 0]
-    assert counts.labelled == [0, 6, 6, 0, 0, 0]
-    assert {type(number) for number in counts.overlap} == {int}
-
-
 def test_rejects() -> None:
-    with pytest.raises(ValueError, match=r"mask_figures: expected masks of one shape, got \(6, 8"):
-        mask_figures(EMPTY, EMPTY[1:], CHAOS)
-    with pytest.raises(ValueError, match=r"slice_counts: expected bool masks .*, got uint8"):
-        slice_counts(EMPTY, EMPTY.astype(np.uint8))
-    with pytest.raises(ValueError, match=r"expected bool masks \(D, h, w\), got bool of shape \(8"):
-        mask_figures(EMPTY[0], EMPTY[0], CHAOS)
+    for wrong in (EMPTY[1:], EMPTY.astype(np.uint8), EMPTY[0]):
+        with pytest.raises(ValueError, match=r"expected bool masks \(D, h, w\) of one shape, got"):
+            mask_figures(EMPTY, wrong, CHAOS)
     for spacing in ((1.0, 1.0), (1.0, 0.0, 1.0), (1.0, math.nan, 1.0)):
         with pytest.raises(ValueError, match="spacing of three numbers > 0"):
             mask_figures(EMPTY, EMPTY, spacing)

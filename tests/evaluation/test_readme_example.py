@@ -38,18 +38,6 @@ def test_the_example_runs(
     predicted = subject.predict(support, query)
     assert predicted.shape == query.shape
     assert set(np.unique(predicted)) == {0, 1, 2, 3, 4}
-    # it does what it says: of its own support no voxel lies nearer to another mean
-    own = support.scans[0]
-    voxels, label = np.asarray(own.image.data, np.float32), np.asarray(own.label.data)
-    means = np.array([voxels[label == value].mean(dtype=np.float64) for value in range(5)])
-    expected = np.abs(voxels[..., None] - means).argmin(-1)
-    assert (subject.predict(support, own.image) == expected).mean() > 0.999
     # and better than chance: where the query holds a structure, it mostly finds one
     truth = np.asarray(load_label(case.label, query).data)  # type: ignore[arg-type]
     assert (predicted[truth > 0] > 0).mean() > 0.5
-
-
-def test_the_page_names_the_subjects_that_exist() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    for subject in ("mask_copy", "supervised_unet", "universeg:WEIGHTS", "package.module:Class"):
-        assert f"| `{subject}` |" in page

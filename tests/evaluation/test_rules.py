@@ -7,7 +7,7 @@ import pytest
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.rules import RULES
+from fsmis_components.evaluation.protocols import RULES
 
 CASES = [Case(str(number), Path(f"image_{number}.nii.gz")) for number in range(20)]
 

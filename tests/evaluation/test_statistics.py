@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from fsmis_components.evaluation.statistics import Spread, describe, paired_comparison
+from fsmis_components.evaluation.summary import Spread, describe, paired_comparison
 
 
 def test_mean_and_sample_deviation() -> None:
@@ -27,15 +27,6 @@ def test_the_interval_is_that_of_all_resamples(
     assert tuple(np.percentile(means, [2.5, 97.5], method="inverted_cdf")) == interval
     spread = describe(values)
     assert (spread.low, spread.high) == interval
-
-
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
-    noise = np.random.default_rng(1)
-    inside = 0
-    for _ in range(200):
-        spread = describe(noise.normal(80, 5, 40), samples=500)
-        inside += spread.low <= 80 <= spread.high
-    assert 180 <= inside <= 198
 
 
 def test_one_value_and_equal_values() -> None:
@@ -102,14 +93,6 @@ def test_rounding_noise_is_no_difference() -> None:
     second = {str(case): 10.0 * case for case in range(8)}
     first = {case: value + 1e-13 for case, value in second.items()}
     assert paired_comparison(first, second).p_value == 1
-
-
-def test_comparison_in_any_order() -> None:
-    noise = np.random.default_rng(3)
-    first = {str(case): value for case, value in enumerate(noise.normal(70, 9, 20))}
-    second = {case: value + noise.normal(1, 2) for case, value in first.items()}
-    turned = dict(reversed(first.items()))
-    assert paired_comparison(first, second) == paired_comparison(turned, second)
 
 
 def test_rejects_methods_without_a_common_case() -> None:

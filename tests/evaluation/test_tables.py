@@ -84,10 +84,6 @@ def test_each_fold_is_a_column() -> None:
     ]
 
 
-def test_one_fold_needs_no_table_of_folds(page: str) -> None:
-    assert "per fold" not in page
-
-
 def test_protocols_side_by_side_floor_first(page: str) -> None:
     assert section(page, "Dice in %, mean over structures") == [
         ["method", "labelled slices", "EP1 (`ep1-alp`)", "oracle extent", "whole volume", "WV gap"],
@@ -109,13 +105,6 @@ def test_protocols_side_by_side_floor_first(page: str) -> None:
             "5.0 [5.0, 5.0] (oracle)",
         ],
     ]
-
-
-def test_a_part_per_setting_each_with_the_floor(page: str) -> None:
-    titles = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
-    assert [title[:15] for title in titles[:2]] == ["Setting 1: test", "Setting 2 (`any"]
-    lines = section(page, "Dice in %, mean over structures", 1)[1:]
-    assert [line[0] for line in lines] == ["mask_copy", "a"]
 
 
 def test_per_structure_and_other_figures(page: str) -> None:
@@ -202,12 +191,6 @@ def test_notes_failures_and_provenance(page: str) -> None:
     assert "- date" not in page and not re.search(r"\b(None|nan)\b", page)
     assert "the whole volume is what a user gets" in page
     assert "`ep1-qnet`" not in page
-
-
-def test_without_failures_and_provenance() -> None:
-    page = markdown_table(summarise(ROWS), {"failures": [], "dropped_slices": {}, "weights": {}})
-    for title in ("Failures", "Slices dropped", "Provenance"):
-        assert f"## {title}" not in page
 
 
 def test_only_untrained_methods() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,7 @@ class FakeTraining:
         self.broken: set[int] = set()  # folds
         self.seconds = 0.0  # its clock
 
-    def __call__(self, command: list[str]) -> None:
-        flags = [word[2:] for word in command[5::2]]
-        values = [word if "/" in word[:1] else ast.literal_eval(word) for word in command[6::2]]
-        knobs = dict(zip(flags, values, strict=True))
+    def __call__(self, root: Path, knobs: dict[str, Any]) -> None:
         self.calls.append(knobs)
         if knobs["fold"] in self.broken:
             raise DataError("image_7.nii.gz: damaged; export it again.")

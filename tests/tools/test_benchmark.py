@@ -29,6 +29,7 @@ def evaluate(dataset: Path, output: Path, *words: object) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_phantom_from_command_to_report(phantom_dataset: Path, tmp_path: Path) -> None:
     words = ["--subjects", "mask_copy", "bundles/ssl_alpnet:untrained"]
     first = evaluate(phantom_dataset, tmp_path / "r", *words)
@@ -47,6 +48,7 @@ def test_the_phantom_from_command_to_report(phantom_dataset: Path, tmp_path: Pat
     assert (tmp_path / "joined" / "table.md").read_bytes() == table
 
 
+@pytest.mark.slow
 def test_a_bad_case_ends_in_one_sentence(phantom_dataset: Path, tmp_path: Path) -> None:
     for path in phantom_dataset.glob("*.nii.gz"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

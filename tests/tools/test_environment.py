@@ -47,19 +47,6 @@ def test_second_run_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert calls
 
 
-def test_cpu_torch_from_known_places_first(monkeypatch: pytest.MonkeyPatch):
-    calls = []
-
-    def no_match(python: Path, what: list[str]) -> bool:
-        calls.append(what)
-        return False
-
-    monkeypatch.setattr(environment, "_pip", no_match)
-    environment._install_cpu_torch(Path(sys.executable))
-    assert calls[0] == [environment.CPU_TORCH]
-    assert calls[1] == [environment.CPU_TORCH, "--extra-index-url", environment.CPU_TORCH_INDEX]
-
-
 def test_cpu_torch_is_the_pinned_one():
     pinned = (REPOSITORY / "requirements.txt").read_text()
     assert environment.CPU_TORCH.removesuffix("+cpu") in pinned.splitlines()

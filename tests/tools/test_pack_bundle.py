@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import zipfile
@@ -18,7 +17,7 @@ from environment import REPOSITORY
 from fsmis_components.data.errors import DataError
 from fsmis_components.packaging import content_hash
 from pack_bundle import pack
-from pack_use import _python, use_packed
+from pack_use import use_packed
 from verify_bundle import verify_archive, verify_folder
 
 BUNDLE = REPOSITORY / "bundles" / "ssl_alpnet"
@@ -37,7 +36,7 @@ def copied(tmp_path: Path) -> Path:
 
 def _set_version(root: Path, version: str) -> None:
     path = root / "configs" / "metadata.json"
-    path.write_text(path.read_text().replace('"version": "0.1.0"', f'"version": "{version}"'))
+    path.write_text(path.read_text().replace('"version": "0.2.0"', f'"version": "{version}"'))
 
 
 def test_the_same_content_gives_the_same_bytes(
@@ -56,7 +55,7 @@ def test_the_same_content_gives_the_same_bytes(
 
 
 def test_the_archive_holds_bundle_package_and_stamp(archive: Path):
-    assert archive.name == "ssl_alpnet_v0.1.0.zip"
+    assert archive.name == "ssl_alpnet_v0.2.0.zip"
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()
         stamp = json.loads(file.read("ssl_alpnet/fsmis_components/packed.json"))
@@ -72,7 +71,7 @@ def test_the_archive_holds_bundle_package_and_stamp(archive: Path):
     package = Path(fsmis_components.__file__).parent
     assert stamp == {
         "bundle": "ssl_alpnet",
-        "bundle_version": "0.1.0",
+        "bundle_version": "0.2.0",
         "package_version": fsmis_components.__version__,
         "content": content_hash(package),
     }
@@ -81,15 +80,8 @@ def test_the_archive_holds_bundle_package_and_stamp(archive: Path):
 def test_the_index_says_what_there_is(archive: Path):
     [entry] = json.loads((archive.parent / "index.json").read_text())["bundles"]
     data = archive.read_bytes()
-    assert (entry["name"], entry["version"], entry["file"]) == ("ssl_alpnet", "0.1.0", archive.name)
+    assert (entry["name"], entry["version"], entry["file"]) == ("ssl_alpnet", "0.2.0", archive.name)
     assert entry["size"] == len(data) and entry["sha256"] == hashlib.sha256(data).hexdigest()
-    assert entry["structures_of_default_pack"] == ["liver", "right_kidney", "left_kidney", "spleen"]
-    pinned = dict(
-        line.split("==")
-        for line in (REPOSITORY / "requirements.txt").read_text().splitlines()
-        if re.match(r"\w", line)
-    )
-    assert entry["required_packages"].items() <= pinned.items()
     assert entry["verified"] is False and entry["description"].startswith("SSL-ALPNet")
 
 
@@ -102,14 +94,14 @@ def test_packing_again_changes_nothing_and_a_new_version_joins(
     assert pack(copied, output, no_verify=True) == first
     assert "there already" in capsys.readouterr().out
     assert (output / "index.json").read_bytes() == index
-    _set_version(copied, "0.2.0")
+    _set_version(copied, "0.3.0")
     pack(copied, output, no_verify=True)
     entries = json.loads((output / "index.json").read_text())["bundles"]
-    assert [entry["version"] for entry in entries] == ["0.1.0", "0.2.0"]
+    assert [entry["version"] for entry in entries] == ["0.2.0", "0.3.0"]
     assert sorted(path.name for path in output.iterdir()) == [
         "index.json",
-        "ssl_alpnet_v0.1.0.zip",
         "ssl_alpnet_v0.2.0.zip",
+        "ssl_alpnet_v0.3.0.zip",
     ]
 
 
@@ -123,22 +115,6 @@ def test_other_content_of_the_same_version_is_refused(copied: Path, tmp_path: Pa
     assert sorted(p.name for p in path.parent.iterdir()) == ["index.json", path.name]
 
 
-def _no_metadata(root: Path) -> None:
-    (root / "configs" / "metadata.json").unlink()
-
-
-def _broken_metadata(root: Path) -> None:
-    (root / "configs" / "metadata.json").write_text("{")
-
-
-def _packed_already(root: Path) -> None:
-    (root / "fsmis_components").mkdir()
-
-
-def _link(root: Path) -> None:
-    (root / "docs" / "link.md").symlink_to(root / "LICENSE")
-
-
 def _of_others(root: Path) -> None:
     for path in (root / "configs").glob("*.json"):
         path.write_text(path.read_text().replace("fsmis_components", "another"))
@@ -147,10 +123,10 @@ def _of_others(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (_no_metadata, "is no bundle"),
-        (_broken_metadata, "is not JSON"),
-        (_packed_already, "packed already"),
-        (_link, "is a link"),
+        (lambda root: (root / "configs" / "metadata.json").unlink(), "is no bundle"),
+        (lambda root: (root / "configs" / "metadata.json").write_text("{"), "is not JSON"),
+        (lambda root: (root / "fsmis_components").mkdir(), "packed already"),
+        (lambda root: (root / "docs" / "link.md").symlink_to(root / "LICENSE"), "is a link"),
         (_of_others, "does not use fsmis_components"),
     ],
 )
@@ -208,7 +184,7 @@ def test_the_files_of_an_archive_are_checked(archive: Path, tmp_path: Path):
     lines: list[str] = []
     assert verify_archive(archive, lines.append, static=True), lines
     said = dict(line.strip().split(": ", 1) for line in lines)
-    assert said["stamp"] == said["package"] == said["knobs"] == "ok"
+    assert said["stamp"] == said["files"] == said["metadata schema"] == "ok"
 
     shutil.unpack_archive(archive, tmp_path)
     root = tmp_path / "ssl_alpnet"
@@ -217,15 +193,10 @@ def test_the_files_of_an_archive_are_checked(archive: Path, tmp_path: Path):
     lines.clear()
     assert not verify_folder(root, lines.append, static=True)
     assert lines[0].strip().startswith("stamp: the copy of fsmis_components was changed")
-    assert all(": ok" in line for line in lines[1:]) and len(lines) > 5
+    assert all(": ok" in line for line in lines[1:])
     (root / "fsmis_components" / "packed.json").unlink()
     assert not verify_folder(root, lines.append, static=True)
     assert "has no stamp: pack the bundle by tools/pack_bundle.py" in " ".join(lines)
-
-
-def test_its_use_does_not_see_the_repository(tmp_path: Path):
-    done = _python(["-c", "import fsmis_components"], cwd=tmp_path)
-    assert "No module named 'fsmis_components'" in done.stderr
 
 
 @pytest.mark.slow

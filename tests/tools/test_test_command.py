@@ -21,6 +21,9 @@ def test_steps_and_arguments_for_pytest(tool: ModuleType):
     assert steps["tests"] == ["-m", "pytest", "-n", "2", "-k", "phantom"]
     assert "-n" not in dict(tool.steps(["-n0"]))["tests"]
     assert {"format", "lint", "types", "bundle ssl_alpnet"} <= set(steps)
+    fast = dict(tool.steps(["--fast"]))
+    assert fast["tests"] == ["-m", "pytest", "-n", "2", "-m", "not slow"]
+    assert list(fast) == ["format", "lint", "types", "tests"]
 
 
 @pytest.mark.parametrize("failing", [None, "ruff", "pytest", "tools/verify_bundle.py"])

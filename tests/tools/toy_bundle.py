@@ -51,35 +51,16 @@ def toy_configs() -> dict[str, dict[str, Any]]:
                 **ENGINE,
             },
         },
-        "validate": {
-            "key_metric": {"val_mean_dice": {"_target_": "MeanDice"}},
-            "evaluator": {**evaluator, "val_data_loader": _loader("@train#dataset")},
-        },
-        "initialize": ["$monai.utils.set_determinism(seed=1)"],
-        "training": ["$@train#trainer.run()"],
-        "run": "%training",
-    }
-    evaluate = {
-        "validate#handlers": [
-            {"_target_": "MetricsSaver", "save_dir": "eval", "metrics": ["val_mean_dice"]}
-        ],
-        "evaluating": ["$@validate#evaluator.run()"],
-        "run": "%evaluating",
+        "run": ["$@train#trainer.run()"],
     }
     inference = {
         **top,
-        "support_dir": None,
-        "output_dir": "outputs",
-        "note": "$str(@support_dir) + @output_dir + @note_tail",
-        "note_tail": "",
         "dataset": dataset,
         "inferer": {"_target_": "SimpleInferer"},
         "evaluator": {**evaluator, "val_data_loader": _loader("@dataset")},
-        "initialize": ["$print(@note)"],
-        "evaluating": ["$@evaluator.run()"],
-        "run": "%evaluating",
+        "run": ["$@evaluator.run()"],
     }
-    return {"train": train, "evaluate": evaluate, "inference": inference}
+    return {"train": train, "inference": inference}
 
 
 def toy_metadata() -> dict[str, Any]:
@@ -105,10 +86,9 @@ def toy_metadata() -> dict[str, Any]:
 
 def write_toy(root: Path) -> Path:
     """Write the bundle into a new folder."""
-    for folder in ("configs", "docs", "models"):
+    for folder in ("configs", "models"):
         (root / folder).mkdir(parents=True)
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
-        (root / name).write_text("text\n")
+    (root / "LICENSE").write_text("text\n")
     for name, content in {**toy_configs(), "metadata": toy_metadata()}.items():
         (root / "configs" / f"{name}.json").write_text(json.dumps(content))
     network = torch.nn.Conv2d(1, 2, 3, padding=1)

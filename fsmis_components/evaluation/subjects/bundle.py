@@ -11,7 +11,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.weights import fill_network
 from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.evaluation.fold_training import finished_facts, fold_folder
-from fsmis_components.evaluation.results_folder import read_json
+from fsmis_components.evaluation.records import read_json
 from fsmis_components.evaluation.subjects.base import Group
 from fsmis_components.evaluation.subjects.network import NetworkSubject
 
@@ -38,9 +38,8 @@ class BundleSubject(NetworkSubject):
         knobs: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        folds = None
-        if weights is not None and str(weights) != UNTRAINED and Path(weights).is_dir():
-            folds = Path(weights)
+        given = None if weights is None else Path(weights)
+        folds = given is not None and str(weights) != UNTRAINED and given.is_dir()
         described = Bundle(bundle_root, UNTRAINED if folds else weights or "shipped", seed, knobs)
         bundle, inferer = described.root.resolve().name, described.inferer
         super().__init__(
@@ -52,18 +51,17 @@ class BundleSubject(NetworkSubject):
             inferer.amp,
         )
         self.knobs = described.knobs
-        self.seed = seed
-        self._folder = folds
+        self._folder = given if folds else None
         self._dropped: dict[str, int] | None = None
         self._groups: list[Group] = [None]
-        if folds is not None:
-            self.setting, self._groups = _read_training(folds, bundle)
-        elif weights is None:
+        if given is None:
             self.name, self.setting = f"{bundle} (shipped)", "given"
+        elif folds:
+            self.setting, self._groups = _read_training(given, bundle)
         elif str(weights) == UNTRAINED:
             self.name = f"{bundle} (untrained)"
         else:
-            self.name, self.setting = f"{bundle} ({Path(weights).stem})", "given"
+            self.name, self.setting = f"{bundle} ({given.stem})", "given"
 
     def groups(self) -> Sequence[Group]:
         """See `Subject.groups`."""
@@ -84,25 +82,21 @@ class BundleSubject(NetworkSubject):
                 f"{folder}: the training of this fold is not finished; go on with 'benchmark.py "
                 "train', or leave the fold out with --folds."
             )
-        self._load(folder / "model.pt")
+        fill_network(self.network, folder / "model.pt")
+        self.forget()
         self._dropped = facts.get("dropped_slices")
 
     def identity(self, fold: int, group: Group) -> dict[str, Any]:
         """See `Subject.identity`."""
-        inference = {} if self.inferer is None else self.inferer.settings()
         found = {
             "weights": weights_hash(self.network),
             "knobs": self.knobs,
             "geometry": self.geometry,
-            "inference": inference,
+            "inference": {} if self.inferer is None else self.inferer.settings(),
         }
         if self._dropped is not None:  # slices that Setting 2 kept out of the training
             found["dropped_slices"] = self._dropped
         return found
-
-    def _load(self, path: Path) -> None:
-        fill_network(self.network, path)
-        self.forget()
 
 
 def _read_training(folder: Path, bundle: str) -> tuple[str, list[Group]]:

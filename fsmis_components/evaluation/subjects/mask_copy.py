@@ -22,8 +22,7 @@ class MaskCopy(Subject):
     a structure is copied. Masks are centred on the query, and those of two structures may overlap.
 
     Args:
-        slice_axis: as in `choose_slice_grid`.
-        ignore_spacing: as in `choose_slice_grid`.
+        slice_axis, ignore_spacing: as in `choose_slice_grid`.
     """
 
     name = "mask_copy"
@@ -49,11 +48,11 @@ class MaskCopy(Subject):
         thirds = np.arange(view.depth) * NUM_SECTIONS // view.depth
         masks = []
         for structure in support.structures:
-            source, own = _stack_of(support, grid, structure.value)
+            source, held = _stack_of(support, grid, structure.value)
             if support.slices == "all":
                 copied = source[_spread(len(source), view.depth)]
             else:
-                copied = source[list(section_slices(own))][thirds]
+                copied = source[list(section_slices(held))][thirds]
             masks.append(_fitted(copied, view.native_size))
         return np.stack(masks, axis=1)
 
@@ -73,12 +72,12 @@ class MaskCopy(Subject):
         chosen = sections.numpy()
         masks = np.zeros((*chosen.shape, *size), bool)
         for index, structure in enumerate(support.structures):
-            source, own = _stack_of(support, grid, structure.value)
+            source, held = _stack_of(support, grid, structure.value)
             told = np.flatnonzero(chosen[:, index] >= 0)
             if support.slices == "all":
-                copied = source[own[0] + _spread(own[-1] + 1 - own[0], len(told))]
+                copied = source[held[0] + _spread(held[-1] + 1 - held[0], len(told))]
             else:
-                copied = source[list(section_slices(own))][chosen[told, index]]
+                copied = source[list(section_slices(held))][chosen[told, index]]
             masks[told, index] = _fitted(copied, size)
         return masks
 
@@ -97,7 +96,7 @@ def _stack_of(support: SupportSet, grid: SliceGrid, value: int) -> tuple[np.ndar
     """Masks (D, h, w) of the first scan that holds a structure, and the slices that hold it."""
     for scan in support.scans:
         stack = SliceView(scan.label, grid).native_labels() == value
-        own = np.flatnonzero(stack.any((1, 2))).tolist()
-        if own:
-            return stack, own
+        held = np.flatnonzero(stack.any((1, 2))).tolist()
+        if held:
+            return stack, held
     raise ValueError(f"mask_copy: no support scan holds label value {value}")

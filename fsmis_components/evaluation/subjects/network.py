@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.networks import eval_mode
 from torch import nn
+from torch.nn.functional import one_hot
 
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume
@@ -89,16 +90,12 @@ class NetworkSubject(Subject):
                 logits = segment_slices(encoder, slices, pack.state, weights)
                 logits = view.to_native_logits(logits)
                 if overlap:
-                    masks = logits[:, 1:] > 0
+                    parts.append((logits[:, 1:] > 0).cpu())
                 else:
-                    winner = logits.argmax(1, keepdim=True)
-                    masks = (
-                        winner
-                        == torch.arange(1, logits.shape[1], device=winner.device)[
-                            None, :, None, None
-                        ]
+                    winner = logits.argmax(1)
+                    parts.append(
+                        one_hot(winner, logits.shape[1]).movedim(-1, 1)[:, 1:].bool().cpu()
                     )
-                parts.append(masks.cpu())
         return (torch.cat(parts) & (sections >= 0)[..., None, None]).numpy()
 
     def pack(self, support: SupportSet) -> SupportPack:

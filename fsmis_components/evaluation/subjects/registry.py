@@ -21,14 +21,10 @@ _KNOWN = (
     "mask_copy, supervised_unet, universeg:WEIGHTS, a bundle folder (with :untrained, :FILE.pt or "
     ":TRAINED_FOLDER), or package.module:Class"
 )
-_EXAMPLE = "the page of fsmis_components/evaluation has an example"
 
 
 def make_subject(
-    spec: str,
-    geometry: Mapping[str, Any],
-    options: Mapping[str, Any] | None = None,
-    cache_dir: str | Path | None = None,
+    spec: str, geometry: Mapping[str, Any], options: Mapping[str, Any] | None = None
 ) -> Subject:
     """Make a subject.
 
@@ -38,22 +34,24 @@ def make_subject(
             `package.module:Class`.
         geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`.
         options: arguments of the subject; of a bundle, knobs of its `inference.json`.
-        cache_dir: where a subject that trains on the support keeps its weights.
 
     Raises:
         DataError: no such subject, or its options or files cannot be used.
     """
     options = dict(options or {})
     name, _, rest = spec.partition(":")
-    reading = {key: value for key, value in geometry.items() if key != "spatial_size"}
-    if name == "mask_copy" and not rest:
-        axes = {key: value for key, value in reading.items() if key != "modality"}
-        return _made(MaskCopy, spec, {**axes, **options})
-    # these two have a working size of their own
-    if name == "supervised_unet" and not rest:
-        return _made(SupervisedUNet, spec, {**reading, "cache_dir": cache_dir, **options})
-    if name == "universeg":
-        return _made(UniverSeg, spec, {**reading, "weights": rest or None, **options})
+    axes = {key: geometry[key] for key in ("slice_axis", "ignore_spacing")}
+    reading = {"modality": geometry["modality"], **axes}
+    try:
+        if spec == "mask_copy":
+            return MaskCopy(**{**axes, **options})
+        # these two have a working size of their own
+        if spec == "supervised_unet":
+            return SupervisedUNet(**{**reading, **options})
+        if name == "universeg":
+            return UniverSeg(**{**reading, "weights": rest or None, **options})
+    except TypeError as error:
+        raise DataError(f"subject {spec}: unknown option ({error}); see its docs.") from error
     if Path(name).is_dir():
         return BundleSubject(name, rest or None, {**geometry, **options})
     if rest:
@@ -71,49 +69,25 @@ def custom_subject(spec: str, options: Mapping[str, Any]) -> Subject:
     Raises:
         DataError: no such module or class, no `predict`, or options that the class does not take.
     """
-    module_name, _, class_name = spec.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
-        raise DataError(f"{spec}: expected package.module:Class; {_EXAMPLE}.")
-    kind = getattr(_module(module_name), class_name, None)
-    if not inspect.isclass(kind):
-        raise DataError(f"{spec}: module {module_name} has no class {class_name}; check the name.")
-    if not callable(getattr(kind, "predict", None)):
-        raise DataError(f"{spec}: the class has no predict(support, query_image); {_EXAMPLE}.")
-    try:
-        inspect.signature(kind).bind(**options)
-    except TypeError as error:
-        raise DataError(
-            f"{spec}: its constructor does not take the options {dict(options)} ({error}); change "
-            "them."
-        ) from error
-    bases = (kind,) if issubclass(kind, Subject) else (kind, Subject)
-    subject: Subject = type(class_name, bases, {})(**options)
-    subject.name = class_name if subject.name == Subject.name else str(subject.name)
-    path = inspect.getsourcefile(kind)
-    source = "" if path is None else file_hash(Path(path))
-    subject.origin = {"spec": spec, "options": dict(options), "source": source}
-    return subject
-
-
-def _module(name: str) -> Any:
+    module, _, name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # for good: the module may import its neighbours later, too
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = str(error.name)
-        if name == missing or name.startswith(f"{missing}."):
-            raise DataError(
-                f"{name}: no such module; run the command in its folder, or install its package."
-            ) from error
+        kind = getattr(importlib.import_module(module), name)
+        if not callable(kind.predict):
+            raise TypeError("predict is no method")
+        inspect.signature(kind).bind(**options)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise DataError(
-            f"{name}: needs the package {missing}, which is not installed; install it."
+            f"{spec}: cannot be used ({error}); it is to be package.module:Class, a class with "
+            "predict(support, query_image) that takes the options; the page of "
+            "fsmis_components/evaluation has an example."
         ) from error
-
-
-def _made(kind: type[Subject], spec: str, options: Mapping[str, Any]) -> Subject:
-    try:
-        return kind(**options)
-    except TypeError as error:
-        raise DataError(f"subject {spec}: unknown option ({error}); see its docs.") from error
+    bases = (kind,) if issubclass(kind, Subject) else (kind, Subject)
+    subject: Subject = type(name, bases, {})(**options)
+    subject.name = name if subject.name == Subject.name else str(subject.name)
+    path = inspect.getsourcefile(kind)
+    source = "" if path is None else file_hash(Path(path))
+    subject.origin = {"spec": spec, "options": dict(options), "source": source}
+    return subject

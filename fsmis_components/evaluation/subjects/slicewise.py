@@ -26,27 +26,22 @@ def scan_slices(
     Returns:
         float32 (D, 1, *size); around a slice lies its own darkest value.
     """
-    starts = range(0, view.depth, slab)
-    parts = (view.slices(start, min(start + slab, view.depth)) for start in starts)
-    return torch.cat([on_canvas(normalise(part), size) for part in parts])
-
-
-def on_canvas(slices: Tensor, size: Sequence[int]) -> Tensor:
-    """Slices (n, 1, H, W) centred on (n, 1, *size), each surrounded by its own darkest value."""
-    inside = centre_fit(torch.ones_like(slices), size) > 0
-    return torch.where(inside, centre_fit(slices, size), slices.amin((-2, -1), keepdim=True))
+    parts = []
+    for start in range(0, view.depth, slab):
+        slices = normalise(view.slices(start, min(start + slab, view.depth)))
+        inside = centre_fit(torch.ones_like(slices), size) > 0
+        darkest = slices.amin((-2, -1), keepdim=True)
+        parts.append(torch.where(inside, centre_fit(slices, size), darkest))
+    return torch.cat(parts)
 
 
 def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> np.ndarray:
-    """A label map of masks that may overlap: the last structure wins.
+    """A label map (X, Y, Z) in the storage order of the query; the last structure wins.
 
     Args:
         view: the query.
         values: label value of each structure.
-        masks: bool (D, N, h, w).
-
-    Returns:
-        (X, Y, Z) in the storage order of the query.
+        masks: bool (D, N, h, w), which may overlap.
     """
     label = np.zeros(masks[:, 0].shape, label_dtype(max(values)))
     for index, value in enumerate(values):
@@ -55,17 +50,13 @@ def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> n
 
 
 def label_map(view: SliceView, values: Sequence[int], winners: Sequence[Tensor]) -> np.ndarray:
-    """A label map from the winning channel of each pixel.
+    """A label map (X, Y, Z) in the storage order of the query.
 
     Args:
         view: the query.
         values: label value of each structure.
         winners: integers (n, h, w), batch after batch of slices; 0 is background, 1 + i structure
             i.
-
-    Returns:
-        (X, Y, Z) in the storage order of the query.
     """
-    table = np.array([0, *values])
-    table = table.astype(label_dtype(int(table.max())))
+    table = np.array([0, *values]).astype(label_dtype(max(values)))
     return view.restack(table[torch.cat(list(winners)).numpy()])

@@ -6,7 +6,6 @@ answer goes back to the query's own grid, and what tells its results apart from 
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, needed
 from fsmis_components.data.geometry import SliceView, centre_fit, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.volumes import Volume
-from fsmis_components.data.weights import differing_entries, read_state_dict
+from fsmis_components.data.weights import fill_network
 from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.evaluation.subjects.base import Group, Subject
 from fsmis_components.evaluation.subjects.slicewise import label_map, scan_slices
@@ -47,8 +46,7 @@ class UniverSeg(Subject):
     Args:
         weights: file with the released state dict; it is never downloaded here.
         modality: "mr", "ct" or "auto" (by the first scan's intensities).
-        slice_axis: as in `choose_slice_grid`.
-        ignore_spacing: as in `choose_slice_grid`.
+        slice_axis, ignore_spacing: as in `choose_slice_grid`.
 
     Raises:
         DataError: the package or the weights are missing, or the weights are others.
@@ -91,15 +89,19 @@ class UniverSeg(Subject):
         for image in _unit_slices(query_image, view, clipping):
             answers = []
             for index, structure in enumerate(support.structures):
-                own = torch.nonzero(labels[:, index].flatten(1).any(1)).flatten()
-                if not len(own):
+                shown_in = torch.nonzero(labels[:, index].flatten(1).any(1)).flatten()
+                if not len(shown_in):
                     raise DataError(
                         f"{support.source}: structure {structure.name} (label value "
                         f"{structure.value}) is in no support scan; label it there."
                     )
-                own = _spread(torch.arange(len(shown)) if support.slices == "all" else own)
+                shown_in = _spread(
+                    torch.arange(len(shown)) if support.slices == "all" else shown_in
+                )
                 answers.append(
-                    self.network(image[None], shown[own][None], labels[own, index, None][None])
+                    self.network(
+                        image[None], shown[shown_in][None], labels[shown_in, index, None][None]
+                    )
                 )
             logits = centre_fit(torch.cat(answers, dim=1), view.working_size)
             largest, channel = view.to_native_logits(logits).max(1)
@@ -128,23 +130,11 @@ def _spread(items: Tensor) -> Tensor:
 
 
 def _load_network(weights: str | Path | None) -> nn.Module:
-    try:
-        package = importlib.import_module("universeg")
-    except ImportError as error:
-        raise DataError(
-            f"universeg: its package cannot be imported ({error}); install it by '{_PACKAGE}'."
-        ) from error
+    package = needed("universeg", f"universeg: its package is missing; install it by '{_PACKAGE}'.")
     if not weights or not Path(weights).is_file():
         raise DataError(f"universeg: {weights}: no such weights file; download {_WEIGHTS}.")
-    state = read_state_dict(weights)
     # random first weights, overwritten below: the global random state stays as it is
     with torch.random.fork_rng(devices=[]):
         network = package.universeg(pretrained=False)
-    wrong = sorted(differing_entries(network, state))
-    if wrong:
-        raise DataError(
-            f"{weights}: not the weights of UniverSeg ({len(wrong)} entries differ, the first is "
-            f"'{wrong[0]}'); use {_WEIGHTS}."
-        )
-    network.load_state_dict(state)
+    fill_network(network, weights)
     return network

@@ -10,9 +10,8 @@ from block_scans import block_label, write_nifti, write_scan
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import load_image
-from fsmis_components.evaluation.rules import RULES
+from fsmis_components.evaluation.protocols import RULES, with_labelled_slices
 from fsmis_components.evaluation.runner import Plan, run_benchmark
-from fsmis_components.evaluation.scoring import with_labelled_slices
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.support import load_support_set
 
@@ -56,20 +55,6 @@ def test_told_of_the_extent(tmp_path: Path) -> None:
         support = with_labelled_slices(load_support_set(tmp_path), GRID, slices)  # type: ignore[arg-type]
         masks = MaskCopy().predict_told(support, query, GRID, sections, overlap=True)
         assert masks[:, 0, :, 0].sum(1).tolist() == [0, *expected, *[0] * 8]
-
-
-def test_never_reads_the_image(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, block_label())
-    support = load_support_set(tmp_path)
-    images = [
-        np.zeros((24, 20, 12), np.float32),
-        np.random.default_rng(0).normal(size=(24, 20, 12)),
-    ]
-    copied = [
-        MaskCopy().predict(support, load_image(write_nifti(tmp_path / f"{i}.nii.gz", image)))
-        for i, image in enumerate(images)
-    ]
-    assert np.array_equal(*copied) and copied[0].any()
 
 
 def test_structures_may_overlap_except_in_a_label_map(tmp_path: Path) -> None:

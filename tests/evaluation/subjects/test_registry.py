@@ -20,9 +20,9 @@ def test_subjects_get_the_geometry() -> None:
     bundle = make_subject(f"{BUNDLE}:untrained", GEOMETRY, {"batch_size": 2})
     assert isinstance(bundle, BundleSubject)
     assert (bundle.geometry, bundle.batch_size) == ({**GEOMETRY, "fuse_planes": True}, 2)
-    unet = make_subject("supervised_unet", GEOMETRY, {"steps": 3}, "kept")
+    unet = make_subject("supervised_unet", GEOMETRY, {"steps": 3})
     assert isinstance(unet, SupervisedUNet)
-    assert (unet.modality, unet.cache_dir, unet.spatial_size) == ("mr", "kept", 192)
+    assert (unet.modality, unet.steps, unet.spatial_size) == ("mr", 3, 192)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from block_scans import AFFINE, block_image, block_label, write_nifti, write_sca
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.volumes import Volume, load_image
-from fsmis_components.evaluation.subjects import supervised_unet
-from fsmis_components.evaluation.subjects.supervised_unet import SupervisedUNet
+from fsmis_components.evaluation.subjects.supervised_unet import SupervisedUNet, draw_batch
 from fsmis_components.support import SupportSet, load_support_set
 
 TINY = {"steps": 2, "batch_size": 4, "spatial_size": 24, "filters": (4, 4, 4, 4)}
@@ -60,87 +59,86 @@ def test_the_mask_lies_on_the_querys_own_grid(support: SupportSet, tmp_path: Pat
     predicted = method.predict(support, load_image(path))
     expected = nibabel.Nifti1Image(straight, AFFINE).as_reoriented(turn)
     assert np.array_equal(predicted, np.asarray(expected.dataobj))
-
-
-def test_slices_of_any_size(support: SupportSet) -> None:
-    for shape in ((21, 35, 3), (9, 10, 2)):
+    for shape in ((21, 35, 3), (9, 10, 2)):  # slices of any size
         image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-        assert subject().predict(support, Volume(image, AFFINE)).shape == shape
+        assert method.predict(support, Volume(image, AFFINE)).shape == shape
 
 
 def test_scans_of_unlike_size_train_together(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label())
     shape = (30, 22, 14)
     write_scan(tmp_path, 2, block_label(shape=shape), block_image(shape))
-    stack = subject()._stack(support_of(tmp_path))
-    assert stack.images.shape == (26, 1, 32, 24) and stack.masks.shape == (26, 2, 32, 24)
+    images, masks = subject().stack(support_of(tmp_path))
+    assert images.shape == (26, 1, 32, 24) and masks.shape == (26, 2, 32, 24)
     # the first scan's pixels are centred: 24 x 20 on 32 x 24
-    assert torch.equal(stack.masks[3, 0, 4:28, 2:22], torch.from_numpy(block_label()[..., 3] == 1))
+    assert torch.equal(masks[3, 0, 4:28, 2:22], torch.from_numpy(block_label()[..., 3] == 1))
     assert torch.equal(
-        stack.masks[15, 1, 1:31, 1:23], torch.from_numpy(block_label(shape=shape)[..., 3] == 2)
+        masks[15, 1, 1:31, 1:23], torch.from_numpy(block_label(shape=shape)[..., 3] == 2)
     )
 
 
 def test_trains_once_per_support(support: SupportSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainings = []
-
-    def counted(*arguments: Any) -> None:
-        trainings.append(arguments[-1])
-
-    monkeypatch.setattr(supervised_unet, "train", counted)
-    method = subject()
-    first = method.trained(support)
-    assert method.trained(replace(support, source="elsewhere")) is first
-    method.trained(replace(support, structures=support.structures[:1]))
-    assert trainings == ["training on 1"] * 2
+    trained: list[SupportSet] = []
+    train = SupervisedUNet.train
+    monkeypatch.setattr(
+        SupervisedUNet, "train", lambda self, given: (trained.append(given), train(self, given))[1]
+    )
+    method, other = subject(), replace(support, structures=support.structures[:1])
+    for given in (support, support, other):
+        method.predict(given, support.scans[0].image)
+    assert trained == [support, other]
 
 
-def test_trained_weights_are_kept(
-    support: SupportSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-    state = subject(cache_dir=cache).trained(support).state_dict()
-    assert len(list(cache.iterdir())) == 1
+def test_same_seed_same_bits_and_the_global_random_state_is_left_alone(support: SupportSet) -> None:
+    before = torch.get_rng_state()
+    first, second, other = (
+        torch.nn.utils.parameters_to_vector(subject(amp=True, seed=s).train(support).parameters())
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise AssertionError("trained again")
 
-    monkeypatch.setattr(supervised_unet, "train", refuse)
-    again = subject(cache_dir=cache).trained(support).state_dict()
-    assert all(torch.equal(state[name], again[name]) for name in state)
-    for other in ({"seed": 1}, {"steps": 3}, {"amp": True}, {"learning_rate": 0.1}):
-        with pytest.raises(AssertionError, match="trained again"):
-            subject(cache_dir=cache, **other).trained(support)
-    scan = support.scans[0]
-    changed = np.asarray(scan.label.data).copy()
-    changed[0, 0, 0] = 3
-    scans = (replace(scan, label=replace(scan.label, data=changed)),)
-    with pytest.raises(AssertionError, match="trained again"):
-        subject(cache_dir=cache).trained(replace(support, scans=scans))
+def test_image_and_label_are_bent_alike_and_structures_are_sure_to_come() -> None:
+    """Ten slices: structure 1, bright, in slice 3; structure 2, dark, in slices 6 and 7."""
+    images = torch.zeros(10, 1, 32, 24)
+    masks = torch.zeros(10, 2, 32, 24, dtype=torch.bool)
+    masks[3, 0, 8:20, 6:18] = True
+    masks[6:8, 1, 12:26, 4:16] = True
+    images[:, 0][masks[:, 0]] = 4.0
+    images[:, 0][masks[:, 1]] = -4.0
+    seen = set()
+    for seed in range(20):
+        image, label = draw_batch(images, masks, 6, np.random.default_rng(seed))
+        assert image.shape == label.shape == (6, 1, 32, 24)
+        assert label[:2].flatten(1).any(1).all()  # a third of six
+        seen |= set(label.unique().tolist())
+        for picture, classes in zip(image, label, strict=True):
+            if (classes == 1).sum() > 40:
+                assert picture[classes == 1].mean() > picture[classes == 0].mean() + 1
+            if (classes == 2).sum() > 40:
+                assert picture[classes == 2].mean() < picture[classes == 0].mean() - 1
+    assert seen == {0, 1, 2}
 
 
 def test_identity_holds_all_that_decides_the_masks() -> None:
     identity = subject().identity(0, None)
-    arguments = set(inspect.signature(SupervisedUNet).parameters)
-    assert set(identity) == arguments - {"cache_dir", "progress"}
+    assert set(identity) == set(inspect.signature(SupervisedUNet).parameters) - {"progress"}
     assert json.loads(json.dumps(identity)) == identity
-    assert identity["filters"] == [4, 4, 4, 4] and identity["steps"] == 2
 
 
-def test_rejects_a_support_of_three_slices(support: SupportSet) -> None:
+def test_rejects(support: SupportSet, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="learns from completely labelled slices"):
         subject().predict(replace(support, slices="sections"), support.scans[0].image)
-
-
-def test_rejects_a_structure_below_a_pixel(tmp_path: Path) -> None:
+    scan = support.scans[0]
+    broken = replace(scan, image=Volume(np.full(scan.image.shape, np.nan, np.float32), AFFINE))
+    with pytest.raises(DataError, match="the loss of step 0 is no number; lower the learning rate"):
+        subject(modality="ct").train(replace(support, scans=(broken,)))
     label = block_label({1: 1})
     label[20, 3, 5] = 2
-    write_scan(tmp_path, 1, label)
+    write_scan(tmp_path / "small", 1, label)
     with pytest.raises(DataError, match=r"structure_2 \(label value 2\) is smaller than one pixel"):
-        subject(spatial_size=8).trained(support_of(tmp_path))
-
-
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": 0}, {"filters": (4, 4, 4)}])
-def test_rejects_settings(wrong: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="at least 1 and filters for at least 4 levels"):
-        subject(**wrong)
+        subject(spatial_size=8).train(support_of(tmp_path / "small"))
+    for wrong in ({"steps": 0}, {"batch_size": 0}, {"filters": (4, 4, 4)}):
+        with pytest.raises(DataError, match="at least 1 and filters for at least 4 levels"):
+            subject(**wrong)
