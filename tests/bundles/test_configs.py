@@ -69,7 +69,7 @@ def test_the_plan_of_folds_fits_the_config(bundle: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["between_patients.json", "evaluate.json", "multi_gpu_train.json", "logging.conf"],
+    ["between_patients.json", "evaluate.json", "fit.json", "multi_gpu_train.json", "logging.conf"],
 )
 def test_what_all_bundles_share_is_the_same_file(bundle: Path, name: str) -> None:
     own, other = ((folder / "configs" / name).read_bytes() for folder in (bundle, REFERENCE))
@@ -96,6 +96,7 @@ def test_both_commands_of_a_config_mean_the_same(bundle: Path) -> None:
         ("train", "training"),
         ("evaluate", "evaluating"),
         ("inference", "evaluating"),
+        ("fit", "fitting"),
     ):
         config = read_config(bundle, name)
         assert isinstance(config[run_id], list)
