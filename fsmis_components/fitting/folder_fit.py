@@ -59,7 +59,7 @@ class FolderFit:
     teacher's mask stays. Each step is kept, so the same command goes on where it was stopped.
 
     Args:
-        teacher: the bundle.
+        make_teacher: loads the bundle.
         make_network: makes a student for a number of ``out_channels``: (B, 3, H, W) -> logits.
         loss: of logits and labels, see `MarginalDiceCELoss`.
         make_optimizer: the optimiser of some parameters.
@@ -84,7 +84,7 @@ class FolderFit:
 
     def __init__(
         self,
-        teacher: Bundle,
+        make_teacher: Callable[[], Bundle],
         make_network: Callable[..., nn.Module],
         loss: nn.Module,
         make_optimizer: MakeOptimizer,
@@ -105,7 +105,7 @@ class FolderFit:
         seed: int = 1234,
         progress: bool = True,
     ) -> None:
-        self.teacher = teacher
+        self.make_teacher = make_teacher
         self.make_network = make_network
         self.loss = loss
         self.make_optimizer = make_optimizer
@@ -132,6 +132,20 @@ class FolderFit:
             SystemExit: no labelled scan, too few others, an output folder of another run, scans
                 that failed (all others are done), or an interruption.
         """
+        if not self.support_dir:
+            raise DataError("support_dir: fitting needs labelled scans; name their folder.")
+        counts = {"student_size": self.student_size, "batch_size": self.batch_size}
+        counts |= {"half_steps": self.steps[0], "final_steps": self.steps[-1]}
+        for knob, value in counts.items():
+            if not (isinstance(value, int) and value > 0):
+                raise DataError(f"{knob}: expected a whole number above 0, got {value!r}.")
+        self.teacher = self.make_teacher()
+        try:
+            self._run()
+        except KeyboardInterrupt as error:
+            raise DataError("interrupted; give the same command again to go on.") from error
+
+    def _run(self) -> None:
         start = monotonic()
         check_writable(self.output_dir)
         cases = search_cases(self.dataset_dir, labels="never").cases
