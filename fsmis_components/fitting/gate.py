@@ -129,14 +129,13 @@ def decide(
     """Who answers for each structure of a scan.
 
     The student does, unless what it found is of an unusual size, or its judges see something else,
-    and what the teacher found is nearer to the usual size.
+    while what the teacher found is of a usual size.
     """
     verdicts = []
     for each, volumes in zip(opinions, usual, strict=True):
         student, teacher = volumes.ratio(each.student_volume), volumes.ratio(each.teacher_volume)
-        odd = student > rule.largest_ratio and teacher < student
-        lonely = each.judges < rule.least_agreement and teacher <= rule.largest_ratio
+        doubted = student > rule.largest_ratio or each.judges < rule.least_agreement
         # three views of one mask; where the teacher's stays, what the students see counts too
         expected = (each.judges + each.teacher + each.expected) / 3
-        verdicts.append(Verdict(odd or lonely, expected))
+        verdicts.append(Verdict(doubted and teacher <= rule.largest_ratio, expected))
     return verdicts
