@@ -12,6 +12,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume, load_label
 from fsmis_components.fitting.gate import GateRule, Opinion, UsualVolumes, decide
@@ -100,7 +101,12 @@ class FittedInferer(Inferer):
         """
         if volume.source is None:
             raise ValueError("FittedInferer: expected a scan that was read from a file")
-        teacher = self.teacher[volume.source]
+        teacher = self.teacher.get(volume.source)
+        if teacher is None:
+            raise DataError(
+                f"{volume.title}: the bundle failed on it, so nothing judges the student; see "
+                "cases.csv in the folder teacher."
+            )
         view = self.view_of(volume, self.grid)
         image = student_image(view, self.pack.normalisation)
         values = np.array([0, *(structure.value for structure in self.pack.structures)])

@@ -47,7 +47,8 @@ from fsmis_components.inferers.slice_order import decide_view
 from fsmis_components.support import Corrections, load_support_set
 from fsmis_components.support.support_set import SupportScan
 
-FEWEST = 4  # unlabelled scans: each half needs two patients to mix
+_FEWEST = 4  # scans of the folder, corrected ones too: each half needs patients to mix
+_FEWEST_UNLABELLED = 2  # of these: one in each half
 
 
 class FolderFit:
@@ -215,10 +216,10 @@ class FolderFit:
             if len(rows) < len(cases):  # interrupted, or nothing could be done at all
                 raise
         rows = {stem: row for stem, row in read_rows(folder).items() if row.status == DONE}
-        if len(rows) < FEWEST:
+        if len(rows) < _FEWEST:
             raise DataError(
                 f"{self.dataset_dir}: {len(rows)} scans could be segmented, and fitting needs "
-                f"{FEWEST} beside the labelled ones; the bundle's own masks are in {folder}."
+                f"{_FEWEST} beside the labelled ones; the bundle's own masks are in {folder}."
             )
         return rows
 
@@ -286,10 +287,10 @@ class FolderFit:
         unlabelled = [
             case for case in cases if case.stem in rows and file_hash(case.image) not in known
         ]
-        if len(unlabelled) < FEWEST:
+        if len(unlabelled) < _FEWEST_UNLABELLED:
             raise DataError(
                 f"{self.dataset_dir}: holds {len(unlabelled)} scans beside the labelled ones, and "
-                f"fitting needs {FEWEST}; the bundle's own masks are in "
+                f"fitting needs {_FEWEST_UNLABELLED}; the bundle's own masks are in "
                 f"{self.output_dir / 'teacher'}."
             )
         columns = [structure.column for structure in self.pack.structures]

@@ -138,6 +138,27 @@ def test_the_bundle_stands_alone(fitted: Path, tmp_path: Path) -> None:
         )
 
 
+def test_a_damaged_scan_fails_alone_and_a_corrected_mask_is_kept(
+    fitted: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(fitted, tmp_path / "fit")
+    folder = tmp_path / "fit"
+    (folder / "scans" / "image_9.nii.gz").write_bytes(b"no scan")
+    mask = folder / "fitted" / "image_2_seg.nii.gz"
+    image = nibabel.load(mask)
+    corrected = np.asarray(nibabel.load(folder / "truth" / "label_2.nii.gz").dataobj)
+    nibabel.save(nibabel.Nifti1Image(corrected.astype(np.uint8), image.affine), mask)
+    done = fit(folder, corrections_dir=folder / "fitted", half_steps=25)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "1 of 5 scans failed" in done.stderr.strip().splitlines()[-1]
+    np.testing.assert_array_equal(labels(folder / "fitted")[mask.name], corrected)
+    with (folder / "fitted" / "cases.csv").open(newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert [row["status"] for row in rows.values()].count("done") == 4
+    assert "image_9" in rows["image_9"]["message"]
+    assert not (folder / "fitted" / "errors.log").exists()
+
+
 def test_few_scans_are_refused_in_a_sentence(fitted: Path, tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     for path in sorted((fitted / "scans").iterdir())[:2]:
