@@ -6,8 +6,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -30,8 +28,8 @@ from fsmis_components.data.weights import write_torch
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
 from fsmis_components.fitting.gate import GateRule, UsualVolumes, doubtful_masks
-from fsmis_components.fitting.student import student_shares
-from fsmis_components.fitting.student_bundle import write_student_bundle
+from fsmis_components.fitting.student import relabelled
+from fsmis_components.fitting.student_bundle import student_definition, write_student_bundle
 from fsmis_components.fitting.student_scans import (
     StudentScan,
     student_grid,
@@ -179,7 +177,7 @@ class FolderFit:
         write_student_bundle(
             self.output_dir / "bundle",
             students[-1],
-            _definition(self.make_network, 1 + len(values)),
+            student_definition(self.make_network, 1 + len(values)),
             self.grid,
             self._view(labelled[0].image, self.grid),
             self.pack.normalisation,
@@ -318,7 +316,7 @@ class FolderFit:
             self._student([*drawn, *half], f"half {number + 1}", number)
             for number, half in enumerate(halves)
         ]
-        relabelled = [_relabelled(scan, students) for scan in learned]
+        relabelled = [relabelled(scan, students) for scan in learned]
         last = self._student([*drawn, *relabelled], "student", 2, students[0].state_dict())
         return [*students, last]
 
@@ -394,22 +392,6 @@ class FolderFit:
         return network
 
 
-def _definition(make_network: Callable[..., nn.Module], channels: int) -> dict[str, Any]:
-    """The student's config, of a component with `_mode_` callable."""
-    if not isinstance(make_network, partial):
-        raise TypeError("FolderFit: expected make_network as functools.partial, as configs give it")
-    kind = make_network.func
-    target = f"{kind.__module__}.{kind.__qualname__}"
-    return {"_target_": target, **make_network.keywords, "out_channels": channels}
-
-
 def _millilitres(scan: SupportScan, value: int) -> float:
     voxel = abs(float(np.linalg.det(scan.image.affine[:3, :3]))) / 1000.0
     return voxel * int(np.count_nonzero(np.asarray(scan.label.data) == value))
-
-
-def _relabelled(scan: StudentScan, students: Sequence[nn.Module]) -> StudentScan:
-    """A scan with the mean mask of the students, one of which has not learned from it."""
-    shares = torch.stack([student_shares(each, scan.image).float() for each in students]).mean(0)
-    label = shares.argmax(1).byte()
-    return replace(scan, label=label, doubtful=torch.zeros_like(scan.doubtful))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from fsmis_components.data.geometry import centre_fit
-from fsmis_components.fitting.student_scans import with_neighbours
+from fsmis_components.fitting.student_scans import StudentScan, with_neighbours
 
 _BATCH = 16  # slices a forward pass
 _SIDE = 16  # sides of what the network sees are multiples of it
@@ -33,3 +36,10 @@ def student_shares(network: nn.Module, image: Tensor) -> Tensor:
             logits = network(centre_fit(stack, size).to(device))
             shares.append(centre_fit(logits.softmax(1), (height, width)).half().cpu())
     return torch.cat(shares)
+
+
+def relabelled(scan: StudentScan, students: Sequence[nn.Module]) -> StudentScan:
+    """A scan with the mean mask of the students, one of which has not learned from it."""
+    shares = torch.stack([student_shares(each, scan.image).float() for each in students]).mean(0)
+    label = shares.argmax(1).byte()
+    return replace(scan, label=label, doubtful=torch.zeros_like(scan.doubtful))

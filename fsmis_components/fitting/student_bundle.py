@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,17 @@ Scans must be of the kind it was fitted to: same contrast, same body part, slice
 labels and images of the folder that it was fitted to, whose licence holds for it. Research only:
 not for diagnosis or treatment.
 """
+
+
+def student_definition(make_network: Callable[..., nn.Module], channels: int) -> dict[str, Any]:
+    """The student's config, of a component with `_mode_` callable."""
+    if not isinstance(make_network, partial):
+        raise TypeError(
+            "student_definition: expected make_network as functools.partial, as configs give it"
+        )
+    kind = make_network.func
+    target = f"{kind.__module__}.{kind.__qualname__}"
+    return {"_target_": target, **make_network.keywords, "out_channels": channels}
 
 
 def write_student_bundle(
