@@ -316,8 +316,8 @@ class FolderFit:
             self._student([*drawn, *half], f"half {number + 1}", number)
             for number, half in enumerate(halves)
         ]
-        relabelled = [relabelled(scan, students) for scan in learned]
-        last = self._student([*drawn, *relabelled], "student", 2, students[0].state_dict())
+        lessons = [relabelled(scan, students) for scan in learned]
+        last = self._student([*drawn, *lessons], "student", 2, students[0].state_dict())
         return [*students, last]
 
     def _network(self) -> nn.Module:

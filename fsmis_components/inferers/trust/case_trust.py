@@ -18,11 +18,14 @@ from fsmis_components.support.scan_profile import ScanProfile, mirror_places
 from fsmis_components.support.support_pack import SupportPack
 
 _LARGEST_RATIO = 2.0  # of the extents of slices; scans of one kind differ by less
-# along the best line through z: scans of other kinds reach 0.14, those of the same kind start at
-# 0.18, save with short supports (the heart, ten slices alike), where a third lies below
+# along the best line through z: of scans of other kinds half lie below, but some of the same kind
+# too, whose masks are good
 _LEAST_SIMILARITY = 0.15
+# mean expected Dice: scans of other kinds reach 0.35 (CT by a support of MR 0.6), those of the same
+# kind start at 0.49 (13 organs of CT), save one heart of 18 at 0.34
+_LEAST_EXPECTED = 0.4
+_UNLIKE_EXPECTED = 0.6  # below which a scan of little similarity is doubtful
 _SHORT = 16  # slices of a support that says little about z
-_LEAST_EXPECTED = 0.4  # mean expected Dice below which a scan of little similarity is doubtful
 # of scans that lie as the support does one in 100 has more; where stacks are short, one in ten
 _MIRROR_GAIN, _SHORT_MIRROR_GAIN = 0.02, 0.05
 _LEAST_MIRRORED = 0.2  # similarity in the mirror; a scan of another kind or noise reaches 0.16
@@ -48,8 +51,8 @@ class Likeness:
 def out_of_support(like: Likeness) -> str:
     """A sentence where a scan seems of another body part, kind or orientation; or nothing.
 
-    Short stacks of like slices have little similarity even to their own kind, so there little
-    similarity alone is no reason for a warning: what was found must be doubtful too.
+    Some scans have little similarity even to their own kind, so that alone is no reason for a
+    warning: what was found must be doubtful too.
     """
     if not 1 / _LARGEST_RATIO <= like.extent_ratio <= _LARGEST_RATIO:
         return (
@@ -73,8 +76,7 @@ def out_of_support(like: Likeness) -> str:
             "The slices look more like the support's when they are mirrored: the orientation in a "
             "header may be wrong, here or there; check the mask, and its left and right."
         )
-    doubtful = like.support_depth >= _SHORT or like.expected_dice < _LEAST_EXPECTED
-    if like.similarity < _LEAST_SIMILARITY and doubtful:
+    if like.similarity < _LEAST_SIMILARITY and like.expected_dice < _UNLIKE_EXPECTED:
         return (
             f"The scan does not look like the support (similarity {like.similarity:.2f}, expected "
             f"Dice {100 * like.expected_dice:.0f}): another body part, contrast or orientation; "
@@ -84,6 +86,12 @@ def out_of_support(like: Likeness) -> str:
         return (
             "The slices run against the support's: the orientation in a header is wrong, here or "
             "there; check that left and right of the mask are right."
+        )
+    if like.expected_dice < _LEAST_EXPECTED:
+        return (
+            f"The support fits this scan badly (expected Dice {100 * like.expected_dice:.0f}): "
+            "another body part or contrast, or a scan that needs a label of its own; check the "
+            "mask."
         )
     return ""
 

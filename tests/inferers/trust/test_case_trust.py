@@ -47,10 +47,11 @@ USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75, 12)
     ("change", "word"),
     [
         ({}, ""),
-        ({"similarity": 0.05}, ""),  # a short stack of like slices, well segmented
-        ({"expected_dice": 0.15}, ""),  # of its kind, badly segmented
+        ({"similarity": 0.05}, ""),  # well segmented all the same
+        ({"expected_dice": 0.15}, "fits this scan badly (expected Dice 15)"),
+        ({"expected_dice": 0.45}, ""),  # many structures, some of them small
         ({"similarity": 0.05, "expected_dice": 0.15}, "similarity 0.05, expected Dice 15"),
-        ({"similarity": 0.05, "support_depth": 36}, "does not look like"),
+        ({"similarity": 0.05, "expected_dice": 0.5}, "does not look like"),
         ({"extent_ratio": 2.3}, "2.3 times as large"),
         ({"extent_ratio": 0.39}, "0.39 times as large"),
         ({"reversed": True}, "run against"),
@@ -60,7 +61,7 @@ USUAL = Likeness(0.4, 10, False, -0.1, 1.0, 0.75, 12)
         ({"mirror_gain": 0.01, "support_depth": 36}, ""),
         ({"mirror_gain": 0.06, "reversed": True}, "mirrored"),
         ({"mirror_gain": 0.2, "similarity": 0.05, "support_depth": 36}, "mirrored"),
-        ({"mirror_gain": 0.05, "similarity": 0.05, "support_depth": 36}, "does not look like"),
+        ({"mirror_gain": 0.05, "similarity": 0.05, "expected_dice": 0.5}, "does not look like"),
         ({"depth": 1, "reversed": True}, "one slice only"),
     ],
 )
