@@ -74,8 +74,8 @@ def test_dicom_series_one_of_them_damaged(tmp_path: Path) -> None:
 
 def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
     write_scan(tmp_path / "s", 1, block_label())
-    names = [f"image_{number}" for number in range(2, 12)]
-    for number in range(2, 12):
+    names = [f"image_{number}" for number in range(2, 32)]
+    for number in range(2, 32):
         write_scan(tmp_path / "q", number)
     process = start(tmp_path)
     table = tmp_path / "o" / "cases.csv"
@@ -84,9 +84,9 @@ def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     code, last_line = ended(process)
     assert code == 1
-    assert last_line.startswith("interrupted with ") and "of 10 scans done" in last_line
+    assert last_line.startswith("interrupted with ") and "of 30 scans done" in last_line
     done = statuses(tmp_path)
-    assert 0 < len(done) < 10 and done == [f"{name},done" for name in names[: len(done)]]
+    assert 0 < len(done) < 30 and done == [f"{name},done" for name in names[: len(done)]]
     masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "o").glob("*_seg.nii.gz")}
     assert ended(start(tmp_path))[0] == 0
     assert statuses(tmp_path) == [f"{name},done" for name in names]
