@@ -10,10 +10,9 @@ from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from fsmis_components.data.geometry import centre_fit
-from fsmis_components.fitting.student_scans import StudentScan, with_neighbours
+from fsmis_components.fitting.student_scans import StudentScan, whole_side, with_neighbours
 
 _BATCH = 16  # slices a forward pass
-_SIDE = 16  # sides of what the network sees are multiples of it
 
 
 def student_shares(network: nn.Module, image: Tensor) -> Tensor:
@@ -28,7 +27,7 @@ def student_shares(network: nn.Module, image: Tensor) -> Tensor:
     """
     device = next(network.parameters()).device
     height, width = image.shape[1:]
-    size = (-(-height // _SIDE) * _SIDE, -(-width // _SIDE) * _SIDE)
+    size = (whole_side(height), whole_side(width))
     shares = []
     with eval_mode(network), torch.inference_mode():
         for start in range(0, len(image), _BATCH):

@@ -59,7 +59,7 @@ def student_grid(grid: SliceGrid, volume: Volume, most: int) -> SliceGrid:
         most: pixels of the larger side of a slice at the most; a scan of fewer voxels keeps these.
     """
     native = max(SliceView(volume, grid).native_size)
-    side = min(most, max(_LEAST_SIDE, -(-native // _SIDE) * _SIDE))
+    side = min(most, max(_LEAST_SIDE, whole_side(native)))
     spacing = None if grid.spacing is None else grid.spacing * grid.spatial_size / side
     return replace(grid, spatial_size=side, spacing=spacing)
 
@@ -88,6 +88,11 @@ def student_label(view: SliceView, values: tuple[int, ...]) -> Tensor:
         numbers = torch.arange(1, len(values) + 1)[:, None, None]
         slabs.append((masks * numbers).amax(1).byte())
     return torch.cat(slabs)
+
+
+def whole_side(length: int) -> int:
+    """The next number of pixels that the student can halve four times."""
+    return -(-length // _SIDE) * _SIDE
 
 
 def with_neighbours(image: Tensor, start: int, stop: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fsmis_components.data.geometry import centre_fit
-from fsmis_components.fitting.student_scans import StudentScan
+from fsmis_components.fitting.student_scans import StudentScan, whole_side
 from fsmis_components.transforms.contrast import ContrastRanges, apply_contrast, draw_contrast
 from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
 
@@ -77,7 +78,7 @@ class StudentSlices(Dataset[dict[str, Tensor]]):
         self._middles = [scan.middle for scan in self.scans]
         self._shown = [_learned_slices(scan, num_structures) for scan in self.scans]
         self.size = tuple(
-            -(-max(scan.image.shape[axis] for scan in self.scans) // 16) * 16 for axis in (1, 2)
+            whole_side(max(scan.image.shape[axis] for scan in self.scans)) for axis in (1, 2)
         )
         side = max(self.size)
         self._warp = self.rule.warp or WarpRanges(
@@ -90,7 +91,7 @@ class StudentSlices(Dataset[dict[str, Tensor]]):
             shear_about="centre",
         )
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """A hash of all that decides the slices."""
         parts = sha256(repr((self.rule, self.seed, self.num_structures)).encode())
