@@ -44,6 +44,8 @@ class SliceGrid:
     # which of slices (0), rows (1) and columns (2) runs along its coarse axis; None: it is
     # near-isotropic, or nothing is known
     thick: int | None = None
+    # a structure lies where `field_of_view` would cut: slices of all scans are used as they are
+    whole_slices: bool = False
 
     @property
     def frame(self) -> np.ndarray:

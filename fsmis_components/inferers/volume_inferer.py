@@ -16,6 +16,7 @@ from monai.utils import ImageMetaKey
 from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.field_of_view import field_of_view
 from fsmis_components.data.geometry import SliceView, near_isotropic
 from fsmis_components.data.request_error import client_errors
 from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
@@ -222,12 +223,19 @@ class VolumeInferer(Inferer):
         """
         pack = pack or self.resolve(network)
         encoder = ScanEncoder(network, self.batch_size, self.amp, self.cache, pack.weights_hash)
+        field = field_of_view(volume, pack.grid)
         with eval_mode(network), torch.inference_mode():
-            view = decide_view(encoder, volume, pack)
+            view = decide_view(encoder, field.cut(volume), pack)
             margins = SliceStore()
             expectation = self._first_pass(view, pack, encoder, margins)
             others = self._other_planes(view, pack, encoder)
-            return self._assemble(margins, expectation, view, pack, others)
+            found = self._assemble(margins, expectation, view, pack, others)
+        uncertainty = found.uncertainty
+        return replace(
+            found,
+            label=field.put_back(found.label),
+            uncertainty=None if uncertainty is None else field.put_back(uncertainty),
+        )
 
     def _other_planes(
         self, first: SliceView, pack: SupportPack, encoder: ScanEncoder

@@ -14,6 +14,7 @@ from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.field_of_view import field_of_view
 from fsmis_components.data.geometry import (
     AXIS_NAMES,
     SliceGrid,
@@ -88,6 +89,10 @@ def build_support_pack(
         DataError: a structure vanishes at the working resolution.
     """
     (first, *others), rule = frame or frame_of(support_set.scans[0].image, **geometry)
+    if not all(_holds_label(scan, first) for scan in support_set.scans):
+        first, *others = (replace(grid, whole_slices=True) for grid in (first, *others))
+    scans = tuple(patient_of(scan, first) for scan in support_set.scans)
+    support_set = replace(support_set, scans=scans)
     for scan in support_set.scans:
         if warning := intensity_warning(modality_of(scan.image), rule):
             logger.warning("support scan %s: %s", scan.name, warning)
@@ -130,11 +135,29 @@ def frame_of(
         fuse_planes: a near-isotropic scan is cut along all three axes.
     """
     common: dict[str, Any] = {"spatial_size": spatial_size, "ignore_spacing": ignore_spacing}
+    image = field_of_view(image, choose_slice_grid(image, slice_axis=slice_axis, **common)).cut(
+        image
+    )
     grids = [choose_slice_grid(image, slice_axis=slice_axis, **common)]
     if fuse_planes and near_isotropic(image, grids[0]):
         others = [axis for axis in AXIS_NAMES.values() if axis != grids[0].slice_axis]
         grids += [choose_slice_grid(image, slice_axis=axis, **common) for axis in others]
     return Frame(tuple(grids), Normalisation(modality=resolve_modality(image, modality)))
+
+
+def patient_of(scan: SupportScan, grid: SliceGrid) -> SupportScan:
+    """A scan within its `field_of_view`, as it is encoded."""
+    field = field_of_view(scan.image, grid)
+    return replace(scan, image=field.cut(scan.image), label=field.cut(scan.label))
+
+
+def _holds_label(scan: SupportScan, grid: SliceGrid) -> bool:
+    """Whether all that is labelled lies within the field of view."""
+    field = field_of_view(scan.image, grid)
+    if field.is_whole:
+        return True
+    label = np.asarray(scan.label.data) > 0
+    return np.count_nonzero(label) == np.count_nonzero(label[field.window])
 
 
 def structure_masks(view: SliceView, values: Sequence[int]) -> Tensor:
@@ -302,6 +325,7 @@ def _scan_state(
 
 def with_mirrored(encoder: ScanEncoder, pack: SupportPack, first: Volume) -> SupportPack:
     """Add to a pack how the network sees its first scan mirrored: at most 24 slices are encoded."""
+    first = field_of_view(first, pack.grid).cut(first)
     view = SliceView(first, pack.grid)
     places = mirror_places(view.depth)
     chosen = np.concatenate([view.native(place, place + 1) for place in places])

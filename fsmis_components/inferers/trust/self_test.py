@@ -25,7 +25,7 @@ from fsmis_components.inferers.shape_prior import (
 )
 from fsmis_components.layers.support_state import select_sections
 from fsmis_components.support.calibration import Calibration, StructureTest
-from fsmis_components.support.encode import structure_masks
+from fsmis_components.support.encode import patient_of, structure_masks
 from fsmis_components.support.scan_profile import shape_cell, shapes_and_extents
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import SupportScan, SupportSet
@@ -161,6 +161,7 @@ def _held_out_slices(encoder: ScanEncoder, scan: SupportScan, pack: SupportPack)
     scan it would be known better than it ever is in another. No block where fewer than three slices
     are labelled.
     """
+    scan = patient_of(scan, pack.grid)
     values = [structure.value for structure in pack.structures]
     masks = structure_masks(SliceView(scan.label, pack.grid), values)
     plan = _plan(masks, pack)

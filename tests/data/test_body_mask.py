@@ -1,6 +1,6 @@
 import numpy as np
 
-from fsmis_components.transforms.body_mask import CT_FRACTION, body_mask
+from fsmis_components.data.body_mask import CT_FRACTION, body_mask
 
 
 def _phantom() -> np.ndarray:

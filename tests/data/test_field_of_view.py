@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+
+from fsmis_components.data.field_of_view import field_of_view
+from fsmis_components.data.geometry import SliceGrid, choose_slice_grid
+from fsmis_components.data.storage_order import StorageOrder
+from fsmis_components.data.volumes import Volume
+
+SPACING = np.array([2.0, 2.0, 6.0])
+BODY = (slice(30, 78), slice(8, 44), slice(None))  # right-left, posterior-anterior
+
+
+def scan(
+    ct: bool = False,
+    table: bool = False,
+    body: tuple[slice, ...] = BODY,
+    shape: tuple[int, int, int] = (100, 100, 12),
+) -> Volume:
+    """A patient low at the side of a wide field of view, stored right to left, and so on."""
+    rng = np.random.default_rng(0)
+    air, tissue = (-1000, 60) if ct else (0, 400)
+    data = rng.normal(air, 5 if ct else 2, shape)
+    data[body] = rng.normal(tissue, 30, data[body].shape)
+    if table:
+        data[5:95, 3:5] = tissue
+    affine = np.diag([*SPACING, 1.0])
+    affine[:3, 3] = [-90, -120, 40]
+    return Volume(np.round(data).astype(np.int16), affine)
+
+
+def grid_of(volume: Volume) -> SliceGrid:
+    return choose_slice_grid(volume, spatial_size=64)
+
+
+@pytest.mark.parametrize("ct", [False, True])
+@pytest.mark.parametrize("table", [False, True])
+def test_the_patient_and_a_tenth_around(ct: bool, table: bool) -> None:
+    volume = scan(ct, table)
+    window = field_of_view(volume, grid_of(volume)).window
+    assert window == (slice(24, 84), slice(4, 48), slice(0, 12))
+
+
+def test_a_filled_field_stays_whole() -> None:
+    volume = scan(body=(slice(10, 90), slice(14, 84), slice(None)))
+    field = field_of_view(volume, grid_of(volume))
+    assert field.is_whole and field.cut(volume) is volume
+    label = np.ones(volume.shape)
+    assert field.put_back(label) is label
+
+
+def test_nothing_is_cut_where_a_structure_lies_outside_or_slices_are_not_known() -> None:
+    volume = scan()
+    whole = SliceGrid(2, 3.0, 64, whole_slices=True)
+    assert field_of_view(volume, whole).is_whole
+    unknown = Volume(volume.data, np.eye(4), oriented=False)
+    assert field_of_view(unknown, SliceGrid(2, 1.5, 64)).is_whole
+
+
+def test_voxels_keep_their_place_in_the_patient_and_in_the_scan() -> None:
+    volume = scan()
+    field = field_of_view(volume, grid_of(volume))
+    part = field.cut(volume)
+    first = [each.start for each in field.window]
+    place = nibabel.affines.apply_affine(part.affine, [0, 0, 0])
+    assert np.allclose(place, nibabel.affines.apply_affine(volume.affine, first))
+    back = field.put_back(part.data)
+    assert back.shape == volume.shape and back.dtype == part.data.dtype
+    assert np.array_equal(back[field.window], volume.data[field.window])
+    assert np.count_nonzero(back) == np.count_nonzero(part.data)
+
+
+def test_the_same_part_in_all_48_orders() -> None:
+    # so large that not every voxel is looked at
+    body = (slice(61, 160), slice(17, 120), slice(2, 9))
+    volume = scan(table=True, body=body, shape=(301, 298, 10))
+    grid = grid_of(volume)
+    expected = field_of_view(volume, grid).cut(volume).data.sum()
+    for order in StorageOrder.every():
+        turn = np.stack([order.axes, [-1 if back else 1 for back in order.backwards]], 1)
+        stored = nibabel.Nifti1Image(volume.data, volume.affine).as_reoriented(
+            nibabel.orientations.ornt_transform(nibabel.io_orientation(np.eye(4)), turn)
+        )
+        other = Volume(np.asarray(stored.dataobj), stored.affine)
+        part = field_of_view(other, grid).cut(other)
+        assert part.data.sum() == expected
