@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.data.volumes import Volume, load_image, save_mask
 from fsmis_components.data.weights import fill_network
 from fsmis_components.inferers import Segmentation, VolumeInferer
@@ -25,7 +26,7 @@ class Bundle:
     """What `configs/inference.json` of a bundle describes, with weights in its network.
 
     Args:
-        bundle_root: the bundle's folder.
+        bundle_root: the bundle's folder, or the name of a shipped one.
         weights: "shipped"; "untrained": random ones; or a file of weights.
         seed: of untrained weights.
         knobs: values for knobs of the config, such as ``registration=False``.
@@ -34,7 +35,7 @@ class Bundle:
         DataError: no bundle there, no such knob, or weights of another network.
 
     Example:
-        >>> bundle = load_bundle("bundles/ssl_alpnet")  # doctest: +SKIP
+        >>> bundle = load_bundle("ssl_alpnet")  # doctest: +SKIP
         >>> support = bundle.support("labelled")  # doctest: +SKIP
         >>> result = bundle.segment("scan.nii.gz", support, "mask.nii.gz")  # doctest: +SKIP
         >>> result.expected_dice, result.warnings  # doctest: +SKIP
@@ -47,7 +48,7 @@ class Bundle:
         seed: int = 0,
         knobs: Mapping[str, Any] | None = None,
     ) -> None:
-        self.root = Path(bundle_root)
+        self.root = bundle_folder(bundle_root)
         self.knobs = dict(knobs or {})
         self.weights = weights
         parser = self._parser({"stored_support": None})

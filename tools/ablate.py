@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from command import command, listed
+from fsmis_components.commands.command_line import command, listed
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from command import command, pairs
 from fsmis_components.bundle import Bundle
+from fsmis_components.commands.command_line import command, pairs
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.records import surroundings

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from command import chosen, command, listed
+from fsmis_components.commands.command_line import chosen, command, listed
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.records import surroundings

@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from command import command
+from fsmis_components.commands.command_line import command
 from fsmis_components.data.cases import find_cases
 from fsmis_components.evaluation.metrics import dice_percent
 

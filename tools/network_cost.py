@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch.utils.flop_counter import FlopCounterMode
 
-from command import command
+from fsmis_components.commands.command_line import command
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.tables import pipe_table
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import fsmis_components
 from bundle_checks import Bundle, verify
-from command import command
+from fsmis_components.commands.command_line import command
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.json_text import parse_json

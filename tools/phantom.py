@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from command import command
+from fsmis_components.commands.command_line import command
 
 SHAPE = (160, 144, 24)
 WIDTH, HEIGHT = 330.0, 120.0  # mm: thick slices, so that the slice axis is plain

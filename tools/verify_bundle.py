@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from bundle_checks import verify
-from command import command
+from fsmis_components.commands.command_line import command
 from fsmis_components.data.errors import DataError
 from pack_use import is_packed, verify_packed
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from command import command, listed, pairs
+from fsmis_components.commands.command_line import command, listed, pairs
 from fsmis_components.data.errors import DataError
 
 calls: list[Any] = []

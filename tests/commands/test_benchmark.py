@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-import benchmark
+from fsmis_components.commands import benchmark
 
 REPOSITORY = Path(__file__).parents[2]
 

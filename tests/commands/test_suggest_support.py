@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import suggest_support
+from fsmis_components.commands import suggest_support
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
 

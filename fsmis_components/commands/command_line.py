@@ -19,7 +19,9 @@ Function = Callable[..., Any]
 
 
 def command(
-    functions: Function | Mapping[str, Function], arguments: list[str] | None = None
+    functions: Function | Mapping[str, Function],
+    arguments: list[str] | None = None,
+    joined: bool = True,
 ) -> int:
     """Run what the command line asks for.
 
@@ -30,6 +32,7 @@ def command(
         functions: one function, or those of the subcommands by name. A list that a function returns
             holds failures, a sentence each.
         arguments: of the command line; None: those of this process.
+        joined: several values after one option belong to it; False: the second stands for itself.
 
     Returns:
         0; 1 where something failed, which is said in one sentence.
@@ -41,7 +44,10 @@ def command(
         for name, kind in get_type_hints(function).items()
         if kind is bool
     }
-    words = _joined(list(sys.argv[1:] if arguments is None else arguments), switches)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _joined(words, switches) if joined else words
+    if asked := bool({"--help", "-h"} & set(words)):
+        words = [*(word for word in words[:1] if word in named), "--", "--help"]
     calls: list[Callable[[], Any]] = []
     said = io.StringIO()
     try:
@@ -59,7 +65,7 @@ def command(
         return 1
     if not calls:
         print(said.getvalue().strip())
-        return 0 if {"--help", "-h"} & set(words) else 1
+        return 0 if asked else 1
     try:
         result = calls[-1]()
         failures = result if isinstance(result, list) else []

@@ -1,0 +1,36 @@
+"""The command `fsmis`: label one to five scans, and the others follow.
+
+fsmis segment SCANS --labelled DIR    masks for a folder of scans
+fsmis fit SCANS --labelled DIR        the same by a small network of the folder's own
+fsmis suggest SCANS                   which scan to label next
+fsmis label SCANS                     MONAI Label for 3D Slicer, on this machine
+fsmis train SCANS                     a method on your own unlabelled scans
+fsmis benchmark evaluate ...          methods compared; also: train, report
+fsmis pack BUNDLE                     a bundle as one file; fsmis download NAME ADDRESS fetches one
+
+fsmis COMMAND --help tells the options. What is run is printed first.
+"""
+
+import sys
+
+from fsmis_components.commands import front_door
+from fsmis_components.commands.command_line import command
+
+_COMMANDS = ("segment", "fit", "train", "suggest", "label", "pack", "download")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the commands; return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["benchmark"]:
+        from fsmis_components.commands import benchmark
+
+        return benchmark.main(words[1:])
+    if not words or words[0] in ("help", "-h", "--help"):
+        print((__doc__ or "").strip())
+        return 0 if words else 1
+    return command({name: getattr(front_door, name) for name in _COMMANDS}, words, joined=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

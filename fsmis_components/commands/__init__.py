@@ -1,0 +1,1 @@
+"""Commands: `fsmis`, and those of `tools/` that need nothing but this package."""

@@ -1,0 +1,187 @@
+"""What `fsmis` does: the bundles' own configs, run by the command that it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fire.parser import DefaultParseValue
+
+from fsmis_components.data.errors import DataError
+from fsmis_components.data.shipped_bundles import bundle_folder, shipped
+
+METHOD = "ssl_alpnet"
+
+
+def segment(
+    scans: Path, labelled: Path, output: Path = Path("masks"), method: str = METHOD, **knobs: str
+) -> None:
+    """Segment a folder of scans by one to five labelled ones: seconds a scan, no training.
+
+    Args:
+        scans: folder of scans (NIfTI, DICOM series).
+        labelled: folder of labelled scans (image_1.nii.gz, label_1.nii.gz), or a stored pack.
+        output: receives a mask per scan, pictures, cases.csv and report.html.
+        method: ssl_alpnet, cow, ipsnet, or the folder of a bundle.
+        knobs: any knob of the bundle's inference.json, as --uncertainty True.
+    """
+    source = "support_pack" if labelled.is_file() else "support_dir"
+    _run(
+        method,
+        "inference",
+        "",
+        {source: labelled, "dataset_dir": scans, "output_dir": output},
+        knobs,
+    )
+
+
+def fit(
+    scans: Path, labelled: Path, output: Path = Path("fitted"), method: str = METHOD, **knobs: str
+) -> None:
+    """Fit a small network to a folder of scans, in half an hour of a CPU.
+
+    Args:
+        scans: folder of four or more scans of one kind.
+        labelled: folder of labelled scans.
+        output: receives masks, cases.csv, report.html and the stand-alone bundle.
+        method: whose masks are learned from: ssl_alpnet, cow, ipsnet, or the folder of a bundle.
+        knobs: any knob of the bundle's fit.json, as --minutes 30.
+    """
+    places = {"support_dir": labelled, "dataset_dir": scans, "output_dir": output}
+    _run(method, "fit", "fitting", places, knobs)
+
+
+def train(scans: Path, output: Path = Path("trained"), method: str = METHOD, **knobs: str) -> None:
+    """Train a method on unlabelled scans, from the weights that are shipped.
+
+    Args:
+        scans: folder of unlabelled scans.
+        output: receives checkpoints and curves; the same command goes on there.
+        method: ssl_alpnet, cow, ipsnet, or the folder of a bundle.
+        knobs: any knob of the bundle's train.json, as --initial_weights none.
+    """
+    given = {"initial_weights": "shipped", **knobs}
+    _run(method, "train", "training", {"dataset_dir": scans, "output_dir": output}, given)
+
+
+def suggest(
+    scans: Path,
+    labelled: Path | None = None,
+    num: int = 1,
+    output: Path = Path("suggestion"),
+    method: str = METHOD,
+) -> None:
+    """Propose which scan to label next, and which of its slices.
+
+    Args:
+        scans: folder of scans; labels are not opened.
+        labelled: folder of what is labelled already, or a stored pack.
+        num: scans to propose.
+        output: receives suggestion.csv and suggestion.json.
+        method: whose network looks.
+    """
+    from fsmis_components.commands.suggest_support import suggest as propose
+
+    pack = labelled if labelled is not None and labelled.is_file() else None
+    folder = labelled if pack is None else None
+    propose(bundle_folder(method), scans, folder, pack, num, output_dir=output)
+
+
+def label(scans: Path, method: str = METHOD, port: int = 8000) -> None:
+    """Start MONAI Label for 3D Slicer on this machine: label one scan, the others follow.
+
+    Args:
+        scans: folder of scans; labels are kept beside them.
+        method: ssl_alpnet, cow, ipsnet, the folder of a bundle, or several, with commas.
+        port: where Slicer finds the server: http://127.0.0.1:8000
+    """
+    words = [
+        *("start_server", "--app", str(shipped("apps", "few_shot")), "--studies", str(scans)),
+        *("--conf", "models", method, "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    print(shlex.join(["monailabel", *words]), flush=True)
+    sys.exit(_status([_monai_label(), *words]))
+
+
+def pack(bundle: Path, output: Path = Path("dist")) -> None:
+    """Pack a bundle as one file, in a clone of the repository.
+
+    Args:
+        bundle: the bundle's folder.
+        output: receives the archive and index.json.
+    """
+    words = [str(shipped("tools", "pack_bundle.py")), str(bundle), "--output", str(output)]
+    print(shlex.join(["python", *words]), flush=True)
+    sys.exit(_status([sys.executable, *words]))
+
+
+def download(name: str, address: str, output: Path = Path("downloaded")) -> None:
+    """Fetch a packed bundle.
+
+    Args:
+        name: of the bundle.
+        address: of its archive: https://... or file://...
+        output: receives the bundle's folder.
+    """
+    words = ["--name", name, "--url", address, "--bundle_dir", _argument(output)]
+    _bundle_command(["download", *words])
+
+
+def _run(
+    method: str, config: str, identity: str, places: Mapping[str, Any], knobs: Mapping[str, Any]
+) -> None:
+    """End this process with what `monai.bundle run` of a config of a bundle ends with."""
+    root = bundle_folder(method)
+    if root.is_relative_to(Path.cwd()):
+        root = root.relative_to(Path.cwd())
+    words = ["run", *filter(None, [identity])]
+    words += ["--config_file", str(root / "configs" / f"{config}.json"), "--bundle_root", str(root)]
+    for knob, value in {**places, **knobs}.items():
+        words += [f"--{knob}", _argument(value)]
+    _bundle_command(words)
+
+
+def _bundle_command(words: list[str]) -> None:
+    command = ["-m", "monai.bundle", *words]
+    print(shlex.join(["python", *command]), flush=True)
+    sys.exit(_status([sys.executable, *command]))
+
+
+def _argument(value: Any) -> str:
+    """A value as the command line takes it; a folder of a name such as 20241128 stays a folder."""
+    text = str(value)
+    if isinstance(value, Path) and not isinstance(DefaultParseValue(text), str):
+        return f"./{text}"
+    return text
+
+
+def _status(words: list[str]) -> int:
+    """Run a command to its end, also when both are interrupted, and return its exit status."""
+    quiet = {"PYTHONWARNINGS": "ignore", **os.environ}  # what libraries say to programmers
+    with subprocess.Popen(words, env=quiet) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # it was told too, and ends in order
+                continue
+
+
+def _monai_label() -> str:
+    """The program of MONAI Label, of this environment or of the clone's own for it."""
+    places = [Path(sys.executable).parent]
+    with contextlib.suppress(DataError):
+        places.append(shipped(".venv-label", "Scripts" if os.name == "nt" else "bin"))
+    found = shutil.which("monailabel", path=os.pathsep.join(map(str, places)))
+    if found is None:
+        raise DataError(
+            "MONAI Label is not installed here: in a clone of the repository run python "
+            "tools/label_environment.py, then the same command again."
+        )
+    return found

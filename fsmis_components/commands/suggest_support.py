@@ -1,0 +1,108 @@
+"""Propose which unlabelled scan of a folder to label next, and which of its slices.
+
+    python tools/suggest_support.py --bundle bundles/ssl_alpnet --dataset_dir unlabelled
+    python tools/suggest_support.py --bundle bundles/ssl_alpnet --dataset_dir unlabelled
+        --support_dir labelled --num 2
+
+The first finds the scan that most resembles all others; the second what a support that exists
+covers least. No label of the folder is opened. Each scan is encoded once and kept in
+OUTPUT_DIR/encoded, so that a second call, or one that goes on after an interruption, is quick. The
+output folder gets suggestion.json and suggestion.csv.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from fsmis_components.commands.command_line import command, pairs
+from fsmis_components.data.atomic import check_writable
+from fsmis_components.data.cases import find_cases
+from fsmis_components.data.errors import DataError
+from fsmis_components.encoding import FeatureCache, ScanEncoder
+from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.selection import (
+    Describer,
+    Preprocessing,
+    proposal_text,
+    propose,
+    write_proposal,
+)
+from fsmis_components.support.source import SupportSource
+from fsmis_components.support.support_pack import SupportPack
+
+
+def suggest(
+    bundle: Path,
+    dataset_dir: Path,
+    support_dir: Path | None = None,
+    support_pack: Path | None = None,
+    num: int = 1,
+    slices: int | None = None,
+    weights: str | None = None,
+    output_dir: Path = Path("suggestion"),
+    knobs: str | None = None,
+    threads: int | None = None,
+) -> None:
+    """Propose which unlabelled scan of a folder to label next, and which of its slices.
+
+    Args:
+        bundle: folder of the bundle whose network looks.
+        dataset_dir: folder of scans; labels are not opened.
+        support_dir: folder of scans that are labelled already.
+        support_pack: or a pack of them.
+        num: scans to propose.
+        slices: slices to label: of each structure that a support shows (3), of a scan without (6).
+        weights: a file in place of the shipped ones, or untrained.
+        output_dir: receives suggestion.json and suggestion.csv.
+        knobs: KNOB=VALUE, knobs of inference.json.
+        threads: threads of torch.
+    """
+    if num < 1 or (slices is not None and slices < 1):
+        raise DataError(f"--num, --slices: expected at least 1, got {num} and {slices}.")
+    if threads:
+        torch.set_num_threads(threads)
+    check_writable(output_dir)
+    cases = find_cases(dataset_dir, labels="never")
+    subject = BundleSubject(bundle, weights, pairs(knobs, "knobs"))
+    pack = _support(subject, support_dir, support_pack)
+    preprocessing = (
+        Preprocessing.of_first(cases, subject.geometry)
+        if pack is None
+        else Preprocessing.of_support(pack)
+    )
+    cache = FeatureCache(output_dir / "encoded")
+    encoder = ScanEncoder(subject.network, subject.batch_size, subject.amp)
+    describer = Describer(encoder, preprocessing, cache)
+    proposal = propose(describer, cases, pack=pack, num=num, num_slices=slices, progress=True)
+    if not proposal.scans:
+        raise DataError(
+            f"{dataset_dir}: all scans are in the support already; name another folder."
+        )
+    facts = {
+        "bundle": subject.name,
+        "dataset_dir": str(dataset_dir),
+        "support": None if pack is None else [profile.name for profile in pack.profiles],
+        "preprocessing": preprocessing.to_dict(),
+    }
+    write_proposal(output_dir, proposal, facts)
+    print(proposal_text(proposal), end="")
+
+
+def _support(subject: BundleSubject, folder: Path | None, pack: Path | None) -> SupportPack | None:
+    """What is labelled already; None: nothing."""
+    if folder is None and pack is None:
+        return None
+    source = SupportSource(
+        folder, pack, **subject.geometry, batch_size=subject.batch_size, amp=subject.amp
+    )
+    return source.resolve(subject.network)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print and write a suggestion; return 0, or 1 where there is none."""
+    return command(suggest, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fsmis_components.__main__ import main
+from fsmis_components.commands import front_door
+from fsmis_components.data.shipped_bundles import bundle_folder, shipped
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have been started; each ends with 3."""
+    words: list[list[str]] = []
+    monkeypatch.setattr(front_door, "_status", lambda given: words.append(given) or 3)
+    return words
+
+
+def run(*words: str) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(list(words)))
+    return ended.value.code
+
+
+def test_what_is_printed_is_what_runs(
+    started: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert run("segment", "my scans", "--labelled", "20241128", "--uncertainty", "True") == 3
+    printed = capsys.readouterr().out.strip()
+    assert printed == (
+        "python -m monai.bundle run --config_file bundles/ssl_alpnet/configs/inference.json "
+        "--bundle_root bundles/ssl_alpnet --support_dir ./20241128 --dataset_dir 'my scans' "
+        "--output_dir masks --uncertainty True"
+    )
+    assert started[0][0] == sys.executable and started[0][1:4] == ["-m", "monai.bundle", "run"]
+
+
+def test_options_may_come_first(started: list[list[str]], tmp_path: Path) -> None:
+    pack = tmp_path / "pack.safetensors"
+    pack.touch()
+    assert run("segment", "--labelled", str(pack), "scans", "--method", "cow") == 3
+    words = started[0]
+    assert words[words.index("--support_pack") + 1] == str(pack) and "--support_dir" not in words
+    assert words[words.index("--dataset_dir") + 1] == "scans"
+    assert Path(words[words.index("--bundle_root") + 1]).name == "cow"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "s", "--labelled", "l", "--minutes", "20"], ["fitting", "fit.json", "20"]),
+        (["train", "s"], ["training", "train.json", "--initial_weights", "shipped"]),
+        (["train", "s", "--initial_weights", "none"], ["--initial_weights", "none"]),
+        (["download", "cow", "file:///c.zip"], ["download", "--name", "cow", "file:///c.zip"]),
+        (["pack", "bundles/cow"], ["pack_bundle.py", "bundles/cow", "--output", "dist"]),
+    ],
+)
+def test_each_command_has_one_behind_it(
+    words: list[str], expected: list[str], started: list[list[str]]
+) -> None:
+    assert run(*words) == 3
+    names = [Path(word).name if word.endswith((".json", ".py")) else word for word in started[0]]
+    places = [names.index(word) for word in expected]
+    assert places == sorted(places)
+
+
+def test_mistakes_get_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 1 and "fsmis segment SCANS" in capsys.readouterr().out
+    assert run("segment") == 1
+    assert "required argument: scans" in capsys.readouterr().err
+    assert run("segment", "scans", "--labelled", "l", "--method", "unet") == 1
+    said = capsys.readouterr().err
+    assert said == "unet: no bundle there; name its folder, or one of cow, ipsnet, ssl_alpnet.\n"
+    assert run("segments", "scans") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_of_a_command_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("segment", "--help") == 0
+    said = capsys.readouterr().out
+    assert "folder of scans" in said and "--method" in said
+    assert run("benchmark", "evaluate", "--help") == 0
+    assert "SUBJECTS" in capsys.readouterr().out
+
+
+def test_label_listens_on_this_machine_only(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(front_door.shutil, "which", lambda name, path: f"/opt/{name}")
+    assert run("label", "scans", "--port", "8010") == 3
+    assert started[0][0] == "/opt/monailabel"
+    assert started[0][-4:] == ["--host", "127.0.0.1", "--port", "8010"]
+    assert started[0][3] == str(REPOSITORY / "apps" / "few_shot")
+    monkeypatch.setattr(front_door.shutil, "which", lambda name, path: None)
+    assert run("label", "scans") == 1
+    assert "tools/label_environment.py" in capsys.readouterr().err
+
+
+def test_the_exit_status_and_an_interruption_are_those_of_the_command() -> None:
+    child = (
+        "import time\ntry:\n time.sleep(60)\nexcept KeyboardInterrupt:\n time.sleep(1)\n exit(7)"
+    )
+    code = (
+        "import sys; from fsmis_components.commands.front_door import _status; "
+        f"print('on', flush=True); sys.exit(_status([sys.executable, '-c', {child!r}]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(1.5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) == 7
+
+
+def test_bundles_are_found_by_name_and_by_folder(tmp_path: Path) -> None:
+    assert bundle_folder("cow") == shipped("bundles") / "cow"
+    (tmp_path / "mine" / "configs").mkdir(parents=True)
+    assert bundle_folder(tmp_path / "mine") == tmp_path / "mine"
+
+
+@pytest.mark.slow
+def test_a_folder_is_segmented(phantom: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fsmis_components", "segment", str(phantom / "query")]
+        + ["--labelled", str(phantom / "support"), "--output", str(tmp_path / "masks")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "masks" / "image_2_seg.nii.gz").is_file()
+    assert (tmp_path / "masks" / "report.html").is_file()
