@@ -31,6 +31,8 @@ class ResultFiles(NamedTuple):
     """Where the results of a scan lie; the mask comes last and so says that they are complete."""
 
     overlay: Path
+    scan_sheet: Path  # all slices
+    mask_sheet: Path  # and their masks
     uncertainty: Path | None  # None where it is not asked for
     mask: Path
 
@@ -49,6 +51,7 @@ class CaseRow:
     expected_dice: dict[str, float] = field(default_factory=dict)
     warning: str = ""  # why the result should not be trusted, a sentence each
     modality: str = ""  # as what the intensities were taken, "mr" or "ct"; empty for a failed case
+    slices: int = 0  # of which the scan's sheets were made, not in the table; 0: there are none
 
 
 class RunRecord:
@@ -93,6 +96,8 @@ class RunRecord:
         folder, stem = self.output_dir, case.stem
         return ResultFiles(
             folder / "overlays" / f"{stem}.png",
+            folder / "overlays" / "scans" / f"{stem}.jpg",
+            folder / "overlays" / "masks" / f"{stem}.png",
             folder / f"{stem}_uncertainty.nii.gz" if self.uncertainty else None,
             folder / f"{stem}_seg.nii.gz",
         )
@@ -116,7 +121,7 @@ class RunRecord:
             self._files = earlier.get("files", {})
             self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
         elif corrected and _MASKS in earlier:
-            for stem, (_, _, mask) in files.items():
+            for stem, (*_, mask) in files.items():
                 if mask == corrected.get(stem) or not mask.exists():
                     continue
                 if file_hash(mask) != self._masks.get(stem):
@@ -168,8 +173,8 @@ class RunRecord:
         """
         if self._scans.get(case.stem, scan) == scan:
             return
-        overlay, uncertainty, _ = self.files(case)
-        for path in filter(None, (overlay, uncertainty)):
+        *others, _ = self.files(case)
+        for path in filter(None, others):
             path.unlink(missing_ok=True)
         self._clear(case)
         for known in (self._scans, self._masks):

@@ -30,6 +30,7 @@ from fsmis_components.data.volumes import Volume, load_image, save_mask, save_sh
 from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.reporting.drawing import save_overlay
+from fsmis_components.reporting.slice_sheets import save_sheets
 from fsmis_components.support.corrections import Correction, Corrections
 from fsmis_components.support.support_pack import SupportPack, content_hash
 from fsmis_components.support.support_set import Structure
@@ -63,7 +64,8 @@ class FolderEvaluator(SupervisedEvaluator):
     """Segment the scans of a dataset and write masks, pictures and a table.
 
     For a scan `image_7.nii.gz` it writes `image_7_seg.nii.gz` on the scan's own grid,
-    `overlays/image_7.png`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
+    `overlays/image_7.png`, all slices for the report's viewer in `overlays/scans` and
+    `overlays/masks`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
     `cases.csv`; `report.html` shows them all at the end. A scan that fails, for whatever reason,
     becomes a line with the reason (`errors.log` has the traceback of an unforeseen one) and the
     others go on. Finished scans are kept when the same command is given
@@ -248,7 +250,7 @@ class FolderEvaluator(SupervisedEvaluator):
         final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
         final = final.astype(result.label.dtype, copy=False)
         structures = result.pack.structures
-        save_overlay(files.overlay, image, final, structures, result.pack.grid, files.overlay.stem)
+        row.slices = _draw(files, image, final, result.pack)
         if files.uncertainty is not None and result.uncertainty is not None:
             save_shares(files.uncertainty, result.uncertainty, like=image)
         save_mask(files.mask, final, like=image, ready=ready)
@@ -265,9 +267,7 @@ class FolderEvaluator(SupervisedEvaluator):
         """Make a corrected mask the result of its scan; one in its final place is not touched."""
         pack, scan = self.volume_inferer.resolve(self.network), correction.load()
         label = np.asarray(scan.label.data)
-        save_overlay(
-            files.overlay, scan.image, label, pack.structures, pack.grid, files.overlay.stem
-        )
+        row.slices = _draw(files, scan.image, label, pack)
         if files.uncertainty is not None:  # nothing is left to be uncertain of
             save_shares(files.uncertainty, np.zeros(label.shape, np.uint8), like=scan.image)
         if correction.mask.resolve() != files.mask.resolve():
@@ -283,6 +283,14 @@ def _check_preprocessing(transform: Any) -> None:
                 f"preprocessing: {type(each).__name__} does not run on a folder of scans, which "
                 "are read slab by slab; leave it out and change the scans themselves."
             )
+
+
+def _draw(files: ResultFiles, image: Volume, label: np.ndarray, pack: SupportPack) -> int:
+    """Write the pictures of a scan; returns how many slices it has."""
+    structures, grid = pack.structures, pack.grid
+    save_overlay(files.overlay, image, label, structures, grid, files.overlay.stem)
+    sheets = (files.scan_sheet, files.mask_sheet)
+    return save_sheets(*sheets, image, label, structures, grid, pack.normalisation)
 
 
 def _volumes_ml(

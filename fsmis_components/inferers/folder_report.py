@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.reporting.pages import in_ml, percent, render
+from fsmis_components.reporting.slice_sheets import MOST_SLICES, SHEET_COLUMNS
 from fsmis_components.support.support_pack import SupportPack
 
 FEWEST = 5  # scans in which a structure was found; a median of fewer says little
@@ -35,16 +36,26 @@ def write_folder_report(
 
     The rows are one per scan, also of earlier runs that this one took up; the settings those of
     `RunRecord`: hash of the support, settings of the inferer, version of this package. The folder
-    holds `overlays/`, to which the page refers.
+    holds `overlays/`, to which the page refers. The scans that failed come first, then those with a
+    remark, then the others; within these, those of which the least Dice is expected.
     """
     summaries = {each.column: _Volumes.of(rows, each.column) for each in pack.structures}
-    done = [row for row in rows if row.status == DONE]
     hints = {row.case: _hints(row, summaries) for row in rows}
     names = {structure.column: structure.name for structure in pack.structures}
     remarks = {}
-    for row in done:
+    for row in rows:
         unusual = [f"{names[column]}: {hint}" for column, hint in hints[row.case].items()]
-        remarks[row.case] = " ".join(filter(None, ["; ".join(unusual), row.warning]))
+        remarks[row.case] = ". ".join(filter(None, ["; ".join(unusual), row.warning, row.message]))
+    expected = {row.case: fmean(row.expected_dice.values()) for row in rows if row.expected_dice}
+    rows = sorted(
+        rows,
+        key=lambda row: (
+            row.status != FAILED,
+            not remarks[row.case],
+            expected.get(row.case, math.inf),
+        ),
+    )
+    done = [row for row in rows if row.status == DONE]
     page = render(
         "folder.html",
         title="Segmented scans",
@@ -58,7 +69,11 @@ def write_folder_report(
         done=done,
         hints=hints,
         remarks=remarks,
-        pictures=[r.case for r in done if (folder / "overlays" / f"{r.case}.png").is_file()],
+        expected=expected,
+        pictures={r.case: _size(folder / "overlays" / f"{r.case}.png") for r in done},
+        sheets=[r.case for r in done if r.slices and _has_sheets(folder / "overlays", r.case)],
+        most_slices=MOST_SLICES,
+        sheet_columns=SHEET_COLUMNS,
         unused=unused,
         how=_facts(pack, settings),
     )
@@ -113,6 +128,22 @@ def _hints(row: CaseRow, summaries: Mapping[str, _Volumes]) -> dict[str, str]:
             times = f"{volume / summary.median:.2g} times"
             hints[column] = f"{times} the median of {in_ml(summary.median)} ml"
     return hints
+
+
+def _size(picture: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG, as its header says; None where there is none."""
+    if not picture.is_file():
+        return None
+    with picture.open("rb") as file:
+        header = file.read(24)
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+
+
+def _has_sheets(overlays: Path, case: str) -> bool:
+    return all(
+        path.is_file()
+        for path in (overlays / "scans" / f"{case}.jpg", overlays / "masks" / f"{case}.png")
+    )
 
 
 def _source(pack: SupportPack) -> str:

@@ -44,6 +44,10 @@ def test_writes_masks_pictures_and_table(root: Path) -> None:
         "image_3_uncertainty.nii.gz",
         "overlays/image_2.png",
         "overlays/image_3.png",
+        "overlays/masks/image_2.png",
+        "overlays/masks/image_3.png",
+        "overlays/scans/image_2.jpg",
+        "overlays/scans/image_3.jpg",
         "report.html",
         "run.json",
     ]
@@ -92,7 +96,10 @@ def test_the_report_covers_earlier_runs_and_failures(root: Path) -> None:
     (root / "q" / "image_4.nii.gz").write_bytes(b"no NIfTI")
     sentence(evaluator(root).run)
     text = page.read_text(encoding="utf-8")
-    assert checked_page(text).addresses == ["overlays/image_2.png", "overlays/image_3.png"]
+    links = checked_page(text)
+    assert links.addresses == ["overlays/image_2.png", "overlays/image_3.png"]
+    assert all((root / "o" / address).is_file() for address in links.loaded)
+    assert len(links.loaded) == 4 and text.count('data-slices="12"') == 2
     assert "image_4.nii.gz: not a NIfTI" in text and "image_4" not in first
     weights = weights_hash(IntensityNetwork())
     for fact in ("IntensityNetwork", str(root / "s"), weights[:12], "z_matching", "#e6550d"):

@@ -10,6 +10,7 @@ import pytest
 from block_scans import block_label, write_scan
 from fake_network import IntensityNetwork
 from html_pages import Page, checked_page
+from markupsafe import escape
 
 from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.inferers.folder_report import write_folder_report
@@ -48,7 +49,7 @@ def draw(folder: Path, case: str) -> None:
 def cells(text: str, first: str) -> list[str]:
     """The cells of the row that begins with a text, tags left out."""
     for row in re.findall(r"<tr.*?</tr>", text, flags=re.DOTALL):
-        found = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?</td>", row)]
+        found = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row)]
         if found and found[0] == first:
             return found
     raise AssertionError(f"no row {first}")
@@ -63,8 +64,9 @@ def test_expected_dice_warnings_and_the_supports_test_of_itself(
     tests = (StructureTest(0.88, 0.04, 3, "scans"), StructureTest(0.5, 0.2, 4, "slices"))
     text, _ = page(tmp_path, replace(pack, calibration=Calibration(tests)), row)
     found = cells(text, "image_2")
-    assert found[3:5] == ["100.088 %", "50.041 %"]  # volume, and below it the Dice
-    assert found[5] == "Left kidney: expected Dice 41 % The scan does not look like the support."
+    assert found[1:3] == ["done", "64 %"]
+    assert found[3] == "Left kidney: expected Dice 41 %. The scan does not look like the support."
+    assert found[4:] == ["100.088 %", "50.0 !41 %", "2.5"]  # volume, and below it the Dice
     assert "Left kidney 50.0 ml, expected Dice 41 %" in re.sub("<.*?>", "", text)
     assert cells(text, "liver")[-1] == "88 ± 4 (3 scans held out)"
     assert cells(text, "Left kidney")[-1] == "uncertain, 50 ± 20 (4 blocks of slices held out)"
@@ -74,18 +76,47 @@ def test_failures_come_first_with_their_message(tmp_path: Path, pack: SupportPac
     failed = CaseRow("image_9", FAILED, 0.1, {}, "image_9: not a NIfTI <file>.")
     text, links = page(tmp_path, pack, done("image_2"), failed)
     assert "1 scan failed and was not segmented" in text
-    assert text.index(">image_9<") < text.index(">image_2<")
-    assert cells(text, "image_9")[-1] == "image_9: not a NIfTI &lt;file&gt;."
+    assert cells(text, "image_9")[3] == "image_9: not a NIfTI &lt;file&gt;."
     assert "scan-image_9" not in links.ids and "scan-image_2" in links.ids
     text, _ = page(tmp_path, pack, failed)
     assert "in 0 scans" in text and "Pictures" not in text and "0 of 0" in text
+
+
+def test_the_worst_comes_first(tmp_path: Path, pack: SupportPack) -> None:
+    rows = [done(f"image_{number}") for number in range(6)]
+    for row, dice in zip(rows, (0.9, 0.7, 0.8, 0.75), strict=False):
+        row.expected_dice = {"liver": dice, "left_kidney": dice}
+    rows[2].warning = "The scan is odd."
+    rows[0].volumes["liver"] = 0
+    failed = CaseRow("image_9", FAILED, 0.1, {}, "image_9: no scan.")
+    text, _ = page(tmp_path, pack, *rows, failed)
+    names = [f"image_{number}" for number in (9, 2, 0, 1, 3, 4, 5)]
+    assert re.findall('<tr id="row-(.*?)"', text) == names
+    assert re.findall('id="scan-(.*?)"', text) == names[1:]
+
+
+def test_a_remark_leads_to_the_scan_and_the_scan_back(tmp_path: Path, pack: SupportPack) -> None:
+    row = done("image_2", liver=0)
+    row.slices = 30
+    for place in ("scans/image_2.jpg", "masks/image_2.png"):
+        _, links = page(tmp_path, pack, row)
+        assert not links.loaded  # of a run that was interrupted, or of an older version
+        path = tmp_path / "overlays" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    text, links = page(tmp_path, pack, row, done("image_3"))
+    assert links.loaded == ["overlays/scans/image_2.jpg", "overlays/masks/image_2.png"]
+    assert all((tmp_path / address).is_file() for address in links.loaded)
+    assert '<a href="#scan-image_2">liver: not found</a>' in text
+    assert links.targets.count("row-image_2") == 1 and 'data-slices="30"' in text
+    assert len(links.scripts) == 1
 
 
 def test_pictures_are_linked_and_wait_to_be_seen(tmp_path: Path, pack: SupportPack) -> None:
     draw(tmp_path, "image_2")
     text, links = page(tmp_path, pack, done("image_2"), done("image_3"))
     assert links.addresses == ["overlays/image_2.png"]
-    assert 'loading="lazy"' in text
+    assert 'loading="lazy" width="30" height="20"' in text
     assert "There is no picture overlays/image_3.png." in text
 
 
@@ -111,18 +142,26 @@ def test_volumes_far_from_the_median_are_marked(
 ) -> None:
     rows = [done(f"image_{number}", volume) for number, volume in enumerate(others)]
     text, _ = page(tmp_path, pack, *rows, done("image_8", liver))
-    assert cells(text, "image_8")[-1] == hint
-    assert all(cells(text, row.case)[-1] == "" for row in rows)
+    assert cells(text, "image_8")[3] == hint
+    assert all(cells(text, row.case)[3] == "" for row in rows)
     assert text.count('class="right hint"') == bool(hint)
     assert text.count(f'<p class="hint">{hint}</p>') == bool(hint)
 
 
 def test_names_are_text(tmp_path: Path, pack: SupportPack) -> None:
-    case = "a #1 %20 \"<b>&'"
+    case = "a #1 %20 \"<b>&'é<script>"
     draw(tmp_path, case)
+    for place in (f"scans/{case}.jpg", f"masks/{case}.png"):
+        path = tmp_path / "overlays" / place
+        path.parent.mkdir(parents=True)
+        path.touch()
     structures = (Structure("<i>x</i>", 1, "red;background:url(http://x)"),)
     strange = replace(pack, structures=structures, method="<u>m", source="<s>p")
     strange = replace(strange, sections=pack.sections[:1])
-    text, links = page(tmp_path, strange, CaseRow(case, DONE, 1.0, {"<i>x</i>": 1.0}))
-    assert links.addresses == ["overlays/a%20%231%20%2520%20%22%3Cb%3E%26%27.png"]
-    assert not re.search("<b>|<u>|<s>|<i>", text) and "background:#888888" in text
+    row = CaseRow(case, DONE, 1.0, {"<i>x</i>": 1.0}, warning="<em>\"'{{ 1 }}", slices=3)
+    text, links = page(tmp_path, strange, row)
+    place = "overlays/{}a%20%231%20%2520%20%22%3Cb%3E%26%27%C3%A9%3Cscript%3E.{}"
+    assert links.addresses == [place.format("", "png")]
+    assert links.loaded == [place.format("scans/", "jpg"), place.format("masks/", "png")]
+    assert not re.search("<b>|<u>|<s>|<i>|<em>", text) and "background:#888888" in text
+    assert text.count("<script>") == 1 and str(escape(case)) in text
