@@ -24,7 +24,7 @@ LINK = re.compile(r"\]\(([^)\s#:]+)[^)]*\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Return the theme's files, the pages of the repository, and what these link to."""
     shown = Files([file for file in files if not file.src_uri.endswith((".md", ".ipynb"))])
-    for path in map(Path, _listed("*.md", "*.ipynb")):
+    for path in map(Path, _listed("*.md", "*.ipynb", ":!**/templates/*")):
         if path.suffix == ".ipynb":
             text = notebook_page(REPOSITORY / path)
             shown.append(File.generated(config, f"{path.with_suffix('.md')}", content=text))
