@@ -34,7 +34,7 @@ class Bundle:
     Raises:
         DataError: no bundle there, no such knob, or weights of another network.
 
-    Example:
+    Examples:
         >>> bundle = load_bundle("ssl_alpnet")  # doctest: +SKIP
         >>> support = bundle.support("labelled")  # doctest: +SKIP
         >>> result = bundle.segment("scan.nii.gz", support, "mask.nii.gz")  # doctest: +SKIP

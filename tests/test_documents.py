@@ -7,6 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+
+import fsmis_components
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LISTED = subprocess.run(
@@ -38,5 +41,28 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_page_of_a_bundle_is_short() -> None:
     pages = list(REPOSITORY.glob("bundles/*/docs/README.md"))
-    assert len(pages) == 3
+    assert len(pages) >= 3
     assert max(len(page.read_text().splitlines()) for page in pages) <= 150
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert str(citation["version"]) == fsmis_components.__version__
+
+
+def test_forms_of_the_issue_tracker_are_what_it_can_show() -> None:
+    """A form with an element that lacks its label or name is not shown, without a word."""
+    forms = [
+        yaml.safe_load(path.read_text())
+        for path in (REPOSITORY / ".github" / "ISSUE_TEMPLATE").glob("*.yml")
+        if path.name != "config.yml"
+    ]
+    assert forms
+    for form in forms:
+        assert form["name"] and form["description"]
+        for element in form["body"]:
+            if element["type"] == "markdown":
+                assert element["attributes"]["value"]
+            else:
+                assert element["id"] and element["attributes"]["label"]

@@ -71,6 +71,30 @@ def check_files(bundle: Bundle) -> list[str]:
     return problems
 
 
+def check_published(bundle: Bundle) -> list[str]:
+    """What MONAI's model zoo asks of a bundle beside files and schema, and its reader needs."""
+    metadata = bundle.metadata
+    asked_for = ("name", "task", "description", "authors", "copyright", "data_source")
+    problems = [
+        f"metadata.json: {key} is empty: fill it" for key in asked_for if not metadata.get(key)
+    ]
+    if metadata.get("version") not in metadata.get("changelog", {}):
+        problems.append(
+            "metadata.json: changelog does not name the version: say what changed in it"
+        )
+    if not metadata.get("required_packages_version"):
+        problems.append("metadata.json: required_packages_version is empty: name what is needed")
+    for name in ("docs/README.md", "docs/data_license.txt"):
+        path = bundle.root / name
+        if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+            problems.append(f"{name} is missing or empty: write it")
+    for path in sorted((bundle.root / "models").glob("*.ts")):
+        problems.append(
+            f"models/{path.name}: TorchScript is made from model.pt on demand: remove it"
+        )
+    return problems
+
+
 def check_schema(bundle: Bundle) -> list[str]:
     """metadata.json fits MONAI's schema, which is kept in tools/schemas."""
     name = str(bundle.metadata.get("schema", "")).rsplit("/", 1)[-1]
@@ -195,6 +219,7 @@ def check_workflow(bundle: Bundle, kind: str, overlay: str | None = None) -> lis
 CHECKS: tuple[tuple[str, Callable[[Bundle], list[str]], bool, bool], ...] = (
     ("files", check_files, False, False),
     ("metadata schema", check_schema, False, False),
+    ("model zoo", check_published, False, True),
     ("own copy", check_own_copy, True, True),
     ("network in and out", check_network, True, False),
     ("TorchScript export", check_export, True, False),

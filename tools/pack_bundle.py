@@ -93,7 +93,7 @@ def packed_files(root: Path, package: Path, version: str, package_version: str) 
         version: of the bundle.
         package_version: of the package.
     """
-    content = {name: path.read_bytes() for name, path in _bundle_files(root).items()}
+    content = {name: path.read_bytes() for name, path in bundle_files(root).items()}
     for path in package_files(package):
         content[f"{package.name}/{path.relative_to(package).as_posix()}"] = path.read_bytes()
     stamp = PackageStamp(root.name, version, package_version, content_hash(package))
@@ -101,7 +101,7 @@ def packed_files(root: Path, package: Path, version: str, package_version: str) 
     return content
 
 
-def _bundle_files(root: Path) -> dict[str, Path]:
+def bundle_files(root: Path) -> dict[str, Path]:
     """Return the files of a bundle that are packed, by their names in it."""
     found = {}
     for part in PARTS:
@@ -128,7 +128,7 @@ def _metadata(root: Path) -> dict[str, Any]:
         raise DataError(
             f"{root} has no version, or does not use {PACKAGE.name}: name one of bundles/."
         )
-    for path in _bundle_files(root).values():
+    for path in bundle_files(root).values():
         if path.is_symlink():
             raise DataError(f"{path} is a link, which does not survive packing: copy the file.")
     return bundle.metadata

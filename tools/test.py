@@ -1,9 +1,9 @@
-"""Set everything up and test: format, lint, types, tests and bundles.
+"""Set everything up and test: format, lint, types, tests, bundles and the site of pages.
 
     python tools/test.py [--fast] [pytest arguments]
 
 With --fast everything that matters in under three minutes: no test that is marked as slow, no real
-volumes, no whole use of a bundle. Needs Python 3.11 or newer and nothing else.
+volumes, no whole use of a bundle, no site. Needs Python 3.11 or newer and nothing else.
 """
 
 import sys
@@ -36,6 +36,7 @@ def steps(arguments: list[str]) -> list[tuple[str, list[str]]]:
             (f"bundle {path.name}", ["tools/verify_bundle.py", str(path.relative_to(REPOSITORY))])
             for path in ([] if fast else bundles)
         ),
+        *([] if fast else [("docs", ["-m", "mkdocs", "build", "--strict"])]),
     ]
 
 
@@ -48,7 +49,7 @@ def main() -> int:
         print(error)
         return 1
     # one thread each: the tests share the cores among pytest's workers
-    variables = {"OMP_NUM_THREADS": "1"}
+    variables = {"OMP_NUM_THREADS": "1", "NO_MKDOCS_2_WARNING": "1"}
     if FAST in sys.argv:
         variables["FSMIS_DATA_DIR"] = ""
     results = []

@@ -35,9 +35,12 @@ def align(similarity: np.ndarray, ratio: float = 1.0, reversed_cost: float = 0.0
         similarity: (D, Z) of query and support slices.
         ratio: spacing of the query's slices over that of the support's, the expected slope.
         reversed_cost: taken off where the stacks run against each other, which a right header
-            excludes.
+            excludes; more where one stack is but a part of the other, which then looks much the
+            same from either end.
     """
     depth, support_depth = similarity.shape
+    shorter, longer = sorted((depth * ratio, float(support_depth)))
+    reversed_cost = reversed_cost * longer / shorter
     slices = np.arange(depth)
     best: tuple[float, float, float] | None = None
     for direction in (1.0, -1.0):

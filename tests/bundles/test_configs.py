@@ -60,6 +60,8 @@ def test_a_resumed_training_is_one_of_the_same_network(bundle: Path) -> None:
 
 
 def test_the_paper_overlay_sets_nothing_but_what_is_there(bundle: Path) -> None:
+    if not (bundle / "configs" / "paper.json").is_file():
+        pytest.skip("the bundle is not of a paper that names sizes and schedule")
     assert set(read_config(bundle, "paper")) <= set(read_config(bundle, "train"))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from block_scans import AFFINE, block_image, block_label, write_scan
-from bundle_folders import build_network
+from bundle_folders import build_network, read_config
 from scipy.spatial.transform import Rotation
 from torch import nn
 
@@ -51,8 +51,9 @@ def test_the_default_pack_fits_the_weights(
     bundle: Path, network: nn.Module, pack: SupportPack
 ) -> None:
     pack.check_fits(network)
-    names = [structure.name for structure in pack.structures]
-    assert names == ["liver", "right_kidney", "left_kidney", "spleen"]
+    names = ["background", *(structure.name for structure in pack.structures)]
+    documented = read_config(bundle, "metadata")["network_data_format"]["outputs"]["pred"]
+    assert list(documented["channel_def"].values()) == names
     with pytest.raises(ValueError, match="does not fit"):
         pack.check_fits(build_network(bundle))
 

@@ -52,7 +52,7 @@ def prototype_similarity(
         TypeError: tensors of the wrong kind.
         NotImplementedError: ``triton`` was asked for and cannot run, with the reasons.
 
-    Example:
+    Examples:
         >>> query = torch.eye(2).reshape(1, 2, 2)  # (B, C, W): two orthogonal positions
         >>> prototypes = torch.tensor([[[[1.0, 0.0]]]])  # (1, N, P, C) = (1, 1, 1, 2)
         >>> prototype_similarity(query, prototypes)
