@@ -21,7 +21,7 @@ import yaml
 
 import fsmis_components
 from bundle_checks import Bundle, check_published
-from command import command
+from fsmis_components.commands.command_line import command
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
 from pack_bundle import bundle_files
