@@ -1,4 +1,4 @@
-"""Set everything up and segment: a made-up pair of scans, or yours.
+"""Set everything up and segment: two CT scans that lie here, or yours.
 
     python tools/quickstart.py
     python tools/quickstart.py --support_dir LABELLED --query_dir SCANS [--output_dir MASKS]
@@ -8,16 +8,13 @@ quick.
 """
 
 import argparse
-import shlex
-import shutil
 import sys
 from pathlib import Path
 
 from environment import REPOSITORY, SetupError, prepare, run  # first: refuses an old Python
 
-BUNDLE = "bundles/ssl_alpnet"
+EXAMPLE = REPOSITORY / "tools" / "example_ct"
 WORK = REPOSITORY / "outputs" / "quickstart"
-PHANTOM_MASKS = "phantom_masks"
 
 
 def main() -> int:
@@ -28,45 +25,22 @@ def main() -> int:
     except SetupError as error:
         print(error)
         return 1
-    if folders.support_dir is None:
-        print("\nDrawing two phantom subjects: one is labelled, the other is to be segmented.")
-        phantom = WORK / "phantom"
-        # our own drawings of an earlier run, perhaps of other weights
-        shutil.rmtree(phantom, ignore_errors=True)
-        shutil.rmtree(WORK / PHANTOM_MASKS, ignore_errors=True)
-        if run(python, ["tools/phantom.py", phantom, "--seed", "3"]):
-            return 1
-        folders.support_dir, folders.query_dir = phantom / "support", phantom / "query"
-        folders.label_dir = phantom / "scoring"
-    command = inference_command(folders.support_dir, folders.query_dir, folders.output_dir)
-    print(f"\nSegmenting. The command:\n  {shlex.join(['python', *command])}\n", flush=True)
-    if run(python, command, PYTHONWARNINGS="ignore"):
+    words = [folders.query_dir, "--labelled", folders.support_dir, "--output", folders.output_dir]
+    print("\nSegmenting, by this command:", flush=True)
+    if run(python, ["-m", "fsmis_components", "segment", *words]):
         print("\nThe segmentation stopped; the last line above says why.")
         return 1
-    return run(
-        python,
-        [
-            "tools/compare_masks.py",
-            *("--support_dir", folders.support_dir),
-            *("--label_dir", folders.label_dir),
-            *("--mask_dir", folders.output_dir),
-        ],
-    )
-
-
-def inference_command(support: Path, query: Path, output: Path) -> list[str]:
-    """Return the bundle's inference command, without the Python that runs it."""
-    return [
-        *("-m", "monai.bundle", "run"),
-        *("--config_file", f"{BUNDLE}/configs/inference.json", "--bundle_root", BUNDLE),
-        *("--support_dir", str(support), "--dataset_dir", str(query), "--output_dir", str(output)),
-    ]
+    scored = [("--support_dir", folders.support_dir), ("--label_dir", folders.query_dir)]
+    scored.append(("--mask_dir", folders.output_dir))
+    status = run(python, ["tools/compare_masks.py", *(word for pair in scored for word in pair)])
+    print(f"\nLook at the result in a browser:\n  {folders.output_dir / 'report.html'}")
+    return status
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Set everything up and segment a phantom, or your scans with --support_dir "
-        "and --query_dir."
+        description="Set everything up and segment a CT scan by another one, or your scans with "
+        "--support_dir and --query_dir."
     )
     help_support = "folder of image_*.nii.gz and label_*.nii.gz: one to five labelled scans"
     parser.add_argument("--support_dir", type=_folder, help=help_support)
@@ -75,9 +49,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     folders = parser.parse_args(arguments)
     if (folders.support_dir is None) != (folders.query_dir is None):
         parser.error("--support_dir and --query_dir go together: give both or neither")
-    name = PHANTOM_MASKS if folders.support_dir is None else "masks"
+    name = "masks"
+    if folders.support_dir is None:
+        folders.support_dir, folders.query_dir = EXAMPLE / "labelled", EXAMPLE / "scans"
+        name = "example_masks"
     folders.output_dir = (folders.output_dir or WORK / name).resolve()
-    folders.label_dir = folders.query_dir
     return folders
 
 

@@ -16,12 +16,12 @@ def own_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart, "WORK", tmp_path / "quickstart")
 
 
-def test_command_is_the_documented_one():
-    command = quickstart.inference_command(Path("S"), Path("Q"), Path("O"))
-    assert " ".join(["python", *command]) == (
-        "python -m monai.bundle run --config_file bundles/ssl_alpnet/configs/inference.json "
-        "--bundle_root bundles/ssl_alpnet --support_dir S --dataset_dir Q --output_dir O"
-    )
+def test_without_folders_two_scans_of_the_repository_serve() -> None:
+    folders = quickstart._parse([])
+    assert (folders.support_dir / "label_1.nii.gz").is_file()
+    assert (folders.query_dir / "image_2.nii.gz").is_file()
+    size = sum(path.stat().st_size for path in quickstart.EXAMPLE.rglob("*"))
+    assert size < 2e6 and (quickstart.EXAMPLE / "LICENSE").is_file()
 
 
 def test_own_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -32,7 +32,7 @@ def test_own_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monke
     folders = quickstart._parse(arguments)
     assert folders.support_dir == tmp_path / "labelled"
     assert folders.output_dir == tmp_path / "masks"
-    assert folders.label_dir == folders.query_dir
+    assert folders.query_dir == tmp_path / "scans"
 
 
 @pytest.mark.parametrize(
