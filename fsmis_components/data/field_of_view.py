@@ -17,6 +17,7 @@ _LEAST_SHARE = 2 / 3
 _MARGIN = 0.1  # share of the cut side that stays on either side of the patient
 # share of the fullest row that a row of the patient holds at least: a hand on the table has less
 _LEAST_ROW = 0.2
+_SMALLEST = 64  # voxels along the rows or columns of a scan below which it is a crop already
 _COARSE = 96  # about so many voxels along an axis, or twice, tell where the patient is
 
 
@@ -67,6 +68,8 @@ def field_of_view(volume: Volume, grid: SliceGrid) -> FieldOfView:
     if grid.whole_slices or unsure:
         return whole
     through, *in_plane = SliceView(volume, grid).order.axes
+    if min(volume.shape[axis] for axis in in_plane) < _SMALLEST:
+        return whole
     sides = _patient(volume, through)
     shares = {axis: (sides[axis][1] - sides[axis][0]) / volume.shape[axis] for axis in in_plane}
     if min(shares.values()) >= _LEAST_SHARE:

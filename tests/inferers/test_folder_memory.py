@@ -45,7 +45,8 @@ def enlarged(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak to be reset here")
 def test_no_float_copies_of_the_volume(tmp_path: Path) -> None:
-    image = np.rint(block_image()).astype(np.int16)
+    body = np.pad(np.full((22, 18, 12), 20.0), ((1, 1), (1, 1), (0, 0)))
+    image = np.rint(block_image() + body).astype(np.int16)
     write_nifti(tmp_path / "support" / "image_1.nii.gz", image)
     write_nifti(tmp_path / "support" / "label_1.nii.gz", block_label())
     write_nifti(tmp_path / "small" / "image_2.nii.gz", image)

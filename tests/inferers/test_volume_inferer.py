@@ -115,11 +115,12 @@ class Pointwise(IntensityNetwork):
 def test_slices_are_segmented_only_around_what_is_expected(tmp_path: Path) -> None:
     wide = (64, 64, 12)
     label = block_label(shape=wide)
-    write_nifti(tmp_path / "image_1.nii.gz", block_image(wide))
+    body = np.pad(np.full((60, 60, 12), 20.0, np.float32), ((2, 2), (2, 2), (0, 0)))
+    write_nifti(tmp_path / "image_1.nii.gz", block_image(wide) + body)
     write_nifti(tmp_path / "label_1.nii.gz", label)
     network = Pointwise()
     pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=64)
-    found = VolumeInferer(pack).segment_volume(Volume(block_image(wide, seed=5), AFFINE), network)
+    found = VolumeInferer(pack).segment_volume(Volume(block_image(wide, 5) + body, AFFINE), network)
     np.testing.assert_array_equal(found.label, label)
     assert network.shown and all(h * w < 64 * 64 / 2 for h, w in network.shown)
 
