@@ -13,10 +13,12 @@ from bundle_folders import build_network, read_config
 from scipy.spatial.transform import Rotation
 from torch import nn
 
+from fsmis_components import load_bundle
 from fsmis_components.data.cases import find_cases, select_cases
 from fsmis_components.data.geometry import choose_slice_grid
-from fsmis_components.data.volumes import Volume, load_image
+from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.data.weights import fill_network
+from fsmis_components.evaluation.metrics import dice_percent
 from fsmis_components.evaluation.protocols import RULES, answer, load_query
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.evaluation.subjects.network import NetworkSubject
@@ -27,6 +29,8 @@ from fsmis_components.support import (
     load_support_set,
     support_set_of_cases,
 )
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +159,18 @@ def test_one_image_is_enough_for_the_exported_network(
     logits = alone.eval()(image)
     assert logits.shape == (1, 5, 64, 64)
     torch.testing.assert_close(torch.jit.script(alone)(image), logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_patient_low_in_a_wide_field_of_view_is_found() -> None:
+    """The scans of the first page: other patients, scanners and slices than any training's."""
+    example = REPOSITORY / "tools" / "example_ct"
+    found = load_bundle("ssl_alpnet").segment(
+        example / "scans" / "image_2.nii.gz", example / "labelled"
+    )
+    truth = np.asarray(load_label(example / "scans" / "label_2.nii.gz").data)
+    liver, spleen, stomach = (
+        dice_percent(found.label == value, truth == value) for value in (1, 2, 3)
+    )
+    assert liver > 85 and spleen > 60 and stomach > 40
+    assert list(found.expected_dice) == ["liver", "spleen", "stomach"] and not found.warnings
