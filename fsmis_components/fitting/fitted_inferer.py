@@ -13,18 +13,19 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume, load_label
 from fsmis_components.fitting.gate import GateRule, Opinion, UsualVolumes, decide
 from fsmis_components.fitting.student import student_shares
 from fsmis_components.fitting.student_scans import student_image
-from fsmis_components.inferers.clean_up import Topology, clean_up
+from fsmis_components.inferers.clean_up import clean_up
+from fsmis_components.inferers.expected_shapes import pack_topologies
 from fsmis_components.inferers.segmentation import Segmentation, label_dtype
 from fsmis_components.inferers.trust import CaseTrust, check_scan
 from fsmis_components.support import SupportPack
 
 _SLAB = 16  # slices that go back to the scan's grid at a time
-ViewOf = Callable[[Volume, SliceGrid], SliceView]
+ViewOf = Callable[[Volume], SliceView]
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,9 @@ class FittedInferer(Inferer):
 
     Args:
         pack: the teacher's support.
-        grid: the student's.
-        view_of: a scan as slices on a grid, in the order in which the teacher read it.
+        view_of: a scan as slices on the student's grid, in the order in which the teacher read it.
         judges: students of the two halves of the folder.
         teacher: the bundle's answer for each scan, by the path of the scan.
-        topologies: of how many parts each structure is.
         usual: per structure, which volumes are.
         gate: when a mask is believed.
         identity: of the fit, for the record of the run.
@@ -55,11 +54,9 @@ class FittedInferer(Inferer):
     def __init__(
         self,
         pack: SupportPack,
-        grid: SliceGrid,
         view_of: ViewOf,
         judges: Sequence[nn.Module],
         teacher: Mapping[Path, TeacherAnswer],
-        topologies: Sequence[Topology],
         usual: Sequence[UsualVolumes],
         gate: GateRule,
         identity: Mapping[str, Any],
@@ -67,11 +64,10 @@ class FittedInferer(Inferer):
     ) -> None:
         super().__init__()
         self.pack = pack
-        self.grid = grid
         self.view_of = view_of
         self.judges = judges
         self.teacher = teacher
-        self.topologies = topologies
+        self.topologies = pack_topologies(pack)
         self.usual = usual
         self.gate = gate
         self.identity = identity
@@ -107,7 +103,7 @@ class FittedInferer(Inferer):
                 f"{volume.title}: the bundle failed on it, so nothing judges the student; see "
                 "cases.csv in the folder teacher."
             )
-        view = self.view_of(volume, self.grid)
+        view = self.view_of(volume)
         image = student_image(view, self.pack.normalisation)
         values = np.array([0, *(structure.value for structure in self.pack.structures)])
         values = values.astype(label_dtype(int(values.max())))

@@ -20,7 +20,7 @@ from fsmis_components.data.atomic import atomic_write_text, check_writable
 from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.run_record import DONE, CaseRow, read_rows
 from fsmis_components.data.volumes import Volume, load_image, load_label
@@ -39,7 +39,6 @@ from fsmis_components.fitting.student_scans import (
 from fsmis_components.fitting.student_slices import StudentRule, StudentSlices
 from fsmis_components.fitting.student_training import STEPS_PER_EPOCH, MakeOptimizer, train_student
 from fsmis_components.inferers import FolderEvaluator, query_items
-from fsmis_components.inferers.expected_shapes import ExpectedShapes
 from fsmis_components.inferers.request_answer import known_slices
 from fsmis_components.inferers.slice_order import decide_view
 from fsmis_components.support import Corrections, load_support_set
@@ -150,25 +149,21 @@ class FolderFit:
         cases = search_cases(self.dataset_dir, labels="never").cases
         corrections = Corrections(self.corrections_dir, self.dataset_dir)
         labelled = self._labelled(corrections)
-        self.pack = self.teacher.support(self.support_dir, **self.wanted)
         rows = self._taught(cases)
         answers = self._answers(cases, rows)
+        self.values = tuple(structure.value for structure in self.pack.structures)
         self.grid = student_grid(self.pack.grid, labelled[0].image, self.student_size)
-        values = tuple(structure.value for structure in self.pack.structures)
         drawn = [self._scan(scan.name, scan.image, scan.label, None) for scan in labelled]
-        learned = self._learned(cases, rows, answers, labelled, values)
+        learned = self._learned(cases, rows, answers, labelled)
         if self.minutes is not None:
             self.steps = self._planned([*drawn, *learned], self.minutes, monotonic() - start)
         students = self._fit(drawn, learned)
-        topologies = ExpectedShapes(self.pack, self.teacher.inferer.prior).topologies
         identity = {"students": self._identity, "teacher": self.pack.weights_hash}
         inferer = FittedInferer(
             self.pack,
-            self.grid,
             self._view,
             students[:2],
             answers,
-            topologies,
             self._usual,
             self.gate,
             identity,
@@ -177,12 +172,9 @@ class FolderFit:
         write_student_bundle(
             self.output_dir / "bundle",
             students[-1],
-            student_definition(self.make_network, 1 + len(values)),
-            self.grid,
-            self._view(labelled[0].image, self.grid),
-            self.pack.normalisation,
-            self.pack.structures,
-            topologies,
+            student_definition(self.make_network, 1 + len(self.values)),
+            self.pack,
+            self._view(labelled[0].image),
             len(learned),
             len(drawn),
         )
@@ -202,9 +194,11 @@ class FolderFit:
         return [*given.scans, *(each.load() for each in corrections.found().values())]
 
     def _taught(self, cases: Sequence[Case]) -> dict[str, CaseRow]:
-        """Let the bundle segment the folder; what it made of each scan."""
+        """Let the bundle segment the folder and keep its support; what it made of each scan."""
         folder = self.output_dir / "teacher"
-        knobs = {"corrections_dir": str(self.corrections_dir)} if self.corrections_dir else {}
+        pack = folder / "support_pack.safetensors"
+        knobs = {"corrections_dir": self.corrections_dir, "save_support_pack": pack}
+        knobs = {knob: str(path) for knob, path in knobs.items() if path}
         try:
             self.teacher.segment_folder(
                 self.dataset_dir, folder, self.support_dir, **self.wanted, **knobs
@@ -213,6 +207,7 @@ class FolderFit:
             rows = read_rows(folder)
             if len(rows) < len(cases):  # interrupted, or nothing could be done at all
                 raise
+        self.pack = self.teacher.support(pack)
         rows = {stem: row for stem, row in read_rows(folder).items() if row.status == DONE}
         if len(rows) < _FEWEST:
             raise DataError(
@@ -235,8 +230,8 @@ class FolderFit:
             if case.stem in rows
         }
 
-    def _view(self, volume: Volume, grid: SliceGrid) -> SliceView:
-        """A scan on a grid, read in the order in which the teacher reads it."""
+    def _view(self, volume: Volume) -> SliceView:
+        """A scan on the student's grid, read in the order in which the teacher reads it."""
         inferer = self.teacher.inferer
         encoder = ScanEncoder(
             self.teacher.network,
@@ -245,7 +240,7 @@ class FolderFit:
             inferer.cache,
             self.pack.weights_hash,
         )
-        return SliceView(volume, grid, decide_view(encoder, volume, self.pack).order)
+        return SliceView(volume, self.grid, decide_view(encoder, volume, self.pack).order)
 
     def _scan(
         self,
@@ -258,12 +253,11 @@ class FolderFit:
 
         Of that nothing is known in slices between, or beside, some that were drawn with gaps.
         """
-        view = self._view(image, self.grid)
-        values = tuple(structure.value for structure in self.pack.structures)
+        view = self._view(image)
         marks = Volume(np.asarray(label.data), image.affine, image.source, image.oriented)
-        numbers = student_label(SliceView(marks, self.grid, view.order), values)
+        numbers = student_label(SliceView(marks, self.grid, view.order), self.values)
         if doubtful is None:
-            drawn = [(numbers == n).any(2).any(1).numpy() for n in range(1, len(values) + 1)]
+            drawn = [(numbers == n).any(2).any(1).numpy() for n in range(1, len(self.values) + 1)]
             doubt = ~torch.from_numpy(np.stack([known_slices(each) for each in drawn], 1))
         else:
             doubt = torch.tensor(doubtful).expand(view.depth, -1).clone()
@@ -278,7 +272,6 @@ class FolderFit:
         rows: Mapping[str, CaseRow],
         answers: Mapping[Path, TeacherAnswer],
         labelled: Sequence[SupportScan],
-        values: tuple[int, ...],
     ) -> list[StudentScan]:
         """The unlabelled scans with the teacher's masks, and which of these are doubtful."""
         known = {file_hash(each.image.source) for each in labelled if each.image.source}
@@ -299,7 +292,7 @@ class FolderFit:
                 [_millilitres(scan, value) for scan in labelled],
                 [each[index] for each in volumes.values()],
             )
-            for index, value in enumerate(values)
+            for index, value in enumerate(self.values)
         ]
         doubtful = doubtful_masks(volumes, expected, self._usual, self.gate)
         scans = []
@@ -311,7 +304,9 @@ class FolderFit:
 
     def _fit(self, drawn: Sequence[StudentScan], learned: Sequence[StudentScan]) -> list[nn.Module]:
         """The students of both halves, and the last one."""
-        halves = [learned[0::2], learned[1::2]]
+        # neighbours in a folder are often one patient, whom both halves would know otherwise
+        middle = (len(learned) + 1) // 2
+        halves = [learned[:middle], learned[middle:]]
         students = [
             self._student([*drawn, *half], f"half {number + 1}", number)
             for number, half in enumerate(halves)
@@ -323,13 +318,13 @@ class FolderFit:
     def _network(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the same beginning for both halves
-            network = self.make_network(out_channels=1 + len(self.pack.structures))
+            network = self.make_network(out_channels=1 + len(self.values))
         device = next(self.teacher.network.parameters()).device
         network.to(device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _slices(self, scans: Sequence[StudentScan], number: int) -> StudentSlices:
-        return StudentSlices(scans, len(self.pack.structures), self.rule, self.seed + number)
+        return StudentSlices(scans, len(self.values), self.rule, self.seed + number)
 
     def _planned(
         self, scans: Sequence[StudentScan], minutes: float, spent: float
@@ -371,9 +366,9 @@ class FolderFit:
             network.load_state_dict(start)
         slices = self._slices(scans, number)
         models = self.output_dir / "models"
-        self._identity = hashlib.sha256(
-            json.dumps([slices.identity, steps, self.batch_size, self.seed]).encode()
-        ).hexdigest()
+        given = getattr(self.make_optimizer, "keywords", {})
+        settings = [repr(self.loss), given, slices.identity, steps, self.batch_size, self.seed]
+        self._identity = hashlib.sha256(repr(settings).encode()).hexdigest()
         # other masks or settings are another training
         folder = models / "training" / f"{name.replace(' ', '_')}_{self._identity[:12]}"
         train_student(

@@ -15,10 +15,11 @@ from torch import nn
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.errors import writing
-from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.weights import write_torch
-from fsmis_components.inferers.clean_up import Topology
+from fsmis_components.inferers.expected_shapes import pack_topologies
+from fsmis_components.support import SupportPack
 from fsmis_components.support.support_set import Structure
 
 _NEIGHBOURS = (
@@ -59,11 +60,8 @@ def write_student_bundle(
     folder: Path,
     network: nn.Module,
     definition: Mapping[str, Any],
-    grid: SliceGrid,
+    pack: SupportPack,
     view: SliceView,
-    normalisation: Normalisation,
-    structures: Sequence[Structure],
-    topologies: Sequence[Topology],
     num_scans: int,
     num_labelled: int,
 ) -> Path | None:
@@ -73,11 +71,8 @@ def write_student_bundle(
         folder: receives `configs/`, `models/` and `docs/`.
         network: the student.
         definition: its config, `_target_` and arguments.
-        grid: of the student.
-        view: a labelled scan on that grid.
-        normalisation: of intensities.
-        structures: what the channels mean.
-        topologies: of how many parts each structure is.
+        pack: of the teacher, whose structures and intensities are the student's too.
+        view: a labelled scan on the student's grid.
         num_scans: scans that it learned from without labels.
         num_labelled: scans that it learned from with labels.
 
@@ -87,8 +82,10 @@ def write_student_bundle(
     Raises:
         DataError: it cannot be written.
     """
+    grid = view.grid
     if grid.spacing is None:
         return None
+    structures, normalisation = pack.structures, pack.normalisation
     oblique = grid.directions is not None
     names = ", ".join(f"{each.value} {each.name}" for each in structures)
     geometry = (
@@ -106,8 +103,8 @@ def write_student_bundle(
             {key: value.detach().cpu() for key, value in network.state_dict().items()},
             folder / "models" / "model.pt",
         )
-        single = [number for number, each in enumerate(topologies, 1) if each.parts == 1]
-        config = _inference(definition, grid, view, normalisation, structures, single)
+        single = [number for number, each in enumerate(pack_topologies(pack), 1) if each.parts == 1]
+        config = _inference(definition, view, normalisation, structures, single)
         _write_json(folder / "configs" / "inference.json", config)
         _write_json(folder / "configs" / "metadata.json", _metadata(channels, normalisation))
         text = _README.format(
@@ -128,14 +125,13 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _inference(
     definition: Mapping[str, Any],
-    grid: SliceGrid,
     view: SliceView,
     normalisation: Normalisation,
     structures: Sequence[Structure],
     single: Sequence[int],
 ) -> dict[str, Any]:
     values = [0, *(structure.value for structure in structures)]
-    through, geometry = _geometry(grid, view)
+    through, geometry = _geometry(view)
     preprocessing = [
         {"_target_": "LoadImaged", "keys": "image"},
         {"_target_": "EnsureChannelFirstd", "keys": "image"},
@@ -231,8 +227,9 @@ def _inference(
     }
 
 
-def _geometry(grid: SliceGrid, view: SliceView) -> tuple[int, list[dict[str, Any]]]:
+def _geometry(view: SliceView) -> tuple[int, list[dict[str, Any]]]:
     """The array axis of slices, and transforms after which rows come before columns."""
+    grid = view.grid
     through, row, column = view.order.axes
     transforms: list[dict[str, Any]] = []
     if grid.directions is None:

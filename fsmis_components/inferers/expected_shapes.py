@@ -56,6 +56,20 @@ class Expected(NamedTuple):
     fitted: Tensor  # hardly blurred, where the shape was moved to
 
 
+def pack_topologies(pack: SupportPack) -> list[Topology]:
+    """The topology of each structure of a pack, of the scan in which it has the most parts."""
+    result = []
+    for index in range(len(pack.structures)):
+        found = [
+            topology_of(profile.shapes[index].numpy().astype(np.float32) / 255)
+            for profile in pack.profiles
+            if not profile.extents[index].isnan().any()
+        ]
+        parts = max((each.parts for each in found), default=1)
+        result.append(Topology(parts, all(each.solid for each in found)))
+    return result
+
+
 class ExpectedShapes:
     """The shapes of a support pack, blurred once for all queries.
 
@@ -85,17 +99,8 @@ class ExpectedShapes:
 
     @cached_property
     def topologies(self) -> list[Topology]:
-        """That of each structure, of the scan in which it has the most parts."""
-        result = []
-        for index in range(len(self.pack.structures)):
-            found = [
-                topology_of(profile.shapes[index].numpy().astype(np.float32) / 255)
-                for profile in self.pack.profiles
-                if not profile.extents[index].isnan().any()
-            ]
-            parts = max((each.parts for each in found), default=1)
-            result.append(Topology(parts, all(each.solid for each in found)))
-        return result
+        """See `pack_topologies`."""
+        return pack_topologies(self.pack)
 
     def of(
         self,

@@ -22,7 +22,7 @@ from fsmis_components.data.volumes import load_image
 from fsmis_components.fitting.student import student_shares
 from fsmis_components.fitting.student_scans import student_grid, student_image
 from fsmis_components.inferers.clean_up import clean_up
-from fsmis_components.inferers.expected_shapes import ExpectedShapes
+from fsmis_components.inferers.expected_shapes import pack_topologies
 from phantom import write_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -81,8 +81,7 @@ def labels(folder: Path) -> dict[str, np.ndarray]:
 
 def student_mask(folder: Path, scan: str) -> np.ndarray:
     """What the last student says of a scan, without the gate."""
-    bundle = load_bundle(BUNDLE, spatial_size=128)
-    pack = bundle.support(folder / "labelled")
+    pack = load_bundle(BUNDLE, spatial_size=128).support(folder / "labelled")
     grid = student_grid(pack.grid, load_image(folder / "labelled" / "image_1.nii.gz"), 64)
     config = ConfigParser()
     config.read_config(folder / "fitted" / "bundle" / "configs" / "inference.json")
@@ -91,8 +90,7 @@ def student_mask(folder: Path, scan: str) -> np.ndarray:
     view = SliceView(load_image(folder / "scans" / scan), grid)
     shares = student_shares(student, student_image(view, pack.normalisation))
     label = view.to_native_logits(shares).argmax(1).numpy()
-    topologies = ExpectedShapes(pack, bundle.inferer.prior).topologies
-    return view.restack(clean_up(label, [1, 2, 3, 4], topologies))
+    return view.restack(clean_up(label, [1, 2, 3, 4], pack_topologies(pack)))
 
 
 def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:

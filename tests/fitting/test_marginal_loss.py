@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from monai.losses import DiceCELoss
 
 from fsmis_components.fitting import MarginalDiceCELoss
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ssl_alpnet"
 
 
 def one_hot(*channels: list[list[float]]) -> torch.Tensor:
@@ -30,6 +35,30 @@ def test_a_doubtful_structure_is_neither_rewarded_nor_punished() -> None:
     assert float(loss(said, label)) == pytest.approx(float(loss(not_said, label)), abs=1e-5)
     known = label.clamp(0)
     assert loss(said, known) > 10 > loss(not_said, known)
+
+
+def taken(advantage: float) -> torch.Tensor:
+    """What is learned from twenty masks, nine of which show a wide margin about what all show."""
+    masks = torch.zeros(20, 16, 16)
+    masks[:9, 4:12, 4:12] = 1.0
+    masks[:, 6:10, 6:10] = 1.0
+    label = torch.stack([1.0 - masks, masks], 1)
+    logit = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    optimizer = torch.optim.Adam([logit], lr=0.1)
+    loss = MarginalDiceCELoss(advantage=advantage)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(
+            torch.cat([torch.zeros_like(logit), logit], 1).expand(20, -1, -1, -1), label
+        ).backward()
+        optimizer.step()
+    return logit[0, 0] > 0
+
+
+def test_what_fewer_than_half_of_the_masks_show_is_not_taken() -> None:
+    config = json.loads((BUNDLE / "configs" / "fit.json").read_text())
+    assert int(taken(1.0).sum()) == 64
+    assert int(taken(config["structure_advantage"]).sum()) == 16
 
 
 def test_gradients_are_finite() -> None:
