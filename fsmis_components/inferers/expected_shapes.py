@@ -173,7 +173,11 @@ class ExpectedShapes:
             round(rule.slices(profile.depth) / slope),
         )
         shapes = profile.shapes.transpose(0, 1).numpy().astype(np.float32) / 255
-        padded = np.pad(shapes, ((1, 1), (0, 0), (0, 0), (0, 0)))
+        padded = np.pad(shapes, ((1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
+        # behind the ends there is nothing, or what was cut off goes on: as likely as not
+        padded[[0, -1]] = np.minimum(
+            padded[[0, -1]], 0.5 * profile.open_ends.T.numpy()[..., None, None]
+        )
         bent = warp_shapes(map_shapes(padded, places, 1, size), field).numpy()
         share = rule.registered_share
         shares = blur_each(bent, share * rule.blur, share * rule.blur_slices / slope)

@@ -18,6 +18,7 @@ from fsmis_components.support.support_pack import SupportPack
 _NEIGHBOURS, _THIN_NEIGHBOURS = 5, 3
 _THIN = 5.1  # millimetres between slices
 _SHARPNESS = 0.05  # of the similarity by which support scans are weighted
+_BEHIND = 0.5  # share of a structure's extent for which it may go on behind the end of the support
 _LEAST_SHARE = 0.1  # a support scan of less weight is not asked
 
 
@@ -100,10 +101,14 @@ def neighbours(
 
 
 def search_range(positions: np.ndarray, profile: ScanProfile, around: float) -> np.ndarray:
-    """Where each structure is looked for, bool (D, N): its extent and some slices around it."""
+    """Where each structure is looked for, bool (D, N): its extent and some slices around it.
+
+    One that reaches the end of the scan may go on behind it, for half of its extent.
+    """
     first, last = profile.extents.numpy().T  # NaN compares as False: not labelled in this scan
+    before, after = around + profile.open_ends.numpy().T * _BEHIND * (last - first)
     places = positions[:, None]
-    return (places >= first - around) & (places <= last + around)
+    return (places >= first - before) & (places <= last + after)
 
 
 def spread_thirds(depth: int, sections: Tensor) -> Tensor:

@@ -48,6 +48,15 @@ class ScanProfile:
         """Number of slices Z."""
         return self.descriptors.shape[0]
 
+    @property
+    def open_ends(self) -> Tensor:
+        """Whether a structure reaches the first and the last slice, bool (N, 2).
+
+        There the scan ends and not, as far as it tells, the structure.
+        """
+        first, last = self.extents.T
+        return torch.stack([first <= 0, last >= self.depth - 1], 1)
+
     def slope_of(self, slice_spacing: float) -> float:
         """Slices of this scan per slice of one of that spacing in millimetres, as headers tell."""
         return slice_spacing / self.slice_spacing if self.slice_spacing else 1.0

@@ -52,6 +52,18 @@ def test_a_structure_is_looked_for_in_its_extent() -> None:
     assert not search_range(places, profile, 9.0)[:, 1].any()  # not labelled in this scan
 
 
+def test_what_the_end_of_the_scan_cuts_off_may_go_on() -> None:
+    # eight slices; the first structure is cut off at their end, the second ends before it
+    extents = torch.tensor([[3.5, 7.5], [2.5, 6.5]])
+    profile = ScanProfile(
+        "a", 4.0, torch.zeros(8, 4), torch.zeros(2, 8, 4, 4, dtype=torch.uint8), extents
+    )
+    assert profile.open_ends.tolist() == [[False, True], [False, False]]
+    found = search_range(np.array([3.0, 4.0, 7.0, 9.0, 10.0]), profile, 0.0)
+    assert found[:, 0].tolist() == [False, True, True, True, False]
+    assert found[:, 1].tolist() == [True, True, False, False, False]
+
+
 def test_scans_count_by_similarity() -> None:
     shares = scan_shares(np.array([0.5, 0.5, 0.1]))
     assert shares.tolist() == [0.5, 0.5, 0.0]  # one that is unlike is not asked

@@ -98,6 +98,19 @@ def test_other_grids_than_the_support(
         assert overlap / ((label == value).sum() + (wanted == value).sum()) > 0.9
 
 
+def test_a_structure_that_the_support_cuts_off_goes_on(
+    tmp_path: Path, network: IntensityNetwork, query: Volume
+) -> None:
+    label = block_label()
+    write_nifti(tmp_path / "image_1.nii.gz", block_image()[..., :8])
+    write_nifti(tmp_path / "label_1.nii.gz", label[..., :8])
+    pack = build_support_pack(network, load_support_set(tmp_path), spatial_size=24)
+    found = VolumeInferer(pack).segment_volume(query, network).label
+    behind = label[..., 8:] > 0
+    assert behind.any() and (found[..., 8:][behind] == label[..., 8:][behind]).mean() > 0.9
+    assert not found[..., 11:].any()
+
+
 class Pointwise(IntensityNetwork):
     """Keeps the size of the slices that it is shown."""
 
