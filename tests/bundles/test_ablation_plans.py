@@ -48,7 +48,7 @@ def variants() -> list[Any]:
     found = []
     for bundle in PLANNED:
         plan = read_ablation_plan(bundle / "configs" / "ablation.json")
-        knobs = {name: plan.knobs(name) for name in plan.variants}
+        knobs = {name: {**plan["common"], **own} for name, own in plan["variants"].items()}
         knobs |= {str(other): other for other in OTHERS[bundle.name]}
         found += [pytest.param(bundle, k, id=f"{bundle.name}-{n}") for n, k in knobs.items()]
     return found
@@ -102,10 +102,10 @@ def test_a_variant_is_the_reference_with_something_changed(planned: Path) -> Non
     """A value in the plan that is the reference's own would compare a network with itself."""
     plan = read_ablation_plan(planned / "configs" / "ablation.json")
     defaults = read_config(planned, "train")
-    reference = {**defaults, **plan.knobs(plan.reference)}
-    for name, own in plan.variants.items():
+    reference = {**defaults, **plan["common"], **plan["variants"][plan["reference"]]}
+    for name, own in plan["variants"].items():
         assert {knob for knob in own if reference[knob] == own[knob]} == set(), name
-        assert bool(own) or name == plan.reference
+        assert bool(own) or name == plan["reference"]
 
 
 def test_weights_of_the_loss_are_the_knobs(planned: Path) -> None:
@@ -113,7 +113,7 @@ def test_weights_of_the_loss_are_the_knobs(planned: Path) -> None:
     batch = episode()
     weights = read_config(planned, "train")["loss"]["weights"]
     terms_of = {str(weight)[1:]: term for term, weight in weights.items() if term != "query_loss"}
-    parts = read_ablation_plan(planned / "configs" / "ablation.json").common
+    parts = read_ablation_plan(planned / "configs" / "ablation.json")["common"]
     nothing = {**parts, **dict.fromkeys([*terms_of, "boundary_weight"], 0.0)}
     plain = parsed(planned, **nothing)
     network = plain.get_parsed_content("network_def").train()
