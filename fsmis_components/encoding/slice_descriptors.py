@@ -5,17 +5,23 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsmis_components.data.geometry import centre_fit
+
 CELLS = 8
 
 
-def slice_descriptors(features: Tensor) -> Tensor:
+def slice_descriptors(features: Tensor, field: tuple[float, float] = (1.0, 1.0)) -> Tensor:
     """Describe slices by their top features (D, C, h, w), averaged over a coarse grid.
 
     Each position's feature is brought to unit length first, because prototypes compare directions;
-    a grid keeps where in the slice something lies. Returns float32 (D, C * 8 * 8), not of unit
-    length.
+    a grid keeps where in the slice something lies. It covers a field about the centre, as a share
+    of the height and of the width, so that slices of another size can be compared; what lies
+    outside a slice is zero. Returns float32 (D, C * 8 * 8), not of unit length.
     """
     unit = F.normalize(features.float(), dim=1)
+    if field != (1.0, 1.0):
+        sides = zip(field, unit.shape[-2:], strict=True)
+        unit = centre_fit(unit, [max(1, round(share * side)) for share, side in sides])
     return F.adaptive_avg_pool2d(unit, CELLS).flatten(1)
 
 

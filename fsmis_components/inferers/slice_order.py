@@ -22,7 +22,7 @@ from fsmis_components.encoding.slice_descriptors import (
     slice_descriptors,
 )
 from fsmis_components.inferers.z_alignment import align
-from fsmis_components.support.scan_profile import spread_places
+from fsmis_components.support.scan_profile import shape_cell, spread_places
 from fsmis_components.support.support_pack import SupportPack
 
 _LAYOUT = 4.0  # weight of where things lie in the mean slice, against what changes along z
@@ -95,7 +95,8 @@ class _Likeness:
         slices = torch.cat([self.normalise(view.slices(place, place + 1)) for place in places])
         features = self.encoder.slices(slices)
         step = int(places[1] - places[0]) if len(places) > 1 else 1
-        return slice_descriptors(features.high).cpu(), step
+        field = self.pack.profiles[0].field_on(view.working_size, shape_cell(view.grid))
+        return slice_descriptors(features.high, field).cpu(), step
 
 
 def _forwards(order: StorageOrder) -> StorageOrder:

@@ -267,7 +267,10 @@ class VolumeInferer(Inferer):
         if not steps.z_matching:
             keep(spread_thirds(view.depth, pack.sections))
             return None
-        descriptors = torch.cat([slice_descriptors(each.features.high).cpu() for each in encoded])
+        field = pack.profiles[0].field_on(view.working_size, shape_cell(pack.grid))
+        descriptors = torch.cat(
+            [slice_descriptors(each.features.high, field).cpu() for each in encoded]
+        )
         match = match_volume(
             descriptors,
             view.native_spacing[0],

@@ -57,6 +57,14 @@ class ScanProfile:
         first, last = self.extents.T
         return torch.stack([first <= 0, last >= self.depth - 1], 1)
 
+    def field_on(self, working_size: tuple[int, int], cell: int) -> tuple[float, float]:
+        """Height and width of this scan's slices as shares of a query's; 1: to within a cell."""
+        rows, columns = (
+            1.0 if cells == -(-length // cell) else cells * cell / length
+            for cells, length in zip(self.shapes.shape[-2:], working_size, strict=True)
+        )
+        return rows, columns
+
     def slope_of(self, slice_spacing: float) -> float:
         """Slices of this scan per slice of one of that spacing in millimetres, as headers tell."""
         return slice_spacing / self.slice_spacing if self.slice_spacing else 1.0

@@ -174,3 +174,20 @@ def test_a_patient_low_in_a_wide_field_of_view_is_found() -> None:
     )
     assert liver > 85 and spleen > 60 and stomach > 40
     assert list(found.expected_dice) == ["liver", "spleen", "stomach"] and not found.warnings
+
+
+@pytest.mark.slow
+def test_a_smaller_field_of_view_than_the_support_s(fsmis_data_dir: Path) -> None:
+    folder = fsmis_data_dir / "chaos_t2"
+    image = load_image(folder / "image_22.nii.gz")
+    label = np.asarray(load_label(folder / "label_22.nii.gz").data)
+    margins = [size // 10 for size in image.shape[:2]]
+    window = tuple(slice(cut, -cut) for cut in margins)
+    affine = image.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [*margins, 0]
+    part = Volume(np.asarray(image.data[window]), affine)
+    bundle = load_bundle("ssl_alpnet")
+    found = bundle.segment(part, load_support_set(folder, support_ids=["31"])).label
+    truth = label[window]
+    dice = [dice_percent(found == value, truth == value) for value in (1, 2, 3, 4)]
+    assert min(dice) > 70  # 24 to 49 where the same cells of both slices are compared

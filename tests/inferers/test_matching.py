@@ -52,6 +52,13 @@ def test_a_structure_is_looked_for_in_its_extent() -> None:
     assert not search_range(places, profile, 9.0)[:, 1].any()  # not labelled in this scan
 
 
+def test_the_field_of_the_support_on_another_scan() -> None:
+    extents, shapes = torch.zeros(1, 2), torch.zeros(1, 4, 64, 48, dtype=torch.uint8)
+    profile = ScanProfile("a", 4.0, torch.zeros(4, 4), shapes, extents)
+    assert profile.field_on((254, 190), cell=4) == (1.0, 1.0)  # 64 x 48 cells too
+    assert profile.field_on((512, 96), cell=4) == (0.5, 2.0)
+
+
 def test_what_the_end_of_the_scan_cuts_off_may_go_on() -> None:
     # eight slices; the first structure is cut off at their end, the second ends before it
     extents = torch.tensor([[3.5, 7.5], [2.5, 6.5]])
