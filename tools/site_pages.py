@@ -18,7 +18,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LINK = re.compile(r"\]\(([^)\s#:]+)[^)]*\)")
+LINK = re.compile(r"\]\((?!\w+:)([^)\s#]+)[^)]*\)")  # to what lies here, not to addresses
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
