@@ -11,6 +11,7 @@ fsmis pack BUNDLE                     a bundle as one file; fsmis download NAME 
 fsmis COMMAND --help tells the options. What is run is printed first.
 """
 
+import difflib
 import sys
 
 from fsmis_components.commands import front_door
@@ -21,14 +22,28 @@ _COMMANDS = ("segment", "fit", "train", "suggest", "label", "pack", "download")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; return its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [
+        word.replace("--labeled", "--labelled")
+        for word in (sys.argv[1:] if arguments is None else arguments)
+    ]
     if words[:1] == ["benchmark"]:
-        from fsmis_components.commands import benchmark
-
+        try:
+            from fsmis_components.commands import benchmark
+        except ModuleNotFoundError as error:
+            print(
+                f"benchmark: {error.name} is not installed here; pip install '.[benchmark]'.",
+                file=sys.stderr,
+            )
+            return 1
         return benchmark.main(words[1:])
     if not words or words[0] in ("help", "-h", "--help"):
         print((__doc__ or "").strip())
         return 0 if words else 1
+    if words[0] not in _COMMANDS:
+        near = difflib.get_close_matches(words[0], [*_COMMANDS, "benchmark"], 1)
+        meant = f"did you mean {near[0]}?" if near else "see fsmis --help."
+        print(f"{words[0]}: there is no such command; {meant}", file=sys.stderr)
+        return 1
     return command({name: getattr(front_door, name) for name in _COMMANDS}, words, joined=False)
 
 

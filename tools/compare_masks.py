@@ -15,7 +15,7 @@ from fsmis_components.commands.command_line import command
 from fsmis_components.data.cases import find_cases
 from fsmis_components.evaluation.metrics import dice_percent
 
-METHODS = ("few-shot", "mask copy")
+METHODS = ("program", "label copied")
 
 
 def copy_mask(support_label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -47,12 +47,12 @@ def score(
 def print_table(tables: list[dict[int, tuple[float, float]]]) -> None:
     """Print the mean over scans per structure and over all."""
     print(f"\nDice in percent, {len(tables)} scan{'s' if len(tables) > 1 else ''}, whole volume")
-    print(f"{'label':>8}" + "".join(f"{name:>12}" for name in METHODS))
+    print(f"{'label':>8}" + "".join(f"{name:>14}" for name in METHODS))
     for value in tables[0]:
         row = np.mean([table[value] for table in tables], axis=0)
-        print(f"{value:>8}" + "".join(f"{number:>12.1f}" for number in row))
+        print(f"{value:>8}" + "".join(f"{number:>14.1f}" for number in row))
     means = np.mean([list(table.values()) for table in tables], axis=(0, 1))
-    print(f"{'mean':>8}" + "".join(f"{number:>12.1f}" for number in means))
+    print(f"{'mean':>8}" + "".join(f"{number:>14.1f}" for number in means))
     if means[0] <= means[1]:
         print("The masks are no better than the floor: look at the overlays before you use them.")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import difflib
+import json
 import os
 import shlex
 import shutil
@@ -33,6 +36,7 @@ def segment(
         knobs: any knob of the bundle's inference.json, as --uncertainty True.
     """
     source = "support_pack" if labelled.is_file() else "support_dir"
+    _check_there(scans, labelled)
     _run(
         method,
         "inference",
@@ -54,6 +58,7 @@ def fit(
         method: whose masks are learned from: ssl_alpnet, cow, ipsnet, or the folder of a bundle.
         knobs: any knob of the bundle's fit.json, as --minutes 30.
     """
+    _check_there(scans, labelled)
     places = {"support_dir": labelled, "dataset_dir": scans, "output_dir": output}
     _run(method, "fit", "fitting", places, knobs)
 
@@ -139,19 +144,47 @@ def _run(
 ) -> None:
     """End this process with what `monai.bundle run` of a config of a bundle ends with."""
     root = bundle_folder(method)
+    known = json.loads((root / "configs" / f"{config}.json").read_text(encoding="utf-8"))
+    for knob in knobs.keys() - known.keys():
+        near = difflib.get_close_matches(knob, ["output", "method", "labelled", *known], 1)
+        meant = f"; did you mean --{near[0]}?" if near else f"; see {root}/docs/README.md."
+        raise DataError(f"--{knob}: there is no such option{meant}")
     if root.is_relative_to(Path.cwd()):
         root = root.relative_to(Path.cwd())
     words = ["run", *filter(None, [identity])]
     words += ["--config_file", str(root / "configs" / f"{config}.json"), "--bundle_root", str(root)]
     for knob, value in {**places, **knobs}.items():
         words += [f"--{knob}", _argument(value)]
-    _bundle_command(words)
+    _bundle_command(words, places["output_dir"])
 
 
-def _bundle_command(words: list[str]) -> None:
+def _bundle_command(words: list[str], output: Path | None = None) -> None:
     command = ["-m", "monai.bundle", *words]
     print(shlex.join(["python", *command]), flush=True)
-    sys.exit(_status([sys.executable, *command]))
+    status = _status([sys.executable, *command])
+    if output is not None and (output / "cases.csv").is_file():
+        print(f"\n{_told(output)}")
+    sys.exit(status)
+
+
+def _told(output: Path) -> str:
+    """What lies in a folder of masks, in a sentence."""
+    with (output / "cases.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    masks = sum(row["status"] == "done" for row in rows)
+    doubtful = [row["case"] for row in rows if row.get("warning")]
+    remarks = f", doubtful {', '.join(doubtful[:5])}" if doubtful else ""
+    more = " and more" if len(doubtful) > 5 else ""
+    return (
+        f"{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {output / 'report.html'}"
+    )
+
+
+def _check_there(*places: Path) -> None:
+    """Tell of a path that leads nowhere before anything is loaded."""
+    for place in places:
+        if not place.exists():
+            raise DataError(f"{place}: there is no such file or folder; check the path.")
 
 
 def _argument(value: Any) -> str:
@@ -175,13 +208,14 @@ def _status(words: list[str]) -> int:
 
 def _monai_label() -> str:
     """The program of MONAI Label, of this environment or of the clone's own for it."""
-    places = [Path(sys.executable).parent]
+    programs = "Scripts" if os.name == "nt" else "bin"
+    places = [Path(sys.executable).parent, Path(".venv-label") / programs]
     with contextlib.suppress(DataError):
-        places.append(shipped(".venv-label", "Scripts" if os.name == "nt" else "bin"))
+        places.append(shipped(".venv-label", programs))
     found = shutil.which("monailabel", path=os.pathsep.join(map(str, places)))
     if found is None:
         raise DataError(
             "MONAI Label is not installed here: in a clone of the repository run python "
-            "tools/label_environment.py, then the same command again."
+            "tools/label_environment.py, and there the same command again."
         )
     return found

@@ -112,7 +112,7 @@ def on_image_grid(
     if not _same_grid(label_affine, image_affine, image_shape):
         raise DataError(
             f"{title}: their affines differ, so the label lies elsewhere in space than its image; "
-            "save the label with the header of the image."
+            "look whether it is the label of this scan, and if so save it with the image's header."
         )
     return label
 

@@ -141,7 +141,8 @@ class FolderEvaluator(SupervisedEvaluator):
             found = next((item["found"] for item in items if "found" in item), None)
             if self.progress:
                 if pack.calibration is not None:
-                    tqdm.write(f"support, Dice in %: {pack.calibration.describe(pack.structures)}")
+                    found_again = pack.calibration.describe(pack.structures)
+                    tqdm.write(f"own labels, hidden and found again, Dice in %: {found_again}")
                 if found:
                     found.tell()
                 tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")

@@ -89,10 +89,11 @@ def build_support_pack(
         DataError: a structure vanishes at the working resolution.
     """
     (first, *others), rule = frame or frame_of(support_set.scans[0].image, **geometry)
-    if not all(_holds_label(scan, first) for scan in support_set.scans):
-        first, *others = (replace(grid, whole_slices=True) for grid in (first, *others))
     scans = tuple(patient_of(scan, first) for scan in support_set.scans)
-    support_set = replace(support_set, scans=scans)
+    if all(map(_keeps_labels, support_set.scans, scans)):
+        support_set = replace(support_set, scans=scans)
+    else:
+        first, *others = (replace(grid, whole_slices=True) for grid in (first, *others))
     for scan in support_set.scans:
         if warning := intensity_warning(modality_of(scan.image), rule):
             logger.warning("support scan %s: %s", scan.name, warning)
@@ -151,13 +152,10 @@ def patient_of(scan: SupportScan, grid: SliceGrid) -> SupportScan:
     return replace(scan, image=field.cut(scan.image), label=field.cut(scan.label))
 
 
-def _holds_label(scan: SupportScan, grid: SliceGrid) -> bool:
-    """Whether all that is labelled lies within the field of view."""
-    field = field_of_view(scan.image, grid)
-    if field.is_whole:
-        return True
-    label = np.asarray(scan.label.data) > 0
-    return np.count_nonzero(label) == np.count_nonzero(label[field.window])
+def _keeps_labels(whole: SupportScan, part: SupportScan) -> bool:
+    labels = [scan.label.data for scan in (whole, part)]
+    same = part.label is whole.label
+    return same or len(set(map(np.count_nonzero, map(np.asarray, labels)))) == 1
 
 
 def structure_masks(view: SliceView, values: Sequence[int]) -> Tensor:

@@ -16,6 +16,13 @@ from fsmis_components.data.shipped_bundles import bundle_folder, shipped
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("my scans", "20241128", "s", "l"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that would have been started; each ends with 3."""
@@ -31,14 +38,14 @@ def run(*words: str) -> int | str | None:
 
 
 def test_what_is_printed_is_what_runs(
-    started: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    started: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(REPOSITORY)
     assert run("segment", "my scans", "--labelled", "20241128", "--uncertainty", "True") == 3
     printed = capsys.readouterr().out.strip()
+    root = REPOSITORY / "bundles" / "ssl_alpnet"
     assert printed == (
-        "python -m monai.bundle run --config_file bundles/ssl_alpnet/configs/inference.json "
-        "--bundle_root bundles/ssl_alpnet --support_dir ./20241128 --dataset_dir 'my scans' "
+        f"python -m monai.bundle run --config_file {root}/configs/inference.json "
+        f"--bundle_root {root} --support_dir ./20241128 --dataset_dir 'my scans' "
         "--output_dir masks --uncertainty True"
     )
     assert started[0][0] == sys.executable and started[0][1:4] == ["-m", "monai.bundle", "run"]
@@ -47,10 +54,10 @@ def test_what_is_printed_is_what_runs(
 def test_options_may_come_first(started: list[list[str]], tmp_path: Path) -> None:
     pack = tmp_path / "pack.safetensors"
     pack.touch()
-    assert run("segment", "--labelled", str(pack), "scans", "--method", "cow") == 3
+    assert run("segment", "--labeled", str(pack), "s", "--method", "cow") == 3
     words = started[0]
     assert words[words.index("--support_pack") + 1] == str(pack) and "--support_dir" not in words
-    assert words[words.index("--dataset_dir") + 1] == "scans"
+    assert words[words.index("--dataset_dir") + 1] == "s"
     assert Path(words[words.index("--bundle_root") + 1]).name == "cow"
 
 
@@ -77,11 +84,18 @@ def test_mistakes_get_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 1 and "fsmis segment SCANS" in capsys.readouterr().out
     assert run("segment") == 1
     assert "required argument: scans" in capsys.readouterr().err
-    assert run("segment", "scans", "--labelled", "l", "--method", "unet") == 1
+    assert run("segment", "s", "--labelled", "gone") == 1
+    said = capsys.readouterr().err
+    assert said == "gone: there is no such file or folder; check the path.\n"
+    assert run("segment", "s", "--labelled", "l", "--ouput", "m") == 1
+    said = capsys.readouterr().err
+    assert said == "--ouput: there is no such option; did you mean --output?\n"
+    assert run("segment", "s", "--labelled", "l", "--method", "unet") == 1
     said = capsys.readouterr().err
     assert said == "unet: no bundle there; name its folder, or one of cow, ipsnet, ssl_alpnet.\n"
-    assert run("segments", "scans") == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    assert run("segmnt", "scans") == 1
+    said = capsys.readouterr().err
+    assert said == "segmnt: there is no such command; did you mean segment?\n"
 
 
 def test_help_of_a_command_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,3 +160,4 @@ def test_a_folder_is_segmented(phantom: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "masks" / "image_2_seg.nii.gz").is_file()
     assert (tmp_path / "masks" / "report.html").is_file()
+    assert "1 of 1 scans have a mask: look at" in done.stdout
