@@ -4,7 +4,7 @@ fsmis segment SCANS --labelled DIR    masks for a folder of scans
 fsmis fit SCANS --labelled DIR        the same by a small network of the folder's own
 fsmis suggest SCANS                   which scan to label next
 fsmis label SCANS                     MONAI Label for 3D Slicer, on this machine
-fsmis train SCANS                     a method on your own unlabelled scans
+fsmis train SCANS                     adapts a method to your own unlabelled scans
 fsmis benchmark evaluate ...          methods compared; also: train, report
 fsmis pack BUNDLE                     a bundle as one file; fsmis download NAME ADDRESS fetches one
 

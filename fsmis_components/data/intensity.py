@@ -150,6 +150,15 @@ def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
     return ""
 
 
+def shown_range(volume: Volume, normalisation: Normalisation) -> tuple[float, float] | None:
+    """Intensities between which CT is shown, as they are stored; None: MR has no such range."""
+    if normalisation.modality != "ct":
+        return None
+    lower, upper = normalisation.window
+    offset = modality_of(volume).offset
+    return lower + offset, upper + offset
+
+
 def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
     """Measure on a volume the numbers that its normalisation needs.
 

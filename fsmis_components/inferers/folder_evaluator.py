@@ -289,7 +289,9 @@ def _check_preprocessing(transform: Any) -> None:
 def _draw(files: ResultFiles, image: Volume, label: np.ndarray, pack: SupportPack) -> int:
     """Write the pictures of a scan; returns how many slices it has."""
     structures, grid = pack.structures, pack.grid
-    save_overlay(files.overlay, image, label, structures, grid, files.overlay.stem)
+    save_overlay(
+        files.overlay, image, label, structures, grid, files.overlay.stem, pack.normalisation
+    )
     sheets = (files.scan_sheet, files.mask_sheet)
     return save_sheets(*sheets, image, label, structures, grid, pack.normalisation)
 

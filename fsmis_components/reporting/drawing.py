@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.geometry import SliceGrid, SliceView, display_plane
+from fsmis_components.data.intensity import Normalisation, shown_range
 from fsmis_components.data.volumes import Volume
 from fsmis_components.support.support_set import Structure
 
@@ -38,9 +39,10 @@ def save_overlay(
     structures: Sequence[Structure],
     grid: SliceGrid,
     title: str,
+    normalisation: Normalisation | None = None,
 ) -> Path:
     """Write what `draw_overlay` draws as a PNG, whole or not at all."""
-    figure = draw_overlay(image, label, structures, grid, title)
+    figure = draw_overlay(image, label, structures, grid, title, normalisation=normalisation)
     options: dict[str, Any] = {"format": "png", "dpi": DPI, "pil_kwargs": {"compress_level": 3}}
     return atomic_write(Path(path), lambda unfinished: figure.savefig(unfinished, **options))
 
@@ -52,6 +54,7 @@ def draw_overlay(
     grid: SliceGrid,
     title: str,
     truth: np.ndarray | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Figure:
     """Draw up to twelve slices, structures outlined in their colours.
 
@@ -65,6 +68,7 @@ def draw_overlay(
         grid: working geometry, whose slices are shown.
         title: heading.
         truth: what is outlined beside the label, white and dashed.
+        normalisation: CT is shown by its window; None: all scans by the range of their values.
     """
     view = SliceView(image, grid)
     values = [structure.value for structure in structures]
@@ -73,6 +77,8 @@ def draw_overlay(
     held = [_held_values(mask_view, values) for mask_view in mask_views]
     chosen = _chosen_slices(np.asarray(np.any(held, axis=(0, 2))))
     slices = cut_slices(view, chosen)
+    if normalisation is not None and (limits := shown_range(image, normalisation)):
+        slices = slices.clip(*limits)
     picture, corners = mosaic(slices)
     # pixels as they are and one axes for all: resampling, or a subplot per slice, takes far longer
     scale = max(1, round(TILE / slices.shape[-2]))

@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.geometry import SliceGrid, SliceView, display_plane, own_extent_grid
-from fsmis_components.data.intensity import Normalisation, modality_of
+from fsmis_components.data.intensity import Normalisation, shown_range
 from fsmis_components.data.volumes import Volume
 from fsmis_components.reporting.drawing import cut_slices
 from fsmis_components.support.support_set import Structure
@@ -56,10 +56,7 @@ def save_sheets(
     numbers = [index * (view.depth - 1) // max(count - 1, 1) for index in range(count)]
 
     slices = cut_slices(view, numbers)
-    if normalisation.modality == "ct":
-        lower, upper = (edge + modality_of(image).offset for edge in normalisation.window)
-    else:
-        lower, upper = np.quantile(slices, (_CUT, 1 - _CUT))
+    lower, upper = shown_range(image, normalisation) or np.quantile(slices, (_CUT, 1 - _CUT))
     shares = np.clip((slices - lower) / max(upper - lower, 1e-6), 0.0, 1.0)
     scan = Image.fromarray(_sheet(np.rint(shares * 255).astype(np.uint8)))
 

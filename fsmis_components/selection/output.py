@@ -29,7 +29,12 @@ def proposal_text(proposal: Proposal) -> str:
                 f"(in the file {scan.file_axis} = {_numbers(scan.file_slices[what], first=0)})"
             )
     lines.append("")
-    lines.append("gain of labelling one scan now, and similarity to the other scans:")
+    lines.append(
+        "gain: how much more like a labelled scan the others are with this one (their lower"
+    )
+    lines.append(
+        "quartile); similarity: how like the others it is. Scans of close gains serve alike:"
+    )
     lines.append(f"{'rank':>4}  {'gain':>6}  {'similarity':>10}  scan")
     for rank, scan in enumerate(proposal.scans[:_SHOWN], start=1):
         lines.append(f"{rank:>4}  {scan.gain:6.3f}  {scan.similarity:10.3f}  {scan.name}")

@@ -7,6 +7,7 @@ import numpy as np
 from block_scans import AFFINE, block_image, block_label
 
 from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.reporting.drawing import save_overlay
 from fsmis_components.support import Structure
@@ -32,3 +33,19 @@ def test_outlines_are_drawn_in_their_colours(tmp_path: Path) -> None:
     assert red == 0 and green > 200
     assert coloured(tmp_path / "o", block_label() * 0) == (0, 0)
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["a.png"]
+
+
+def test_ct_is_shown_by_its_window(tmp_path: Path) -> None:
+    """Liver and spleen, 60 units apart, beside air and bone."""
+    image = np.full((24, 20, 12), -1000.0)
+    image[4:20, 4:16], image[12:20, 4:16] = 40.0, 100.0
+    image[4:20, 15] = 1500.0
+    scan = Volume(np.round(image).astype(np.int16), AFFINE)
+    greys = {}
+    for kind, rule in (("plain", None), ("window", Normalisation("ct"))):
+        grid, nothing = SliceGrid(2, 1.0, 24), np.zeros(image.shape, np.uint8)
+        path = save_overlay(tmp_path / f"{kind}.png", scan, nothing, STRUCTURES, grid, "a", rule)
+        pixels = matplotlib.image.imread(path)[45:-45, :, 0]
+        levels, counts = np.unique((255 * pixels).round(), return_counts=True)
+        greys[kind] = np.sort(levels[np.argsort(counts)[-4:]])  # air, two organs, bone
+    assert np.diff(greys["plain"])[1] < 15 and np.diff(greys["window"])[1] > 30
