@@ -121,11 +121,12 @@ def test_label_listens_on_this_machine_only(
 
 def test_the_exit_status_and_an_interruption_are_those_of_the_command() -> None:
     child = (
-        "import time\ntry:\n time.sleep(60)\nexcept KeyboardInterrupt:\n time.sleep(1)\n exit(7)"
+        "import time\ntry:\n print('on', flush=True)\n time.sleep(60)\n"
+        "except KeyboardInterrupt:\n time.sleep(1)\n exit(7)"
     )
     code = (
         "import sys; from fsmis_components.commands.front_door import _status; "
-        f"print('on', flush=True); sys.exit(_status([sys.executable, '-c', {child!r}]))"
+        f"sys.exit(_status([sys.executable, '-c', {child!r}]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
@@ -136,9 +137,9 @@ def test_the_exit_status_and_an_interruption_are_those_of_the_command() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(1.5)
+        time.sleep(0.5)  # the parent waits by now
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=30) == 7
+        assert process.wait(timeout=60) == 7
 
 
 def test_bundles_are_found_by_name_and_by_folder(tmp_path: Path) -> None:
