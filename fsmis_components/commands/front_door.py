@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -161,23 +162,24 @@ def _run(
 def _bundle_command(words: list[str], output: Path | None = None) -> None:
     command = ["-m", "monai.bundle", *words]
     print(shlex.join(["python", *command]), flush=True)
+    started = time.time()
     status = _status([sys.executable, *command])
-    if output is not None and (output / "cases.csv").is_file():
-        print(f"\n{_told(output)}")
+    table = None if output is None else output / "cases.csv"
+    # a run that could not begin has no results, an earlier one may have
+    if table is not None and table.is_file() and (not status or table.stat().st_mtime >= started):
+        print(f"\n{_told(table)}")
     sys.exit(status)
 
 
-def _told(output: Path) -> str:
+def _told(table: Path) -> str:
     """What lies in a folder of masks, in a sentence."""
-    with (output / "cases.csv").open(encoding="utf-8", newline="") as file:
+    with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     masks = sum(row["status"] == "done" for row in rows)
     doubtful = [row["case"] for row in rows if row.get("warning")]
     remarks = f", doubtful {', '.join(doubtful[:5])}" if doubtful else ""
     more = " and more" if len(doubtful) > 5 else ""
-    return (
-        f"{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {output / 'report.html'}"
-    )
+    return f"{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {table.parent / 'report.html'}"
 
 
 def _check_there(*places: Path) -> None:
