@@ -179,7 +179,8 @@ def _told(table: Path) -> str:
     doubtful = [row["case"] for row in rows if row.get("warning")]
     remarks = f", doubtful {', '.join(doubtful[:5])}" if doubtful else ""
     more = " and more" if len(doubtful) > 5 else ""
-    return f"{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {table.parent / 'report.html'}"
+    report = table.parent / "report.html"
+    return f"{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {report}"
 
 
 def _check_there(*places: Path) -> None:
