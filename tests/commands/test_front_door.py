@@ -134,6 +134,8 @@ def test_the_exit_status_and_an_interruption_are_those_of_the_command() -> None:
         env=environment,
         stdout=subprocess.PIPE,
         start_new_session=True,
+        # what a shell starts in the background ignores interruptions
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
