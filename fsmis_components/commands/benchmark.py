@@ -161,7 +161,8 @@ def report(*results: str, output_dir: Path) -> None:
 
 def _command() -> str:
     """Return this command without the folders of this machine."""
-    words = ["python", "tools/benchmark.py", *sys.argv[1:]]
+    given = sys.argv[2:] if sys.argv[1:2] == ["benchmark"] else sys.argv[1:]  # of `fsmis benchmark`
+    words = ["python", "tools/benchmark.py", *given]
     kept = []
     for before, word in zip(["", *words], words, strict=False):
         if before == "--output_dir":
@@ -180,7 +181,3 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; return 0, or 1 where something failed."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     return command({"train": train, "evaluate": evaluate, "report": report}, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

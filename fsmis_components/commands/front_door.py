@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
-import json
 import os
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 from fire.parser import DefaultParseValue
 
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.shipped_bundles import bundle_folder, shipped
 
 METHOD = "ssl_alpnet"
@@ -145,7 +145,10 @@ def _run(
 ) -> None:
     """End this process with what `monai.bundle run` of a config of a bundle ends with."""
     root = bundle_folder(method)
-    known = json.loads((root / "configs" / f"{config}.json").read_text(encoding="utf-8"))
+    path = root / "configs" / f"{config}.json"
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such config; name a bundle that has it.")
+    known = parse_json(path.read_text(encoding="utf-8"))
     for knob in knobs.keys() - known.keys():
         near = difflib.get_close_matches(knob, ["output", "method", "labelled", *known], 1)
         meant = f"; did you mean --{near[0]}?" if near else f"; see {root}/docs/README.md."
@@ -153,7 +156,7 @@ def _run(
     if root.is_relative_to(Path.cwd()):
         root = root.relative_to(Path.cwd())
     words = ["run", *filter(None, [identity])]
-    words += ["--config_file", str(root / "configs" / f"{config}.json"), "--bundle_root", str(root)]
+    words += ["--config_file", str(path), "--bundle_root", str(root)]
     for knob, value in {**places, **knobs}.items():
         words += [f"--{knob}", _argument(value)]
     _bundle_command(words, places["output_dir"])

@@ -10,7 +10,6 @@ OUTPUT_DIR/encoded, so that a second call, or one that goes on after an interrup
 output folder gets suggestion.json and suggestion.csv.
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -102,7 +101,3 @@ def _support(subject: BundleSubject, folder: Path | None, pack: Path | None) -> 
 def main(arguments: list[str] | None = None) -> int:
     """Print and write a suggestion; return 0, or 1 where there is none."""
     return command(suggest, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

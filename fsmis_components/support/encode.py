@@ -149,13 +149,17 @@ def frame_of(
 def patient_of(scan: SupportScan, grid: SliceGrid) -> SupportScan:
     """A scan within its `field_of_view`, as it is encoded."""
     field = field_of_view(scan.image, grid)
+    if field.is_whole:
+        return scan
     return replace(scan, image=field.cut(scan.image), label=field.cut(scan.label))
 
 
 def _keeps_labels(whole: SupportScan, part: SupportScan) -> bool:
-    labels = [scan.label.data for scan in (whole, part)]
-    same = part.label is whole.label
-    return same or len(set(map(np.count_nonzero, map(np.asarray, labels)))) == 1
+    """Whether all that is labelled in a scan lies within a part of it."""
+    if part is whole:
+        return True
+    inside, everywhere = (np.count_nonzero(np.asarray(s.label.data)) for s in (part, whole))
+    return inside == everywhere
 
 
 def structure_masks(view: SliceView, values: Sequence[int]) -> Tensor:

@@ -101,3 +101,13 @@ def test_training_rejects(
     place = ["--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "t")]
     assert benchmark.main([*base, *place, *words]) == 1
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before", [["tools/benchmark.py"], ["fsmis", "benchmark"]])
+def test_the_command_that_is_told_can_be_given_again(
+    before: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["evaluate", "--dataset_dir", "/data/scans", "--output_dir", "/tmp/o", "--folds", "0"]
+    monkeypatch.setattr("sys.argv", [*before, *words])
+    told = "python tools/benchmark.py evaluate --dataset_dir scans --folds 0"
+    assert benchmark._command() == told

@@ -93,6 +93,10 @@ def test_mistakes_get_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("segment", "s", "--labelled", "l", "--method", "unet") == 1
     said = capsys.readouterr().err
     assert said == "unet: no bundle there; name its folder, or one of cow, ipsnet, ssl_alpnet.\n"
+    (Path.cwd() / "theirs" / "configs").mkdir(parents=True)
+    assert run("fit", "s", "--labelled", "l", "--method", "theirs") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("theirs/configs/fit.json: there is no such config; name a bundle")
     assert run("segmnt", "scans") == 1
     said = capsys.readouterr().err
     assert said == "segmnt: there is no such command; did you mean segment?\n"
