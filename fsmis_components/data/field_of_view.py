@@ -18,7 +18,7 @@ _MARGIN = 0.1  # share of the cut side that stays on either side of the patient
 # share of the fullest row that a row of the patient holds at least: a hand on the table has less
 _LEAST_ROW = 0.2
 _SMALLEST = 64  # voxels along the rows or columns of a scan below which it is a crop already
-_COARSE = 96  # about so many voxels along an axis tell where the patient is
+_COARSE = 96  # about so many voxels along an axis, or twice, tell where the patient is
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,6 @@ def _patient(volume: Volume, through: int) -> list[tuple[int, int]]:
 
 
 def _spread(size: int) -> np.ndarray:
-    """Evenly spaced places along an axis, the same from either end: whatever the storage order."""
-    step = size // _COARSE | 1  # of odd steps one lies so for every size
-    return np.arange((size - 1) * (step + 1) // 2 % step, size, step)
+    """Places along an axis that are the same from either end, whatever the storage order."""
+    places = np.arange(0, size, max(1, size // _COARSE))
+    return np.unique(np.concatenate([places, size - 1 - places]))
