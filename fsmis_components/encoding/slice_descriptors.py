@@ -25,18 +25,19 @@ def slice_descriptors(features: Tensor, field: tuple[float, float] = (1.0, 1.0))
     return F.adaptive_avg_pool2d(unit, CELLS).flatten(1)
 
 
-def descriptor_similarity(query: Tensor, support: Tensor) -> Tensor:
-    """Cosine of all pairs of slices of two scans, of descriptors (D, F) and (Z, F), float32 (D, Z).
+def comparable(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+    """Descriptors (D, F) and (Z, F) of two scans so that their products are cosines, float32.
 
     What all slices of a scan share says nothing about the place along z and differs between
     scanners, so each scan's mean is taken off first; a query of one slice, which has no mean of its
     own, takes the support's.
     """
+    query, support = query.float(), support.float()
     means = [(query if len(query) > 1 else support).mean(0), support.mean(0)]
     left, right = (
         F.normalize(each - mean, dim=1) for each, mean in zip((query, support), means, strict=True)
     )
-    return left @ right.T
+    return left, right
 
 
 def layout_similarity(query: Tensor, support: Tensor) -> float:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsmis_components.encoding.slice_descriptors import descriptor_similarity
 from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.sections import NUM_SECTIONS
@@ -41,8 +40,8 @@ def match_volume(
     """
     alignments = []
     for profile in pack.profiles:
-        similarity = descriptor_similarity(descriptors, profile.descriptors.float())
-        alignments.append(align(similarity.numpy(), profile.slope_of(slice_spacing)))
+        slope = profile.slope_of(slice_spacing)
+        alignments.append(align(descriptors, profile.descriptors, slope))
     shares = scan_shares(np.array([alignment.similarity for alignment in alignments]))
     weights = torch.zeros(len(descriptors), *pack.sections.shape[:2])
     valid = pack.sections.any(-1)  # (N, S)

@@ -32,6 +32,16 @@ class Segmentation:
         return dict(zip(names, self.trust.expected_dice, strict=True))
 
     @property
+    def mean_expected_dice(self) -> float:
+        """The mean over the structures; 0 where nothing is known."""
+        return float(np.mean(self.trust.expected_dice)) if self.trust is not None else 0.0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the scan is unlike the support, or what was found in it."""
+        return self.trust is not None and self.trust.warning != ""
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Why the result should be doubted, a sentence each."""
         unlike = self.trust.warning if self.trust is not None else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.encoding.slice_descriptors import (
-    descriptor_similarity,
     layout_similarity,
     slice_descriptors,
 )
@@ -61,6 +61,25 @@ def decide_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> Slic
     return views[index] if found[index] > found[0] + _MARGIN else view
 
 
+def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> SliceView | None:
+    """A scan with its rows, its columns or both read the other way round; None: better not.
+
+    The header said otherwise, so the scan must look clearly more like the support. It is asked of a
+    scan whose result is doubtful; of some slices each way is encoded.
+    """
+    slices, *in_plane = view.order.backwards
+    ways = [
+        replace(view.order, backwards=(slices, in_plane[0] != rows, in_plane[1] != columns))
+        for rows, columns in product((False, True), repeat=2)
+    ]
+    likeness = _Likeness(encoder, view.volume, pack)
+    found = [likeness.of(SliceView(view.volume, view.grid, way), _MANY) for way in ways]
+    index = int(np.argmax(found))
+    if found[index] <= found[0] + _MARGIN:
+        return None
+    return SliceView(view.volume, view.grid, ways[index])
+
+
 class _Likeness:
     """How like the support a scan looks in one order or another."""
 
@@ -82,7 +101,8 @@ class _Likeness:
         for profile in self.pack.profiles:
             support = profile.descriptors.float()
             line = align(
-                descriptor_similarity(descriptors, support).numpy(),
+                descriptors,
+                support,
                 profile.slope_of(view.native_spacing[0] * step),
                 reversed_cost=_NEVER,
             )

@@ -36,7 +36,7 @@ from fsmis_components.inferers.shape_prior import (
     to_cells,
     to_pixels,
 )
-from fsmis_components.inferers.slice_order import decide_view
+from fsmis_components.inferers.slice_order import decide_view, turned_view
 from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, mirror_gain
 from fsmis_components.inferers.trust.self_test import self_test
 from fsmis_components.support.calibration import Calibration
@@ -226,16 +226,23 @@ class VolumeInferer(Inferer):
         field = field_of_view(volume, pack.grid)
         with eval_mode(network), torch.inference_mode():
             view = decide_view(encoder, field.cut(volume), pack)
-            margins = SliceStore()
-            expectation = self._first_pass(view, pack, encoder, margins)
-            others = self._other_planes(view, pack, encoder)
-            found = self._assemble(margins, expectation, view, pack, others)
+            found = self._segment(view, pack, encoder)
+            turned = turned_view(encoder, view, pack) if found.is_doubtful else None
+            if turned is not None:
+                again = self._segment(turned, pack, encoder)
+                found = max(found, again, key=lambda each: each.mean_expected_dice)
         uncertainty = found.uncertainty
         return replace(
             found,
             label=field.put_back(found.label),
             uncertainty=None if uncertainty is None else field.put_back(uncertainty),
         )
+
+    def _segment(self, view: SliceView, pack: SupportPack, encoder: ScanEncoder) -> Segmentation:
+        """The segmentation of a scan that is read as a view says."""
+        expectation = self._first_pass(view, pack, encoder, margins := SliceStore())
+        others = self._other_planes(view, pack, encoder)
+        return self._assemble(margins, expectation, view, pack, others)
 
     def _other_planes(
         self, first: SliceView, pack: SupportPack, encoder: ScanEncoder

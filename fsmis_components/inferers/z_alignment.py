@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
+
+from fsmis_components.encoding.slice_descriptors import comparable
 
 # a patient is at most a third shorter or longer than the support's
 _STRETCHES = np.geomspace(0.75, 1 / 0.75, 13)
 _LEAST_OVERLAP = 0.5  # share of the shorter stack that a line must keep inside both
+_OVERLAP_COST = 0.1  # of a line that keeps nothing of the shorter stack inside
 _STRETCH_COST = 0.1  # off the mean similarity, per unit of |log(slope / ratio)|
 _STEP = 0.5  # of the offset, in support slices
 _MOST_OFFSETS = 512  # so that stacks of a thousand slices take no longer than they must
+_LEAST_VARIANCE = 0.05  # of slices that hardly differ; their correlation says little
 
 
 @dataclass(frozen=True)
@@ -25,57 +30,91 @@ class Alignment:
     similarity: float  # mean similarity along the line, what makes two scans comparable
 
 
-def align(similarity: np.ndarray, ratio: float = 1.0, reversed_cost: float = 0.05) -> Alignment:
+def align(
+    query: Tensor, support: Tensor, ratio: float = 1.0, reversed_cost: float = 0.05
+) -> Alignment:
     """Find the straight line z -> slope z + offset along which two scans look most alike.
 
     All lines are tried, so there is no start value to get wrong. A line has two numbers, which many
-    slices decide together; a free monotone path follows each slice's error.
+    slices decide together; a free monotone path follows each slice's error. Half of a line's score
+    is the mean similarity of the slices that face each other, half their correlation, of which the
+    means of these slices are taken off: the mean of a scan that shows a part of the body tells
+    which part that is, and is lost where it is taken off the whole scan.
 
     Args:
-        similarity: (D, Z) of query and support slices.
+        query: descriptors (D, F) of slices.
+        support: descriptors (Z, F).
         ratio: spacing of the query's slices over that of the support's, the expected slope.
         reversed_cost: taken off where the stacks run against each other, which a right header
             excludes; more where one stack is but a part of the other, which then looks much the
             same from either end.
     """
-    depth, support_depth = similarity.shape
+    scans = comparable(query, support)
+    across, in_query, in_support = (
+        (left @ right.T).double().numpy()
+        for left, right in (scans, (scans[0],) * 2, (scans[1],) * 2)
+    )
+    depth, support_depth = across.shape
     shorter, longer = sorted((depth * ratio, float(support_depth)))
     reversed_cost = reversed_cost * longer / shorter
-    slices = np.arange(depth)
-    best: tuple[float, float, float] | None = None
+    best_score, best = -np.inf, None
     for direction in (1.0, -1.0):
         for stretch in _STRETCHES:
             slope = direction * ratio * stretch
-            reach = slope * (depth - 1)
-            first, last = -max(reach, 0.0), support_depth - 1 - min(reach, 0.0)
-            step = max(_STEP, (last - first) / _MOST_OFFSETS)
-            # the middle of both stacks is always tried, however short they are
-            centre = (support_depth - 1 - reach) / 2
-            offsets = centre + step * np.arange(
-                -np.floor((centre - first) / step), np.floor((last - centre) / step) + 1
-            )
-            positions = slope * slices + offsets[:, None]
-            inside = (positions >= 0) & (positions <= support_depth - 1)
+            positions, step = _lines(slope, depth, support_depth)
+            # to within half a step: a support of one slice is met too
+            inside = (positions >= -step / 2) & (positions <= support_depth - 1 + step / 2)
             count = inside.sum(1)
-            least = max(1.0, _LEAST_OVERLAP * min(depth, (support_depth - 1) / abs(slope) + 1))
-            total = (_along(similarity, positions) * inside).sum(1)
-            score = total / np.maximum(count, 1) - _STRETCH_COST * abs(np.log(stretch))
-            score = score - reversed_cost * (direction < 0)
-            score[count < least] = -np.inf
+            most = min(depth, (support_depth - 1) / abs(slope) + 1)
+            enough = count >= max(1.0, _LEAST_OVERLAP * most)
+            positions, inside, count = positions[enough], inside[enough], count[enough]
+            lower, upper, share = _between(positions, support_depth)
+            rows = np.arange(depth)
+            values = across[rows, lower] * (1 - share) + across[rows, upper] * share
+            similarity = (values * inside).sum(1) / count
+            # of each slice of both scans, what it weighs in the mean of those that face each other
+            own = inside / count[:, None]
+            faced = _sums(lower, own * (1 - share), support_depth)
+            faced += _sums(upper, own * share, support_depth)
+            variances = [
+                np.maximum(1 - ((weights @ products) * weights).sum(1), _LEAST_VARIANCE)
+                for weights, products in ((own, in_query), (faced, in_support))
+            ]
+            covariance = similarity - ((own @ across) * faced).sum(1)
+            correlation = covariance / np.sqrt(variances[0] * variances[1])
+            cost = _STRETCH_COST * abs(np.log(stretch)) + reversed_cost * (direction < 0)
+            missed = 1 - np.minimum(count / most, 1)
+            score = (similarity + correlation) / 2 - cost - _OVERLAP_COST * missed
             index = int(score.argmax())
-            if best is None or score[index] > best[0]:
-                best = (float(score[index]), slope, float(offsets[index]))
+            if score[index] > best_score:
+                best_score = score[index]
+                best = Alignment(positions[index], slope, float(similarity[index] - cost))
     assert best is not None  # noqa: S101 (there is always a direction)
-    score, slope, offset = best
-    return Alignment(slope * slices + offset, slope, score)
+    return best
 
 
-def _along(similarity: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Similarity at positions (K, D) between support slices, linear; ends repeat."""
-    last = similarity.shape[1] - 1
-    inside = np.clip(positions, 0, last)
+def _lines(slope: float, depth: int, support_depth: int) -> tuple[np.ndarray, float]:
+    """Positions (L, D) along all lines of a slope that meet the support, and their distance."""
+    reach = slope * (depth - 1)
+    first, last = -max(reach, 0.0), support_depth - 1 - min(reach, 0.0)
+    step = max(_STEP, (last - first) / _MOST_OFFSETS)
+    # the middle of both stacks is always tried, however short they are
+    centre = (support_depth - 1 - reach) / 2
+    offsets = centre + step * np.arange(
+        -np.ceil((centre - first) / step), np.ceil((last - centre) / step) + 1
+    )
+    return slope * np.arange(depth) + offsets[:, None], step
+
+
+def _between(positions: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The slices below and above positions, and the share of the latter; ends repeat."""
+    inside = np.clip(positions, 0, depth - 1)
     lower = np.floor(inside).astype(np.int64)
-    upper = np.minimum(lower + 1, last)
-    share = inside - lower
-    rows = np.arange(len(similarity))
-    return similarity[rows, lower] * (1 - share) + similarity[rows, upper] * share
+    return lower, np.minimum(lower + 1, depth - 1), inside - lower
+
+
+def _sums(places: np.ndarray, weights: np.ndarray, depth: int) -> np.ndarray:
+    """Weights (L, D) summed by places 0..Z-1 of the same shape, (L, Z)."""
+    lines = np.arange(len(places))[:, None] * depth
+    total = np.bincount((lines + places).ravel(), weights.ravel(), len(places) * depth)
+    return total.reshape(len(places), depth)

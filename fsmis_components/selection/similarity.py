@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsmis_components.encoding.slice_descriptors import descriptor_similarity
 from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.selection.descriptors import ScanDescriptors
 
@@ -72,10 +71,11 @@ def _compare(
 
 def align_scans(query: ScanDescriptors, support: ScanDescriptors) -> Alignment:
     """Where the slices of one scan lie in another."""
-    similarity = descriptor_similarity(query.descriptors.float(), support.descriptors.float())
     spacings = query.slice_spacing, support.slice_spacing
     trusted = query.grid.spacing is not None and support.grid.spacing is not None
-    return align(similarity.numpy(), spacings[0] / spacings[1] if trusted else 1.0)
+    return align(
+        query.descriptors, support.descriptors, spacings[0] / spacings[1] if trusted else 1.0
+    )
 
 
 def choose_scans(

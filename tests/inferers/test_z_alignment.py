@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from fsmis_components.inferers.z_alignment import align
 
 
-def similarity(places: np.ndarray, depth: int) -> np.ndarray:
-    """What scans whose looks change smoothly along z would give."""
-    return np.exp(-((places[:, None] - np.arange(depth)) ** 2) / 8)
+def looks(places: np.ndarray) -> Tensor:
+    """Descriptors of scans whose looks change smoothly along z."""
+    centres = np.linspace(-30, 60, 60)
+    return torch.from_numpy(np.exp(-((places[:, None] - centres) ** 2) / 8)).float()
 
 
 @pytest.mark.parametrize(
@@ -21,22 +24,28 @@ def similarity(places: np.ndarray, depth: int) -> np.ndarray:
         (30, 30, -1.0, 29.0),  # from head to foot
     ],
 )
-def test_finds_the_line(query: int, support: int, slope: float, offset: float) -> None:
+@pytest.mark.parametrize("scanner", [0.0, 0.5])
+def test_finds_the_line(
+    query: int, support: int, slope: float, offset: float, scanner: float
+) -> None:
     places = slope * np.arange(query) + offset
-    found = align(similarity(places, support))
+    # what another scanner adds to all slices does not count
+    found = align(looks(places) + scanner, looks(np.arange(float(support))))
     assert found.slope == pytest.approx(slope)
     assert np.abs(found.positions - places).max() <= 0.5
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 20), (20, 1), (2, 3)])
-def test_few_slices(shape: tuple[int, int]) -> None:
-    found = align(np.ones(shape))
-    assert found.positions.shape == shape[:1] and np.isfinite(found.positions).all()
+@pytest.mark.parametrize(("query", "support"), [(1, 1), (1, 20), (20, 1), (2, 3), (2, 1)])
+def test_few_slices(query: int, support: int) -> None:
+    for descriptors in (looks, lambda places: torch.ones(len(places), 4)):
+        found = align(*(descriptors(np.arange(float(depth))) for depth in (query, support)))
+        assert found.positions.shape == (query,) and np.isfinite(found.positions).all()
+        assert np.isfinite(found.similarity)
 
 
 def test_overlap_is_at_least_half_of_the_shorter_stack() -> None:
     # one pair of alike slices at the ends must not decide
-    alike = np.zeros((20, 20))
-    alike[0, 19] = 1.0
-    inside = align(alike).positions
+    query, support = torch.eye(40)[:20], torch.eye(40)[20:]
+    support[19] = query[0]
+    inside = align(query, support).positions
     assert ((inside >= 0) & (inside <= 19)).sum() >= 10

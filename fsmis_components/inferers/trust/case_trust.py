@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fsmis_components.data.geometry import TILTED, SliceView
-from fsmis_components.encoding.slice_descriptors import CELLS, descriptor_similarity
+from fsmis_components.encoding.slice_descriptors import CELLS
 from fsmis_components.inferers.matching import VolumeMatch
 from fsmis_components.inferers.trust.meter import Measures, expected_dice
 from fsmis_components.inferers.z_alignment import align
@@ -150,11 +150,7 @@ def mirror_gain(
     # of evenly spaced slices; a scan of one slice has no distance between them
     step = float(places[1] - places[0]) if len(places) > 1 else 1.0
     plain, *mirrored = (
-        align(
-            descriptor_similarity(descriptors, each.float()).numpy(),
-            profile.slope_of(slice_spacing) / step,
-        ).similarity
-        for each in seen
+        align(descriptors, each, profile.slope_of(slice_spacing) / step).similarity for each in seen
     )
     return max(mirrored) - plain - (0.0 if known else _ROUGH)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.geometry import SliceView, candidate_orders
 from fsmis_components.data.intensity import intensity_warning, modality_of
 from fsmis_components.data.nifti import is_identity
 from fsmis_components.data.storage_order import StorageOrder
@@ -57,9 +57,14 @@ def _order_warning(view: SliceView, pack: SupportPack) -> str:
             f"orientation{read}; export it again with its orientation, or check left and right of "
             "the mask."
         )
-    if read:
+    if read and view.order in candidate_orders(volume, view.grid):
         return (
             f"By its header the scan lies about halfway between two orders{read}; check the mask."
+        )
+    if read:
+        return (
+            f"The scan does not look like the support as its header says that it lies{read}: the "
+            "orientation in a header is wrong, here or there; check left and right of the mask."
         )
     return ""
 

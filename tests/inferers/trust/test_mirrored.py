@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import fit_normaliser
-from fsmis_components.data.volumes import Volume
+from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
@@ -91,7 +91,7 @@ def test_mirrored_slices_are_those_of_the_mirrored_scan(
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])
-def test_a_folder_run_tells_mirrored_scans(tmp_path: Path, axes: tuple[int, ...]) -> None:
+def test_a_folder_run_reads_mirrored_scans_as_they_look_and_says_so(tmp_path: Path, axes: tuple[int, ...]) -> None:
     write_scan(tmp_path / "s", 1, block_label())
     image = np.ascontiguousarray(np.flip(block_image(seed=2), axes))
     write_scan(tmp_path / "q", 2, image=image)
@@ -104,4 +104,6 @@ def test_a_folder_run_tells_mirrored_scans(tmp_path: Path, axes: tuple[int, ...]
     ).run()
     with (tmp_path / "o" / "cases.csv").open(newline="") as file:
         [row] = csv.DictReader(file)
-    assert ("look more like the support's when they are mirrored" in row["warning"]) == bool(axes)
+    assert ("as its header says that it lies; it was read" in row["warning"]) == bool(axes)
+    found = load_image(tmp_path / "o" / "image_2_seg.nii.gz").data
+    np.testing.assert_array_equal(found, np.flip(block_label(), axes))
