@@ -15,8 +15,10 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.data.volumes import Volume, load_image, save_mask
 from fsmis_components.data.weights import fill_network
+from fsmis_components.encoding import ScanEncoder
 from fsmis_components.inferers import Segmentation, VolumeInferer
 from fsmis_components.support import SupportPack, SupportSet, SupportSource, build_support_pack
+from fsmis_components.support.encode import with_mirrored
 
 UNTRAINED = "untrained"
 _GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing", "fuse_planes")
@@ -76,7 +78,9 @@ class Bundle:
         """
         encoding: dict[str, Any] = {"batch_size": self.inferer.batch_size, "amp": self.inferer.amp}
         if isinstance(labelled, SupportSet):
-            return build_support_pack(self.network, labelled, **self.geometry, **encoding)
+            pack = build_support_pack(self.network, labelled, **self.geometry, **encoding)
+            encoder = ScanEncoder(self.network, **encoding)
+            return with_mirrored(encoder, pack, labelled.scans[0].image)
         folder = Path(labelled).is_dir()
         source = SupportSource(
             labelled if folder else None,

@@ -11,6 +11,7 @@ from block_scans import block_label, write_scan
 
 from fsmis_components import load_bundle
 from fsmis_components.data.errors import DataError
+from fsmis_components.support import load_support_set
 
 KNOBS = {"spatial_size": 64, "self_test": False}
 
@@ -20,6 +21,9 @@ def test_one_scan_and_a_folder(bundle: Path, tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scans", 5)
     loaded = load_bundle(bundle, **KNOBS)
     support = loaded.support(tmp_path / "labelled", structures=[2])
+    # read by the caller, they make the same pack, which knows mirrored scans too
+    read = loaded.support(load_support_set(tmp_path / "labelled", structures=[2]))
+    assert read.profiles[0].tensors().keys() == support.profiles[0].tensors().keys()
     result = loaded.segment(scan, support, tmp_path / "mask.nii.gz")
     assert result.label.shape == nibabel.load(scan).shape
     assert list(result.expected_dice) == [support.structures[0].name]

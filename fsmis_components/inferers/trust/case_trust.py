@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fsmis_components.data.geometry import TILTED, SliceView
-from fsmis_components.encoding.slice_descriptors import CELLS
+from fsmis_components.encoding.slice_descriptors import CELLS, layout_similarity
 from fsmis_components.inferers.matching import VolumeMatch
 from fsmis_components.inferers.trust.meter import Measures, expected_dice
 from fsmis_components.inferers.z_alignment import align
@@ -25,10 +25,8 @@ _LEAST_SIMILARITY = 0.15
 # kind start at 0.49 (13 organs of CT), save one heart of 18 at 0.34
 _LEAST_EXPECTED = 0.4
 _UNLIKE_EXPECTED = 0.6  # below which a scan of little similarity is doubtful
-_SHORT = 16  # slices of a support that says little about z
-# of scans that lie as the support does one in 100 has more; where stacks are short, one in ten
-_MIRROR_GAIN, _SHORT_MIRROR_GAIN = 0.02, 0.05
-_LEAST_MIRRORED = 0.2  # similarity in the mirror; a scan of another kind or noise reaches 0.16
+_LAYOUT = 8.0  # weight of where things lie in the mean slice, against what changes along z
+_MIRROR_GAIN = 0.02  # no whole scan that lies as the support does has more, of parts one in thirty
 # features of a mirrored image are not the mirrored features of the image, so a pack that has only
 # these says less: its gain counts from here
 _ROUGH = 0.03
@@ -39,7 +37,6 @@ class Likeness:
     """How like the support a scan and its result are."""
 
     similarity: float  # of the alignment with the most similar support scan, in [-1, 1]
-    support_depth: int  # slices of that scan
     reversed: bool  # whether its slices run against the support's
     mirror_gain: float  # similarity that mirrored slices would have more
     extent_ratio: float  # larger side of its slices over the support's
@@ -69,18 +66,17 @@ def out_of_support(like: Likeness) -> str:
             "The scan has one slice only, so nothing beside it tells where in the support it lies; "
             "give the whole volume, or check the mask."
         )
-    least = _MIRROR_GAIN if like.support_depth >= _SHORT else _SHORT_MIRROR_GAIN
-    # before the similarity, which is little where a scan is mirrored
-    if like.mirror_gain > least and like.similarity + like.mirror_gain > _LEAST_MIRRORED:
-        return (
-            "The slices look more like the support's when they are mirrored: the orientation in a "
-            "header may be wrong, here or there; check the mask, and its left and right."
-        )
     if like.similarity < _LEAST_SIMILARITY and like.expected_dice < _UNLIKE_EXPECTED:
         return (
             f"The scan does not look like the support (similarity {like.similarity:.2f}, expected "
             f"Dice {100 * like.expected_dice:.0f}): another body part, contrast or orientation; "
             "check the mask."
+        )
+    # such a mask may be expected to be good, because a body is nearly its own mirror image
+    if like.mirror_gain > _MIRROR_GAIN:
+        return (
+            "The slices look more like the support's when they are mirrored: the orientation in a "
+            "header may be wrong, here or there; check the mask, and its left and right."
         )
     if like.reversed:
         return (
@@ -117,7 +113,6 @@ def case_trust(
     best = match.alignments[scan]
     like = Likeness(
         similarity=best.similarity,
-        support_depth=pack.profiles[scan].depth,
         reversed=best.slope < 0,
         mirror_gain=mirrored,
         extent_ratio=max(view.working_size) / view.grid.spatial_size,
@@ -135,10 +130,10 @@ def mirror_gain(
 
     A header that swaps left and right, or anterior and posterior, leaves no other trace. The
     query's descriptors (D, F) are compared with some slices of a support scan as they are, and with
-    these slices as the network saw them mirrored (of packs without these, with mirrored
-    descriptors). Where the body is as good as symmetric both are alike and nothing is said.
+    these slices as the network saw them mirrored: along the best line through z, and by what lies
+    where in their mean. Of packs without these, mirrored descriptors are compared along z only.
 
-    Returns the similarity of the best mirrored alignment less that of the plain one, with the most
+    Returns the likeness of the best mirrored slices less that of the plain ones, with the most
     similar support scan of those that were mirrored; negative for a scan that lies as the support
     does.
     """
@@ -149,8 +144,11 @@ def mirror_gain(
     places, seen = _views(profile)
     # of evenly spaced slices; a scan of one slice has no distance between them
     step = float(places[1] - places[0]) if len(places) > 1 else 1.0
+    slope = profile.slope_of(slice_spacing) / step
     plain, *mirrored = (
-        align(descriptors, each, profile.slope_of(slice_spacing) / step).similarity for each in seen
+        align(descriptors, each, slope).similarity
+        + (_LAYOUT * layout_similarity(descriptors, each.float()) if known else 0.0)
+        for each in seen
     )
     return max(mirrored) - plain - (0.0 if known else _ROUGH)
 

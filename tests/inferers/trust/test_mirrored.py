@@ -91,7 +91,9 @@ def test_mirrored_slices_are_those_of_the_mirrored_scan(
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])
-def test_a_folder_run_reads_mirrored_scans_as_they_look_and_says_so(tmp_path: Path, axes: tuple[int, ...]) -> None:
+def test_a_folder_run_reads_mirrored_scans_as_they_look_and_says_so(
+    tmp_path: Path, axes: tuple[int, ...]
+) -> None:
     write_scan(tmp_path / "s", 1, block_label())
     image = np.ascontiguousarray(np.flip(block_image(seed=2), axes))
     write_scan(tmp_path / "q", 2, image=image)
