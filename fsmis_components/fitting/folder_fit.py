@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import Dataset
+from monai.networks import eval_mode
 from torch import nn
 
 from fsmis_components.bundle import Bundle
@@ -240,7 +241,9 @@ class FolderFit:
             inferer.cache,
             self.pack.weights_hash,
         )
-        return SliceView(volume, self.grid, decide_view(encoder, volume, self.pack).order)
+        with eval_mode(self.teacher.network), torch.inference_mode():
+            order = decide_view(encoder, volume, self.pack).order
+        return SliceView(volume, self.grid, order)
 
     def _scan(
         self,

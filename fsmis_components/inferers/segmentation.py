@@ -32,11 +32,6 @@ class Segmentation:
         return dict(zip(names, self.trust.expected_dice, strict=True))
 
     @property
-    def mean_expected_dice(self) -> float:
-        """The mean over the structures; 0 where nothing is known."""
-        return float(np.mean(self.trust.expected_dice)) if self.trust is not None else 0.0
-
-    @property
     def is_doubtful(self) -> bool:
         """Whether the scan is unlike the support, or what was found in it."""
         return self.trust is not None and self.trust.warning != ""

@@ -28,7 +28,7 @@ from fsmis_components.support.support_pack import SupportPack
 _LAYOUT = 4.0  # weight of where things lie in the mean slice, against what changes along z
 # an order must look so much better than the one that is taken for granted; a body is nearly its own
 # mirror image, and most files without a header are stored as their neighbours are
-_MARGIN = 0.08
+_MARGIN, _TURNED_MARGIN = 0.08, 0.04
 _THINNEST = 8  # slices more than so many times narrower than the support's are mere lines
 _FEW, _MANY = 4, 12  # slices in a first look at all orders, and in a second at the best
 _PLANES = 4  # ways to lay a slice that get a second look; the right one was among the best three
@@ -64,8 +64,9 @@ def decide_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> Slic
 def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> SliceView | None:
     """A scan with its rows, its columns or both read the other way round; None: better not.
 
-    The header said otherwise, so the scan must look clearly more like the support. It is asked of a
-    scan whose result is doubtful; of some slices each way is encoded.
+    It is asked of a doubtful scan only, so a smaller lead counts than where nothing is known; some
+    slices are encoded each way. The expected Dice does not take part: a body is nearly its own
+    mirror image, and a liver found on the wrong side may be expected to be good.
     """
     slices, *in_plane = view.order.backwards
     ways = [
@@ -75,7 +76,7 @@ def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> Sli
     likeness = _Likeness(encoder, view.volume, pack)
     found = [likeness.of(SliceView(view.volume, view.grid, way), _MANY) for way in ways]
     index = int(np.argmax(found))
-    if found[index] <= found[0] + _MARGIN:
+    if found[index] <= found[0] + _TURNED_MARGIN:
         return None
     return SliceView(view.volume, view.grid, ways[index])
 

@@ -229,8 +229,7 @@ class VolumeInferer(Inferer):
             found = self._segment(view, pack, encoder)
             turned = turned_view(encoder, view, pack) if found.is_doubtful else None
             if turned is not None:
-                again = self._segment(turned, pack, encoder)
-                found = max(found, again, key=lambda each: each.mean_expected_dice)
+                found = self._segment(turned, pack, encoder)
         uncertainty = found.uncertainty
         return replace(
             found,
