@@ -53,25 +53,7 @@ def test_class_means_leave_padding_out() -> None:
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)  # 1e-5 is added to the area
 
 
-def test_empty_and_full_masks_give_zeros() -> None:
-    features = torch.ones(1, 5, 3, 3, requires_grad=True)
-    whole = torch.ones(1, 1, 3, 3)
-    masks = torch.stack([torch.zeros(3, 3), torch.ones(3, 3)])[None]
-    found = class_means(features, masks, whole)
-    torch.testing.assert_close(found[0, :, :, 0], torch.eye(2))
-    found.sum().backward()
-    # each cell is once background and once foreground, among nine
-    torch.testing.assert_close(features.grad, torch.full((1, 5, 3, 3), 2 / 9))
-
-
 ALL = torch.ones(1, 33, 65, dtype=torch.bool)
-
-
-def test_cells_are_sure_above_the_thresholds_of_ssp() -> None:
-    probability = torch.tensor([[[[0.71, 0.69, 0.41, 0.39]]]], requires_grad=True)
-    front, back = confident_cells(probability, torch.ones(1, 1, 4, dtype=torch.bool))
-    assert front.flatten().tolist() == [True, False, False, False]
-    assert back.flatten().tolist() == [False, False, False, True]
 
 
 def test_the_most_probable_cells_where_none_is_sure() -> None:
@@ -86,13 +68,3 @@ def test_the_most_probable_cells_where_none_is_sure() -> None:
     assert bool(back[0].all())  # all are surely background
     front, _ = confident_cells(torch.full((1, 1, 1, 2), 0.5), torch.ones(1, 1, 2).bool())
     assert front.flatten().tolist() == [True, True]
-
-
-def test_padding_is_never_sure() -> None:
-    inside = ALL.clone()
-    inside[:, 20:] = False
-    inside[:, :, 30:] = False
-    front, back = confident_cells(torch.full((1, 2, 33, 65), 0.9), inside)
-    assert torch.equal(front, inside[None].expand(1, 2, -1, -1))
-    # not one is surely background, so the best are: all alike
-    assert torch.equal(back, inside[None].expand(1, 2, -1, -1))

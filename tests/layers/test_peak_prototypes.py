@@ -45,12 +45,3 @@ def test_of_a_constant_map_it_is_the_mean_with_one_unit_of_gradient(pool) -> Non
     assert not bool(peaks.any())
     peaks.sum().backward()
     torch.testing.assert_close(features.grad.sum((2, 3)), torch.ones(1, 3))
-
-
-@BOTH
-def test_computes_in_float32(pool) -> None:
-    torch.manual_seed(0)
-    features, cells = torch.randn(2, 8, 16, 16).bfloat16(), torch.rand(2, 16, 16) < 0.5
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        peaks = pool(features, cells)
-    assert torch.equal(peaks, pool(features.float(), cells))

@@ -44,13 +44,6 @@ def test_every_option_trains_and_answers(changes: dict[str, object]) -> None:
     assert logits[:, 1:].std() > 0
 
 
-@pytest.mark.parametrize("changes", [BARE, OPTIONS[1]], ids=str)
-def test_networks_without_parts_script(changes: dict[str, object]) -> None:
-    item, net = episode(b=1, s=2, n=2), network(**changes)
-    item.pop("label")
-    torch.testing.assert_close(torch.jit.script(net)(**item), net(**item))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -120,25 +113,6 @@ def test_prototype_loss_pools_the_query_by_its_label(interaction: str) -> None:
     if interaction == "both":
         expected = expected + prototype_loss(peaks)
     torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("changes", "silent"),
-    [
-        ({}, []),
-        ({"interaction": "none"}, ["prototype_loss"]),
-        ({"deep": False, "interaction": "none"}, ["guidance_loss", "prototype_loss"]),
-        ({"deep": False, "interaction": "mean"}, ["guidance_loss"]),
-        ({"self_learning": False}, ["intermediate_loss", "self_loss"]),
-    ],
-    ids=str,
-)
-def test_terms_of_parts_that_are_off_are_zero(
-    changes: dict[str, object], silent: list[str]
-) -> None:
-    # the swapped branch needs a query in which something is found
-    out = network(**changes).train()(**episode(n=2))
-    assert sorted(name for name in WEIGHTS if not out[name].any()) == silent
 
 
 def test_losses_of_the_maps() -> None:
