@@ -11,7 +11,6 @@ import pytest
 
 from fsmis_components.__main__ import main
 from fsmis_components.commands import front_door
-from fsmis_components.data.shipped_bundles import bundle_folder, shipped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -146,12 +145,6 @@ def test_the_exit_status_and_an_interruption_are_those_of_the_command() -> None:
         time.sleep(0.5)  # the parent waits by now
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 7
-
-
-def test_bundles_are_found_by_name_and_by_folder(tmp_path: Path) -> None:
-    assert bundle_folder("cow") == shipped("bundles") / "cow"
-    (tmp_path / "mine" / "configs").mkdir(parents=True)
-    assert bundle_folder(tmp_path / "mine") == tmp_path / "mine"
 
 
 @pytest.mark.slow

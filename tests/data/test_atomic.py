@@ -5,18 +5,6 @@ import pytest
 from fsmis_components.data.atomic import atomic_write, atomic_write_text, remove_unfinished
 
 
-def test_the_name_while_writing_is_hidden_and_keeps_its_ending(tmp_path: Path):
-    names = []
-
-    def write(unfinished: Path) -> None:
-        names.append(unfinished.name)
-        assert unfinished.parent == tmp_path
-        unfinished.write_bytes(b"1")
-
-    atomic_write(tmp_path / "Scan.NII.gz", write)
-    assert names[0].startswith(".") and names[0].endswith(".nii.gz")
-
-
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failure_leaves_the_former_file_and_nothing_else(tmp_path: Path, error: BaseException):
     path = atomic_write_text(tmp_path / "a.txt", "former")

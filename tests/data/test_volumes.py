@@ -200,14 +200,6 @@ def test_mask_keeps_the_header(tmp_path, codes, suffix):
     assert b"patient" not in nibabel.openers.Opener(saved).read()
 
 
-def test_mask_of_a_volume_in_memory(tmp_path):
-    volume = Volume(numbers(), ras_affine(angle=0.3))
-    saved = nibabel.load(save_mask(tmp_path / "a.nii.gz", numbers(), volume))
-    np.testing.assert_allclose(saved.affine, volume.affine, atol=1e-5)
-    assert saved.header.get_xyzt_units()[0] == "mm"
-    assert (saved.header["qform_code"], saved.header["sform_code"]) == (1, 1)
-
-
 @pytest.mark.parametrize(
     ("largest", "dtype"),
     [(0, "u1"), (1, "u1"), (255, "u1"), (256, "u2"), (65535, "u2"), (65536, "u4")],

@@ -32,8 +32,3 @@ def test_what_all_slices_share_does_not_count() -> None:
     torch.testing.assert_close(descriptor_similarity(own + common, own - common), expected)
     assert expected.argmax(1).tolist() == [0, 1, 2]
     torch.testing.assert_close(expected.diag(), torch.ones(3))
-
-
-def test_a_single_slice_is_compared_too() -> None:
-    support = torch.eye(4)
-    assert descriptor_similarity(support[2:3], support).argmax(1).tolist() == [2]

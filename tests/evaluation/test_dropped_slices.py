@@ -32,22 +32,6 @@ def indices(found) -> list[int]:
     return [index for _, index, _ in found[0]]
 
 
-def test_values(case: Case):
-    dropped, total = dropped_slices([case], [1, 2], "any")
-    assert dropped == [
-        ("one", 1, "1"),
-        ("one", 2, "1+2"),
-        ("one", 3, "2"),
-        ("one", 4, "2"),
-        ("one", 5, "1+2"),
-    ]
-    assert total == 7
-    assert indices(dropped_slices([case], [1, 2], "all")) == [2, 5]
-    assert indices(dropped_slices([case], [2, 3], "all")) == [4, 5]
-    assert indices(dropped_slices([case], [3], "all")) == [4, 5]
-    assert not dropped_slices([case], [9], "any")[0]
-
-
 def test_index_counts_from_inferior_whatever_the_storage(tmp_path: Path):
     label = np.zeros((9, 8, 5), np.uint8)
     label[4, 4, 0] = 1  # stored first, on top of the body

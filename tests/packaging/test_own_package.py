@@ -58,16 +58,6 @@ def _stamp(root: Path, content: str) -> None:
     path.write_text(PackageStamp("toy", "0.3.0", "0.2.0", content).text())
 
 
-def test_a_bundle_without_stamp_takes_what_is_installed(tmp_path: Path):
-    assert own_package(tmp_path, ["data.training_cases"]) is fsmis_components
-    assert own_package(REPOSITORY / "bundles" / "cow") is fsmis_components
-
-
-def test_the_same_content_serves_wherever_it_lies(tmp_path: Path):
-    _stamp(tmp_path, content_hash(PACKAGE))
-    assert own_package(tmp_path) is fsmis_components
-
-
 def test_other_content_is_refused_in_one_sentence(tmp_path: Path):
     _stamp(tmp_path, "ab" * 32)
     with pytest.raises(DataError) as refused:

@@ -7,7 +7,6 @@ import pytest
 from block_scans import block_image, block_label, write_nifti
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.label_server.studies import names_of
 from fsmis_components.support.support_request import LabelledVolume, common_structures
 
 
@@ -48,16 +47,6 @@ def test_a_file_that_changes_is_another_volume(image: Path) -> None:
     image.unlink()
     with pytest.raises(DataError, match="no such file"):
         LabelledVolume.of("case", image, labelled.label)
-
-
-def test_names_that_came_with_a_label() -> None:
-    sent = [{"name": "liver", "idx": 1}, {"name": "", "idx": 2}, {"idx": "3"}, "x", {"name": "x"}]
-    assert names_of({"label_info": sent}) == {1: "liver", 2: "", 3: ""}
-    answer = {"params": {"structures": {"liver": 1, "spleen": 2}}}
-    assert names_of(answer) == {1: "liver", 2: "spleen"}
-    assert names_of({"label_info": sent[:1], **answer}) == {1: "liver"}
-    for nothing in ({}, {"label_info": None}, {"params": {"structures": None}}):
-        assert names_of(nothing) == {}
 
 
 def named(**names: int) -> LabelledVolume:

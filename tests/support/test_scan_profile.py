@@ -29,13 +29,6 @@ def test_extent_goes_on_for_half_the_distance() -> None:
     assert all(math.isnan(end) for end in extent_of([]))
 
 
-def test_labelled_slices_are_kept_as_they_are() -> None:
-    masks = ball({3: 6, 4: 8, 5: 5})
-    shapes = shapes_of(masks)[0]
-    assert torch.equal(shapes[3:6] == 255, masks[3:6, 0])
-    assert not shapes[:3].any() and not shapes[6:].any()
-
-
 def test_between_sections_the_outline_is_interpolated() -> None:
     shapes = shapes_of(ball({2: 4, 6: 12}))[0].float() / 255
     radii = (shapes.sum((1, 2)) / math.pi).sqrt()

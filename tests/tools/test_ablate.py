@@ -126,17 +126,6 @@ def test_it_ends_in_time_and_goes_on_without_doing_anything_twice(
     assert records == {path: path.stat().st_mtime_ns for path in records}
 
 
-def test_a_failure_does_not_stop_the_others(
-    fake: FakeTraining, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake.broken = {0}
-    assert run(dataset, tmp_path / "o", {**PLAN, "seeds": [1]}) == 1
-    said = "fold0: image_7.nii.gz: damaged; export it again."
-    failures = [f"full, seed 1: {said}", f"without L_align, seed 1: {said}"]
-    assert [line for line in capsys.readouterr().err.splitlines() if said in line] == failures
-    assert lines(tmp_path / "o")["whole volume", "full"][-1] == "1"  # of fold 3
-
-
 @pytest.mark.parametrize(
     ("words", "changes", "sentence"),
     [

@@ -27,18 +27,3 @@ def test_every_second_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixt
         parts = [rows[step][column] for step in ("encode", "build_support", "segment", "rest")]
         assert sum(parts) == pytest.approx(rows["sum"][column], abs=0.03)
     assert int(re.search(r"peak resident memory: (\d+) MiB", said)[1]) > 100
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ([BUNDLE, "--knobs", "nothing=1"], "the bundle has no knob nothing"),
-        ([BUNDLE, "--cases", "0"], "expected 1 or more"),
-        (["nowhere"], "nowhere: no bundle there"),
-    ],
-)
-def test_rejects(
-    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert benchmark_inference.main([*words, "--dataset_dir", str(tmp_path)]) == 1
-    assert sentence in capsys.readouterr().err

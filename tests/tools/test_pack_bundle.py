@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -145,39 +144,6 @@ def test_what_cannot_be_packed_is_one_sentence(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not output.exists()
-
-
-def test_a_bundle_that_fails_its_checks_is_not_packed(
-    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(pack_bundle, "verify", lambda root: False)
-    with pytest.raises(DataError, match="fails the checks above"):
-        pack(copied, tmp_path / "dist")
-    assert not (tmp_path / "dist").exists()
-
-
-def test_an_output_that_cannot_be_written_is_said(copied: Path, tmp_path: Path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot be written .*--output"):
-        pack(copied, tmp_path / "file" / "dist", no_verify=True)
-    (tmp_path / "index.json").write_text("[]")
-    with pytest.raises(DataError, match="no index of bundles"):
-        pack(copied, tmp_path, no_verify=True)
-
-
-def test_changes_since_the_commit_are_said(copied: Path, tmp_path: Path):
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *who, *arguments], cwd=copied, check=True, capture_output=True)
-
-    assert pack_bundle.uncommitted([tmp_path]) == []
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-q", "-m", "all")
-    assert pack_bundle.uncommitted([copied]) == []
-    (copied / "LICENSE").write_text("another")
-    (copied / "docs" / "new.md").write_text("new")
-    assert pack_bundle.uncommitted([copied]) == ["LICENSE", "docs/new.md"]
 
 
 def test_the_files_of_an_archive_are_checked(archive: Path, tmp_path: Path):

@@ -16,7 +16,6 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.protocols import with_labelled_slices
-from fsmis_components.evaluation.subjects import universeg
 from fsmis_components.evaluation.subjects.universeg import UniverSeg
 from fsmis_components.support.support_set import Structure, SupportScan, SupportSet
 
@@ -133,19 +132,6 @@ def test_what_the_network_sees(weights: Path) -> None:
         assert not labels[..., :16].any() and not labels[..., 112:].any()
 
 
-def test_all_slices_serve_evenly_where_they_are_many(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    support = numbered(support_of(scan_label(), scan_label()))
-    query = Volume(scan_image()[..., :1], AFFINE)
-    UniverSeg(weights).predict(support, query)
-    assert shown_slices(NearMean.seen[0]) == list(range(12)) * 2
-    NearMean.seen.clear()
-    monkeypatch.setattr(universeg, "MOST_EXAMPLES", 4)
-    UniverSeg(weights).predict(support, query)
-    assert shown_slices(NearMean.seen[0]) == [3, 9, 3, 9]
-
-
 def test_a_scan_in_another_storage_order_and_a_wide_one(weights: Path) -> None:
     support = support_of(scan_label())
     scan = nibabel.Nifti1Image(scan_image(), AFFINE)
@@ -162,13 +148,6 @@ def test_a_scan_in_another_storage_order_and_a_wide_one(weights: Path) -> None:
     predicted = UniverSeg(weights).predict(support, Volume(wide, AFFINE))
     assert (predicted[11:139, 1:-1] == 1).all()
     assert not predicted[:11].any() and not predicted[139:].any()
-
-
-def test_identity_tells_the_weights_apart(weights: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.pt"
-    torch.save({"margin": torch.tensor([0.2])}, other)
-    hashes = {UniverSeg(file).identity(0, None)["weights"] for file in (weights, weights, other)}
-    assert len(hashes) == 2
 
 
 def test_rejects(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
