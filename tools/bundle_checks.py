@@ -158,7 +158,7 @@ def check_own_copy(bundle: Bundle) -> list[str]:
 def check_support_pack(bundle: Bundle) -> list[str]:
     """The default pack fits the shipped weights, and names what metadata.json says."""
     from fsmis_components.support import SupportPack  # bundles of others need no such package
-    from fsmis_components.support.pack_trial import try_pack
+    from fsmis_components.support.source import try_pack
 
     path = bundle.root / "models" / "support_pack.safetensors"
     if not path.is_file():

@@ -26,7 +26,7 @@ from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.training_cases import RULES, excluded, fold_split, shown_structures
 from fsmis_components.data.volumes import load_image
-from fsmis_components.data.weights import has_state, load_state
+from fsmis_components.episodes.checkpoint import has_state, load_state
 from fsmis_components.evaluation.records import code_hash, note_once, read_json, surroundings
 from fsmis_components.evaluation.subjects.base import Group, group_suffix
 

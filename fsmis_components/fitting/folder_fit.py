@@ -28,10 +28,10 @@ from fsmis_components.data.weights import write_torch
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
 from fsmis_components.fitting.gate import GateRule, UsualVolumes, doubtful_masks
-from fsmis_components.fitting.student import relabelled
 from fsmis_components.fitting.student_bundle import student_definition, write_student_bundle
 from fsmis_components.fitting.student_scans import (
     StudentScan,
+    relabelled,
     student_grid,
     student_image,
     student_label,

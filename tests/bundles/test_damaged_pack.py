@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from fsmis_components.data.errors import DataError
 from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.support import SupportPack
-from fsmis_components.support.pack_trial import try_pack
 from fsmis_components.support.scan_profile import ScanProfile
+from fsmis_components.support.source import try_pack
 
 pytestmark = pytest.mark.slow
 KEY = "fsmis_support_pack"

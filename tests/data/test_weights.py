@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.weights import (
     fill_network,
-    has_state,
     load_initial_weights,
-    load_state,
     read_state_dict,
-    save_state,
 )
 
 
@@ -73,22 +70,6 @@ def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(DataError, match="not a file of plain weights"):
         fill_network(Method(), tmp_path / "inside.pt")
     assert "unpickled" not in capsys.readouterr().out
-
-
-def test_a_state_comes_back(tmp_path: Path) -> None:
-    assert not has_state(tmp_path)
-    for number in (1, 2):
-        save_state({"epoch": number, "network": {"weight": torch.full((9,), number)}}, tmp_path)
-    found = load_state(tmp_path)
-    assert (found["epoch"], found["network"]["weight"].tolist()) == (2, [2] * 9)
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:900] + b"x" + b[901:], None])
-def test_a_damaged_state_is_named(tmp_path: Path, damage) -> None:
-    path = save_state({"weight": torch.zeros(1000)}, tmp_path)
-    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"state.pt: .* is missing or damaged .* to begin anew"):
-        load_state(tmp_path)
 
 
 def test_half_precision_is_a_form_of_storage(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsmis_components.data import atomic
-from fsmis_components.data.weights import load_state
+from fsmis_components.data.errors import DataError
 from fsmis_components.episodes import TrainingState, WeightsSaver, leave_process_group
+from fsmis_components.episodes.checkpoint import has_state, load_state, save_state
 
 EPOCHS = 3
 
@@ -202,3 +203,19 @@ def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
     leave_process_group(network)
     assert not gloo_threads()
     assert not dist.is_initialized()
+
+
+def test_a_state_comes_back(tmp_path: Path) -> None:
+    assert not has_state(tmp_path)
+    for number in (1, 2):
+        save_state({"epoch": number, "network": {"weight": torch.full((9,), number)}}, tmp_path)
+    found = load_state(tmp_path)
+    assert (found["epoch"], found["network"]["weight"].tolist()) == (2, [2] * 9)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:900] + b"x" + b[901:], None])
+def test_a_damaged_state_is_named(tmp_path: Path, damage) -> None:
+    path = save_state({"weight": torch.zeros(1000)}, tmp_path)
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"state.pt: .* is missing or damaged .* to begin anew"):
+        load_state(tmp_path)

@@ -13,7 +13,7 @@ from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.training_cases import fold_split
-from fsmis_components.data.weights import has_state, load_state, save_state
+from fsmis_components.episodes.checkpoint import has_state, load_state, save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.evaluation.fold_training import dropped_slices, train_folds
 from phantom import write_dataset

@@ -21,7 +21,7 @@ from fake_network import IntensityNetwork
 from folder_runs import read_cases, sentence
 
 from fsmis_components.data import atomic
-from fsmis_components.data.one_writer import one_writer
+from fsmis_components.data.atomic import lock_folder
 
 ALL = ["image_2", "image_3", "image_4"]
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"
@@ -150,7 +150,7 @@ def test_the_content_of_a_scan_decides_and_not_its_time(folder: Path) -> None:
 
 
 def test_two_runs_never_write_into_one_folder(folder: Path) -> None:
-    with one_writer(folder / "o"):
+    with lock_folder(folder / "o"):
         said = sentence(evaluator(folder, support="t").run)
     assert str(folder / "o") in said and "another run is writing there" in said
     assert not results(folder / "o") and not (folder / "o" / "run.json").exists()

@@ -11,7 +11,7 @@ import torch
 
 import ablate
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.weights import save_state
+from fsmis_components.episodes.checkpoint import save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.networks import ALPNet
 from phantom import write_dataset

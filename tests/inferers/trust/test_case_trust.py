@@ -11,8 +11,7 @@ from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.matching import VolumeMatch
 from fsmis_components.inferers.trust import Measures, case_trust
-from fsmis_components.inferers.trust.case_trust import Likeness, out_of_support
-from fsmis_components.inferers.trust.meter import expected_dice
+from fsmis_components.inferers.trust.case_trust import Likeness, expected_dice, out_of_support
 from fsmis_components.inferers.z_alignment import Alignment
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.support_pack import SupportPack
