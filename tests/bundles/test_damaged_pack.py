@@ -134,23 +134,6 @@ def test_numbers_and_names_that_cannot_be(small: Path, tmp_path: Path) -> None:
             assert_refused(target, (path, value))
 
 
-def test_directions_that_cannot_be(small: Path, tmp_path: Path) -> None:
-    content = metadata(small)
-
-    def with_grid(**changes: Any) -> Path:
-        grid = {**content["grid"], **changes}
-        return rewrite(small, tmp_path / "p.safetensors", {**content, "grid": grid})
-
-    right = [[0.0, 0.6, 0.8], [1.0, 0.0, 0.0], [0.0, 0.8, -0.6]]
-    loaded = SupportPack.load(with_grid(directions=right, thick=0))
-    assert loaded.grid.directions == tuple(map(tuple, right)) and loaded.grid.thick == 0
-    twice, long, flat = [right[0], *right[:2]], [[0, 3, 4], *right[1:]], [*right[:2], [1, 0]]
-    for value in (twice, long, flat, right[:2], [], {}, 7, "abc", [[NAN] * 3] * 3, [["0"] * 3] * 3):
-        assert_refused(with_grid(directions=value), value)
-    for value in (3, -1, 0.5, True, "0", []):
-        assert_refused(with_grid(thick=value), value)
-
-
 def test_metadata_of_another_form_and_structures_that_are_not_told_apart(
     small: Path, tmp_path: Path
 ) -> None:

@@ -221,18 +221,6 @@ def test_shares_come_back_from_a_byte_each(tmp_path):
     np.testing.assert_array_equal(saved.dataobj.get_unscaled(), steps)
 
 
-def test_rejects_masks(tmp_path):
-    volume = Volume(numbers(), ras_affine())
-    path = tmp_path / "a.nii.gz"
-    with pytest.raises(ValueError, match="expected integers, got float64"):
-        save_mask(path, numbers(np.float64), volume)
-    with pytest.raises(ValueError, match="expected values from 0 on, got -1"):
-        save_mask(path, numbers() - 1, volume)
-    with pytest.raises(ValueError, match=r"expected an array of its shape \(5, 4, 3\), got"):
-        save_mask(path, numbers()[:4], volume)
-    assert not path.exists()
-
-
 def header_alone(path: Path, shape: tuple[int, ...]) -> Path:
     """A file whose header states a shape and that holds no voxel."""
     header = nibabel.Nifti1Header()

@@ -76,14 +76,6 @@ def test_absent_counts_and_undefined_is_left_out() -> None:
     assert mean["dice"]["mean"] == pytest.approx((40 + 60) / 2)
 
 
-def test_two_trainings_of_setting_2_are_one_case() -> None:
-    """One model segments the liver, the other the spleen."""
-    rows = [row("1", "spleen", 60, setting="2-any"), row("1", "liver", 80, setting="2-any")]
-    group = only_group(rows)
-    assert list(group["structures"]) == ["liver", "spleen"]  # by label value
-    assert group["mean"]["cases"] == 1 and group["mean"]["dice"]["mean"] == 70
-
-
 def test_wv_gap_of_ep1_or_else_of_the_oracle() -> None:
     rows = [
         row("1", "liver", 90, protocol="ep1-alp"),
@@ -145,12 +137,3 @@ def test_methods_are_compared_on_what_both_have() -> None:
     assert (found["count"], found["mean_difference"], found["p_value"]) == (2, 20, 0.5)
     apart = [row("1", "liver", 80), row("2", "liver", 70, method="b")]
     assert summarise(apart)["comparisons"] == []
-
-
-def test_rejects() -> None:
-    with pytest.raises(ValueError, match="a has case 1, structure liver twice"):
-        summarise([row("1", "liver", 80), row("1", "liver", 70)])
-    with pytest.raises(ValueError, match="expected finite figures"):
-        summarise([row("1", "liver", 80, hd95_mm=math.nan)])
-    with pytest.raises(ValueError, match="ep2|tuple.index"):
-        summarise([row("1", "liver", 80, protocol="ep2")])

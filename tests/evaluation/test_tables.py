@@ -169,8 +169,3 @@ def test_notes_failures_and_provenance(page: str) -> None:
     assert "- date" not in page and not re.search(r"\b(None|nan)\b", page)
     assert "the whole volume is what a user gets" in page
     assert "`ep1-qnet`" not in page
-
-
-def test_a_bar_in_a_name_keeps_the_columns() -> None:
-    page = markdown_table(summarise(rows_of("a|b", "given", 40)), {})
-    assert section(page, "Dice in %, mean over structures")[1][0] == "a\\|b"

@@ -290,12 +290,6 @@ def test_no_note_of_a_client_ends_later_requests(
         refusal(server, "PUT", path, files=form)
 
 
-def test_the_log_is_not_read_through_a_proxy(server: LabelServer) -> None:
-    headers = {"X-Forwarded-For": "192.0.2.1"}
-    assert_refused(call(server, "GET", "/logs/", headers=headers), 403)
-    assert_refused(call(server, "GET", "/model/ssl_alpnet", headers=headers), 403)
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_small_files_do_not_fill_the_memory(server: LabelServer, untouched: None) -> None:
     before = memory(server)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from ipsnet_samples import WEIGHTS, network, support_of, with_trained_decoder
+from ipsnet_samples import WEIGHTS, network, with_trained_decoder
 from network_samples import episode
 
 from fsmis_components.losses import (
     EpisodeLoss,
     margin_cross_entropy,
-    prototype_loss,
     soft_dice_loss,
 )
 from fsmis_components.networks import IPSNet
@@ -96,23 +95,6 @@ def test_warm_up_is_counted_in_training_alone_and_goes_with_the_weights(warmed) 
     other = network(seed=1)
     other.load_state_dict(net.state_dict())
     assert warmed(other, 3) == [[False, True], [False, False], [False, False]]
-
-
-@pytest.mark.parametrize("interaction", ["mean", "both"])
-def test_prototype_loss_pools_the_query_by_its_label(interaction: str) -> None:
-    item = episode(b=2, s=1, n=2)
-    net = network(interaction=interaction).train()
-    found = net(**item)["prototype_loss"]
-    query = net.encode(item["image"])
-    state = support_of(net, item)
-    cells = F.avg_pool2d(item["label"], 4) > 0.5
-    means, peaks = net.decision.prototypes.tokens(
-        query, state["mean"].flatten(1, 2), state["peak"].flatten(1, 2), cells, ~cells
-    )
-    expected = prototype_loss(means)
-    if interaction == "both":
-        expected = expected + prototype_loss(peaks)
-    torch.testing.assert_close(found, expected)
 
 
 def test_losses_of_the_maps() -> None:

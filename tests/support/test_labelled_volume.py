@@ -59,10 +59,3 @@ def test_names_decide_what_values_mean() -> None:
     # the gut's own value is the spleen's already
     assert names == {1: "liver", 2: "spleen", 3: "gut"}
     assert values == [{1: 1, 2: 2}, {1: 2, 2: 3, 5: 1}]
-
-
-def test_labels_without_names_follow_those_with_names() -> None:
-    names, values = common_structures({named(): (1, 4), named(liver=1): (1,)})
-    assert names == {1: "liver", 4: "structure_4"}
-    assert values == [{1: 1, 4: 4}, {1: 1}]
-    assert common_structures({named(): (2,)}) == ({2: "structure_2"}, [{2: 2}])

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import shutil
 import stat
 import zipfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from toy_bundle import edit, toy_configs
+from toy_bundle import edit
 
 import bundle_checks
 from bundle_checks import CHECKS, Bundle, verify
@@ -31,16 +28,6 @@ def test_a_good_bundle_of_others_passes_every_check_that_is_for_it(toy: Path) ->
     assert all(": ok" in line for line in lines)
     assert len(lines) == sum(not ours for *_, ours in CHECKS)
     assert titles(toy) == [title for title, _, runs, ours in CHECKS if not runs and not ours]
-
-
-def test_a_bundle_in_yaml_as_folder_and_archive(toy: Path, tmp_path: Path) -> None:
-    for name in ("train", "inference"):
-        (toy / "configs" / f"{name}.json").unlink()
-    text = yaml.safe_dump(toy_configs()["inference"])
-    (toy / "configs" / "inference.yaml").write_text(text)
-    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", toy.parent, toy.name)
-    for place in (toy, Path(archive)):
-        assert main([str(place), "--static"]) == 0
 
 
 def test_a_bad_bundle_gets_one_line_per_problem(
@@ -76,12 +63,6 @@ def test_each_fault_is_found(toy: Path, check: str, config: str, change: Any, sa
     ask = getattr(bundle_checks, check)
     assert not bundle_checks.asked(ask, Bundle(toy))
     assert said in " ".join(bundle_checks.asked(ask, edit(toy, config, change)))
-
-
-def test_a_missing_property_is_named(toy: Path) -> None:
-    bundle = edit(toy, "train", lambda c: c["train"].pop("inferer"))
-    ask = partial(bundle_checks.check_workflow, kind="train")
-    assert "train_inferer" in " ".join(bundle_checks.asked(ask, bundle))
 
 
 def _archive(path: Path, *names: str, attributes: int = 0) -> Path:

@@ -6,7 +6,6 @@ from fsmis_components.transforms.contrast import (
     ContrastParameters,
     apply_contrast,
     draw_contrast,
-    gamma,
 )
 
 
@@ -20,13 +19,6 @@ def _slice() -> torch.Tensor:
 
 def _tissues(image: torch.Tensor) -> list[float]:
     return [image[0, 4 * tissue + 3, 10].item() for tissue in range(4)]
-
-
-def test_values_gamma() -> None:
-    image = torch.tensor([[1.0, 2.0, 5.0]])
-    expected = torch.tensor([[1.0, 1.0 + 4 * (1 / 4) ** 2, 5.0]])
-    assert torch.allclose(gamma(image, 2.0), expected, atol=1e-4)
-    assert torch.equal(gamma(torch.full((2, 3), 7.0), 0.5), torch.full((2, 3), 7.0))
 
 
 def test_mean_and_variance_stay() -> None:
