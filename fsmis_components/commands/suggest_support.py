@@ -21,8 +21,8 @@ import torch
 from fsmis_components.commands.command_line import command, pairs
 from fsmis_components.data.atomic import atomic_write_text, check_writable
 from fsmis_components.data.cases import find_cases
-from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError, writing
+from fsmis_components.data.safe_text import csv_table
 from fsmis_components.encoding import FeatureCache, ScanEncoder
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
 from fsmis_components.selection import Describer, Preprocessing, Proposal, propose

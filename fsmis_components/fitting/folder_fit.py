@@ -21,8 +21,8 @@ from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.run_record import DONE, CaseRow, read_rows
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.data.weights import write_torch
 from fsmis_components.encoding import ScanEncoder

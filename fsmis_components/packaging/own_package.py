@@ -18,8 +18,8 @@ from types import ModuleType
 
 import fsmis_components
 from fsmis_components.data.errors import DataError, exit_on_data_error
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.knobs import check_path
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.packaging.request_values import refuse_code_of_requests
 
 # lies in the copy of the package that a packed bundle carries; the repository has none
