@@ -50,16 +50,6 @@ def test_what_is_printed_is_what_runs(
     assert started[0][0] == sys.executable and started[0][1:4] == ["-m", "monai.bundle", "run"]
 
 
-def test_options_may_come_first(started: list[list[str]], tmp_path: Path) -> None:
-    pack = tmp_path / "pack.safetensors"
-    pack.touch()
-    assert run("segment", "--labeled", str(pack), "s", "--method", "cow") == 3
-    words = started[0]
-    assert words[words.index("--support_pack") + 1] == str(pack) and "--support_dir" not in words
-    assert words[words.index("--dataset_dir") + 1] == "s"
-    assert Path(words[words.index("--bundle_root") + 1]).name == "cow"
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -11,7 +11,6 @@ from fsmis_components.evaluation.records import (
     CaseRecord,
     Row,
     UnitFolder,
-    read_record,
     read_records,
 )
 
@@ -51,13 +50,3 @@ def test_records_without_the_note_of_what_they_are_are_refused(tmp_path: Path) -
             unit(tmp_path)
     note.write_text(whole)
     assert unit(tmp_path).finished("7", "abc") == RECORD
-
-
-def test_damaged_and_missing_records(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no results there"):
-        read_records(tmp_path)
-    path = tmp_path / "7.json"
-    for text in ("{", "[]", "{}"):
-        path.write_text(text)
-        with pytest.raises(DataError, match=r"7.json: .* delete it"):
-            read_record(path)
