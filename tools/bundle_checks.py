@@ -24,14 +24,17 @@ from monai.bundle import (
 )
 
 import fsmis_components
+from fsmis_components.support import SupportPack
+from fsmis_components.support.source import try_pack
 from phantom import write_dataset, write_phantom
 
 PACKAGE = "fsmis_components"
-SUFFIXES = (".json", ".yaml", ".yml")
 SCHEMAS = Path(__file__).resolve().parent / "schemas"
 SMALL = (96, 80, 12)
-NOTE = "note: "  # begins what is worth knowing and no fault
-NECESSARY = ("configs/train.json", "configs/evaluate.json", "configs/inference.json")
+NECESSARY = (
+    "LICENSE",
+    *(f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference")),
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,8 @@ class Bundle:
     root: Path
 
     def path(self, config: str) -> Path:
-        """Return where ``config`` (such as ``train``) lies, in JSON if it is nowhere."""
-        places = [self.root / "configs" / f"{config}{suffix}" for suffix in SUFFIXES]
-        return next((place for place in places if place.is_file()), places[0])
+        """Return where ``config`` (such as ``train``) lies."""
+        return self.root / "configs" / f"{config}.json"
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
@@ -53,22 +55,12 @@ class Bundle:
     @property
     def is_ours(self) -> bool:
         """Whether a config names this project's package."""
-        paths = (p for p in (self.root / "configs").glob("*") if p.suffix in SUFFIXES)
-        return any(PACKAGE in path.read_text(errors="replace") for path in paths)
-
-    def config(self, name: str) -> dict[str, Any]:
-        """The content of a config; empty where there is none."""
-        path = self.path(name)
-        return ConfigParser.load_config_file(str(path)) if path.is_file() else {}
+        return any(PACKAGE in path.read_text() for path in (self.root / "configs").glob("*.json"))
 
 
 def check_files(bundle: Bundle) -> list[str]:
-    """The files without which MONAI does not take a folder for a bundle."""
-    names = ["LICENSE", "configs/metadata.json", *(NECESSARY if bundle.is_ours else ())]
-    problems = [f"{name} is missing: add it" for name in names if not (bundle.root / name).exists()]
-    if not any(bundle.path(name).is_file() for name in ("train", "inference")):
-        problems.append("configs/ has neither train nor inference in JSON or YAML: add one")
-    return problems
+    """The files without which neither MONAI nor our pages take a folder for a bundle."""
+    return [f"{name} is missing: add it" for name in NECESSARY if not (bundle.root / name).exists()]
 
 
 def check_published(bundle: Bundle) -> list[str]:
@@ -100,8 +92,7 @@ def check_schema(bundle: Bundle) -> list[str]:
     name = str(bundle.metadata.get("schema", "")).rsplit("/", 1)[-1]
     if not name or not (SCHEMAS / name).is_file():
         kept = ", ".join(sorted(path.name for path in SCHEMAS.glob("*.json")))
-        problem = f"metadata.json names the schema {name!r}, kept here is {kept}: name that one"
-        return [problem if bundle.is_ours else NOTE + problem]
+        return [f"metadata.json names the schema {name!r}, kept here is {kept}: name that one"]
     verify_metadata(meta_file=str(bundle.path("metadata")), filepath=str(SCHEMAS / name))
     return []
 
@@ -113,7 +104,7 @@ def check_network(bundle: Bundle) -> list[str]:
             verify_net_in_out(
                 net_id="network_def",
                 meta_file=str(bundle.path("metadata")),
-                config_file=_network_config(bundle),
+                config_file=str(bundle.path("inference")),
                 device="cpu",
                 n=factor,
                 any=32 * factor,
@@ -126,7 +117,7 @@ def check_export(bundle: Bundle) -> list[str]:
     """The weights load strictly, and the network exports to TorchScript and gives an output."""
     weights = bundle.root / "models" / "model.pt"
     if not weights.exists():
-        return [f"{NOTE}models/model.pt is not here: not checked"]
+        return ["models/model.pt is missing: train the bundle, or download its weights"]
     with tempfile.TemporaryDirectory() as folder, _code_of(bundle):
         path = Path(folder) / "model.ts"
         torch.load(weights, map_location="cpu", weights_only=True)
@@ -135,7 +126,7 @@ def check_export(bundle: Bundle) -> list[str]:
             filepath=str(path),
             ckpt_file=str(weights),
             meta_file=str(bundle.path("metadata")),
-            config_file=_network_config(bundle),
+            config_file=str(bundle.path("inference")),
             bundle_root=str(bundle.root),
         )
         image = bundle.metadata["network_data_format"]["inputs"]["image"]
@@ -157,9 +148,6 @@ def check_own_copy(bundle: Bundle) -> list[str]:
 
 def check_support_pack(bundle: Bundle) -> list[str]:
     """The default pack fits the shipped weights, and names what metadata.json says."""
-    from fsmis_components.support import SupportPack  # bundles of others need no such package
-    from fsmis_components.support.pack_trial import try_pack
-
     path = bundle.root / "models" / "support_pack.safetensors"
     if not path.is_file():
         return ["models/support_pack.safetensors is missing: inference has no support by itself"]
@@ -200,7 +188,9 @@ def check_workflow(bundle: Bundle, kind: str, overlay: str | None = None) -> lis
             places = write_phantom(folder, seed=1, shape=SMALL)
             overrides["dataset_dir"] = str(places["query"])
             overrides["support_dir"] = str(places["support"])
-        known = {key for name in names for key in bundle.config(name)}
+        known = {
+            key for name in names for key in ConfigParser.load_config_file(str(bundle.path(name)))
+        }
         workflow = ConfigWorkflow(
             workflow_type=kind,
             config_file=[str(bundle.path(name)) for name in names],
@@ -215,18 +205,18 @@ def check_workflow(bundle: Bundle, kind: str, overlay: str | None = None) -> lis
     return [f"the property {name} is missing or has another id" for name in missing or []]
 
 
-# title, question, whether it runs what the configs say, whether it is asked of our bundles only
-CHECKS: tuple[tuple[str, Callable[[Bundle], list[str]], bool, bool], ...] = (
-    ("files", check_files, False, False),
-    ("metadata schema", check_schema, False, False),
-    ("model zoo", check_published, False, True),
-    ("own copy", check_own_copy, True, True),
-    ("network in and out", check_network, True, False),
-    ("TorchScript export", check_export, True, False),
-    ("support pack", check_support_pack, True, True),
-    ("train properties", partial(check_workflow, kind="train"), True, True),
-    ("evaluate properties", partial(check_workflow, kind="train", overlay="evaluate"), True, True),
-    ("inference properties", partial(check_workflow, kind="inference"), True, True),
+# title, question, whether it runs what the configs say
+CHECKS: tuple[tuple[str, Callable[[Bundle], list[str]], bool], ...] = (
+    ("files", check_files, False),
+    ("metadata schema", check_schema, False),
+    ("model zoo", check_published, False),
+    ("own copy", check_own_copy, True),
+    ("network in and out", check_network, True),
+    ("TorchScript export", check_export, True),
+    ("support pack", check_support_pack, True),
+    ("train properties", partial(check_workflow, kind="train"), True),
+    ("evaluate properties", partial(check_workflow, kind="train", overlay="evaluate"), True),
+    ("inference properties", partial(check_workflow, kind="inference"), True),
 )
 
 
@@ -234,13 +224,13 @@ def verify(root: Path, say: Callable[[str], object] = print, static: bool = Fals
     """Run every check on the bundle at ``root``, say each result, return whether all passed."""
     bundle = Bundle(root.resolve())
     passed = True
-    for title, ask, runs, ours in CHECKS:
-        if (ours and not bundle.is_ours) or (runs and static):
+    for title, ask, runs in CHECKS:
+        if runs and static:
             continue
         start = time.monotonic()
         problems = asked(ask, bundle)
         seconds = time.monotonic() - start
-        passed = passed and all(problem.startswith(NOTE) for problem in problems)
+        passed = passed and not problems
         for problem in problems or ["ok" + (f" ({seconds:.0f} s)" if seconds >= 1 else "")]:
             say(f"{title:>22}: {problem}")
     return passed
@@ -261,12 +251,6 @@ def asked(check: Callable[[Bundle], list[str]], bundle: Bundle) -> list[str]:
                 cause = cause.__cause__
             kind = "" if isinstance(cause, SystemExit) else f"{type(cause).__name__}: "
             return [f"{kind}{' '.join(str(cause).split())}"[:400]]
-
-
-def _network_config(bundle: Bundle) -> str:
-    """Return the config with the network, inference's if it can be."""
-    inference = "network_def" in bundle.config("inference")
-    return str(bundle.path("inference" if inference else "train"))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from bundle_checks import Bundle, verify
 from fsmis_components.commands.command_line import command
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.errors import DataError, writing
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.packaging import STAMP, PackageStamp, content_hash, package_files
 
 PACKAGE = Path(fsmis_components.__file__).resolve().parent

@@ -1,4 +1,4 @@
-"""Check any MONAI bundle, a folder or a zip archive, offline, one line per check.
+"""Check a bundle of this package, a folder or a zip archive, offline, one line per check.
 
     python tools/verify_bundle.py bundles/ssl_alpnet
     python tools/verify_bundle.py dist/ssl_alpnet_v0.2.0.zip
@@ -7,8 +7,7 @@ An archive is unpacked into a temporary folder. One of tools/pack_bundle.py is t
 its reader will use it, with the repository out of Python's sight. Checks run what the bundle's
 configs say: give --static for a bundle that you do not trust.
 
-Exits with 1 if a check fails; a line that begins with "note" is advice. Runs in the environment
-that tools/test.py makes.
+Exits with 1 if a check fails. Runs in the environment that tools/test.py makes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 from fire.parser import DefaultParseValue
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.shipped_bundles import bundle_folder, shipped
 
 METHOD = "ssl_alpnet"

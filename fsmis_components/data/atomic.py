@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, then renamed."""
+"""Writing into a folder: by one process at a time, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fsmis_components.data.errors import exit_on_data_error, writing
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable, writing
+
+_LOCK = ".writing"  # stays in the folder, empty
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?P<name>.+)")
 
 
@@ -83,3 +86,23 @@ def atomic_write_bytes(path: Path, content: bytes | memoryview, private: bool = 
         unfinished.write_bytes(content)
 
     return atomic_write(path, write)
+
+
+def lock_folder(folder: Path) -> AcquireReturnProxy:
+    """Make a folder and become the one that writes there, for a `with` block or until `release`.
+
+    The system releases the lock where a process ends or is killed.
+
+    Raises:
+        DataError: another run writes there, or the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / _LOCK).acquire(timeout=0)
+    except Timeout as error:
+        raise DataError(
+            f"{folder}: another run is writing there; wait until it has ended, or choose another "
+            "--output_dir (nothing was overwritten)."
+        ) from error
+    except OSError as error:
+        raise unwritable(folder, error) from error

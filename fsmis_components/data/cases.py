@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fsmis_components.data.case_search import STRANGER, Case, FolderSearch, Labels, Section, Unused
 from fsmis_components.data.errors import DataError, unreadable
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volume_names import is_image_name, scan_name
 
 _DATALIST_KEYS = {

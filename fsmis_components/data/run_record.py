@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
-from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import csv_table, parse_json
 from fsmis_components.data.volumes import load_image, load_label
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,9 @@
-"""Weights and states of trainings on disk: plain tensors, checked, never unpickled."""
+"""Weights on disk: plain tensors, checked, never unpickled."""
 
 from __future__ import annotations
 
 import io
 import logging
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsmis_components.data.atomic import atomic_write_bytes, remove_unfinished
-from fsmis_components.data.errors import DataError, exit_on_data_error, writing
+from fsmis_components.data.atomic import atomic_write_bytes
+from fsmis_components.data.errors import DataError, exit_on_data_error
 
 logger = logging.getLogger(__name__)
 _ENCODER = "encoder."
-_STATE = "state.pt"
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -55,36 +53,6 @@ def write_torch(content: Mapping[str, Any], path: Path) -> Path:
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return atomic_write_bytes(path, buffer.getbuffer())
-
-
-def save_state(state: Mapping[str, Any], folder: str | Path) -> Path:
-    """Write the state of a training into its folder; where that fails, the former one stays."""
-    path = Path(folder) / _STATE
-    remove_unfinished([path])
-    with writing(folder):
-        return write_torch(state, path)
-
-
-def has_state(folder: str | Path) -> bool:
-    """Whether a state was written into the folder."""
-    return (Path(folder) / _STATE).is_file()
-
-
-def load_state(folder: str | Path) -> dict[str, Any]:
-    """Read the state of a training, onto the CPU; a missing or damaged one is a `DataError`."""
-    path = Path(folder) / _STATE
-    try:
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()  # PyTorch writes checksums and does not compare them
-        if wrong is not None:
-            raise ValueError(f"{wrong} does not fit its checksum")
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged file fails in the reader in any way
-        reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"{path}: the state of the training is missing or damaged ({reason}); copy it again "
-            "from where it came, or delete it to begin anew."
-        ) from error
 
 
 def differing_entries(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fsmis_components.data.atomic import atomic_write_bytes
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import parse_json
 
 logger = logging.getLogger(__name__)
 

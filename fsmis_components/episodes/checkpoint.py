@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -12,19 +13,19 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 import torch.distributed as dist
-from filelock import FileLock
+from filelock import AcquireReturnProxy
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.atomic import atomic_write_text, lock_folder, remove_unfinished
 from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable, writing
-from fsmis_components.data.one_writer import lock_folder
-from fsmis_components.data.weights import has_state, load_state, save_state, write_torch
+from fsmis_components.data.weights import write_torch
 
 logger = logging.getLogger(__name__)
 
 _BEST = "model_best.json"
+_STATE = "state.pt"
 
 
 class TrainingState:
@@ -61,7 +62,7 @@ class TrainingState:
         self.settings = dict(settings)
         self.limit = 60 * limit
         self.seconds = 0.0  # of the epochs that were saved, over all pieces of the training
-        self._lock: FileLock | None = None
+        self._lock: AcquireReturnProxy | None = None
 
     def attach(self, engine: Engine) -> None:
         """Restore when the engine starts, save when an epoch is complete."""
@@ -73,7 +74,7 @@ class TrainingState:
     def release(self) -> None:
         """Let another training write into the folder; the end of the process does the same."""
         if self._lock is not None:
-            self._lock.release()
+            self._lock.lock.release()
 
     @exit_on_data_error
     def _fail(self, engine: Engine, error: BaseException) -> None:
@@ -155,6 +156,36 @@ class TrainingState:
         if late and engine.state.epoch < (engine.state.max_epochs or 0):
             logger.info("%s: max_minutes are over; give the same command to go on", self.folder)
             engine.terminate()
+
+
+def save_state(state: Mapping[str, Any], folder: str | Path) -> Path:
+    """Write the state of a training into its folder; where that fails, the former one stays."""
+    path = Path(folder) / _STATE
+    remove_unfinished([path])
+    with writing(folder):
+        return write_torch(state, path)
+
+
+def has_state(folder: str | Path) -> bool:
+    """Whether a state was written into the folder."""
+    return (Path(folder) / _STATE).is_file()
+
+
+def load_state(folder: str | Path) -> dict[str, Any]:
+    """Read the state of a training, onto the CPU; a missing or damaged one is a `DataError`."""
+    path = Path(folder) / _STATE
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()  # PyTorch writes checksums and does not compare them
+        if wrong is not None:
+            raise ValueError(f"{wrong} does not fit its checksum")
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged file fails in the reader in any way
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path}: the state of the training is missing or damaged ({reason}); copy it again "
+            "from where it came, or delete it to begin anew."
+        ) from error
 
 
 class WeightsSaver:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from fsmis_components.data.body_mask import CT_FRACTION
 from fsmis_components.data.cases import Case
+from fsmis_components.data.field_of_view import CT_FRACTION
 from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.training_cases import excluded, shown_structures

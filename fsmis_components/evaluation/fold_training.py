@@ -20,13 +20,13 @@ from tqdm import tqdm
 import fsmis_components
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.cases import Case, find_cases
-from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import choose_slice_grid
+from fsmis_components.data.safe_text import csv_table
 from fsmis_components.data.training_cases import RULES, excluded, fold_split, shown_structures
 from fsmis_components.data.volumes import load_image
-from fsmis_components.data.weights import has_state, load_state
+from fsmis_components.episodes.checkpoint import has_state, load_state
 from fsmis_components.evaluation.records import code_hash, note_once, read_json, surroundings
 from fsmis_components.evaluation.subjects.base import Group, group_suffix
 

@@ -20,10 +20,9 @@ import torch
 import fsmis_components
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import Case
-from fsmis_components.data.csv_table import csv_table
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import csv_table, parse_json
 from fsmis_components.packaging import content_hash
 
 SCORED = "scored"

@@ -16,8 +16,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume, load_label
 from fsmis_components.fitting.gate import GateRule, Opinion, UsualVolumes, decide
-from fsmis_components.fitting.student import student_shares
-from fsmis_components.fitting.student_scans import student_image
+from fsmis_components.fitting.student_scans import student_image, student_shares
 from fsmis_components.inferers.clean_up import clean_up
 from fsmis_components.inferers.expected_shapes import pack_topologies
 from fsmis_components.inferers.segmentation import Segmentation, label_dtype

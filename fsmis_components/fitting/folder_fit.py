@@ -22,17 +22,17 @@ from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.run_record import DONE, CaseRow, read_rows
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.data.weights import write_torch
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
 from fsmis_components.fitting.gate import GateRule, UsualVolumes, doubtful_masks
-from fsmis_components.fitting.student import relabelled
 from fsmis_components.fitting.student_bundle import student_definition, write_student_bundle
 from fsmis_components.fitting.student_scans import (
     StudentScan,
+    relabelled,
     student_grid,
     student_image,
     student_label,

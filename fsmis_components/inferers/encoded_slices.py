@@ -1,22 +1,25 @@
-"""Encoded slices of a query: kept for several passes, and segmented by a support."""
+"""Encoded slices of a query: kept for several passes, segmented, their margins averaged."""
 
 from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fsmis_components.data.geometry import SliceView
 from fsmis_components.encoding import EncodedSlices, ScanEncoder
 from fsmis_components.encoding.scan_encoder import chosen_features
 from fsmis_components.layers.support_state import SupportState, move_state, select_sections
 
 # query slices of one call: few, because support slices that any of them asks for serve all
 _TOGETHER = 4
+_LOWEST = -20.0  # the scale of margins: no plane alone rules a structure out
 ABSENT = -40.0  # margin of a structure that is not there, twice the scale of cosines
 # 128 slices of ALPNet or CoW at 256 x 256 pixels (2 MiB each), 42 of IPSNet (6 MiB), so that usual
 # scans never touch the disk. Features and margins are kept at once: together they hold an eighth
@@ -186,3 +189,42 @@ def _without_rest(entry: Any) -> Any:
     if not isinstance(entry, Tensor) or entry.untyped_storage().nbytes() <= entry.nbytes:
         return entry
     return entry.clone()
+
+
+class PlaneMargins:
+    """The sum of margins (N, X, Y, Z) over planes beside the one that is assembled.
+
+    It lies in an unnamed temporary file, as half precision: 20 structures of a brain are 200 MB,
+    which the system keeps in memory where it can.
+
+    Args:
+        num_structures: N.
+        shape: X, Y, Z of the scan as it is stored.
+
+    Raises:
+        OSError: the disk is full.
+    """
+
+    def __init__(self, num_structures: int, shape: Sequence[int]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (removed with this object)
+        size = (num_structures, *shape)
+        self._sum = np.memmap(self._file, np.float16, "w+", shape=size)
+        self._planes = 1
+
+    def add(self, view: SliceView, start: int, stop: int, margins: Tensor) -> None:
+        """Add margins (n, N, h, w) of slices start..stop-1 of a plane; start 0 begins one.
+
+        They are float32 at the scan's own resolution.
+        """
+        self._planes += start == 0
+        for total, added in zip(self._sum, margins.clamp_min(_LOWEST).unbind(1), strict=True):
+            view.stacked(total)[start:stop] += added.cpu().numpy().astype(np.float16)
+
+    def fused(self, view: SliceView, start: int, stop: int, margins: Tensor) -> Tensor:
+        """The mean over all planes in slices start..stop-1 of another one.
+
+        `margins` (n, N, h, w) is what that plane says.
+        """
+        others = np.stack([view.stacked(total)[start:stop] for total in self._sum], 1)
+        total = torch.from_numpy(others.astype(np.float32)).to(margins)
+        return (margins.clamp_min(_LOWEST) + total) / self._planes

@@ -19,11 +19,10 @@ from torch import nn
 from tqdm import tqdm
 
 import fsmis_components
-from fsmis_components.data.atomic import check_writable
+from fsmis_components.data.atomic import check_writable, lock_folder
 from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error, failure_sentence, writing
 from fsmis_components.data.file_hash import file_hash
-from fsmis_components.data.one_writer import one_writer
 from fsmis_components.data.run_record import DONE, FAILED, CaseRow, ResultFiles, RunRecord
 from fsmis_components.data.stored_array import chunks
 from fsmis_components.data.volumes import Volume, load_image, save_mask, save_shares
@@ -135,7 +134,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self._corrected = {} if self.corrections is None else self.corrections.found()
         record = self._new_record(pack)
         self._record = record
-        with one_writer(self.output_dir):
+        with lock_folder(self.output_dir):
             record.open(cases, {stem: each.mask for stem, each in self._corrected.items()})
             self._kept = {case.stem for case in cases if record.finished(case)}
             found = next((item["found"] for item in items if "found" in item), None)

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from PIL import Image
+
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.reporting.pages import in_ml, percent, render
@@ -131,12 +133,11 @@ def _hints(row: CaseRow, summaries: Mapping[str, _Volumes]) -> dict[str, str]:
 
 
 def _size(picture: Path) -> tuple[int, int] | None:
-    """Width and height of a PNG, as its header says; None where there is none."""
+    """Width and height of a picture; None where there is none."""
     if not picture.is_file():
         return None
-    with picture.open("rb") as file:
-        header = file.read(24)
-    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+    with Image.open(picture) as opened:
+        return opened.size
 
 
 def _has_sheets(overlays: Path, case: str) -> bool:

@@ -23,10 +23,14 @@ from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
 from fsmis_components.encoding import EncodedSlices, FeatureStore, ScanEncoder
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.inferers.clean_up import clean_up
-from fsmis_components.inferers.encoded_slices import ABSENT, SliceStore, segment_slices
+from fsmis_components.inferers.encoded_slices import (
+    ABSENT,
+    PlaneMargins,
+    SliceStore,
+    segment_slices,
+)
 from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes, appearance_of
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
-from fsmis_components.inferers.plane_margins import PlaneMargins
 from fsmis_components.inferers.request_answer import answer_facts, drawn_label, keep_drawn
 from fsmis_components.inferers.segmentation import Segmentation, label_dtype
 from fsmis_components.inferers.shape_prior import (

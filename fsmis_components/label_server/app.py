@@ -8,10 +8,12 @@ is stored, a proposal which scan to label next, and training on all scans.
 from __future__ import annotations
 
 import atexit
+import logging
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -23,13 +25,15 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.others.generic import name_to_device
 
 import fsmis_components
+from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import RequestError, client_errors, is_own_file
+from fsmis_components.encoding import FeatureCache, ScanEncoder
 from fsmis_components.label_server.datastore import CheckedDatastore, remove_refused
 from fsmis_components.label_server.guard import RequestGuard
-from fsmis_components.label_server.strategy import FewShotStrategy
 from fsmis_components.label_server.tasks import (
     AllScansTask,
     FewShotTask,
@@ -37,10 +41,16 @@ from fsmis_components.label_server.tasks import (
     structure_task,
     this_scan_task,
 )
+from fsmis_components.selection import Compared, Describer, Preprocessing, propose
 from fsmis_components.transforms.load_volume import NO_SCAN
 
 _MOST_VOLUMES = 1000  # labels whose values are remembered
 _CONFIG = Path("configs") / "inference.json"  # which makes a folder a bundle
+NAME = "few_shot"
+SECONDS = 60.0  # for scans that were not encoded yet; the server answers nobody meanwhile
+_GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing")
+
+logger = logging.getLogger(__name__)
 
 
 class FewShotApp(MONAILabelApp):
@@ -159,6 +169,64 @@ class FewShotApp(MONAILabelApp):
             for slug, structure in structures.items():
                 parts[f"{name}_{slug}"] = structure_task(task, structure)
         return parts
+
+
+class FewShotStrategy(Strategy):
+    """Propose a scan and the slices of it to label.
+
+    All scans, labelled ones too, are encoded by one rule that needs no support: a new label changes
+    nothing of it, so that the scan after it is proposed at once. The task's network encodes, its
+    support says where structures are expected; what is known of scans is kept in the folder.
+    """
+
+    def __init__(self, task: FewShotTask, folder: Path) -> None:
+        super().__init__("The scan that stands best for those that are not labelled")
+        self.task = task
+        self.cache = FeatureCache(folder / "encoded")
+        self._known: Compared = {}  # so that a new scan is compared, not all of them again
+        self._lock = Lock()
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """The id and what to label; None where nothing is left.
+
+        That no scan that is left can be used is a `DataError`.
+        """
+        labelled = set(datastore.get_labeled_images())
+        ids = sorted(datastore.list_images())
+        if labelled.issuperset(ids):
+            return None
+        network = self.task.present_network(name_to_device(request.get("device", "cuda")))
+        scans = [Case(id, Path(datastore.get_image_uri(id)), alias=id) for id in ids]
+        geometry = {name: self.task.knob(name) for name in _GEOMETRY}
+        with self._lock:
+            encoder = ScanEncoder(network, self.task.knob("batch_size"), self.task.knob("amp"))
+            describer = Describer(encoder, Preprocessing.of_first(scans, geometry), self.cache)
+            found = propose(
+                describer,
+                scans,
+                labelled=labelled,
+                pack=self.task.support_pack(network),
+                proposed_before={id: _proposed(datastore, id) for id in ids},
+                known=self._known,
+                seconds=float(request.get("seconds", SECONDS)),
+            )
+        for sentence in found.left_out.values():
+            logger.warning("Not proposed: %s", sentence)
+        scan = found.scans[0]
+        slices = {what: sorted(numbers) for what, numbers in scan.file_slices.items()}
+        return {
+            "id": scan.name,
+            "slices": {"axis": scan.file_axis, "first": 0, "of": slices},
+            "similarity": round(scan.similarity, 3),
+            "left_out": found.left_out,
+            "waiting": found.waiting,
+        }
+
+
+def _proposed(datastore: Datastore, id: str) -> float:
+    """When MONAI Label noted that this strategy proposed the scan; 0: never."""
+    noted = datastore.get_image_info(id).get("strategy", {}).get(NAME, {})
+    return float(noted.get("ts", 0))
 
 
 def _make_temporary_files_private() -> None:

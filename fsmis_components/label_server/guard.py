@@ -21,8 +21,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.request_error import UNPROCESSABLE
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.label_server.rules import (
     check_name,
     check_parameters,

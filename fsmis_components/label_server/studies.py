@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.json_text import parse_json
 from fsmis_components.data.nifti import is_nifti_name
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.support.support_request import LabelledVolume
 from fsmis_components.support.support_set import label_names

@@ -8,8 +8,12 @@ from typing import NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from fsmis_components.layers.cell_masks import cells_inside, confident_cells
-from fsmis_components.layers.peak_prototypes import channel_maxima, means_of_highest
+from fsmis_components.layers.cell_masks import (
+    cells_inside,
+    channel_maxima,
+    confident_cells,
+    means_of_highest,
+)
 from fsmis_components.layers.prototype_interaction import PrototypeInteraction
 from fsmis_components.layers.resize import resize_logits
 from fsmis_components.layers.self_learning import SelfLearningDecoder

@@ -1,6 +1,11 @@
 """Bundles that travel with a copy of this package: its stamp, and the check that it is used."""
 
-from fsmis_components.packaging.own_package import own_package
-from fsmis_components.packaging.stamp import STAMP, PackageStamp, content_hash, package_files
+from fsmis_components.packaging.own_package import (
+    STAMP,
+    PackageStamp,
+    content_hash,
+    own_package,
+    package_files,
+)
 
 __all__ = ["STAMP", "PackageStamp", "content_hash", "own_package", "package_files"]

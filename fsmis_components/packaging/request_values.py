@@ -15,7 +15,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import parse_json
 
 _MAX_EPOCHS = "train#trainer#max_epochs"
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")

@@ -28,7 +28,6 @@ MAX_SLICES = 12
 COLUMNS = 4
 TILE = 300  # pixels of a slice's width, about: small slices are enlarged by a whole factor
 DPI = 100
-COLOURS = ((230, 60, 60), (70, 160, 240), (90, 200, 90), (240, 190, 50), (180, 90, 220))
 _SLAB = 16  # slices of the label map that are compared at once
 
 
@@ -164,14 +163,6 @@ def grey(picture: np.ndarray, of: np.ndarray, cut: float = 0.005) -> np.ndarray:
     lower, upper = np.quantile(of, (cut, 1 - cut))
     share = np.clip((picture - lower) / max(upper - lower, 1e-6), 0.0, 1.0)
     return np.repeat(np.rint(share * 255.0).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def paint_masks(plane: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """A slice (H, W) with masks (N, H, W) laid over it in `COLOURS`, bytes (W, H, 3), upright."""
-    picture = grey(plane, plane, 0.01).astype(np.float32)
-    for number, mask in enumerate(masks):
-        picture[mask] = 0.5 * picture[mask] + 0.5 * np.array(COLOURS[number % len(COLOURS)])
-    return display_plane(picture.astype(np.uint8))
 
 
 def _held_values(view: SliceView, values: Sequence[int]) -> np.ndarray:

@@ -6,7 +6,6 @@ from fsmis_components.selection.descriptors import (
     ScanDescriptors,
     load_stack,
 )
-from fsmis_components.selection.output import proposal_text, write_proposal
 from fsmis_components.selection.proposal import Proposal, RankedScan, propose
 from fsmis_components.selection.similarity import Compared
 
@@ -18,7 +17,5 @@ __all__ = [
     "RankedScan",
     "ScanDescriptors",
     "load_stack",
-    "proposal_text",
     "propose",
-    "write_proposal",
 ]

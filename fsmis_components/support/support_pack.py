@@ -19,7 +19,7 @@ from fsmis_components.data.atomic import atomic_write
 from fsmis_components.data.errors import DataError, exit_on_data_error, writing
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.encoding.identity import (
     digest_tensors,
     network_method,

@@ -11,7 +11,7 @@ import numpy as np
 
 from fsmis_components.data.cases import Case, find_cases, search_cases, select_cases
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.json_text import parse_json
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 
 # A qualitative palette that stays apart on grey images and for most colour-blind readers.

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from fsmis_components.data.atomic import atomic_write
-from fsmis_components.data.body_mask import MR_FRACTION, body_mask
 from fsmis_components.data.errors import writing
+from fsmis_components.data.field_of_view import MR_FRACTION, body_mask
 from fsmis_components.transforms.regions import superpixel_labels, supervoxel_labels
 
 ALGORITHM_VERSION = 1  # raise when the same settings give other labels: old cache files are unused

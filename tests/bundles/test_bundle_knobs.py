@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from bundle_folders import REFERENCE, REPOSITORY, read_config
+from bundle_folders import read_config
 from monai.bundle import ConfigWorkflow
 
 from fsmis_components.inferers.half_precision import native_bfloat16
@@ -66,27 +64,3 @@ def test_training_decides_by_the_processor_and_inference_stays_exact(bundle: Pat
     assert parser.get_parsed_content("train#inferer").amp is native_bfloat16()
     for command in ("evaluate", "inference"):
         assert not workflow(bundle, command).parser.get_parsed_content("half_precision")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "knob", "typed"),
-    [("train", "dataset_dir", "1e5"), ("inference", "support_dir", "scans#2")],
-)
-def test_the_command_ends_with_the_sentence(
-    config: str, knob: str, typed: str, tmp_path: Path
-) -> None:
-    bundle = REPOSITORY / REFERENCE
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
-        + ["--config_file", str(bundle / "configs" / f"{config}.json")]
-        + ["--bundle_root", str(bundle), "--dataset_dir", "d", "--output_dir", "o"]
-        + [f"--{knob}", typed],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr
-    last = ended.stderr.rstrip().splitlines()[-1]
-    assert last.startswith(f"--{knob} {typed}: ") and f"write ./{typed} " in last
-    assert not list(tmp_path.iterdir())

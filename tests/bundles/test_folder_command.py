@@ -7,15 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
-from block_scans import SHAPE, block_image, block_label, write_scan
+from block_scans import block_label, write_scan
 from bundle_folders import REFERENCE
-from dicom_series import write_dicom
 
 pytestmark = pytest.mark.slow
 
@@ -47,29 +43,6 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 def statuses(folder: Path) -> list[str]:
     lines = (folder / "o" / "cases.csv").read_text().splitlines()[1:]
     return [",".join(line.split(",")[:2]) for line in lines]
-
-
-def write_series(folder: Path, voxels: np.ndarray, names: Sequence[str]) -> None:
-    positions = tuple(4.0 * index for index in range(voxels.shape[2]))
-    for name in names:
-        write_dicom(folder / name, voxels.transpose(2, 1, 0), positions, spacing=(1, 1))
-
-
-def test_dicom_series_one_of_them_damaged(tmp_path: Path) -> None:
-    write_scan(tmp_path / "s", 1, block_label())
-    write_series(tmp_path / "q", np.rint(block_image()), ["a", "b", "c"])
-    (tmp_path / "q" / "b" / "slice_1").write_bytes(b"")
-    code, last_line = ended(start(tmp_path))
-    assert code == 1
-    assert last_line.startswith("1 of 3 scans failed, see ") and "b/slice_1: not read" in last_line
-    assert statuses(tmp_path) == ["a,done", "b,failed", "c,done"]
-    for name in ("a", "c"):
-        mask = nibabel.load(tmp_path / "o" / f"{name}_seg.nii.gz")
-        assert mask.shape == SHAPE
-        expected = [[-1, 0, 0, -10], [0, -1, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]]
-        np.testing.assert_allclose(mask.affine, expected, atol=1e-6)
-    assert not (tmp_path / "o" / "b_seg.nii.gz").exists()
-    assert "b/slice_1" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 
 def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from fsmis_components.data.weights import load_state
-
 SMALL = {
     "spatial_size": 64,
     "pseudo_label_min_size": [300],
@@ -105,29 +103,6 @@ def test_resume_equals_an_uninterrupted_training(
         first.run()
     train(bundle, phantom_dataset, output, num_workers=workers).run()
     assert_equal_weights(weights(output), weights(uninterrupted))
-
-
-@pytest.mark.slow
-def test_pieces_equal_an_uninterrupted_training(
-    bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "pieces"
-    for done in (1, 2, 2):
-        train(bundle, phantom_dataset, output, max_minutes=1e-3).run()
-        assert load_state(output / "training_state")["epoch"] == done
-    for name in ("model.pt", "model_best.pt"):
-        assert_equal_weights(weights(output, name), weights(uninterrupted, name))
-
-
-def test_other_settings_do_not_overwrite_a_training(
-    bundle: Path, phantom_dataset: Path, uninterrupted: Path
-) -> None:
-    before = weights(uninterrupted)
-    with pytest.raises(SystemExit, match="name another --output_dir"):
-        train(bundle, phantom_dataset, uninterrupted, seed=99).run()
-    with pytest.raises(SystemExit, match=r"exclude_rule any -> all"):
-        train(bundle, phantom_dataset, uninterrupted, exclude_rule="all").run()
-    assert_equal_weights(before, weights(uninterrupted))
 
 
 def test_initial_weights_from_a_file(

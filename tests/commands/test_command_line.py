@@ -79,9 +79,3 @@ def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(paint, ["--help"]) == 0
     said = capsys.readouterr().out
     assert "what is painted." in said and "--colours" in said and not calls
-
-
-def test_values_of_another_kind() -> None:
-    assert listed((1, 2), int) == [1, 2] and listed(3, int) == [3]
-    with pytest.raises(DataError, match="1, x: invalid literal"):
-        listed("1,x", int)

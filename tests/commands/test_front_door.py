@@ -11,7 +11,6 @@ import pytest
 
 from fsmis_components.__main__ import main
 from fsmis_components.commands import front_door
-from fsmis_components.data.shipped_bundles import bundle_folder, shipped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -49,16 +48,6 @@ def test_what_is_printed_is_what_runs(
         "--output_dir masks --uncertainty True"
     )
     assert started[0][0] == sys.executable and started[0][1:4] == ["-m", "monai.bundle", "run"]
-
-
-def test_options_may_come_first(started: list[list[str]], tmp_path: Path) -> None:
-    pack = tmp_path / "pack.safetensors"
-    pack.touch()
-    assert run("segment", "--labeled", str(pack), "s", "--method", "cow") == 3
-    words = started[0]
-    assert words[words.index("--support_pack") + 1] == str(pack) and "--support_dir" not in words
-    assert words[words.index("--dataset_dir") + 1] == "s"
-    assert Path(words[words.index("--bundle_root") + 1]).name == "cow"
 
 
 @pytest.mark.parametrize(
@@ -146,12 +135,6 @@ def test_the_exit_status_and_an_interruption_are_those_of_the_command() -> None:
         time.sleep(0.5)  # the parent waits by now
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 7
-
-
-def test_bundles_are_found_by_name_and_by_folder(tmp_path: Path) -> None:
-    assert bundle_folder("cow") == shipped("bundles") / "cow"
-    (tmp_path / "mine" / "configs").mkdir(parents=True)
-    assert bundle_folder(tmp_path / "mine") == tmp_path / "mine"
 
 
 @pytest.mark.slow

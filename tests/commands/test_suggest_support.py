@@ -58,14 +58,6 @@ def test_beside_a_support(
     assert "structure_1" in capsys.readouterr().out
 
 
-def test_nothing_left_to_label(
-    phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ("--support_dir", str(phantom_dataset))
-    assert suggest_support.main(command(phantom_dataset, tmp_path / "out", *words)) == 1
-    assert "all scans are in the support already" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -2,19 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from fsmis_components.data.atomic import atomic_write, atomic_write_text, remove_unfinished
-
-
-def test_the_name_while_writing_is_hidden_and_keeps_its_ending(tmp_path: Path):
-    names = []
-
-    def write(unfinished: Path) -> None:
-        names.append(unfinished.name)
-        assert unfinished.parent == tmp_path
-        unfinished.write_bytes(b"1")
-
-    atomic_write(tmp_path / "Scan.NII.gz", write)
-    assert names[0].startswith(".") and names[0].endswith(".nii.gz")
+from fsmis_components.data.atomic import (
+    atomic_write,
+    atomic_write_text,
+    lock_folder,
+    remove_unfinished,
+)
+from fsmis_components.data.errors import DataError
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
@@ -44,3 +38,13 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):
         (tmp_path / name).write_bytes(b"")
     remove_unfinished([tmp_path / "Scan_seg.nii.gz", tmp_path / "no folder" / "a.png"])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path: Path):
+    folder = tmp_path / "a" / "b"
+    with lock_folder(folder), pytest.raises(DataError, match="another run is writing there"):
+        lock_folder(folder)
+    lock_folder(folder).lock.release()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="choose another --output_dir"):
+        lock_folder(tmp_path / "file" / "folder")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 
@@ -169,13 +168,6 @@ def test_rejects_folders(tmp_path, names, arguments, message):
     assert message in str(caught.value)
 
 
-def test_rejects_missing_folder(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: there is no such file or folder; check"):
-        find_cases(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"a\.txt: expected a folder or a datalist \.json"):
-        find_cases(fill(tmp_path, "a.txt") / "a.txt")
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -321,27 +313,6 @@ def test_long_names_become_short_enough_for_the_results(tmp_path: Path) -> None:
     assert len({case.stem for case in cases}) == 3
     for case in cases:
         fill(tmp_path, f".123456789012.{case.stem}_uncertainty.nii.gz")
-
-
-def test_what_cannot_be_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may read everything, so the refusal is made up."""
-    fill(tmp_path, "a.nii.gz", "closed/IM1", "closed_file")
-    real = {name: getattr(Path, name) for name in ("open", "iterdir")}
-
-    def denied(name: str):
-        def refuse(path: Path, *arguments: object, **options: object) -> object:
-            if path.name.startswith("closed"):
-                raise PermissionError(errno.EACCES, "Permission denied")
-            return real[name](path, *arguments, **options)
-
-        return refuse
-
-    for name in real:
-        monkeypatch.setattr(Path, name, denied(name))
-    reason = "cannot be read (Permission denied)"
-    assert unused(tmp_path) == {"closed_file": reason, "closed": reason}
-    with pytest.raises(DataError, match=r"closed: cannot be read \(Permission denied\); get the"):
-        find_cases(tmp_path / "closed")
 
 
 def test_a_link_that_leads_back_ends(tmp_path: Path) -> None:

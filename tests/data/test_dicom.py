@@ -57,18 +57,6 @@ def test_tilted_gantry_keeps_its_shear(tmp_path):
     np.testing.assert_allclose(affine[:3, 2], [0, -0.8, 4])
 
 
-def test_scaled_series_is_float(tmp_path):
-    pixels = write_series(tmp_path / "series", slope=0.5, intercept=3)
-    voxels, _ = load_dicom_series(tmp_path / "series")
-    assert voxels.dtype == np.float32
-    np.testing.assert_allclose(voxels, pixels.transpose(2, 1, 0) * 0.5 + 3)
-
-
-def test_one_slice(tmp_path):
-    write_series(tmp_path / "series", positions=(0.0,))
-    assert load_image(tmp_path / "series").shape == (COLUMNS, ROWS, 1)
-
-
 def test_mask_of_a_series(tmp_path):
     pixels = write_series(tmp_path / "series", tilt=0.1)
     image = load_image(tmp_path / "series")
@@ -192,18 +180,3 @@ def test_a_report_beside_the_slices_is_no_slice(tmp_path):
     report.SeriesInstanceUID = "1.2.9"
     report.save_as(tmp_path / "series" / "slice_0", enforce_file_format=True)
     assert load_image(tmp_path / "series").shape == pixels.T.shape
-
-
-def test_rejects_what_cannot_be_decoded(tmp_path):
-    write_series(tmp_path / "series", PixelData=b"xx")
-    with pytest.raises(DataError, match=r"slice_3: this slice cannot be decoded .* by dcm2niix\."):
-        load_image(tmp_path / "series")
-
-
-def test_rejects_other_folders(tmp_path):
-    pytest.importorskip("pydicom", reason="pydicom is not installed")
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(DataError, match="no DICOM image in this folder; name the folder of a"):
-        load_image(tmp_path)
-    with pytest.raises(DataError, match=r"no image found.*a\.txt: no format of scans"):
-        find_cases(tmp_path)

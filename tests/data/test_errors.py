@@ -25,11 +25,6 @@ class Entry:
         return entry.__wrapped__(value)
 
 
-def test_sentence_is_one_line():
-    assert str(DataError("a\n  b.")) == "a b."
-    assert isinstance(DataError("a"), ValueError)
-
-
 @pytest.mark.parametrize("call", [lambda: entry(-1), lambda: Entry(-1), lambda: Entry(1).run(-1)])
 def test_data_error_exits_with_its_sentence(call):
     with pytest.raises(SystemExit) as caught:

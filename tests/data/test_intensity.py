@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from volume_samples import ras_affine, stored_as
+from volume_samples import ras_affine
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.intensity import (
@@ -54,24 +54,6 @@ def test_constant_image_gives_zeros(value, modality):
     image[0] = torch.nextafter(image[0], torch.tensor(-torch.inf))  # resizing rounds
     out = fit_normaliser(volume, Normalisation(modality))(image)
     assert torch.equal(out, torch.zeros(2, 1, 4, 4))
-
-
-def test_storage_order_does_not_matter():
-    volume = scan()
-    first = fit_normaliser(volume, Normalisation("mr"))
-    other = fit_normaliser(stored_as(volume, "IPL"), Normalisation("mr"))
-    assert (other.mean, other.std) == pytest.approx((first.mean, first.std), rel=1e-12)
-    assert other.upper == first.upper
-
-
-def test_modality_auto():
-    assert resolve_modality(scan(-1000, 1000)) == "ct"
-    assert resolve_modality(scan(0, 4000)) == "mr"
-    assert resolve_modality(scan(-30, 4000)) == "mr"
-    assert resolve_modality(scan(-1000, 1000), "MR") == "mr"
-    assert resolve_modality(scan(0, 4000), "ct") == "ct"
-    with pytest.raises(DataError, match="modality: expected auto, mr or ct, got 'pet'"):
-        resolve_modality(scan(), "pet")
 
 
 def body(kind="ct", seed=0) -> np.ndarray:

@@ -59,13 +59,6 @@ def test_another_scan_is_no_label(tmp_path: Path) -> None:
         load_label(write_nifti(tmp_path / "label_1.nii.gz", noise), image)
 
 
-def test_many_structures_stay_a_label(tmp_path: Path) -> None:
-    blocks = np.arange(1, 217, dtype=np.uint8).reshape(6, 6, 6)
-    label = np.kron(blocks, np.ones((4, 4, 4), np.uint8))
-    path = write_nifti(tmp_path / "label.nii.gz", label)
-    np.testing.assert_array_equal(load_label(path).data, label)
-
-
 @pytest.mark.parametrize("name", ["chaos_t2", "btcv_ct", "hippocampus", "brains"])
 def test_real_scans_are_no_labels(fsmis_data_dir: Path, tmp_path: Path, name: str) -> None:
     """Of one scan for another: not the same voxels, only of the same kind."""

@@ -17,15 +17,6 @@ def test_a_data_error_becomes_an_answer() -> None:
     assert isinstance(raised.value, DataError)  # where there is no server, it is one like any other
 
 
-def test_other_errors_pass_and_answers_are_not_wrapped_twice() -> None:
-    with pytest.raises(KeyError), client_errors():
-        raise KeyError("bug")
-    first = RequestError("one sentence.")
-    with pytest.raises(RequestError) as raised, client_errors(), client_errors():
-        raise first
-    assert raised.value is first
-
-
 def test_the_end_of_a_command_is_no_end_of_a_server() -> None:
     with pytest.raises(RequestError, match="no scan to train on"), client_errors():
         raise SystemExit("no scan to train on: label one.")

@@ -63,13 +63,6 @@ def test_without_a_fold_only_some_are_held_out() -> None:
     assert names(fold_split(cases(1), None).held_out) == [0]  # one scan must serve for both
 
 
-def test_rejects() -> None:
-    with pytest.raises(DataError, match="from 0 to 4, got 5"):
-        fold_split(cases(20), 5)
-    with pytest.raises(DataError, match="more than 5 cases, 5 were found"):
-        fold_split(cases(5), 0)
-
-
 def test_several_folders_are_split_one_by_one(phantom_dataset: Path) -> None:
     split = training_split([phantom_dataset, phantom_dataset])
     assert (len(split.train), len(split.held_out)) == (6, 2)
@@ -90,12 +83,6 @@ def test_shown_structures(tmp_path: Path, axis: int):
     places = [[1, 1], [2, 2], [4, 3]][axis]
     expected = [[index == place for index in range(label.shape[axis])] for place in places]
     assert shown.tolist() == [*expected, [False] * label.shape[axis]]
-
-
-def test_excluded():
-    shown = np.array([[True, True, False, False], [True, False, True, False]])
-    assert excluded(shown, "any").tolist() == [True, True, True, False]
-    assert excluded(shown, "all").tolist() == [True, False, False, False]
 
 
 def test_rejects_exclusion(tmp_path: Path):

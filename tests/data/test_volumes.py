@@ -200,14 +200,6 @@ def test_mask_keeps_the_header(tmp_path, codes, suffix):
     assert b"patient" not in nibabel.openers.Opener(saved).read()
 
 
-def test_mask_of_a_volume_in_memory(tmp_path):
-    volume = Volume(numbers(), ras_affine(angle=0.3))
-    saved = nibabel.load(save_mask(tmp_path / "a.nii.gz", numbers(), volume))
-    np.testing.assert_allclose(saved.affine, volume.affine, atol=1e-5)
-    assert saved.header.get_xyzt_units()[0] == "mm"
-    assert (saved.header["qform_code"], saved.header["sform_code"]) == (1, 1)
-
-
 @pytest.mark.parametrize(
     ("largest", "dtype"),
     [(0, "u1"), (1, "u1"), (255, "u1"), (256, "u2"), (65535, "u2"), (65536, "u4")],
@@ -227,18 +219,6 @@ def test_shares_come_back_from_a_byte_each(tmp_path):
     assert saved.get_data_dtype() == np.uint8
     np.testing.assert_allclose(saved.get_fdata(), steps / 255, atol=1e-7)
     np.testing.assert_array_equal(saved.dataobj.get_unscaled(), steps)
-
-
-def test_rejects_masks(tmp_path):
-    volume = Volume(numbers(), ras_affine())
-    path = tmp_path / "a.nii.gz"
-    with pytest.raises(ValueError, match="expected integers, got float64"):
-        save_mask(path, numbers(np.float64), volume)
-    with pytest.raises(ValueError, match="expected values from 0 on, got -1"):
-        save_mask(path, numbers() - 1, volume)
-    with pytest.raises(ValueError, match=r"expected an array of its shape \(5, 4, 3\), got"):
-        save_mask(path, numbers()[:4], volume)
-    assert not path.exists()
 
 
 def header_alone(path: Path, shape: tuple[int, ...]) -> Path:

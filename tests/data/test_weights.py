@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.weights import (
     fill_network,
-    has_state,
     load_initial_weights,
-    load_state,
     read_state_dict,
-    save_state,
 )
 
 
@@ -64,17 +61,6 @@ def test_another_method_gives_its_encoder_where_that_is_allowed(
     assert "2 other entries begin anew" in caplog.text
 
 
-def test_another_encoder_is_refused(tmp_path: Path) -> None:
-    other = Method(4)
-    other.encoder = nn.Linear(2, 6)
-    torch.save(other.state_dict(), tmp_path / "other.pt")
-    with pytest.raises(SystemExit, match="another network"):
-        load_initial_weights(Method(4), str(tmp_path / "other.pt"), tmp_path, True)
-    torch.save({"something": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(SystemExit, match="another network"):
-        load_initial_weights(Method(4), str(tmp_path / "other.pt"), tmp_path, True)
-
-
 def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in (("evil.pt", pickle.dumps(Evil())), ("text.pt", b"hello")):
         (tmp_path / name).write_bytes(content)
@@ -84,31 +70,6 @@ def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(DataError, match="not a file of plain weights"):
         fill_network(Method(), tmp_path / "inside.pt")
     assert "unpickled" not in capsys.readouterr().out
-
-
-def test_rejects_other_contents(tmp_path: Path) -> None:
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(DataError, match="expected a state dict of tensors, got list"):
-        fill_network(Method(), tmp_path / "list.pt")
-    torch.save({**Method().state_dict(), "head.bias": torch.zeros(7)}, tmp_path / "shape.pt")
-    with pytest.raises(DataError, match=r"the first is 'head\.bias'"):
-        fill_network(Method(), tmp_path / "shape.pt")
-
-
-def test_a_state_comes_back(tmp_path: Path) -> None:
-    assert not has_state(tmp_path)
-    for number in (1, 2):
-        save_state({"epoch": number, "network": {"weight": torch.full((9,), number)}}, tmp_path)
-    found = load_state(tmp_path)
-    assert (found["epoch"], found["network"]["weight"].tolist()) == (2, [2] * 9)
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:900] + b"x" + b[901:], None])
-def test_a_damaged_state_is_named(tmp_path: Path, damage) -> None:
-    path = save_state({"weight": torch.zeros(1000)}, tmp_path)
-    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"state.pt: .* is missing or damaged .* to begin anew"):
-        load_state(tmp_path)
 
 
 def test_half_precision_is_a_form_of_storage(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
-from fsmis_components.encoding.feature_cache import feature_key, features_kind
+from fsmis_components.encoding.feature_cache import features_kind
 
 CPU = torch.device("cpu")
 
@@ -57,15 +57,6 @@ def test_features_come_back_equal_bit_for_bit(tmp_path: Path) -> None:
             got, wanted = getattr(features, name), getattr(expected, name)
             assert got.dtype == wanted.dtype and got.stride() == wanted.stride()
             assert torch.equal(got, wanted)
-
-
-def test_a_scan_counts_only_once_all_its_batches_are_there(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path)
-    reader = cache.keep("key", batches(), "scan")
-    next(reader)
-    assert "key" not in cache
-    reader.close()  # as after an interruption
-    assert "key" not in cache and list(tmp_path.iterdir()) == []
 
 
 def test_what_killed_runs_left_is_removed_a_day_later(tmp_path: Path) -> None:
@@ -141,22 +132,6 @@ def test_damaged_features_are_refused(tmp_path: Path) -> None:
     next((tmp_path / "key").glob("00002-*.safetensors")).write_bytes(b"half a file")
     with pytest.raises(DataError, match="remove this folder"):
         list(cache.read("key", Levels, CPU))
-
-
-def test_the_key_follows_voxels_weights_and_settings() -> None:
-    image = block_image()
-    key = feature_key(scan(image), "weights", {"amp": False})
-    assert feature_key(scan(image.copy()), "weights", {"amp": False}) == key
-    other = image.copy()
-    other[0, 0, -1] += 1
-    for changed in (
-        feature_key(scan(other), "weights", {"amp": False}),
-        feature_key(scan(image), "others", {"amp": False}),
-        feature_key(scan(image), "weights", {"amp": True}),
-        # the same voxels in another shape
-        feature_key(scan(image.reshape(20, 24, 12)), "weights", {"amp": False}),
-    ):
-        assert changed != key
 
 
 def test_a_scan_is_encoded_once(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsmis_components.data import atomic
-from fsmis_components.data.weights import has_state, load_state
+from fsmis_components.data.errors import DataError
 from fsmis_components.episodes import TrainingState, WeightsSaver, leave_process_group
+from fsmis_components.episodes.checkpoint import has_state, load_state, save_state
 
 EPOCHS = 3
 
@@ -56,10 +57,6 @@ class Training:
         with pytest.raises(KeyboardInterrupt):
             self.run()
         return self
-
-    def stopped_by_error(self) -> None:
-        self.engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: 1 / 0)
-        self.run()
 
     def weights(self) -> dict[str, torch.Tensor]:
         return torch.load(self.folder / "models" / "model.pt", weights_only=True)
@@ -97,41 +94,6 @@ def test_goes_on_after_an_interruption(tmp_path: Path, whole: Training, event: E
     stopped = Training(tmp_path / "stopped").stopped_by(event, interrupt)
     assert load_state(stopped.state.folder)["epoch"] < EPOCHS
     assert_finished_as(Training(tmp_path / "stopped").run(), whole)
-
-
-def test_the_weights_file_is_never_older_than_the_state(tmp_path: Path) -> None:
-    """Where the state says that all epochs are done, nobody would write the weights again."""
-    training = Training(tmp_path)
-    found = []
-
-    def look(engine: Engine) -> None:
-        state = training.state.folder
-        epoch = load_state(state)["epoch"] if has_state(state) else 0
-        found.append((epoch, torch.equal(training.weights()["weight"], training.network.weight)))
-
-    training.engine.add_event_handler(Events.EPOCH_COMPLETED, look)
-    training.run()
-    assert found == [(0, True), (1, True), (2, True)]
-
-
-def test_a_finished_training_does_nothing(tmp_path: Path, whole: Training) -> None:
-    again = Training(whole.folder)
-    steps = []
-    again.engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: steps.append(1))
-    assert_finished_as(again.run(), whole)
-    assert not steps
-
-
-def test_two_trainings_never_write_into_one_folder(tmp_path: Path, whole: Training) -> None:
-    first = Training(tmp_path / "a")
-
-    def another(engine: Engine) -> None:
-        with pytest.raises(SystemExit, match="another run is writing there"):
-            Training(tmp_path / "a").run()
-
-    first.engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), another)
-    assert_finished_as(first.run(), whole)
-    assert [path.name for path in first.state.folder.glob(".*")] == [".writing"]
 
 
 @pytest.mark.parametrize("moment", range(7))
@@ -172,31 +134,6 @@ def test_weights_on_a_full_disk_are_an_error_of_the_disk(tmp_path: Path) -> None
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_what_other_libraries_cannot_write_is_one_sentence_too(tmp_path: Path) -> None:
-    """TensorBoard's curves, for example."""
-    training = Training(tmp_path)
-
-    def curve(engine: Engine) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "events")
-
-    training.engine.add_event_handler(Events.ITERATION_COMPLETED(once=3), curve)
-    with pytest.raises(
-        SystemExit, match="stopped after epoch 1: events: cannot be written .*free some"
-    ):
-        training.run()
-    with pytest.raises(ZeroDivisionError):  # what is no matter of the disk stays an error
-        Training(tmp_path).stopped_by_error()
-    assert Training(tmp_path).run().engine.state.epoch == EPOCHS
-
-
-def test_a_damaged_record_of_the_best_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "model_best.json").write_text("")
-    training = Training(tmp_path)
-    training.engine.state.metrics["dice"] = 0.5
-    with pytest.raises(SystemExit, match="model_best.json: damaged; delete it"):
-        WeightsSaver(training.network, tmp_path, "dice")(training.engine)
-
-
 @pytest.mark.parametrize(
     ("settings", "said"),
     [({"seed": 2}, "seed 1 -> 2"), ({"pair_gaps": [0]}, r"pair_gaps \[1, 2\] -> \[0\]")],
@@ -211,19 +148,6 @@ def test_a_training_of_version_0_1_is_refused(tmp_path: Path) -> None:
     (tmp_path / "training_state" / "index.json").write_text("{}")
     with pytest.raises(SystemExit, match="version 0.1 lies here.*--initial_weights"):
         Training(tmp_path).run()
-
-
-def test_a_damaged_state_is_refused(whole: Training) -> None:
-    path = whole.state.folder / "state.pt"
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(SystemExit, match=r"state.pt: the state .* is missing or damaged"):
-        Training(whole.folder).run()
-
-
-def test_only_the_first_process_saves(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(idist, "get_rank", lambda: 1)
-    training = Training(tmp_path).run()
-    assert not has_state(training.state.folder)
 
 
 def test_the_best_weights_follow_the_metric(tmp_path: Path) -> None:
@@ -259,12 +183,6 @@ def test_a_limit_ends_the_run_after_the_epoch_in_which_it_is_over(
     assert_finished_as(training, whole)
 
 
-@pytest.mark.parametrize("minutes", [0, "5", float("nan")])
-def test_refuses_what_is_no_limit(tmp_path: Path, minutes: object) -> None:
-    with pytest.raises(SystemExit, match="max_minutes: expected minutes above 0"):
-        TrainingState(tmp_path, {}, {}, minutes)
-
-
 def test_all_processes_stop_when_the_first_one_does(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(idist, "get_world_size", lambda: 2)
     monkeypatch.setattr(idist, "broadcast", lambda value, src: 1.0)
@@ -285,3 +203,19 @@ def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
     leave_process_group(network)
     assert not gloo_threads()
     assert not dist.is_initialized()
+
+
+def test_a_state_comes_back(tmp_path: Path) -> None:
+    assert not has_state(tmp_path)
+    for number in (1, 2):
+        save_state({"epoch": number, "network": {"weight": torch.full((9,), number)}}, tmp_path)
+    found = load_state(tmp_path)
+    assert (found["epoch"], found["network"]["weight"].tolist()) == (2, [2] * 9)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:900] + b"x" + b[901:], None])
+def test_a_damaged_state_is_named(tmp_path: Path, damage) -> None:
+    path = save_state({"weight": torch.zeros(1000)}, tmp_path)
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"state.pt: .* is missing or damaged .* to begin anew"):
+        load_state(tmp_path)

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.episodes import (
     CorpusSettings,
     EpisodeDataset,
     EpisodeRule,
-    EpisodeSampler,
     EpisodeTransform,
 )
 from fsmis_components.transforms import PseudoLabels, WarpRanges
@@ -45,16 +43,6 @@ def test_items_depend_on_seed_and_number_alone(cases: list[Case]) -> None:
         assert torch.equal(tensor, second[7][name])
     assert not torch.equal(first[7]["image"], other[7]["image"])
     assert not torch.equal(first[7]["image"], first[8]["image"])
-
-
-def test_workers_change_nothing(cases: list[Case]) -> None:
-    data = dataset(cases)
-
-    def read(workers: int) -> torch.Tensor:
-        loader = DataLoader(data, 2, sampler=EpisodeSampler(4), num_workers=workers)
-        return torch.cat([batch["image"] for batch in loader])
-
-    assert torch.equal(read(0), read(2))
 
 
 def test_transform_of_one_leaves_the_other_as_it_is(cases: list[Case]) -> None:
@@ -101,27 +89,7 @@ def test_a_transform_that_loses_everything_is_an_error(cases: list[Case]) -> Non
         dataset(cases, transform=gone)[0]
 
 
-def test_setting_2_leaves_slices_out(cases: list[Case]) -> None:
-    def drawn(rule: str) -> set[tuple[int, int]]:
-        settings = CorpusSettings(64, exclude_labels=(1, 2), exclude_rule=rule)
-        drawer = dataset(cases, settings=settings).drawer
-        return {(v, z) for group in drawer.pairs for v, z, _ in group}
-
-    free = {(v, z) for group in dataset(cases).drawer.pairs for v, z, _ in group}
-    try:
-        strict = drawn("any")
-    except ValueError:  # both structures reach through all slices of this phantom
-        strict = set()
-    assert strict <= drawn("all") < free or strict < drawn("all") <= free
-
-
 def test_setting_2_without_labels_is_refused(cases: list[Case]) -> None:
     unlabelled = [Case(case.name, case.image) for case in cases]
     with pytest.raises(SystemExit, match="use --setting 1"):
         dataset(unlabelled, settings=CorpusSettings(64, exclude_labels=(1,)))
-
-
-def test_several_kinds_of_pseudo_labels_are_drawn(cases: list[Case]) -> None:
-    kinds = [PseudoLabels(min_size=300), PseudoLabels(kind="superpixel", min_size=60)]
-    data = dataset(cases, pseudo_labels=kinds, rule=EpisodeRule(2, (0,), 20))
-    assert {data.drawer.draw(i).support for i in range(60)} == {0, 1, 2, 3}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from fsmis_components.episodes import PatientDrawer, PatientRule, PatientTable
 
@@ -28,12 +27,6 @@ def drawn(count: int = 300, tables: list[PatientTable] = TABLES, **rule: object)
     return [drawer.draw(index) for index in range(count)]
 
 
-def test_same_seed_draws_the_same_episodes() -> None:
-    assert drawn(40) == drawn(40)
-    drawer = PatientDrawer(TABLES, PatientRule(), seed=4)
-    assert drawer.draw(3) != drawer.draw(3, attempt=1)
-
-
 def test_support_and_query_are_two_patients_of_one_domain() -> None:
     tables = [*TABLES, table("q1", "b"), table("q2", "b")]
     for episode in drawn(tables=tables):
@@ -53,13 +46,6 @@ def test_the_support_shows_every_structure_in_every_slice() -> None:
     assert not any(e.ways[0] == 3 for e in drawn())
 
 
-def test_a_batch_has_one_number_of_support_slices() -> None:
-    episodes = drawn(sections=(1, 2, 3))
-    counts = [len(e.support_slices) for e in episodes]
-    assert set(counts) == {1, 2, 3}
-    assert all(len(set(counts[i : i + 4])) == 1 for i in range(0, 300, 4))
-
-
 def test_heights_match_and_absent_structures_are_drawn() -> None:
     episodes = [e for e in drawn(absent=0.25) if e.query != 3]
     beside = [e for e in episodes if not TABLES[e.query].areas[e.query_slice, e.ways[0]]]
@@ -72,11 +58,6 @@ def test_heights_match_and_absent_structures_are_drawn() -> None:
             height = (episode.support_slices[0] - own[0]) / (own[-1] - own[0])
             found = (episode.query_slice - other[0]) / (other[-1] - other[0])
             assert abs(height - found) <= 0.5 / (other[-1] - other[0]) + 1e-6
-
-
-def test_one_patient_alone_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least two patients"):
-        PatientDrawer([table("p1"), table("p1")], PatientRule(), 0)
 
 
 def test_a_folder_is_drawn_by_its_weight() -> None:

@@ -49,11 +49,6 @@ def test_new_weights_serve_and_nothing_is_lost(models: Path) -> None:
     assert not list(models.rglob(".*"))  # no half-written file
 
 
-def test_the_same_weights_keep_their_pack(models: Path) -> None:
-    train(models, 1.0)
-    assert (models / "support_pack.safetensors").is_file() and not (models / "previous").exists()
-
-
 def test_other_trainings_leave_the_bundle_as_it_is(models: Path) -> None:
     before = (models / "model.pt").read_bytes()
     train(models, 2.0, active=False)

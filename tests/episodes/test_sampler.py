@@ -69,26 +69,3 @@ def test_resumes_bit_equal_with_dropout(tmp_path: Path, whole: Training, event: 
     resumed.run()
     assert torch.equal(resumed.weights(), whole.weights())
     assert resumed.draws == whole.draws[2:]
-
-
-def test_draws_between_epochs_change_nothing(tmp_path: Path, whole: Training) -> None:
-    """As those of a validation or a picture."""
-    other = Training(tmp_path / "other")
-    other.engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: torch.rand(5))
-    assert other.run().draws == whole.draws
-
-
-def test_draws_differ_by_epoch_seed_and_process(tmp_path: Path, whole: Training) -> None:
-    others = [Training(tmp_path / "seed", seed=6), Training(tmp_path / "rank", rank=1)]
-    draws = whole.draws + [value for other in others for value in other.run().draws]
-    assert len(set(draws)) == len(draws) == 6 + 6 + 3
-
-
-def test_numbers_the_epochs_from_zero() -> None:
-    engine = Engine(lambda engine, batch: None)
-    sampler = EpisodeSampler(EPISODES)
-    seen = []
-    EpochSetter(sampler, 0).attach(engine)
-    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(sampler.epoch))
-    engine.run([0, 1], max_epochs=2)
-    assert seen == [0, 0, 1, 1]

@@ -13,9 +13,9 @@ from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.training_cases import fold_split
-from fsmis_components.data.weights import has_state, load_state, save_state
+from fsmis_components.episodes.checkpoint import has_state, load_state, save_state
 from fsmis_components.evaluation import fold_training
-from fsmis_components.evaluation.fold_training import dropped_slices, run_training, train_folds
+from fsmis_components.evaluation.fold_training import dropped_slices, train_folds
 from phantom import write_dataset
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
@@ -266,23 +266,6 @@ def test_rejects_before_anything_is_written(
     with pytest.raises(DataError, match=said):
         train_folds(**(arguments | changes))
     assert not (tmp_path / "out").exists() and not fake.calls
-
-
-@pytest.mark.slow
-def test_runs_the_code_that_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A package of our name in the working folder is not taken."""
-    (tmp_path / "fsmis_components").mkdir()
-    (tmp_path / "fsmis_components" / "__init__.py").write_text("raise SystemExit('another')")
-    (tmp_path / "configs").mkdir()
-    config = {
-        "training": ["$__import__('fsmis_components.data.errors')", "$print(@note)"],
-        "note": 0,
-    }
-    (tmp_path / "configs" / "train.json").write_text(json.dumps(config))
-    monkeypatch.chdir(tmp_path)
-    run_training(tmp_path, {"note": "7"})
-    with pytest.raises(DataError, match="the training ended with 1"):
-        run_training(tmp_path / "nowhere", {})
 
 
 @pytest.mark.slow

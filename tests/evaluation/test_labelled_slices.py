@@ -42,12 +42,3 @@ def test_hiding_changes_nothing_for_a_network_that_takes_three_sections(tmp_path
     assert packs[0].sections.equal(packs[1].sections)
     for key, value in packs[0].state.items():
         assert value.equal(packs[1].state[key])
-
-
-def test_all_slices(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, block_label())
-    support = with_labelled_slices(load_support_set(tmp_path), GRID, "all")
-    assert np.array_equal(np.asarray(support.scans[0].label.data), block_label())
-    pack = build_support_pack(IntensityNetwork(), support, spatial_size=24)
-    assert pack.sections.any(-1).sum(1).tolist() == [9, 6]  # every slice that holds the structure
-    assert pack.sections[0].sum(0).tolist() == [3, 3, 3]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ from fsmis_components.evaluation.records import (
     CaseRecord,
     Row,
     UnitFolder,
-    read_record,
     read_records,
-    write_rows,
 )
 
 ROW = Row(
@@ -53,28 +50,3 @@ def test_records_without_the_note_of_what_they_are_are_refused(tmp_path: Path) -
             unit(tmp_path)
     note.write_text(whole)
     assert unit(tmp_path).finished("7", "abc") == RECORD
-
-
-def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
-    """It also held counts per slice and a message."""
-    content = {**asdict(RECORD), "counts": [{"overlap": [1]}], "message": ""}
-    (tmp_path / "7.json").write_text(json.dumps(content))
-    assert read_record(tmp_path / "7.json") == RECORD
-
-
-def test_damaged_and_missing_records(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no results there"):
-        read_records(tmp_path)
-    path = tmp_path / "7.json"
-    for text in ("{", "[]", "{}"):
-        path.write_text(text)
-        with pytest.raises(DataError, match=r"7.json: .* delete it"):
-            read_record(path)
-
-
-def test_rows_as_csv(tmp_path: Path) -> None:
-    path = write_rows([ROW, replace(ROW, dice=float("nan"))], tmp_path / "new" / "cases.csv")
-    lines = path.read_text().splitlines()
-    assert lines[0].startswith("method,setting,fold,choice,shots,support,labelled,protocol,case")
-    assert lines[1].endswith("scored,80.5000,70.0000,12.5000,90.0000,75.0000,2.0000,1.2500")
-    assert lines[2].endswith("scored,,70.0000,12.5000,90.0000,75.0000,2.0000,1.2500")

@@ -18,7 +18,7 @@ from html_pages import checked_page
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.protocols import RULES
-from fsmis_components.evaluation.records import ABSENT, SCORED, UNDEFINED, CaseRecord, Row
+from fsmis_components.evaluation.records import SCORED, CaseRecord, Row
 from fsmis_components.evaluation.report import note_run, write_report, write_results
 from fsmis_components.evaluation.runner import Plan, run_benchmark
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
@@ -74,14 +74,6 @@ def test_the_same_bits_twice_and_no_trace(results: Path, tmp_path: Path) -> None
     for file in FILES:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert dict(matplotlib.rcParams) == before
-
-
-def test_commands_are_kept_once(tmp_path: Path) -> None:
-    note_run(tmp_path, "one", ["it broke"])
-    note_run(tmp_path, "two", [])
-    note_run(tmp_path, "one", ["again"], extra=1)
-    noted = json.loads((tmp_path / "run.json").read_text())
-    assert noted == {"commands": ["one", "two"], "failures": ["again"], "extra": 1}
 
 
 def make_row(dice: float, case: str = "c1", structure: str = "liver", **changes: object) -> Row:
@@ -144,19 +136,6 @@ def test_whole_report(tmp_path: Path) -> None:
     assert "1 failure:" in text and "<li>alpha, fold3: no spleen.</li>" in text
 
 
-def test_the_best_method_is_shown_by_its_first_support(tmp_path: Path) -> None:
-    files = write_case(tmp_path, "c1")
-    records = [
-        make_record([make_row(90, choice=2)], **files),
-        make_record([make_row(70, choice=1)], **files),
-        make_record([make_row(20, structure="spleen", choice=1)], **files),  # a model of its own
-    ]
-    text = write(tmp_path, records)
-    assert "liver 70.0" in text and "spleen 20.0" in text
-    assert "c1 (50.0, fold 0)" in text  # of 80 and 20
-    assert text.count(PANEL) == 1 + 2
-
-
 @pytest.mark.parametrize("gone", ["image", "label", "mask", "kept"])
 def test_a_missing_file_is_told(tmp_path: Path, gone: str) -> None:
     masks = {} if gone == "kept" else {"wv/sections": "gone.nii.gz"}
@@ -165,21 +144,6 @@ def test_a_missing_file_is_told(tmp_path: Path, gone: str) -> None:
     text = write(tmp_path, [make_record([make_row(81.25)], **files)])
     words = "kept no label map" if gone == "kept" else "gone.nii.gz: there is no such file"
     assert "No picture of this case" in text and words in text and "liver 81.2" in text
-
-
-def test_absent_and_undefined_structures(tmp_path: Path) -> None:
-    undefined = {"status": UNDEFINED, "protocol": "ep1-alp"}
-    rows = [
-        *rows_of("c1", "alpha"),
-        make_row(100, structure="spleen", status=ABSENT),
-        make_row(float("nan"), structure="spleen", **undefined),
-    ]
-    text = write(tmp_path, [make_record(rows)])
-    assert "spleen in 1 scan" in text and "spleen absent" in text
-    text = write(tmp_path, [make_record([*rows[:3], rows[4]])])
-    assert text.count(PANEL) == 2  # nothing to draw of the spleen
-    assert "No scan was scored" in write(tmp_path, []) and "Nothing was scored" not in text
-    assert "Nothing was scored over the whole volume" in write(tmp_path, [make_record(rows[:1])])
 
 
 def test_names_are_text(tmp_path: Path) -> None:

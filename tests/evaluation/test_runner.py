@@ -6,7 +6,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
 from block_scans import block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
 
@@ -184,14 +183,6 @@ def test_damaged_cases_are_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert "image_4.nii.gz" in failures[1]
 
 
-def test_a_support_without_the_structure_ends_its_fold_alone(tmp_path: Path) -> None:
-    folder = dataset(tmp_path / "d")
-    write_scan(folder, 3, block_label({1: 1}))
-    records, failures = run([MaskCopy()], plan_of(folder, structures=[1, 2]), tmp_path / "o")
-    assert [record.rows[0].case for record in records] == ["3", "4"]
-    assert failures[0].startswith("mask_copy, fold0_shots1_choice0: fold 0, support 3: structure")
-
-
 def test_absent_structures_are_scored_and_a_fold_without_one_is_told(tmp_path: Path) -> None:
     folder = dataset(tmp_path / "d")
     for number in (1, 2):
@@ -203,15 +194,6 @@ def test_absent_structures_are_scored_and_a_fold_without_one_is_told(tmp_path: P
     assert (blind.status, blind.dice) == (ABSENT, 0) and blind.false_positive_ml > 0
     assert len(failures) == 1
     assert "fold 0: no query holds structure_2" in failures[0]
-
-
-def test_shots_and_choices(tmp_path: Path) -> None:
-    plan = plan_of(dataset(tmp_path / "d"), folds=[0], shots=[1, 3], choices=[0, 1])
-    records, failures = run([MaskCopy()], plan, tmp_path / "o")
-    assert not failures
-    assert list(dict.fromkeys(record.rows[0].support for record in records)) == [
-        "3", "4", "3+4+5", "4+5+6",
-    ]  # fmt: skip
 
 
 def test_groups_of_structures_are_segmented_by_themselves(tmp_path: Path) -> None:
@@ -242,16 +224,3 @@ def test_rejects_two_subjects_of_one_name_and_wrong_shapes(tmp_path: Path) -> No
     records, failures = run([Flat()], plan, tmp_path / "o")
     assert not records and len(failures) == 2
     assert all("predict returned uint8 of shape (3,)" in failure for failure in failures)
-
-
-def test_the_same_bits_twice(tmp_path: Path) -> None:
-    plan = plan_of(dataset(tmp_path / "d"), folds=[0])
-    torch.manual_seed(3)
-    first, _ = run([network()], plan, tmp_path / "a")
-    torch.manual_seed(4)
-    second, _ = run([network()], plan, tmp_path / "b")
-    for one, two in zip(first, second, strict=True):
-        assert (one.rows, one.masks) == (two.rows, two.masks)
-        for path in one.masks.values():
-            a, b = ((tmp_path / folder / path).read_bytes() for folder in "ab")
-            assert a == b

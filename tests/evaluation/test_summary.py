@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-import random
 from typing import Any
 
 import pytest
@@ -61,21 +59,6 @@ def test_choices_first_then_structures_then_cases() -> None:
     assert group["support_choice_range"] == {"lowest": 55.0, "highest": 57.5}
 
 
-def test_every_figure_is_described() -> None:
-    group = only_group([row("1", "liver", 90), row("1", "spleen", 50)])
-    for figure in FIGURES[1:]:
-        assert group["structures"]["spleen"][figure]["mean"] == 4
-        assert group["mean"][figure]["mean"] == 2.5
-    assert "support_choice_range" not in group
-
-
-def test_a_case_in_two_folds_is_two_units() -> None:
-    group = only_group([row("1", "liver", 90), row("1", "liver", 50, fold=1)])
-    assert group["mean"]["cases"] == 2 and group["folds"] == [0, 1]
-    assert group["fold_dice"] == {"0": 90, "1": 50}
-    assert group["mean"]["dice"]["mean"] == 70
-
-
 def test_absent_counts_and_undefined_is_left_out() -> None:
     rows = [
         row("1", "liver", 80),
@@ -91,46 +74,6 @@ def test_absent_counts_and_undefined_is_left_out() -> None:
     mean = group["mean"]
     assert (mean["cases"], mean["absent"], mean["undefined"]) == (2, 1, 2)
     assert mean["dice"]["mean"] == pytest.approx((40 + 60) / 2)
-
-
-def test_nothing_defined() -> None:
-    rows = [row("1", "liver", math.nan, choice=choice) for choice in (0, 1)]
-    group = only_group(rows)
-    assert group["mean"]["cases"] == 0 and "support_choice_range" not in group
-    assert group["mean"]["dice"] == {"mean": None, "sd": None, "low": None, "high": None}
-
-
-def test_rules_settings_and_supports_stay_apart() -> None:
-    kinds = [
-        {"protocol": "ep1-qnet"},
-        {"protocol": "ep1-alp"},
-        {"setting": "2-any"},
-        {"labelled": "all"},
-        {"shots": 5},
-        {"method": FLOOR, "setting": "-"},
-        {},
-    ]
-    rows = [row("1", "liver", 10.0 * index, **kind) for index, kind in enumerate(kinds)]
-    groups = summarise(rows)["groups"]
-    names = ("method", "setting", "labelled", "shots", "protocol")
-    assert [tuple(group[name] for name in names) for group in groups] == [
-        (FLOOR, "-", "sections", 1, "wv"),
-        ("a", "1", "sections", 1, "ep1-alp"),
-        ("a", "1", "sections", 1, "ep1-qnet"),
-        ("a", "1", "sections", 1, "wv"),
-        ("a", "1", "sections", 5, "wv"),
-        ("a", "1", "all", 1, "wv"),
-        ("a", "2-any", "sections", 1, "wv"),
-    ]
-    assert [group["mean"]["dice"]["mean"] for group in groups] == [50, 10, 0, 60, 40, 30, 20]
-
-
-def test_two_trainings_of_setting_2_are_one_case() -> None:
-    """One model segments the liver, the other the spleen."""
-    rows = [row("1", "spleen", 60, setting="2-any"), row("1", "liver", 80, setting="2-any")]
-    group = only_group(rows)
-    assert list(group["structures"]) == ["liver", "spleen"]  # by label value
-    assert group["mean"]["cases"] == 1 and group["mean"]["dice"]["mean"] == 70
 
 
 def test_wv_gap_of_ep1_or_else_of_the_oracle() -> None:
@@ -194,30 +137,3 @@ def test_methods_are_compared_on_what_both_have() -> None:
     assert (found["count"], found["mean_difference"], found["p_value"]) == (2, 20, 0.5)
     apart = [row("1", "liver", 80), row("2", "liver", 70, method="b")]
     assert summarise(apart)["comparisons"] == []
-
-
-def test_json_with_the_same_bytes_for_rows_in_any_order() -> None:
-    noise = random.Random(2)
-    rows = [
-        row(str(case), structure, noise.uniform(0, 100), protocol=protocol, choice=choice)
-        for case in range(5)
-        for structure in VALUES
-        for protocol in ("ep1-alp", "wv")
-        for choice in (0, 1, 2)
-    ]
-    text = json.dumps(summarise(rows), allow_nan=False)
-    noise.shuffle(rows)
-    assert json.dumps(summarise(rows), allow_nan=False) == text
-
-
-def test_no_rows() -> None:
-    assert summarise([]) == {"groups": [], "wv_gaps": [], "comparisons": []}
-
-
-def test_rejects() -> None:
-    with pytest.raises(ValueError, match="a has case 1, structure liver twice"):
-        summarise([row("1", "liver", 80), row("1", "liver", 70)])
-    with pytest.raises(ValueError, match="expected finite figures"):
-        summarise([row("1", "liver", 80, hd95_mm=math.nan)])
-    with pytest.raises(ValueError, match="ep2|tuple.index"):
-        summarise([row("1", "liver", 80, protocol="ep2")])

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
 import pytest
 
-from fsmis_components.evaluation.records import FIGURES, SCORED, UNDEFINED, Row
+from fsmis_components.evaluation.records import FIGURES, SCORED, Row
 from fsmis_components.evaluation.summary import summarise
 from fsmis_components.evaluation.tables import markdown_table
 
@@ -143,27 +142,6 @@ def test_comparisons(page: str) -> None:
     ]
 
 
-def test_what_the_lines_rest_on(page: str) -> None:
-    lines = section(page, "What the lines rest on")[1:]
-    assert lines[0][2:] == ["2", "0", "0", "–", "0", "–"]
-    assert lines[1][2:] == ["2", "0", "0, 1", "60.0 to 62.0", "0", "0"]
-
-
-def test_an_incomplete_structure_is_told() -> None:
-    first, second = rows_of("a", "1", 50)
-    spleen = Row(**{**vars(first), "structure": "spleen", "value": 4})
-    page = markdown_table(summarise([first, second, spleen]), {})
-    assert section(page, "What the lines rest on")[1][2] == "2 (liver 2, spleen 1)"
-
-
-def test_undefined_rows_are_counted() -> None:
-    gone = {"status": UNDEFINED, **dict.fromkeys(FIGURES, math.nan)}
-    rows = [Row(**{**vars(row), **gone}) for row in rows_of("a", "1", 0, "ep1-alp")]
-    page = markdown_table(summarise([*rows, *rows_of("a", "1", 50)]), {})
-    assert section(page, "Dice in %, mean over structures")[1][2] == "–"
-    assert section(page, "What the lines rest on")[1][-1] == "2"
-
-
 def test_two_rules_two_columns() -> None:
     rows = [*rows_of("a", "1", 80, "ep1-alp"), *rows_of("a", "1", 75, "ep1-qnet", fold=1)]
     rows += [*rows_of("a", "1", 60), *rows_of("a", "1", 65, fold=1)]
@@ -191,15 +169,3 @@ def test_notes_failures_and_provenance(page: str) -> None:
     assert "- date" not in page and not re.search(r"\b(None|nan)\b", page)
     assert "the whole volume is what a user gets" in page
     assert "`ep1-qnet`" not in page
-
-
-def test_only_untrained_methods() -> None:
-    rows = [*rows_of("b", "-", 40), *rows_of("mask_copy", "-", 30)]
-    page = markdown_table(summarise(rows), {})
-    assert "## Nothing trained beforehand" in page and "EP1 was not run." in page
-    assert len(section(page, "Dice of two methods")) == 2
-
-
-def test_a_bar_in_a_name_keeps_the_columns() -> None:
-    page = markdown_table(summarise(rows_of("a|b", "given", 40)), {})
-    assert section(page, "Dice in %, mean over structures")[1][0] == "a\\|b"

@@ -19,8 +19,7 @@ from monai.bundle import ConfigParser
 from fsmis_components import load_bundle
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import load_image
-from fsmis_components.fitting.student import student_shares
-from fsmis_components.fitting.student_scans import student_grid, student_image
+from fsmis_components.fitting.student_scans import student_grid, student_image, student_shares
 from fsmis_components.inferers.clean_up import clean_up
 from fsmis_components.inferers.expected_shapes import pack_topologies
 from phantom import write_dataset

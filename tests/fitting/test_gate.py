@@ -9,7 +9,6 @@ from fsmis_components.fitting.gate import (
     UsualVolumes,
     decide,
     doubtful_masks,
-    mask_dice,
 )
 
 
@@ -29,18 +28,9 @@ def test_masks_of_unusual_size_are_not_learned() -> None:
     assert low == {"same": (True,)}
 
 
-def test_a_structure_that_nobody_has_is_no_reason_for_doubt() -> None:
-    assert UsualVolumes.of([], [0.0]).ratio(0.0) == 1.0
-
-
 def test_the_labelled_scans_weigh_as_much_as_all_masks() -> None:
     usual = UsualVolumes.of([100.0], [25.0] * 50)  # the teacher finds a quarter everywhere
     assert usual.median == pytest.approx(50.0)
-
-
-def test_masks_of_nothing_agree_in_nothing() -> None:
-    nothing = np.zeros((2, 2, 2), bool)
-    assert mask_dice(nothing, nothing) == mask_dice(nothing, ~nothing) == 0.0
 
 
 USUAL = [UsualVolumes(4.0)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from fsmis_components.fitting.student_scans import StudentScan, with_neighbours
+from fsmis_components.fitting.student_scans import StudentScan
 from fsmis_components.fitting.student_slices import StudentRule, StudentSlices
 
 
@@ -69,13 +69,3 @@ def test_a_rectangle_comes_from_another_patient_at_the_same_place() -> None:
     assert moved.middle - low.middle == 3
     # where all of a slice is replaced, the structures of the other one are met at every place
     assert all(bool(slices[number]["label"][1:].any()) for number in range(30))
-
-
-def test_neighbours_end_with_the_scan() -> None:
-    image = torch.arange(4.0).half().reshape(4, 1, 1)
-    assert with_neighbours(image, 0, 4)[..., 0, 0].tolist() == [
-        [0, 0, 1],
-        [0, 1, 2],
-        [1, 2, 3],
-        [2, 3, 3],
-    ]

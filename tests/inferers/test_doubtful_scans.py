@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from block_scans import block_image, block_label, write_nifti, write_scan
+from block_scans import block_image, block_label, write_scan
 from folder_runs import evaluator, read_cases
 
 
@@ -90,10 +90,3 @@ def test_no_data_is_named_and_not_averaged(tmp_path: Path, value: float, message
     rows = read_cases(tmp_path / "o")
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert "image_2.nii.gz: " in rows[0]["message"] and message in rows[0]["message"]
-
-
-def test_a_scan_that_shows_nothing_is_told(tmp_path: Path) -> None:
-    write_scan(tmp_path / "s", 1, block_label())
-    write_nifti(tmp_path / "q" / "image_2.nii.gz", np.full(block_image().shape, 7, np.int16))
-    [row] = run(tmp_path)
-    assert row["warning"].startswith("The scan shows nothing: its voxels hold 7; check the file.")

@@ -7,14 +7,13 @@ import folder_runs
 import nibabel
 import numpy as np
 import pytest
-from block_scans import block_image, block_label, write_nifti, write_scan
+from block_scans import block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 from folder_runs import read_cases, sentence
 from html_pages import checked_page
 from monai.transforms import Compose, ScaleIntensityd
 
 import fsmis_components
-from fsmis_components.inferers import query_items
 from fsmis_components.support import weights_hash
 from fsmis_components.transforms import LoadVolumed
 
@@ -65,21 +64,6 @@ def test_writes_masks_pictures_and_table(root: Path) -> None:
     assert float(rows[0]["structure_1_ml"]) == pytest.approx(1.728)
 
 
-def test_a_bad_scan_does_not_stop_the_others(root: Path) -> None:
-    (root / "q" / "image_1.nii.gz").write_bytes(b"no NIfTI")
-    broken = block_image()
-    broken[3, 3, 3] = np.nan
-    write_nifti(root / "q" / "image_4.nii.gz", broken)
-    message = sentence(evaluator(root).run)
-    assert message.startswith("2 of 4 scans failed") and "\n" not in message
-    assert "image_1.nii.gz: not a NIfTI" in message and "NaN" in message
-    rows = read_cases(root / "o")
-    assert [row["status"] for row in rows] == ["failed", "done", "done", "failed"]
-    assert rows[0]["structure_1_ml"] == "" and "image_1.nii.gz" in rows[0]["message"]
-    assert (root / "o" / "image_3_seg.nii.gz").exists()
-    assert not (root / "o" / "image_4_seg.nii.gz").exists()
-
-
 def test_foreign_files_are_never_overwritten(root: Path) -> None:
     foreign = root / "o" / "image_3_seg.nii.gz"
     foreign.parent.mkdir()
@@ -125,12 +109,6 @@ def test_preprocessing_of_others_is_refused(root: Path) -> None:
     assert not (root / "o").exists()
 
 
-def test_no_support_is_one_sentence(root: Path) -> None:
-    message = sentence(evaluator(root, support="s/nowhere").run)
-    assert str(root / "s" / "nowhere") in message
-    assert not (root / "o").exists()
-
-
 def test_what_is_not_used_is_told_at_the_start_and_in_the_report(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,9 +137,3 @@ def test_scans_of_one_name_in_subfolders_get_masks_of_their_own(root: Path) -> N
     for subject in ("sub-01", "sub-02"):
         mask = nibabel.load(root / "o" / f"{subject}_T1_seg.nii.gz")
         np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label())
-
-
-def test_labels_beside_the_queries_are_not_opened(root: Path) -> None:
-    (root / "q" / "label_2.nii.gz").write_bytes(b"would break any reader")
-    items = query_items(root / "q")
-    assert [item["case"].label for item in items] == [None, None]

@@ -21,7 +21,7 @@ from fake_network import IntensityNetwork
 from folder_runs import read_cases, sentence
 
 from fsmis_components.data import atomic
-from fsmis_components.data.one_writer import one_writer
+from fsmis_components.data.atomic import lock_folder
 
 ALL = ["image_2", "image_3", "image_4"]
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"
@@ -149,22 +149,8 @@ def test_the_content_of_a_scan_decides_and_not_its_time(folder: Path) -> None:
     np.testing.assert_array_equal(np.asarray(mask.dataobj), np.roll(block_label(), 1, 0))
 
 
-def test_a_changed_mask_of_a_replaced_scan_is_set_aside(folder: Path) -> None:
-    evaluator(folder).run()
-    mask = folder / "o" / "image_3_seg.nii.gz"
-    person = write_nifti(mask, block_label({1: 1})).read_bytes()
-    write_nifti(folder / "q" / "image_3.nii", block_image(seed=9))
-    evaluator(folder).run()
-    assert (folder / "o" / "set_aside" / mask.name).read_bytes() == person
-    (folder / "q" / "image_3.nii").write_bytes(b"no NIfTI")
-    mask.write_bytes(person)
-    sentence(evaluator(folder).run)
-    assert (folder / "o" / "set_aside" / f"2_{mask.name}").read_bytes() == person
-    assert not mask.exists()
-
-
 def test_two_runs_never_write_into_one_folder(folder: Path) -> None:
-    with one_writer(folder / "o"):
+    with lock_folder(folder / "o"):
         said = sentence(evaluator(folder, support="t").run)
     assert str(folder / "o") in said and "another run is writing there" in said
     assert not results(folder / "o") and not (folder / "o" / "run.json").exists()

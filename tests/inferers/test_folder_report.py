@@ -112,14 +112,6 @@ def test_a_remark_leads_to_the_scan_and_the_scan_back(tmp_path: Path, pack: Supp
     assert len(links.scripts) == 1
 
 
-def test_pictures_are_linked_and_wait_to_be_seen(tmp_path: Path, pack: SupportPack) -> None:
-    draw(tmp_path, "image_2")
-    text, links = page(tmp_path, pack, done("image_2"), done("image_3"))
-    assert links.addresses == ["overlays/image_2.png"]
-    assert 'loading="lazy" width="30" height="20"' in text
-    assert "There is no picture overlays/image_3.png." in text
-
-
 @pytest.mark.parametrize(
     ("others", "liver", "hint"),
     [

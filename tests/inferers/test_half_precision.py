@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsmis_components.inferers import AutocastInferer
 from fsmis_components.inferers import half_precision as module
 from fsmis_components.inferers.half_precision import half_precision
 
@@ -36,9 +35,3 @@ def test_a_graphics_card_must_not_emulate(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert half_precision("auto", "cuda:0") is False
-
-
-def test_casts_only_when_asked() -> None:
-    image = torch.ones(1, 2)
-    for amp, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        assert AutocastInferer(amp)(image, torch.nn.Linear(2, 2)).dtype == dtype

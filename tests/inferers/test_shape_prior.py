@@ -5,7 +5,6 @@ import torch
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
     best_move,
-    lead_over_rivals,
     move_shape,
 )
 
@@ -26,20 +25,9 @@ def test_a_shape_moves_to_its_evidence() -> None:
     assert torch.equal(move_shape(block(8, 10, 15), move), block(9, 14, 12))
 
 
-def test_a_shape_without_evidence_stays() -> None:
-    assert best_move(torch.zeros(20, 40, 40), block(8, 10, 15), RULE, 20, 1.0) == (0, 0, 0)
-    assert best_move(torch.ones(20, 40, 40), torch.zeros(20, 40, 40), RULE, 20, 1.0) == (0, 0, 0)
-
-
 def test_reach_is_kept_and_counts_support_slices() -> None:
     evidence = block(15, 10, 15) * 12 - 6
     far = best_move(evidence, block(2, 10, 15), RULE, depth=20, slope=1.0)
     assert abs(far[0]) <= RULE.slices(20) == 3
     # half as thick slices of the query: twice as many of them
     assert best_move(evidence, block(9, 10, 15), RULE, depth=20, slope=0.5)[0] == 6
-
-
-def test_leads_over_background_and_others() -> None:
-    margins = torch.tensor([3.0, 5.0, -1.0])[None, :, None, None]
-    assert lead_over_rivals(margins).flatten().tolist() == [-2.0, 2.0, -6.0]
-    assert lead_over_rivals(margins[:, :1]).flatten().tolist() == [3.0]

@@ -11,7 +11,6 @@ from block_scans import AFFINE, block_image, block_label, write_nifti, write_sca
 from fake_network import Intensities, IntensityNetwork
 from monai.data import MetaTensor
 
-from fsmis_components.data.errors import DataError
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers import VolumeInferer
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
@@ -145,16 +144,6 @@ def test_monai_door(pack: SupportPack, network: IntensityNetwork, query: Volume)
     assert not output.is_floating_point()
     assert torch.equal(output.affine, image.affine)
     np.testing.assert_array_equal(output[0, 0].numpy(), expected_label())
-
-
-def test_rejects(pack: SupportPack, network: IntensityNetwork) -> None:
-    inferer = VolumeInferer(pack)
-    with pytest.raises(ValueError, match=r"\(1, 1, X, Y, Z\), got \(2, 1, 4, 4, 4\)"):
-        inferer(torch.zeros(2, 1, 4, 4, 4), network)
-    with pytest.raises(TypeError, match="network module"):
-        inferer(torch.zeros(1, 1, 4, 4, 4), lambda image: image)
-    with pytest.raises(DataError, match="NaN"):
-        inferer(torch.full((1, 1, 4, 4, 4), float("nan")), network)
 
 
 def test_uncertainty_is_high_at_the_border(

@@ -69,8 +69,3 @@ def test_a_scan_of_one_slice(studies: Path, inferer: VolumeInferer) -> None:
     label, result = run(inferer, flat)
     assert label.shape == (24, 20, 1)
     assert result["warnings"][0].startswith("The scan has one slice only")
-
-
-def test_other_masks_are_left_alone() -> None:
-    data = {"pred": torch.zeros(1, 2, 2, 2)}
-    assert ReportSupportd("pred")(data) == data

@@ -231,22 +231,6 @@ def test_other_doors_are_closed(server: LabelServer, untouched: None) -> None:
         assert_refused(call(server, method, path, files=files), 403, 404, 405)
 
 
-def test_unknown_scans_and_labels(server: LabelServer, untouched: None) -> None:
-    info = {"info": (None, "{}")}
-    label = {"label": ("a.nii.gz", (server.studies.parent / "truth_2.nii.gz").read_bytes())}
-    for method, path, files in (
-        ("POST", "/infer/ssl_alpnet?image=nobody", None),
-        ("PUT", "/datastore/label?image=nobody&tag=final", label),
-        ("DELETE", "/datastore/image?id=nobody", None),
-        ("DELETE", "/datastore/label?id=nobody&tag=final", None),
-        ("PUT", "/datastore/image/info?image=nobody", info),
-        ("PUT", "/datastore/label/info?label=scan_2&tag=final", info),
-        ("GET", "/datastore/image?image=nobody", None),
-        ("GET", "/datastore/label?label=nobody&tag=final", None),
-    ):
-        assert_refused(call(server, method, path, files=files), 404, 422)
-
-
 def test_files_of_others_are_not_served(
     server: LabelServer, untouched: None, outside: Path
 ) -> None:
@@ -304,26 +288,6 @@ def test_no_note_of_a_client_ends_later_requests(
     for kind in ("image", "label"):
         path = f"/datastore/{kind}/info?{kind}=scan_1&tag=final"
         refusal(server, "PUT", path, files=form)
-
-
-def test_values_and_names_that_ended_in_an_error(server: LabelServer, untouched: None) -> None:
-    for params in ({"result_dtype": "object"}, {"logging": "x"}, {"images": ["/etc/passwd"]}):
-        form = {"params": (None, json.dumps(params))}
-        refusal(server, "POST", "/infer/ssl_alpnet?image=scan_2", files=form)
-        refusal(server, "POST", "/batch/infer/ssl_alpnet", json=params)
-    refusal(server, "POST", "/activelearning/nothing", json={})
-    refusal(server, "GET", "/ohif/%2e%2e")
-
-
-def test_the_log_is_not_read_through_a_proxy(server: LabelServer) -> None:
-    headers = {"X-Forwarded-For": "192.0.2.1"}
-    assert_refused(call(server, "GET", "/logs/", headers=headers), 403)
-    assert_refused(call(server, "GET", "/model/ssl_alpnet", headers=headers), 403)
-
-
-def test_labels_of_any_tag_of_a_person_are_checked(server: LabelServer, untouched: None) -> None:
-    label = {"label": ("a.nii.gz", b"no label")}
-    refusal(server, "PUT", "/datastore/label?image=scan_2&tag=second", files=label)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")

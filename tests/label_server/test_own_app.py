@@ -19,7 +19,7 @@ from server_process import LabelServer
 from slicer import Slicer, read_refusal
 
 from environment import REPOSITORY
-from phantom import STRUCTURES, draw_subject, write_subject
+from phantom import draw_subject, write_subject
 
 APP = REPOSITORY / "apps" / "few_shot"
 PAGE = (APP / "README.md").read_text()
@@ -161,24 +161,6 @@ def test_requests_that_cannot_be_answered_are_refused_in_words(
     assert labelled.refusal("scan_2", num_shots="all") == (422, sentence)
     status, sentence = labelled.refusal("scan_2", structures=["heart"])
     assert status == 422 and "'heart', which is not among Vesselled, rimmed" in sentence
-
-
-def test_the_clients_own_support_wins(server: LabelServer, labelled: Slicer, scans: Path):
-    mine = server.studies / "mine"  # what lies below the folder of scans may be named
-    mine.mkdir()
-    shutil.copy(scans / "truth_3.nii.gz", mine)
-    support = [
-        {
-            "image": str(server.studies / "scan_3.nii.gz"),
-            "label": str(mine / "truth_3.nii.gz"),
-            "names": {str(value): name for value, name in STRUCTURES.items()},
-            "id": "mine",
-        }
-    ]
-    answer = labelled.run("scan_2", support=support, structures=["striped"])
-    assert answer.params["support"] == {**answer.params["support"], "source": "request"}
-    assert answer.params["support"]["scans"] == ["mine"]
-    assert answer.params["label_names"] == {"striped": 1}
 
 
 @pytest.mark.parametrize(

@@ -96,22 +96,6 @@ def test_info_names_models_labels_and_trainers(unlabelled: dict[str, Any]):
     assert info["datastore"] == {"total": 6, "completed": 0, "label_tags": {}}
 
 
-def test_default_pack_answers_while_nothing_is_labelled(unlabelled: dict[str, Any]):
-    params = unlabelled["answer"].params
-    assert params["support"]["source"] == "default pack"
-    assert params["structures"] == params["label_names"] == DEFAULT_PACK
-    assert unlabelled["answer"].values <= set(DEFAULT_PACK.values())
-    # trained on abdomens; these are none
-    assert any("does not look like the support" in warning for warning in params["warnings"])
-
-
-def test_submitted_label_is_stored_with_its_names(stage: Stage, labelled: Study):
-    stored = nibabel.load(stage.path("labels", "final", f"{labelled.id}.nii.gz"))
-    assert np.array_equal(np.asarray(stored.dataobj), labelled.truth)
-    entry = stage.slicer.client.datastore()["objects"][labelled.id]["labels"]["final"]["info"]
-    assert {each["idx"]: each["name"] for each in entry["label_info"]} == NAMES
-
-
 @pytest.mark.parametrize("number", QUERIES)
 def test_labelled_volume_answers_for_the_others(
     stage: Stage, labelled: Study, answers: dict[int, Answer], number: int
@@ -149,53 +133,6 @@ def test_upload_and_session_get_the_same_mask(stage: Stage, answers: dict[int, A
         np.testing.assert_allclose(answer.affine, study.affine, atol=1e-4)
 
 
-def test_the_only_labelled_volume_does_not_support_itself(
-    stage: Stage, labelled: Study, answers: dict[int, Answer]
-):
-    answer = stage.slicer.run(labelled.id)
-    assert answer.params["support"]["source"] == "default pack"
-    assert answer.params["structures"] == DEFAULT_PACK
-    said = f"{labelled.id} is the only labelled volume"
-    assert any(warning.startswith(said) for warning in answer.params["warnings"])
-
-
-def test_all_labelled_volumes_serve_without_the_query(stage: Stage, labelled: Study, second: Study):
-    query = stage.studies[QUERIES[0]]
-    both = stage.slicer.run(query.id).params["support"]
-    assert both["source"] == "datastore"
-    assert sorted(both["scans"]) == sorted([labelled.id, second.id])
-    assert stage.slicer.run(second.id).params["support"]["scans"] == [labelled.id]
-    assert stage.slicer.run(labelled.id).params["support"]["scans"] == [second.id]
-
-
-def test_request_names_its_support(stage: Stage, labelled: Study, second: Study):
-    query = stage.studies[QUERIES[0]]
-    by_id = stage.slicer.run(query.id, support=[labelled.id])
-    named = {
-        "image": str(second.image),
-        "label": str(second.stored_label),
-        "names": {str(value): name for value, name in NAMES.items()},
-    }
-    by_path = stage.slicer.run(query.id, support=[named])
-    assert by_id.params["support"] == {
-        **by_id.params["support"],
-        "source": "request",
-        "scans": [labelled.id],
-    }
-    assert by_path.params["support"]["scans"] == [second.id]
-    assert not np.array_equal(by_id.mask, by_path.mask)
-
-
-def test_request_names_its_structures(stage: Stage, second: Study):
-    query = stage.studies[QUERIES[0]]
-    some = stage.slicer.run(query.id, structures=["striped", "rimmed"], number_structures=False)
-    assert some.params["structures"] == {"rimmed": 4, "striped": 5}
-    assert some.values == {4, 5}
-    numbered = stage.slicer.run(query.id, structures=["striped", "rimmed"], number_structures=True)
-    assert sorted(numbered.params["structures"].values()) == [1, 2]
-    assert numbered.values == {1, 2}
-
-
 def test_batch_gives_every_scan_its_mask(stage: Stage, labelled: Study, second: Study):
     answered = requests.post(
         f"{stage.server.url}/batch/infer/{MODEL}",
@@ -222,19 +159,6 @@ def test_batch_gives_every_scan_its_mask(stage: Stage, labelled: Study, second: 
         np.testing.assert_allclose(written.affine, study.affine, atol=1e-4)
         alone = stage.slicer.run(study.id)
         assert np.array_equal(np.asarray(written.dataobj), alone.mask)
-
-
-def test_corrected_label_replaces_the_former(stage: Stage, second: Study, tmp_path: Path):
-    query = stage.studies[QUERIES[0]]
-    before = stage.slicer.run(query.id, support=[second.id])
-    corrected = tmp_path / "corrected.nii.gz"
-    label = np.where(second.truth == 5, 0, second.truth)
-    nibabel.save(nibabel.Nifti1Image(label, second.affine), corrected)
-    stage.slicer.submit(second.id, corrected, NAMES)
-    after = stage.slicer.run(query.id, support=[second.id])
-    assert set(before.params["structures"]) == set(NAMES.values())
-    assert set(after.params["structures"]) == set(NAMES.values()) - {NAMES[5]}
-    assert len(after.values) == 3
 
 
 @dataclass(frozen=True)

@@ -48,17 +48,6 @@ def test_files_put_there_by_hand(tmp_path: Path) -> None:
     assert labelled_volumes(tmp_path)[0].names == {1: "gut"}
 
 
-def test_our_own_answer_names_its_values(tmp_path: Path) -> None:
-    write_volume(tmp_path, "a", 0)
-    submit(tmp_path, "a")
-    record = tmp_path / "datastore_v2.json"
-    content = json.loads(record.read_text())
-    answer = {"model": "cow", "params": {"structures": {"liver": 1, "spleen": 2}}}
-    content["objects"]["a"]["labels"]["final"]["info"] = answer
-    record.write_text(json.dumps(content))
-    assert labelled_volumes(tmp_path)[0].names == {1: "liver", 2: "spleen"}
-
-
 def test_a_record_that_stays_unreadable_is_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from fsmis_components.layers.cell_masks import (
     cell_shares,
     cells_inside,
+    channel_maxima,
     chosen_cells,
     class_means,
     confident_cells,
+    means_of_highest,
 )
 
 
@@ -53,25 +56,7 @@ def test_class_means_leave_padding_out() -> None:
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)  # 1e-5 is added to the area
 
 
-def test_empty_and_full_masks_give_zeros() -> None:
-    features = torch.ones(1, 5, 3, 3, requires_grad=True)
-    whole = torch.ones(1, 1, 3, 3)
-    masks = torch.stack([torch.zeros(3, 3), torch.ones(3, 3)])[None]
-    found = class_means(features, masks, whole)
-    torch.testing.assert_close(found[0, :, :, 0], torch.eye(2))
-    found.sum().backward()
-    # each cell is once background and once foreground, among nine
-    torch.testing.assert_close(features.grad, torch.full((1, 5, 3, 3), 2 / 9))
-
-
 ALL = torch.ones(1, 33, 65, dtype=torch.bool)
-
-
-def test_cells_are_sure_above_the_thresholds_of_ssp() -> None:
-    probability = torch.tensor([[[[0.71, 0.69, 0.41, 0.39]]]], requires_grad=True)
-    front, back = confident_cells(probability, torch.ones(1, 1, 4, dtype=torch.bool))
-    assert front.flatten().tolist() == [True, False, False, False]
-    assert back.flatten().tolist() == [False, False, False, True]
 
 
 def test_the_most_probable_cells_where_none_is_sure() -> None:
@@ -88,11 +73,41 @@ def test_the_most_probable_cells_where_none_is_sure() -> None:
     assert front.flatten().tolist() == [True, True]
 
 
-def test_padding_is_never_sure() -> None:
-    inside = ALL.clone()
-    inside[:, 20:] = False
-    inside[:, :, 30:] = False
-    front, back = confident_cells(torch.full((1, 2, 33, 65), 0.9), inside)
-    assert torch.equal(front, inside[None].expand(1, 2, -1, -1))
-    # not one is surely background, so the best are: all alike
-    assert torch.equal(back, inside[None].expand(1, 2, -1, -1))
+# one pair, two channels, six cells of which the last does not belong
+FEATURES = torch.tensor([[[1.0, 5, 2, 0, 4, 90], [3.0, 0, 4, 2, 1, 90]]]).reshape(1, 2, 2, 3)
+CELLS = torch.tensor([[True, True, True, True, True, False]]).reshape(1, 2, 3)
+BOTH = pytest.mark.parametrize("pool", [channel_maxima, means_of_highest])
+
+
+def test_values_beside_a_loop() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(4, 7, 16, 12).relu()
+    cells = torch.rand(4, 16, 12) < torch.tensor([0.02, 0.3, 0.7, 1.0])[:, None, None]
+    maxima, means = channel_maxima(features, cells), means_of_highest(features, cells)
+    for i in range(4):
+        own = features[i, :, cells[i]]  # (C, cells)
+        k = min(max(round(0.05 * own.shape[1]), 4), own.shape[1])
+        torch.testing.assert_close(maxima[i], own.amax(1))
+        torch.testing.assert_close(means[i], own.sort(1, descending=True)[0][:, :k].mean(1))
+
+
+@BOTH
+def test_without_a_cell_it_is_the_mean_of_the_map(pool) -> None:
+    features = torch.cat([FEATURES, FEATURES]).requires_grad_()
+    cells = torch.cat([torch.zeros_like(CELLS), CELLS])
+    with torch.autograd.set_detect_anomaly(True):  # no nan on the way, even if masked later
+        peaks = pool(features, cells)
+        peaks.sum().backward()
+    torch.testing.assert_close(peaks[0], torch.tensor([102 / 6, 100 / 6]))
+    torch.testing.assert_close(features.grad[0], torch.full((2, 2, 3), 1 / 6))
+    assert bool(features.grad[1].isfinite().all())
+    assert not bool(features.grad[1, :, 1, 2].any())  # the cell outside
+
+
+@BOTH
+def test_of_a_constant_map_it_is_the_mean_with_one_unit_of_gradient(pool) -> None:
+    features = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    peaks = pool(features, torch.ones(1, 4, 4, dtype=torch.bool))
+    assert not bool(peaks.any())
+    peaks.sum().backward()
+    torch.testing.assert_close(features.grad.sum((2, 3)), torch.ones(1, 3))

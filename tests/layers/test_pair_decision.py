@@ -15,7 +15,6 @@ from fsmis_components.layers.pair_decision import (
     InteractivePrototypes,
     IPSFeatures,
     PairDecision,
-    PairMaps,
 )
 from fsmis_components.layers.self_learning import SelfLearningDecoder
 from fsmis_components.layers.self_support import SelfSupport
@@ -57,16 +56,6 @@ def test_maps_are_enlarged_with_the_padding_and_cropped(size: tuple[int, int]) -
     assert found.decided.shape == (2, 3, *size)
 
 
-def test_an_untrained_decoder_adds_nothing_a_trained_one_something() -> None:
-    net = module(trained=False)
-    found = net(*pairs())
-    assert torch.equal(found.decided, net.to_image(found.self_support, (33, 41)))
-    assert not torch.allclose(found.self_support, found.intermediate, atol=0.1)
-    learned = module()(*pairs())
-    assert torch.equal(learned.self_support, found.self_support)
-    assert not torch.allclose(learned.decided, found.decided, atol=0.1)
-
-
 def sure_foreground(net: PairDecision, given: Pairs) -> Tensor:
     """Cells (B, Q) that give the query's own foreground prototype."""
     margin = net(*given).intermediate
@@ -89,27 +78,6 @@ def test_own_prototypes_are_used_where_the_areas_agree(times: float, trusted: bo
     torch.testing.assert_close(found[1], same.self_support[1])
 
 
-def test_structure_without_a_pixel_is_absent() -> None:
-    given, net = pairs(), module()
-    area = given[3].clone()
-    area[1, 0] = 0
-    found, rest = net(*given[:3], area).decided, net(*given).decided
-    assert torch.equal(found[1, 0], torch.full((33, 41), -10.0))
-    torch.testing.assert_close(found[0], rest[0])
-    torch.testing.assert_close(found[1, 1:], rest[1, 1:])
-
-
-def test_pairs_and_slices_do_not_see_each_other() -> None:
-    (query, *others), net = pairs(), module()
-    both = net(query, *others)
-    for b in range(2):
-        for q in range(3):
-            one = IPSFeatures(*(maps[b : b + 1] for maps in query[:4]), query.image_size)
-            alone = net(one, *(entry[b : b + 1, q : q + 1] for entry in others))
-            expected = PairMaps(*(entry[b : b + 1, q : q + 1] for entry in both))
-            torch.testing.assert_close(alone, expected, atol=1e-4, rtol=1e-4)
-
-
 def test_known_cells_and_the_slices_where_they_are_used() -> None:
     given, net = pairs(), module()
     known = torch.zeros(2, 3, 10, 12, dtype=torch.bool)
@@ -125,16 +93,3 @@ def test_known_cells_and_the_slices_where_they_are_used() -> None:
     other = net(*given, known, one).intermediate
     torch.testing.assert_close(other[1, 0], used.intermediate[1, 0], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(other[1, 1], used.intermediate[1, 1], atol=1e-3)
-
-
-def test_no_cell_of_a_class_stays_finite() -> None:
-    """A class that no cell is of: a mean prototype of zero, the peak of the whole map."""
-    (query, mean, peak, area), net = pairs(), module()
-    leaves = [maps.requires_grad_() for maps in query[:4]]
-    nothing = torch.zeros(2, 3, 10, 12, dtype=torch.bool)
-    found = net(query, mean, peak, area, nothing, torch.ones(2, dtype=torch.bool))
-    assert all(bool(entry.isfinite().all()) for entry in found)
-    found.decided.square().sum().backward()
-    for tensor in (*leaves, *net.parameters()):
-        assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
-    assert all(bool(leaf.grad.any()) for leaf in leaves)

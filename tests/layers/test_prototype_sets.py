@@ -61,17 +61,6 @@ def test_means_are_those_of_upsampled_features() -> None:
     torch.testing.assert_close(found.background[0, 0, -1], mean(outer))
 
 
-def test_perfect_self_prediction_has_no_weak_pixels() -> None:
-    """Acceptance check 2: then no hard prototype is drawn."""
-    features, mask, inside, seeds = slice_of()
-    net, plain = miner(), miner(self_prediction=False)
-    plain.load_state_dict({k: v for k, v in net.state_dict().items() if "predictor" not in k})
-    net.predictor = FixedPrediction(100 * (mask - 0.5))
-    found = net(features, mask, inside, seeds)
-    assert not found.weak_foreground.any() and not found.weak_background.any()
-    torch.testing.assert_close(found.foreground, plain(features, mask, inside, seeds).foreground)
-
-
 def test_all_background_makes_every_foreground_pixel_hard() -> None:
     """Acceptance check 2, and the reverse: all foreground makes the background hard."""
     features, mask, inside, seeds = slice_of()
@@ -97,11 +86,6 @@ def test_sizes_of_the_paper(self_prediction: bool) -> None:
     assert found.predicted.shape == (1, 1, 256, 256)
 
 
-def test_without_mining_two_prototypes_are_left() -> None:
-    found = miner(hpg=False)(*slice_of())
-    assert found.foreground.shape == found.background.shape == (1, 1, 2, 4)
-
-
 @pytest.mark.parametrize("size", [32, 24, 80])
 def test_one_pixel_survives_any_size(size: int) -> None:
     """A8 and A9: sets are mined on the grid whatever the image's size; a pixel stays a pixel."""
@@ -114,13 +98,6 @@ def test_one_pixel_survives_any_size(size: int) -> None:
     assert 1 <= int(found.weak_foreground.sum()) <= 4
     for tensor in (found.foreground, found.background):
         assert tensor.isfinite().all() and bool(tensor.any(-1).all())
-
-
-def test_empty_mask_gives_zero_foreground() -> None:
-    features, mask, inside, seeds = slice_of()
-    found = miner()(features, torch.zeros_like(mask), inside, seeds)
-    assert not found.foreground.any()
-    assert found.background.isfinite().all()
 
 
 def test_padding_belongs_to_nothing() -> None:

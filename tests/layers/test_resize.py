@@ -12,13 +12,6 @@ def test_half_pixel_centres(resize):
     torch.testing.assert_close(resize(row, (1, 4)), expected)
 
 
-@pytest.mark.parametrize("resize", [resize_mask, resize_logits])
-def test_no_antialiasing(resize):
-    # a fourfold reduction reads the two middle pixels only
-    row = torch.tensor([9.0, 1.0, 0.0, 9.0]).reshape(1, 1, 1, 4)
-    torch.testing.assert_close(resize(row, (1, 1)), torch.full((1, 1, 1, 1), 0.5))
-
-
 def test_integer_masks_become_weights():
     mask = torch.tensor([[[[0, 1], [1, 1]]]], dtype=torch.uint8)
     assert resize_mask(mask, (1, 1)).item() == 0.75

@@ -72,32 +72,3 @@ def test_values(low_level: bool) -> None:
             for q in range(3):
                 expected = slowly(net, own, answer[b, q : q + 1], hints[b, q : q + 1])
                 torch.testing.assert_close(found[b, q], expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("low_level", [True, False])
-def test_untrained_it_adds_nothing(low_level: bool) -> None:
-    torch.manual_seed(0)
-    net = SelfLearningDecoder(CHANNELS, 4, (16, 8, 8), low_level)
-    added = net(*given())
-    assert not added.any()
-    added.sum().backward()
-    assert all(bool(path.last.weight.grad.any()) for path in net.paths)  # they can leave zero
-
-
-def test_without_high_level_features() -> None:
-    """The network without its deep module has none."""
-    net = decoder(channels=(3, 5, 7, 0))
-    slices, answer, hints = given()
-    slices[3] = slices[3][:, :0]
-    own = [maps[1:] for maps in slices]
-    expected = slowly(net, own, answer[1, 2:], hints[1, 2:])
-    torch.testing.assert_close(net(slices, answer, hints)[1, 2], expected, atol=1e-4, rtol=1e-4)
-
-
-def test_size_of_the_specification() -> None:
-    """Section 6.3: 48 low-level and 32 edge channels; section 11: about 1.5 million in all."""
-    net = SelfLearningDecoder((64, 256, 512, 256))
-    assert (net.low.out_channels, net.edge.out_channels) == (48, 32)
-    # X0 of 128 + 128 + 128 + 2 + 2 + 2 channels; the two pairs of probabilities are one each here
-    assert net.paths[0].own.in_channels + net.paths[0].shared.in_channels == 3 * 128 + 4
-    assert 1.2e6 < sum(p.numel() for p in net.parameters()) < 2e6

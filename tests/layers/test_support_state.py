@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fsmis_components.layers import check_state, move_state, select_sections
+from fsmis_components.layers import check_state, select_sections
 from fsmis_components.layers.support_state import select_pairs
 
 B, S, N, C = 2, 4, 3, 19
@@ -13,10 +13,6 @@ def make_state():
         "cells": torch.rand(B, 1, S, 5, C),
         "foreground": torch.rand(1, N, S, C),
     }
-
-
-def test_a_state_passes():
-    check_state(make_state())
 
 
 @pytest.mark.parametrize(
@@ -35,13 +31,6 @@ def test_rejects(name, tensor, error, message):
         check_state({**make_state(), name: tensor})
 
 
-def test_rejects_a_state_without_validity():
-    state = make_state()
-    del state["valid"]
-    with pytest.raises(ValueError, match="entry 'valid'.*'cells', 'foreground'"):
-        check_state(state)
-
-
 def test_select_sections_keeps_the_order_asked_for():
     state = make_state()
     selected = select_sections(state, torch.tensor([3, 1]))
@@ -50,13 +39,6 @@ def test_select_sections_keeps_the_order_asked_for():
         assert tensor.shape[2] == 2
         assert tensor[:, :, 0].equal(state[name][:, :, 3])
         assert tensor[:, :, 1].equal(state[name][:, :, 1])
-
-
-def test_move_state():
-    state = make_state()
-    moved = move_state(state, torch.device("meta"))
-    assert {tensor.device.type for tensor in moved.values()} == {"meta"}
-    assert {tensor.device.type for tensor in state.values()} == {"cpu"}
 
 
 def test_pairs_are_taken_in_order_and_shared_tensors_are_spread() -> None:

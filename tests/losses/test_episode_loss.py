@@ -43,14 +43,6 @@ def test_adds_the_boundary_loss(pred: dict[str, Tensor], label: Tensor) -> None:
     assert total.item() > 3.51
 
 
-def test_passes_the_weights_to_the_gradients(pred: dict[str, Tensor], label: Tensor) -> None:
-    pred = {name: tensor.requires_grad_() for name, tensor in pred.items()}
-    EpisodeLoss(WEIGHTS, 1.0)(pred, label).backward()
-    assert pred["query_loss"].grad.tolist() == [0.5, 0.5]
-    assert pred["alignment_loss"].grad.tolist() == [0.25, 0.25]
-    assert bool(pred["logits"].grad[:, 1:].any()) and not bool(pred["logits"].grad[:, :1].any())
-
-
 @pytest.mark.parametrize(
     ("weights", "said"),
     [

@@ -119,13 +119,6 @@ def test_query_batch_shares_one_support(net: FewShotNetwork) -> None:
     torch.testing.assert_close(both[1:], one)
 
 
-def test_any_image_size(make: Callable[..., FewShotNetwork]) -> None:
-    item = episode(b=1, s=1)
-    item.pop("label")
-    odd = {k: v[..., :61, :50] for k, v in item.items()}
-    assert make("resunet")(**odd).shape == (1, 4, 61, 50)
-
-
 def test_label_is_refused_in_evaluation(net: FewShotNetwork) -> None:
     with pytest.raises(ValueError, match="never read"):
         net(**episode())

@@ -58,15 +58,6 @@ def test_margin_is_the_difference_of_the_fused_maps() -> None:
     torch.testing.assert_close(margin[0], fused[0] - fused[1], atol=1e-5, rtol=1e-4)
 
 
-def test_sections_are_averaged_by_weight() -> None:
-    item = episode(b=1, s=2, n=1)
-    net = network()
-    query, state = support_of(net, item)
-    first, second = (net.segment(query, state, torch.tensor([[w]])) for w in ([1.0, 0], [0, 1.0]))
-    both = net.segment(query, state, torch.tensor([[[1.0, 3.0]]]))
-    torch.testing.assert_close(both, 0.25 * first + 0.75 * second)
-
-
 @pytest.mark.parametrize("hpg", [True, False])
 @pytest.mark.parametrize("fusion", ["decoder", "mean"])
 @pytest.mark.parametrize("self_prediction", [True, False])

@@ -7,7 +7,6 @@ test_contract, what the options do in test_ipsnet_options.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +20,8 @@ from ipsnet_samples import (
 from network_samples import disc, episode
 from torch import Tensor
 
-from fsmis_components.data.weights import load_initial_weights
 from fsmis_components.losses import EpisodeLoss
-from fsmis_components.networks import ALPNet, IPSNet, ResUNet
+from fsmis_components.networks import IPSNet, ResUNet
 
 
 @pytest.mark.parametrize(("size", "cells"), [(256, 64), (257, 66)])
@@ -155,18 +153,6 @@ def test_masks_of_no_pixel_one_pixel_and_all_train(pixels: int, where: str) -> N
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())
 
 
-def test_padding_gives_the_support_no_prototypes() -> None:
-    """57 pixels are padded to 64; their fifteenth cell holds one of them, the sixteenth none."""
-    net, item = network(), episode(b=1, s=1, n=2, size=57)
-    features, valid = net.encode(item["support_image"][0]), torch.ones(1, 1, 2, dtype=torch.bool)
-    state = net.build_support(features, item["support_label"], valid)
-    for maps in (features.mid, features.high):
-        for padding in (maps[:, :, 15], maps[..., 15]):
-            padding.detach().fill_(1e3)
-    again = net.build_support(features, item["support_label"], valid)
-    assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
-
-
 def test_sections_that_do_not_answer_are_not_computed() -> None:
     """One pair for each weight above zero, whatever the number of sections."""
     item, net = episode(b=2, s=4, n=3), network()
@@ -188,16 +174,3 @@ def test_sections_that_do_not_answer_are_not_computed() -> None:
     seen.clear()
     assert bool((net.segment(query, state, torch.zeros(1, 3, 4))[:, 1:] == -40).all())
     assert not seen
-
-
-def test_the_encoder_alone_can_be_loaded(tmp_path: Path) -> None:
-    """From another method's weights: all that is ours begins anew."""
-    torch.manual_seed(1)
-    source = ALPNet("resunet")
-    torch.save(source.state_dict(), tmp_path / "alpnet.pt")
-    net = network(encoder="resunet")
-    before = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("encoder.")}
-    load_initial_weights(net, str(tmp_path / "alpnet.pt"), tmp_path, encoder_is_enough=True)
-    for name, weight in source.encoder.state_dict().items():
-        assert torch.equal(net.encoder.state_dict()[name], weight)
-    assert all(torch.equal(net.state_dict()[name], weight) for name, weight in before.items())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from ipsnet_samples import WEIGHTS, network, support_of, with_trained_decoder
+from ipsnet_samples import WEIGHTS, network, with_trained_decoder
 from network_samples import episode
 
 from fsmis_components.losses import (
     EpisodeLoss,
     margin_cross_entropy,
-    prototype_loss,
     soft_dice_loss,
 )
 from fsmis_components.networks import IPSNet
@@ -42,13 +41,6 @@ def test_every_option_trains_and_answers(changes: dict[str, object]) -> None:
     logits = net.eval()(**item)
     assert logits.shape == (2, 3, 64, 64) and bool(logits.isfinite().all())
     assert logits[:, 1:].std() > 0
-
-
-@pytest.mark.parametrize("changes", [BARE, OPTIONS[1]], ids=str)
-def test_networks_without_parts_script(changes: dict[str, object]) -> None:
-    item, net = episode(b=1, s=2, n=2), network(**changes)
-    item.pop("label")
-    torch.testing.assert_close(torch.jit.script(net)(**item), net(**item))
 
 
 @pytest.mark.parametrize(
@@ -103,42 +95,6 @@ def test_warm_up_is_counted_in_training_alone_and_goes_with_the_weights(warmed) 
     other = network(seed=1)
     other.load_state_dict(net.state_dict())
     assert warmed(other, 3) == [[False, True], [False, False], [False, False]]
-
-
-@pytest.mark.parametrize("interaction", ["mean", "both"])
-def test_prototype_loss_pools_the_query_by_its_label(interaction: str) -> None:
-    item = episode(b=2, s=1, n=2)
-    net = network(interaction=interaction).train()
-    found = net(**item)["prototype_loss"]
-    query = net.encode(item["image"])
-    state = support_of(net, item)
-    cells = F.avg_pool2d(item["label"], 4) > 0.5
-    means, peaks = net.decision.prototypes.tokens(
-        query, state["mean"].flatten(1, 2), state["peak"].flatten(1, 2), cells, ~cells
-    )
-    expected = prototype_loss(means)
-    if interaction == "both":
-        expected = expected + prototype_loss(peaks)
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("changes", "silent"),
-    [
-        ({}, []),
-        ({"interaction": "none"}, ["prototype_loss"]),
-        ({"deep": False, "interaction": "none"}, ["guidance_loss", "prototype_loss"]),
-        ({"deep": False, "interaction": "mean"}, ["guidance_loss"]),
-        ({"self_learning": False}, ["intermediate_loss", "self_loss"]),
-    ],
-    ids=str,
-)
-def test_terms_of_parts_that_are_off_are_zero(
-    changes: dict[str, object], silent: list[str]
-) -> None:
-    # the swapped branch needs a query in which something is found
-    out = network(**changes).train()(**episode(n=2))
-    assert sorted(name for name in WEIGHTS if not out[name].any()) == silent
 
 
 def test_losses_of_the_maps() -> None:

@@ -1,12 +1,11 @@
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from similarity_samples import B, C, H, N, P, W, cast, inputs, with_gradients
+from similarity_samples import B, C, H, N, P, W, with_gradients
 
 from fsmis_components.ops import prototype_similarity
 from fsmis_components.ops.similarity import streamed
@@ -123,47 +122,3 @@ def test_rejects(changes, error, message):
     arguments = {"query": torch.rand(B, C, H, W), "prototypes": torch.rand(1, N, P, C)}
     with pytest.raises(error, match="prototype_similarity: expected .*" + message):
         prototype_similarity(**{**arguments, **changes})
-
-
-class Segmenter(torch.nn.Module):
-    """Calls the operator as networks do."""
-
-    def __init__(self, backend: str) -> None:
-        super().__init__()
-        self.backend = backend
-
-    def forward(
-        self, query: torch.Tensor, prototypes: torch.Tensor, valid: torch.Tensor
-    ) -> torch.Tensor:
-        return prototype_similarity(query, prototypes, valid, 10.0, backend=self.backend)
-
-
-def uses_an_operator_of_ours(graph_module: torch.fx.GraphModule) -> bool:
-    graphs = [part.graph for part in graph_module.modules() if hasattr(part, "graph")]
-    targets = [str(node.target) for graph in graphs for node in graph.nodes]
-    assert any("matmul" in target or "bmm" in target for target in targets)
-    return any("fsmis_components" in target for target in targets)
-
-
-@pytest.mark.parametrize("backend", ["auto", "streamed"])  # by name, reference all the same
-def test_scripts_traces_and_exports(backend):
-    def sample(**space):
-        drawn = inputs(torch.device("cpu"), valid="own", **space)
-        return tuple(cast(drawn, torch.float32).values())
-
-    tensors = sample()
-    expected = Segmenter("reference")(*tensors)
-    segmenter = Segmenter(backend)
-    torch.testing.assert_close(torch.jit.script(segmenter)(*tensors), expected)
-    for strict in (False, True):
-        exported = torch.export.export(segmenter, tensors, strict=strict)
-        torch.testing.assert_close(exported.module()(*tensors), expected)
-        assert not uses_an_operator_of_ours(exported.graph_module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", torch.jit.TracerWarning)
-        traced = torch.jit.trace(segmenter, tensors)
-    torch.testing.assert_close(traced(*tensors), expected)
-    assert "fsmis_components::" not in str(traced.inlined_graph)
-    # the trace is no trace of one size
-    more = sample(space=(H + 2, W + 3))
-    torch.testing.assert_close(traced(*more), Segmenter("reference")(*more))

@@ -2,7 +2,6 @@ import pytest
 import torch
 import torch.multiprocessing
 from similarity_samples import draw, inputs
-from tolerances import TOLERANCES
 
 from fsmis_components.ops.similarity.operator import (
     reduced_similarity,
@@ -52,20 +51,3 @@ def test_registration(form, valid, strided, dtype, device, small_tiles):
     grad = draw(reduced.shape, seed=5, device=device, dtype=reduced.dtype)
     for_backward = (grad, *arguments[:3], reduced, kept, *arguments[3:])
     torch.library.opcheck(reduced_similarity_backward, for_backward)
-
-
-@pytest.mark.parametrize("form", ["own", "structures"])
-def test_half_operands_are_summed_in_float32(form, device):
-    arguments = with_grad(operands(form=form, dtype=torch.bfloat16, device=device))
-    exact = with_grad(
-        x.double() if isinstance(x, torch.Tensor) and x.requires_grad else x for x in arguments
-    )
-    (reduced, kept), (expected, _) = reduced_similarity(*arguments), reduced_similarity(*exact)
-    assert reduced.dtype == kept.dtype == torch.float32
-    torch.testing.assert_close(reduced.double(), expected, **TOLERANCES[torch.float32])
-    weights = draw(reduced.shape, seed=5, device=device)
-    for result in (reduced, expected):
-        (result * weights).sum().backward()
-    for half, double in zip(arguments[:2], exact[:2], strict=True):
-        assert half.grad.dtype == torch.bfloat16
-        torch.testing.assert_close(half.grad.double(), double.grad, **TOLERANCES[torch.bfloat16])

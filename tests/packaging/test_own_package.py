@@ -58,16 +58,6 @@ def _stamp(root: Path, content: str) -> None:
     path.write_text(PackageStamp("toy", "0.3.0", "0.2.0", content).text())
 
 
-def test_a_bundle_without_stamp_takes_what_is_installed(tmp_path: Path):
-    assert own_package(tmp_path, ["data.training_cases"]) is fsmis_components
-    assert own_package(REPOSITORY / "bundles" / "cow") is fsmis_components
-
-
-def test_the_same_content_serves_wherever_it_lies(tmp_path: Path):
-    _stamp(tmp_path, content_hash(PACKAGE))
-    assert own_package(tmp_path) is fsmis_components
-
-
 def test_other_content_is_refused_in_one_sentence(tmp_path: Path):
     _stamp(tmp_path, "ab" * 32)
     with pytest.raises(DataError) as refused:
@@ -106,21 +96,6 @@ def test_the_content_is_names_and_bytes_and_nothing_else(tmp_path: Path):
     (first / "a.py").write_text("12")
     (first / "inner" / "b.py").write_text("")
     assert content_hash(first) != content_hash(shutil.copytree(tmp_path / "second", tmp_path / "3"))
-
-
-def test_an_installed_package_that_is_imported_already_is_refused(tmp_path: Path):
-    root = _packed(tmp_path / "packed", "cow")
-    installed = shutil.copytree(PACKAGE, tmp_path / "installed" / PACKAGE.name)
-    code = f"from fsmis_components.packaging import own_package\nown_package({str(root)!r})"
-    assert _python(code, tmp_path, installed.parent).returncode == 0
-    # the same version, but a line was changed
-    (installed / "ops" / "precision.py").write_text("# edited\n")
-    done = _python(code, tmp_path, installed.parent)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    said = done.stderr.strip().splitlines()[-1]
-    version = fsmis_components.__version__
-    assert said.startswith(f"bundle cow 0.1.0 was packed with fsmis_components {version} (content ")
-    assert f"but {version} (content " in said and f"from {installed} is imported" in said
 
 
 NETWORKS = """

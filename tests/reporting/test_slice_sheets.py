@@ -90,11 +90,3 @@ def test_slices_are_small_and_few_and_keep_their_proportions(
     height, width = expected[0] // (count // columns), expected[1] // columns
     filled = [bool(tile(masks, n, height, width).any()) for n in range(count)]
     assert filled == [n == count - 1 for n in range(count)]  # the last slice is always there
-
-
-def test_ct_is_shown_by_its_window(tmp_path: Path) -> None:
-    values = np.full((16, 16, 4), -1000.0)
-    values[4:8], values[8:12], values[12:] = -125, 75, 2000
-    grey, _, _ = sheets(tmp_path, Volume(values, AFFINE), np.zeros((16, 16, 4), np.uint8), "ct")
-    middle = grey[8, :16][::-1].astype(int)
-    np.testing.assert_allclose(middle[[1, 6, 9, 14]], [0, 0, 127, 255], atol=12)

@@ -11,7 +11,6 @@ from block_scans import block_image, block_label, write_nifti
 from fake_network import Intensities, IntensityNetwork
 
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.selection import Describer, Preprocessing, Proposal, propose
 from fsmis_components.support import FeatureCache, build_support_pack, support_set_of_cases
@@ -69,22 +68,6 @@ def test_proposals_take_turns_until_all_were_made(scans: list[Case]) -> None:
         assert name not in before
         before[name] = turn
     assert before[ask(scans, proposed_before=before).scans[0].name] == 1  # the oldest
-
-
-def test_labelled_scans_are_not_proposed(scans: list[Case]) -> None:
-    assert [scan.name for scan in ask(scans, labelled={"scan_1", "scan_3"}).scans] == ["scan_2"]
-    with pytest.raises(DataError, match="no scan that can be read is left to label: .*a_broken"):
-        ask(scans, labelled={"scan_1", "scan_2", "scan_3"})
-    assert ask(scans, labelled={case.name for case in scans}).scans == []
-    with pytest.raises(DataError, match="no scan that can be read is left to label"):
-        ask(scans[:2])
-
-
-def test_slices_are_numbered_as_in_the_file(scans: list[Case]) -> None:
-    found = ask(scans, labelled={"scan_1", "scan_2"}).scans[0]
-    assert found.file_axis == "k"
-    # six middles of equal parts of twelve slices
-    assert found.file_slices == {"all structures": [1, 3, 5, 7, 9, 11]}
 
 
 @pytest.mark.parametrize("as_support", [True, False])

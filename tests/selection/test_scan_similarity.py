@@ -28,13 +28,6 @@ def test_where_scans_lie_in_each_other() -> None:
     assert np.array_equal(found.shown[0, 0], [0, 35])
 
 
-def test_slices_of_another_thickness_and_order() -> None:
-    thick = body(4, 30, step=2.0, seed=1).flip(0)
-    found = compare_scans([scan("thin", body(0, 35)), scan("thick", thick, spacing=2.0)])
-    assert np.allclose(found.shown[0, 1], [4, 30], atol=1.0)
-    assert found.values[0, 1] > 0.7
-
-
 def test_gains_beside_a_support() -> None:
     # labelled: 0. Candidate 1 raises scans 2 and 3 from 0.4 and 0.1 to 0.6 and 0.2; the quartile of
     # two values lies a quarter of the way between them. The others raise no scan but themselves.

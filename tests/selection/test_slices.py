@@ -9,7 +9,6 @@ from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.selection.proposal import (
-    common_range,
     file_numbers,
     spread_slices,
     structure_slices,
@@ -18,14 +17,6 @@ from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.sections import section_slices
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_set import Structure
-
-
-def test_the_range_that_half_of_the_scans_show() -> None:
-    shown = np.array([[-3.0, 5.2], [2.0, 8.0], [4.0, 20.0], [30.0, 40.0]])
-    # slice 1 is shown by the first alone, 2 and 3 by two, 4 and 5 by three, 9 by the third alone
-    assert common_range(shown, 12) == (2, 8)
-    assert common_range(shown[:0], 12) == (0, 11)
-    assert common_range(np.array([[30.0, 40.0]]), 12) == (0, 11)
 
 
 @pytest.mark.parametrize("length", range(3, 40))

@@ -64,28 +64,6 @@ def test_three_sections_of_each_structure_serve(tmp_path: Path) -> None:
     assert pack.normalisation.modality == "mr"
 
 
-def test_structures_have_the_intensity_under_their_mask(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, block_label())
-    pack = build_support_pack(IntensityNetwork(), load_support_set(tmp_path), spatial_size=24)
-    mean = pack.state["foreground"][0, ..., 0]  # (N, S)
-    used = pack.sections.any(-1)
-    assert mean[1][used[1]].min() > mean[0][used[0]].max()
-    assert not mean[0][~used[0]].any()
-
-
-def test_scans_may_be_of_unlike_extent(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, block_label())
-    larger = (SHAPE[0] + 6, SHAPE[1] + 3, SHAPE[2])
-    write_scan(tmp_path, 2, block_label({1: 1}, larger), block_image(larger))
-    pack = build_support_pack(IntensityNetwork(), three_sections(tmp_path), spatial_size=24)
-    assert pack.sections.shape == (2, 5 + 3, 3)
-    assert pack.origins[:, 0].tolist() == [0] * 5 + [1] * 3
-    assert pack.sections[0].any(0).sum() == 3  # both scans answer for structure 1
-    assert pack.sections[0].sum() == 6 and pack.sections[1].sum() == 3
-    mean = pack.state["foreground"][0, 0, :, 0][pack.sections[0].any(-1)]
-    assert mean.std() < 0.2 * mean.mean().abs() + 0.2
-
-
 def test_a_scan_without_the_wanted_structure_is_passed_over(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label({1: 1}))
     write_scan(tmp_path, 2, block_label({2: 2}))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,9 +49,3 @@ def test_what_one_scan_has_fewer_of_is_filled_with_what_is_not_valid() -> None:
     assert state["cells"].shape == (1, 1, 3, 5, 4) and state["flags"].dtype == torch.bool
     assert state["flags"][0, 0].tolist() == [[True] * 3 + [False] * 2] * 2 + [[True] * 5]
     assert state["cells"].sum() == (2 * 3 + 5) * 4 and not state["cells"][0, 0, 0, 3:].any()
-
-
-def test_rejects_packs_of_unlike_networks(folder: Path) -> None:
-    pack = built(folder, [1])
-    with pytest.raises(ValueError, match="same weights_hash"):
-        join_packs([pack, replace(pack, weights_hash="other")])

@@ -7,7 +7,6 @@ import pytest
 from block_scans import block_image, block_label, write_nifti
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.label_server.studies import names_of
 from fsmis_components.support.support_request import LabelledVolume, common_structures
 
 
@@ -50,16 +49,6 @@ def test_a_file_that_changes_is_another_volume(image: Path) -> None:
         LabelledVolume.of("case", image, labelled.label)
 
 
-def test_names_that_came_with_a_label() -> None:
-    sent = [{"name": "liver", "idx": 1}, {"name": "", "idx": 2}, {"idx": "3"}, "x", {"name": "x"}]
-    assert names_of({"label_info": sent}) == {1: "liver", 2: "", 3: ""}
-    answer = {"params": {"structures": {"liver": 1, "spleen": 2}}}
-    assert names_of(answer) == {1: "liver", 2: "spleen"}
-    assert names_of({"label_info": sent[:1], **answer}) == {1: "liver"}
-    for nothing in ({}, {"label_info": None}, {"params": {"structures": None}}):
-        assert names_of(nothing) == {}
-
-
 def named(**names: int) -> LabelledVolume:
     return LabelledVolume("x", "i", "l", {value: name for name, value in names.items()})
 
@@ -70,10 +59,3 @@ def test_names_decide_what_values_mean() -> None:
     # the gut's own value is the spleen's already
     assert names == {1: "liver", 2: "spleen", 3: "gut"}
     assert values == [{1: 1, 2: 2}, {1: 2, 2: 3, 5: 1}]
-
-
-def test_labels_without_names_follow_those_with_names() -> None:
-    names, values = common_structures({named(): (1, 4), named(liver=1): (1,)})
-    assert names == {1: "liver", 4: "structure_4"}
-    assert values == [{1: 1, 4: 4}, {1: 1}]
-    assert common_structures({named(): (2,)}) == ({2: "structure_2"}, [{2: 2}])

@@ -125,13 +125,3 @@ def test_margins_of_all_planes_decide(network: IntensityNetwork, support: Suppor
     assert float((wrong.label != agreed.label)[found > 0].mean()) > 0.1
     assert wrong.uncertainty is not None and agreed.uncertainty is not None
     assert wrong.uncertainty.mean() > agreed.uncertainty.mean()
-
-
-def test_a_thick_query_has_one_plane(network: IntensityNetwork, support: SupportSet) -> None:
-    pack = build_support_pack(network, support, spatial_size=24)
-    query = Volume(block_image(seed=5), np.diag([1.5, 1.5, 4.0, 1.0]))
-    network.encoded.clear()
-    found = VolumeInferer(pack).segment_volume(query, network)
-    assert sum(network.encoded) == query.shape[2]
-    alone = VolumeInferer(replace(pack, planes=())).segment_volume(query, network)
-    np.testing.assert_array_equal(found.label, alone.label)

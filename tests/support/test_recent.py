@@ -3,8 +3,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from fsmis_components.support.recent import RecentResults
 
 
@@ -36,10 +34,3 @@ def test_the_least_recently_used_goes_first() -> None:
     for key in ("a", "b", "a", "c", "a", "b"):
         get(key)
     assert calls == ["a", "b", "c", "b"]
-
-
-def test_a_failure_is_not_kept() -> None:
-    keeper: RecentResults[int] = RecentResults(2)
-    with pytest.raises(ZeroDivisionError):
-        keeper.get("key", lambda: 1 // 0)
-    assert keeper.get("key", lambda: 5) == 5

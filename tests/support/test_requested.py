@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 from block_scans import block_label, write_scan
 from fake_network import IntensityNetwork
 from label_studies import submit, write_volume
@@ -73,15 +71,6 @@ def test_of_each_structure_the_volumes_labelled_last_serve(studies: Path) -> Non
     assert sum(network.encoded) == 24  # none again for another choice, the oldest not at all
 
 
-def test_other_weights_make_another_pack(studies: Path) -> None:
-    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
-    before = source.resolve_request(network, request(studies)).pack
-    with torch.no_grad():
-        network.gain *= 2
-    after = source.resolve_request(network, request(studies)).pack
-    assert after.weights_hash != before.weights_hash
-
-
 def test_a_volume_that_cannot_serve_is_named(studies: Path) -> None:
     network, source = IntensityNetwork(), SupportSource(spatial_size=24)
     submit(studies, "b", block_label() * 0, ts=2)
@@ -115,14 +104,3 @@ def test_without_volumes_the_bundle_answers(tmp_path: Path) -> None:
             source.resolve_request(other, asked)
     with pytest.raises(DataError, match="no volume is labelled, .* submit its label"):
         SupportSource().resolve_request(network, SupportRequest("bundle"))
-
-
-def test_parallel_workers_do_not_mix(studies: Path) -> None:
-    network, source = IntensityNetwork(), SupportSource(spatial_size=24)
-    volumes = labelled_volumes(studies)
-    asked = [SupportRequest("request", (volume,)) for volume in volumes] * 8
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda each: source.resolve_request(network, each), asked))
-    named = [[profile.name for profile in answer.pack.profiles] for answer in answers]
-    assert named == [["a"], ["b"]] * 8
-    assert sum(network.encoded) == 24

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from fsmis_components.support.scan_profile import extent_of, shapes_and_extents
+from fsmis_components.support.scan_profile import shapes_and_extents
 
 
 def ball(slices: dict[int, int], depth: int = 9, size: int = 32) -> torch.Tensor:
@@ -19,21 +19,6 @@ def ball(slices: dict[int, int], depth: int = 9, size: int = 32) -> torch.Tensor
 
 def shapes_of(masks: torch.Tensor, cell: int = 1) -> torch.Tensor:
     return shapes_and_extents(masks, masks.flatten(2).any(-1), cell)[0]
-
-
-def test_extent_goes_on_for_half_the_distance() -> None:
-    assert extent_of([4, 5, 6]) == (3.5, 6.5)
-    # sections at 1/6, 1/2, 5/6 of slices 3..14, whose ends are 2.5 and 14.5
-    assert extent_of([5, 9, 13]) == (3.0, 15.0)
-    assert extent_of([7]) == (6.5, 7.5)
-    assert all(math.isnan(end) for end in extent_of([]))
-
-
-def test_labelled_slices_are_kept_as_they_are() -> None:
-    masks = ball({3: 6, 4: 8, 5: 5})
-    shapes = shapes_of(masks)[0]
-    assert torch.equal(shapes[3:6] == 255, masks[3:6, 0])
-    assert not shapes[:3].any() and not shapes[6:].any()
 
 
 def test_between_sections_the_outline_is_interpolated() -> None:

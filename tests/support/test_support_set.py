@@ -70,10 +70,3 @@ def test_rejects_empty_labels(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, block_label() * 0)
     with pytest.raises(DataError, match="every support label is empty"):
         load_support_set(tmp_path)
-
-
-def test_two_structures_of_one_name(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, block_label())
-    (tmp_path / "dataset.json").write_text('{"labels": {"1": "Liver", "2": "liver"}}')
-    with pytest.raises(DataError, match="two structures are called Liver, .* rename one"):
-        load_support_set(tmp_path)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,14 +75,6 @@ def test_the_archive_holds_bundle_package_and_stamp(archive: Path):
     }
 
 
-def test_the_index_says_what_there_is(archive: Path):
-    [entry] = json.loads((archive.parent / "index.json").read_text())["bundles"]
-    data = archive.read_bytes()
-    assert (entry["name"], entry["version"], entry["file"]) == ("ssl_alpnet", "0.2.0", archive.name)
-    assert entry["size"] == len(data) and entry["sha256"] == hashlib.sha256(data).hexdigest()
-    assert entry["verified"] is False and entry["description"].startswith("SSL-ALPNet")
-
-
 def test_packing_again_changes_nothing_and_a_new_version_joins(
     copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -145,39 +135,6 @@ def test_what_cannot_be_packed_is_one_sentence(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not output.exists()
-
-
-def test_a_bundle_that_fails_its_checks_is_not_packed(
-    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(pack_bundle, "verify", lambda root: False)
-    with pytest.raises(DataError, match="fails the checks above"):
-        pack(copied, tmp_path / "dist")
-    assert not (tmp_path / "dist").exists()
-
-
-def test_an_output_that_cannot_be_written_is_said(copied: Path, tmp_path: Path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot be written .*--output"):
-        pack(copied, tmp_path / "file" / "dist", no_verify=True)
-    (tmp_path / "index.json").write_text("[]")
-    with pytest.raises(DataError, match="no index of bundles"):
-        pack(copied, tmp_path, no_verify=True)
-
-
-def test_changes_since_the_commit_are_said(copied: Path, tmp_path: Path):
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *who, *arguments], cwd=copied, check=True, capture_output=True)
-
-    assert pack_bundle.uncommitted([tmp_path]) == []
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-q", "-m", "all")
-    assert pack_bundle.uncommitted([copied]) == []
-    (copied / "LICENSE").write_text("another")
-    (copied / "docs" / "new.md").write_text("new")
-    assert pack_bundle.uncommitted([copied]) == ["LICENSE", "docs/new.md"]
 
 
 def test_the_files_of_an_archive_are_checked(archive: Path, tmp_path: Path):

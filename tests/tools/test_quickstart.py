@@ -24,17 +24,6 @@ def test_without_folders_two_scans_of_the_repository_serve() -> None:
     assert size < 2e6 and (quickstart.EXAMPLE / "LICENSE").is_file()
 
 
-def test_own_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "labelled").mkdir()
-    (tmp_path / "scans").mkdir()
-    arguments = ["--support_dir", "labelled", "--query_dir", "scans", "--output_dir", "masks"]
-    folders = quickstart._parse(arguments)
-    assert folders.support_dir == tmp_path / "labelled"
-    assert folders.output_dir == tmp_path / "masks"
-    assert folders.query_dir == tmp_path / "scans"
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -47,16 +36,6 @@ def test_rejects(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
         quickstart._parse(arguments)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
-
-
-def test_stops_with_the_status_of_a_failed_segmentation(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(sys, "argv", ["quickstart.py"])
-    monkeypatch.setattr(quickstart, "prepare", lambda: Path(sys.executable))
-    monkeypatch.setattr(quickstart, "run", lambda _, what, **__: int("-m" in what))
-    assert quickstart.main() == 1
-    assert "The segmentation stopped" in capsys.readouterr().out
 
 
 def test_comparison_reads_labels_beside_the_queries(phantom: Path, tmp_path: Path):

@@ -16,16 +16,6 @@ def tool() -> ModuleType:
     return module
 
 
-def test_steps_and_arguments_for_pytest(tool: ModuleType):
-    steps = dict(tool.steps(["-k", "phantom"]))
-    assert steps["tests"] == ["-m", "pytest", "-n", "2", "-k", "phantom"]
-    assert "-n" not in dict(tool.steps(["-n0"]))["tests"]
-    assert {"format", "lint", "types", "bundle ssl_alpnet", "docs"} <= set(steps)
-    fast = dict(tool.steps(["--fast"]))
-    assert fast["tests"] == ["-m", "pytest", "-n", "2", "-m", "not slow"]
-    assert list(fast) == ["format", "lint", "types", "tests"]
-
-
 @pytest.mark.parametrize("failing", [None, "ruff", "pytest", "tools/verify_bundle.py", "mkdocs"])
 def test_any_failure_fails_the_whole(
     tool: ModuleType, failing: str | None, monkeypatch: pytest.MonkeyPatch

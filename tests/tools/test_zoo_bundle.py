@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -57,19 +56,6 @@ def test_weights_that_were_changed_are_refused(zoo: Path, tmp_path: Path) -> Non
     (root / "large_files.yml").write_text(yaml.safe_dump(large))
     with pytest.raises(HashCheckError, match="sha256"):
         download_large_files(str(root))
-
-
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
-def test_links_of_the_pages_lead_somewhere(zoo: Path, bundle: Path) -> None:
-    root = zoo / "models" / bundle.name
-    card = zoo / "huggingface" / bundle.name / "README.md"
-    for page in [*root.rglob("*.md"), card]:
-        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-            target, own = link.partition("#")[0], f"{PROJECT}/"
-            if target.startswith(own):
-                assert (REPOSITORY / target.removeprefix(own)).exists(), (page, link)
-            elif target and not target.startswith("http"):
-                assert page != card and (page.parent / target).exists(), (page, link)
 
 
 def test_the_card_tells_the_terms_of_the_weights_and_not_those_of_the_code(zoo: Path) -> None:

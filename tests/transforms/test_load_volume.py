@@ -26,17 +26,6 @@ def test_voxels_and_place(tmp_path: Path) -> None:
     assert image.meta["filename_or_obj"] == str(tmp_path / "scan.nii.gz")
 
 
-def test_rejects(tmp_path: Path) -> None:
-    (tmp_path / "scan.xyz").write_text("no scan")
-    for source, words in (
-        (tmp_path / "missing.nii.gz", "no such file"),
-        (tmp_path / "scan.xyz", "not a format that is read"),
-        (5, "path of a scan, got int"),
-    ):
-        with pytest.raises(RequestError, match=words):
-            LoadVolumed("image")({"image": source})
-
-
 @pytest.mark.parametrize(
     ("line", "sizes", "words"),
     [

@@ -29,14 +29,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("kind", ["superpixel", "supervoxel"])
-def test_shapes(kind, volume: np.ndarray) -> None:
-    labels = PseudoLabels(kind=kind, min_size=60)(volume)
-    assert labels.shape == volume.shape and labels.dtype == np.int32
-    assert np.array_equal(labels > 0, volume > 0)
-    assert labels.max() > 1
-
-
 def test_cache_hit_does_not_compute_again(volume, calls, tmp_path: Path) -> None:
     pseudo_labels = PseudoLabels(min_size=60, cache_dir=tmp_path / "new" / "folder")
     first = pseudo_labels(volume)

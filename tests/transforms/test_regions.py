@@ -21,12 +21,6 @@ def test_values_touching_blocks_become_two_regions(noise: float) -> None:
     assert not set(np.unique(labels[:, :, :10])) & set(np.unique(labels[:, :, 10:]))
 
 
-def test_equal_neighbours_are_connected() -> None:
-    """Zero differences are edges too: in a sparse matrix they would vanish."""
-    labels = supervoxel_labels(np.zeros((2, 5, 7)), np.ones((2, 5, 7), bool), min_size=70, sigma=0)
-    assert (labels == 1).all()
-
-
 def test_matches_merging_along_all_edges() -> None:
     """The spanning tree loses nothing against the plain algorithm over every edge."""
     rng = np.random.default_rng(3)
@@ -70,11 +64,6 @@ def test_min_size_unless_the_component_is_smaller() -> None:
         assert ndimage.label(labels == number)[1] == 1
 
 
-def test_renumber_in_order_of_appearance() -> None:
-    assert renumber(np.array([7, 0, 3, 7, 9])).tolist() == [1, 0, 2, 1, 3]
-    assert renumber(np.array([5, 2, 5])).tolist() == [1, 2, 1]
-
-
 def test_superpixels_end_at_the_mask_and_reach_min_size() -> None:
     volume = np.random.default_rng(0).normal(size=(2, 40, 40))
     mask = np.zeros(volume.shape, dtype=bool)
@@ -93,7 +82,3 @@ def test_superpixels_do_not_depend_on_the_scale_of_intensities() -> None:
     mask = np.ones(volume.shape, bool)
     first = superpixel_labels(volume, mask, min_size=60)
     assert np.array_equal(first, superpixel_labels(volume * 4 + 8, mask, min_size=60))
-
-
-def test_empty_mask_gives_nothing() -> None:
-    assert not supervoxel_labels(np.zeros((2, 3, 4)), np.zeros((2, 3, 4), bool)).any()

@@ -1,7 +1,12 @@
 """Trust: what a result is worth, from what the inference knows without a label of the query."""
 
-from fsmis_components.inferers.trust.case_trust import CaseTrust, case_trust, mirror_gain
-from fsmis_components.inferers.trust.meter import Measures, TrustMeter
+from fsmis_components.inferers.trust.case_trust import (
+    CaseTrust,
+    Measures,
+    TrustMeter,
+    case_trust,
+    mirror_gain,
+)
 from fsmis_components.inferers.trust.scan_check import ScanCheck, check_scan
 
 __all__ = [

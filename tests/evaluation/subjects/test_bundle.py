@@ -50,14 +50,6 @@ def test_untrained_weights_follow_the_seed_and_leave_the_random_state_alone() ->
     assert BundleSubject(BUNDLE, "untrained").setting == "-"
 
 
-def test_a_file_of_weights(tmp_path: Path) -> None:
-    network = ALPNet()
-    torch.save(network.state_dict(), tmp_path / "mine.pt")
-    subject = BundleSubject(BUNDLE, tmp_path / "mine.pt")
-    assert subject.name == "ssl_alpnet (mine)"
-    assert weights_hash(subject.network) == weights_hash(network)
-
-
 def test_trained_folds_and_groups(tmp_path: Path) -> None:
     networks = write_trained(tmp_path / "t", [[2, 3], [1, 4]], "2-any")
     subject = BundleSubject(BUNDLE, tmp_path / "t")

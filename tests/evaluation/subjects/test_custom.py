@@ -6,14 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from block_scans import block_label, write_scan
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
-from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.evaluation.subjects.registry import custom_subject
 from fsmis_components.support import SupportSet, load_support_set
 
@@ -57,20 +55,6 @@ def support(tmp_path: Path) -> SupportSet:
     return load_support_set(tmp_path / "scans")
 
 
-def test_a_plain_class_becomes_a_subject(write: Write, support: SupportSet) -> None:
-    subject = custom_subject(f"{write(PLAIN)}:Everything", {"value": 2})
-    assert isinstance(subject, Subject)
-    assert (subject.name, subject.setting, subject.labelled) == (
-        "Everything",
-        "-",
-        ("sections", "all"),
-    )
-    assert subject.groups() == (None,)
-    subject.load(0, None)
-    query = support.scans[0].image
-    assert np.array_equal(subject.predict(support, query), np.full(query.shape, 2))
-
-
 def test_without_predict_told_the_blind_map_is_cut(write: Write, support: SupportSet) -> None:
     subject = custom_subject(f"{write(PLAIN)}:Everything", {"value": 2})
     sections = torch.full((12, 2), -1)
@@ -80,32 +64,6 @@ def test_without_predict_told_the_blind_map_is_cut(write: Write, support: Suppor
     )
     assert masks.shape == (12, 2, 24, 20)
     assert masks[3:5, 1].all() and masks.sum() == 2 * 24 * 20
-
-
-def test_a_subject_keeps_its_own_methods(write: Write) -> None:
-    source = PLAIN.replace(
-        "class Everything:",
-        """from fsmis_components.evaluation.subjects import Subject
-
-class Everything(Subject):
-    name = "my full method"
-    labelled = ("all",)
-
-    def groups(self):
-        return [(1,), (2,)]
-""",
-    )
-    subject = custom_subject(f"{write(source)}:Everything", {})
-    assert (subject.name, subject.setting, subject.labelled) == ("my full method", "-", ("all",))
-    assert subject.groups() == [(1,), (2,)]
-
-
-def test_identity_changes_with_options_and_source(write: Write) -> None:
-    name = write(PLAIN)
-    specs = [(name, {}), (name, {"value": 3}), (write(PLAIN + "\n# changed\n"), {})]
-    identities = [custom_subject(f"{name}:Everything", options).origin for name, options in specs]
-    assert identities[0]["options"] == {} and identities[1]["options"] == {"value": 3}
-    assert identities[0]["source"] == identities[1]["source"] != identities[2]["source"]
 
 
 @pytest.mark.parametrize(

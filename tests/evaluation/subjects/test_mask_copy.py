@@ -30,21 +30,6 @@ def widths(label: np.ndarray) -> list[int]:
     return label[:, 0].sum(0).tolist()
 
 
-def test_three_sections_are_spread_over_the_volume(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, growing_label())
-    support = with_labelled_slices(load_support_set(tmp_path), GRID, "sections")
-    query = load_image(tmp_path / "image_1.nii.gz")
-    assert widths(MaskCopy().predict(support, query)) == [4] * 4 + [6] * 4 + [8] * 4
-
-
-def test_all_slices_keep_their_relative_height(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, growing_label())
-    write_scan(tmp_path, 2, None, np.zeros((24, 20, 24), np.float32))
-    support = with_labelled_slices(load_support_set(tmp_path, support_ids=[1]), GRID, "all")
-    copied = MaskCopy().predict(support, load_image(tmp_path / "image_2.nii.gz"))
-    assert widths(copied) == [w for w in widths(growing_label()) for _ in range(2)]
-
-
 def test_told_of_the_extent(tmp_path: Path) -> None:
     write_scan(tmp_path, 1, growing_label())
     query = load_image(tmp_path / "image_1.nii.gz")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from block_scans import block_image, block_label, write_scan
+from block_scans import block_label, write_scan
 from fake_network import IntensityNetwork
 
 from fsmis_components.data.cases import find_cases
@@ -44,16 +44,6 @@ def test_a_network_that_sees_intensities_finds_its_own_kind(tmp_path: Path, slic
         assert [dice(found, index) for index in range(2)] == [100, 100]
 
 
-def test_only_whole_volume_counts_what_lies_outside_the_extent(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, block_label({2: 2}))
-    image = block_image()
-    image[14:20, 8:16, 2] += 200  # it goes on for a slice below the label
-    write_scan(tmp_path, 2, block_label({2: 2}), image)
-    assert dice(asked(tmp_path, RULE.name), 0) == 100
-    assert dice(asked(tmp_path, "oracle"), 0) == 100
-    assert dice(asked(tmp_path, "wv"), 0) == pytest.approx(100 * 2 * 6 / (2 * 6 + 1))
-
-
 def test_label_blind_equals_the_product(tmp_path: Path) -> None:
     for number in (1, 2):
         write_scan(tmp_path, number, block_label())
@@ -80,15 +70,3 @@ def test_every_slice_is_encoded_once_for_all_protocols(tmp_path: Path) -> None:
     assert np.array_equal(repeated.predicted, answers[2].predicted)
     assert sum(network.encoded) == 2 * (12 + 12)
     assert network.training and not torch.is_inference_mode_enabled()
-
-
-def test_working_resolution_is_brought_back_to_the_native_grid(tmp_path: Path) -> None:
-    for number in (1, 2):
-        write_scan(tmp_path, number, block_label())
-    support = load_support_set(tmp_path, support_ids=[1])
-    subject = NetworkSubject(IntensityNetwork(), geometry={"spatial_size": 48})
-    query = load_query(find_cases(tmp_path)[1], [1, 2], GRID)
-    for protocol in (RULE.name, "oracle", "wv"):
-        found = answer(subject, protocol, support, query, RULE)
-        assert found.predicted.shape == found.truth.shape == (12, 2, 24, 20)
-        assert dice(found, 1) > 70  # between black and 200 an edge looks like 100

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import inspect
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,31 +62,6 @@ def test_the_mask_lies_on_the_querys_own_grid(support: SupportSet, tmp_path: Pat
         assert method.predict(support, Volume(image, AFFINE)).shape == shape
 
 
-def test_scans_of_unlike_size_train_together(tmp_path: Path) -> None:
-    write_scan(tmp_path, 1, block_label())
-    shape = (30, 22, 14)
-    write_scan(tmp_path, 2, block_label(shape=shape), block_image(shape))
-    images, masks = subject().stack(support_of(tmp_path))
-    assert images.shape == (26, 1, 32, 24) and masks.shape == (26, 2, 32, 24)
-    # the first scan's pixels are centred: 24 x 20 on 32 x 24
-    assert torch.equal(masks[3, 0, 4:28, 2:22], torch.from_numpy(block_label()[..., 3] == 1))
-    assert torch.equal(
-        masks[15, 1, 1:31, 1:23], torch.from_numpy(block_label(shape=shape)[..., 3] == 2)
-    )
-
-
-def test_trains_once_per_support(support: SupportSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[SupportSet] = []
-    train = SupervisedUNet.train
-    monkeypatch.setattr(
-        SupervisedUNet, "train", lambda self, given: (trained.append(given), train(self, given))[1]
-    )
-    method, other = subject(), replace(support, structures=support.structures[:1])
-    for given in (support, support, other):
-        method.predict(given, support.scans[0].image)
-    assert trained == [support, other]
-
-
 def test_same_seed_same_bits_and_the_global_random_state_is_left_alone(support: SupportSet) -> None:
     before = torch.get_rng_state()
     first, second, other = (
@@ -119,12 +92,6 @@ def test_image_and_label_are_bent_alike_and_structures_are_sure_to_come() -> Non
             if (classes == 2).sum() > 40:
                 assert picture[classes == 2].mean() < picture[classes == 0].mean() - 1
     assert seen == {0, 1, 2}
-
-
-def test_identity_holds_all_that_decides_the_masks() -> None:
-    identity = subject().identity(0, None)
-    assert set(identity) == set(inspect.signature(SupervisedUNet).parameters) - {"progress"}
-    assert json.loads(json.dumps(identity)) == identity
 
 
 def test_rejects(support: SupportSet, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +15,6 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.protocols import with_labelled_slices
-from fsmis_components.evaluation.subjects import universeg
 from fsmis_components.evaluation.subjects.universeg import UniverSeg
 from fsmis_components.support.support_set import Structure, SupportScan, SupportSet
 
@@ -88,21 +86,6 @@ def support_of(*labels: np.ndarray, slices: str = "all") -> SupportSet:
     return with_labelled_slices(SupportSet(scans, (A, B)), GRID, slices)  # type: ignore[arg-type]
 
 
-def shown_slices(call: tuple[Tensor, Tensor, Tensor]) -> list[int]:
-    """The slices of a support whose intensity in one corner is the number of the slice."""
-    return [round(1000 * float(value)) for value in call[1][0, :, 0, 0, -17]]
-
-
-def numbered(support: SupportSet) -> SupportSet:
-    """The support with the number of each slice written into a corner."""
-    scans = []
-    for scan in support.scans:
-        image = np.asarray(scan.image.data).copy()
-        image[0, -1] = np.arange(SHAPE[2])
-        scans.append(replace(scan, image=Volume(image, AFFINE)))
-    return replace(support, scans=tuple(scans))
-
-
 @pytest.mark.parametrize("slices", ["sections", "all"])
 def test_values(weights: Path, slices: str) -> None:
     # label-blind: intensities 0, 0.4 and 0.8 of the scan's 1000, means 0.4 and 0.8, margin 0.1
@@ -115,35 +98,6 @@ def test_values(weights: Path, slices: str) -> None:
     expected[:, :, 11] = 1
     assert predicted.dtype == np.uint8
     assert np.array_equal(predicted, expected)
-
-
-def test_what_the_network_sees(weights: Path) -> None:
-    support = numbered(support_of(scan_label(), slices="sections"))
-    UniverSeg(weights).predict(support, Volume(scan_image(), AFFINE))
-    assert len(NearMean.seen) == 2 * SHAPE[2]  # a pass per structure and slice
-    for call, slices, value in zip(
-        NearMean.seen, [[3, 5, 7], [5, 7, 9]] * 12, [1, 5] * 12, strict=True
-    ):
-        target, images, labels = call
-        assert target.shape == (len(target), 1, 128, 128)
-        assert images.shape == labels.shape == (len(target), 3, 1, 128, 128)
-        assert shown_slices(call) == slices
-        own = torch.from_numpy(scan_label()[:, :, slices] == value).movedim(-1, 0)
-        assert torch.equal(labels[0, :, 0, :, 16:112] == 1, own)  # 96 pixels wide, centred
-        assert not labels[..., :16].any() and not labels[..., 112:].any()
-
-
-def test_all_slices_serve_evenly_where_they_are_many(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    support = numbered(support_of(scan_label(), scan_label()))
-    query = Volume(scan_image()[..., :1], AFFINE)
-    UniverSeg(weights).predict(support, query)
-    assert shown_slices(NearMean.seen[0]) == list(range(12)) * 2
-    NearMean.seen.clear()
-    monkeypatch.setattr(universeg, "MOST_EXAMPLES", 4)
-    UniverSeg(weights).predict(support, query)
-    assert shown_slices(NearMean.seen[0]) == [3, 9, 3, 9]
 
 
 def test_a_scan_in_another_storage_order_and_a_wide_one(weights: Path) -> None:
@@ -162,13 +116,6 @@ def test_a_scan_in_another_storage_order_and_a_wide_one(weights: Path) -> None:
     predicted = UniverSeg(weights).predict(support, Volume(wide, AFFINE))
     assert (predicted[11:139, 1:-1] == 1).all()
     assert not predicted[:11].any() and not predicted[139:].any()
-
-
-def test_identity_tells_the_weights_apart(weights: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.pt"
-    torch.save({"margin": torch.tensor([0.2])}, other)
-    hashes = {UniverSeg(file).identity(0, None)["weights"] for file in (weights, weights, other)}
-    assert len(hashes) == 2
 
 
 def test_rejects(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +10,8 @@ from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.matching import VolumeMatch
-from fsmis_components.inferers.trust import Measures, TrustMeter, case_trust
-from fsmis_components.inferers.trust.case_trust import Likeness, out_of_support
-from fsmis_components.inferers.trust.meter import expected_dice
+from fsmis_components.inferers.trust import Measures, case_trust
+from fsmis_components.inferers.trust.case_trust import Likeness, expected_dice, out_of_support
 from fsmis_components.inferers.z_alignment import Alignment
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.support_pack import SupportPack
@@ -83,26 +81,3 @@ def test_the_most_similar_scan_counts(
     trust = case_trust([measures], match, VIEW, pack_of(len(similarities)))
     assert trust.expected_dice == (expected_dice(measures),)
     assert ("does not look like" in trust.warning) == warned
-
-
-def test_values() -> None:
-    margins = torch.full((1, 1, 8, 8), -40.0)
-    margins[..., :4, :4] = math.log(3)  # probability 3/4 in one of four cells, 0 elsewhere
-    fitted = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
-    meter = TrustMeter(1, cell=4)
-    meter.add(margins, fitted)
-    (found,) = meter.result()
-    assert found.certainty == pytest.approx(2 * 0.75 / (0.75 + 1))
-    assert found.agreement == pytest.approx(1 / math.sqrt(2))
-
-
-def test_slabs_add_up() -> None:
-    torch.manual_seed(0)
-    margins, fitted = 3 * torch.randn(7, 3, 17, 33), torch.rand(7, 3, 5, 9)
-    whole, parts = TrustMeter(3, cell=4), TrustMeter(3, cell=4)
-    whole.add(margins, fitted)
-    for start, stop in ((0, 3), (3, 7)):
-        parts.add(margins[start:stop], fitted[start:stop])
-    for left, right in zip(whole.result(), parts.result(), strict=True):
-        assert left.certainty == pytest.approx(right.certainty, rel=1e-6)
-        assert left.agreement == pytest.approx(right.agreement, rel=1e-6)

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from block_scans import AFFINE, block_image, block_label, write_scan
 from fake_network import ContrastNetwork
 from monai.data import Dataset
-from scipy.spatial.transform import Rotation
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.intensity import fit_normaliser
@@ -27,7 +24,6 @@ from fsmis_components.support import (
     load_support_set,
 )
 from fsmis_components.support.encode import with_mirrored
-from fsmis_components.support.scan_profile import mirror_places
 
 
 def gain_of(pack: SupportPack, data: np.ndarray) -> float:
@@ -55,39 +51,6 @@ def test_a_mirrored_scan_gains(tmp_path: Path, axes: tuple[int, ...], mirrored: 
     image = block_image(seed=7)
     assert gain_of(pack, image) < 0
     assert gain_of(pack, np.ascontiguousarray(np.flip(image, axes))) > 0.02
-
-
-@pytest.mark.parametrize("slice_axis", [0, 1, 2])
-@pytest.mark.parametrize("degrees", [0, 50])
-def test_mirrored_slices_are_those_of_the_mirrored_scan(
-    tmp_path: Path, slice_axis: int, degrees: float
-) -> None:
-    write_scan(tmp_path, 1, block_label())
-    turn = np.eye(4)  # an oblique header
-    turn[:3, :3] = Rotation.from_rotvec([degrees, 0, 0], degrees=True).as_matrix()
-    support = load_support_set(tmp_path)
-    oblique = [
-        replace(
-            each,
-            image=replace(each.image, affine=turn @ each.image.affine),
-            label=replace(each.label, affine=turn @ each.label.affine),
-        )
-        for each in support.scans
-    ]
-    support = replace(support, scans=tuple(oblique))
-    scan = support.scans[0].image
-    network = ContrastNetwork()
-    options = {"spatial_size": 24, "slice_axis": slice_axis}
-    pack = build_support_pack(network, support, **options)
-    profile = with_mirrored(ScanEncoder(network), pack, scan).profiles[0]
-    places = mirror_places(profile.depth)
-    _, rows, columns = SliceView(scan, pack.grid)._order
-    for index, axes in enumerate([(rows,), (columns,), (rows, columns)]):
-        flipped = Volume(np.flip(np.asarray(scan.data), axes), scan.affine)
-        view = SliceView(flipped, pack.grid)
-        slices = fit_normaliser(scan, pack.normalisation)(view.slices(0, view.depth))
-        expected = slice_descriptors(network.encode(slices).high)[places]
-        torch.testing.assert_close(profile.mirrored[index].float(), expected, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])

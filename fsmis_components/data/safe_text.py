@@ -1,17 +1,21 @@
-"""Tables as CSV that a spreadsheet shows and never computes.
+"""Text that strangers write or that holds their words: CSV and JSON that do no harm.
 
 A spreadsheet takes a cell that begins with `=`, `+`, `-` or `@` for a formula, and a formula may
 start programs or send data away. Names of files and structures, and messages that quote them, come
 from strangers. Such text gets an apostrophe in front, which spreadsheets show as text. Nothing of
 this package reads a name back from a CSV file; what a run resumes by is kept in JSON.
+
+JSON of files and headers from outside is read with bounds, so that a bad one is one sentence.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 # at the beginning, and behind what some spreadsheets take for the end of a cell
 _FORMULA = re.compile(r"(^|[;\t\r\n])(?=[=+\-@\t\r＝＋－＠])")
@@ -35,3 +39,31 @@ def _shown(cell: object) -> object:
         return cell
     # the writer does not quote a carriage return, which would end the line
     return _FORMULA.sub(r"\1'", cell).replace("\r", " ")
+
+
+# deeper than any of our files or of MONAI's; nesting without end exhausts Python's stack
+DEEPEST = 100
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is not JSON, or nested deeper than `DEEPEST`.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    level = [content]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in _nests(node)]
+        if not level:
+            return content
+    raise ValueError(f"nested deeper than {DEEPEST} levels")
+
+
+def _nests(node: Any) -> list[Any]:
+    """What a node holds that may hold something itself."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return [child for child in children if isinstance(child, dict | list)]
