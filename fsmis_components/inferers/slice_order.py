@@ -62,23 +62,20 @@ def decide_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> Slic
 
 
 def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> SliceView | None:
-    """A scan with its rows, its columns or both read the other way round; None: better not.
+    """A scan with slices, rows or columns read the other way round; None: better not.
 
     It is asked of a doubtful scan only, so a smaller lead counts than where nothing is known; some
     slices are encoded each way. The expected Dice does not take part: a body is nearly its own
     mirror image, and a liver found on the wrong side may be expected to be good.
     """
-    slices, *in_plane = view.order.backwards
-    ways = [
-        replace(view.order, backwards=(slices, in_plane[0] != rows, in_plane[1] != columns))
-        for rows, columns in product((False, True), repeat=2)
-    ]
     likeness = _Likeness(encoder, view.volume, pack)
-    found = [likeness.of(SliceView(view.volume, view.grid, way), _MANY) for way in ways]
-    index = int(np.argmax(found))
-    if found[index] <= found[0] + _TURNED_MARGIN:
-        return None
-    return SliceView(view.volume, view.grid, ways[index])
+    views = [
+        SliceView(view.volume, view.grid, replace(view.order, backwards=backwards))
+        for backwards in product((False, True), repeat=3)
+    ]
+    best = max(views, key=lambda each: likeness.of(each, _MANY))
+    lead = likeness.of(best, _MANY) - likeness.of(view, _MANY)
+    return best if lead > _TURNED_MARGIN else None
 
 
 class _Likeness:
