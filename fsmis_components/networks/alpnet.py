@@ -159,28 +159,32 @@ class ALPNet(FewShotNetwork):
         if section_weights is not None:
             used = used & (section_weights > 0)
         n = used.shape[1]
-        cells = state["cells"].flatten(2, 3)  # (B or 1, 1, S * P, C): all structures share them
         foreground_cells = (state["foreground_cells"] & used.unsqueeze(-1)).flatten(2, 3)
         background_cells = (state["background_cells"] & used.unsqueeze(-1)).flatten(2, 3)
         shots = state["foreground_global"]
 
-        local = self._similarity(
-            query,
-            torch.cat([cells.expand(-1, n, -1, -1), shots], 2),
-            torch.cat([foreground_cells, used], 2),
+        # foreground and background of all structures choose among the same vectors, so that one
+        # product serves them all: the cells, and each structure's global prototypes
+        everything = torch.cat([state["cells"].flatten(2, 3), shots.flatten(1, 2).unsqueeze(1)], 2)
+        of_structure = torch.eye(n, dtype=torch.bool, device=used.device).unsqueeze(-1)
+        own_shots = (of_structure & used.unsqueeze(2)).flatten(2)  # (B or 1, N, N * S)
+        foreground_valid = torch.cat([foreground_cells, own_shots], 2)
+        background_valid = torch.cat([background_cells, torch.zeros_like(own_shots)], 2)
+        scores = self._similarity(
+            query, everything, torch.cat([foreground_valid, background_valid], 1)
         )
-        single = self._global_score(query, shots, used)
-        local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]
-        foreground = torch.where(local_mode, local, single)
-
-        background = self._similarity(query, cells, background_cells)
-        # the released code stops where no cell is pure background; we compare with its mean
-        no_cell = torch.logical_not(background_cells.any(-1))[:, :, None, None]
-        if bool(no_cell.any()):
-            fallback = self._global_score(query, state["background_global"], used)
-            background = torch.where(no_cell, fallback, background)
+        foreground, background = scores[:, :n], scores[:, n:]
 
         absent = torch.logical_not(used.any(-1))[:, :, None, None]
+        local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]
+        if not bool((local_mode | absent).all()):
+            single = self._global_score(query, shots, used)
+            foreground = torch.where(local_mode, foreground, single)
+        # the released code stops where no cell is pure background; we compare with its mean
+        no_cell = torch.logical_not(background_cells.any(-1))[:, :, None, None]
+        if not bool((torch.logical_not(no_cell) | absent).all()):
+            fallback = self._global_score(query, state["background_global"], used)
+            background = torch.where(no_cell, fallback, background)
         return torch.where(absent, -2.0 * self.scale, foreground - background)
 
     def _global_score(self, query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
