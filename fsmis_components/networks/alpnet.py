@@ -63,7 +63,6 @@ class ALPNet(FewShotNetwork):
         self.switch_window = max(1, switch_window // self.stride)
         self.threshold = threshold
 
-    @torch.jit.export
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
@@ -72,7 +71,6 @@ class ALPNet(FewShotNetwork):
         inside = self._to_features(torch.ones_like(masks[:, :, :1]).flatten(0, 1), features)
         return self._pool(features.high, foreground, inside - foreground, valid)
 
-    @torch.jit.unused
     def support_settings(self) -> Dict[str, float]:
         """Return what shapes a support state beside the weights; a stored pack must agree."""
         return {
@@ -196,8 +194,7 @@ class ALPNet(FewShotNetwork):
 
     def _similarity(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
         one_support = prototypes.shape[0] == 1 and valid.shape[0] == 1
-        exported = torch.jit.is_scripting() or torch.jit.is_tracing()
-        if one_support and exported:
+        if one_support and torch.jit.is_tracing():
             # export takes the plain form, which makes the scores of all prototypes at once
             return self._similarity_of_used(query, prototypes, valid)
         return prototype_similarity(query, prototypes, valid, scale=self.scale)

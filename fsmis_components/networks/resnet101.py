@@ -117,7 +117,6 @@ class ResNet101Backbone(nn.Module):
 class TorchvisionEncoder(nn.Module):
     """An encoder whose ``backbone``, a :class:`ResNet101Backbone`, takes torchvision's weights."""
 
-    @torch.jit.unused
     def load_torchvision(self, state_dict: Dict[str, Tensor]) -> List[str]:
         """Take the backbone of a torchvision ``deeplabv3_resnet101`` checkpoint.
 

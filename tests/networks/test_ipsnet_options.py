@@ -44,13 +44,6 @@ def test_every_option_trains_and_answers(changes: dict[str, object]) -> None:
     assert logits[:, 1:].std() > 0
 
 
-@pytest.mark.parametrize("changes", [BARE, OPTIONS[1]], ids=str)
-def test_networks_without_parts_script(changes: dict[str, object]) -> None:
-    item, net = episode(b=1, s=2, n=2), network(**changes)
-    item.pop("label")
-    torch.testing.assert_close(torch.jit.script(net)(**item), net(**item))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -69,7 +69,7 @@ def test_a_bad_bundle_gets_one_line_per_problem(
             lambda c: c["network_def"].update(out_channels=3),
             "output channel number",
         ),
-        ("check_export", "inference", lambda c: c["network_def"].update(out_channels=3), "size"),
+        ("check_weights", "inference", lambda c: c["network_def"].update(out_channels=3), "size"),
     ],
 )
 def test_each_fault_is_found(toy: Path, check: str, config: str, change: Any, said: str) -> None:

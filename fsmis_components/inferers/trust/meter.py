@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fsmis_components.inferers.shape_prior import to_cells
+from fsmis_components.inferers.shape_prior import largest_channel, to_cells
 
 _NOTHING = 1e-6
 
@@ -55,7 +55,7 @@ class TrustMeter:
         thin = margins[..., ::stride, ::stride]
         logits = torch.cat([torch.zeros_like(thin[:, :1]), thin], 1)
         numbers = torch.arange(1, logits.shape[1], device=logits.device)[:, None, None]
-        masks = (logits.argmax(1, keepdim=True) == numbers).float()
+        masks = (largest_channel(logits).unsqueeze(1) == numbers).float()
         cells = to_cells(masks, self.cell // stride)
         probabilities = logits.softmax(1)[:, 1:]
         parts = (
