@@ -73,7 +73,7 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
     scipy.ndimage.find_objects takes more than ten times as long.
     """
-    in_plane = mask.any(0)
-    sides = (mask.any((1, 2)), in_plane.any(1), in_plane.any(0))
+    in_plane = np.asarray(mask.any(0))
+    sides = (np.asarray(mask.any((1, 2))), in_plane.any(1), in_plane.any(0))
     ends = [np.flatnonzero(side)[[0, -1]] for side in sides]
     return tuple(slice(int(first), int(last) + 1) for first, last in ends)

@@ -35,7 +35,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
         (B, C', H', W'), a new tensor, which the caller may write over.
     """
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        return norm(conv(x))  # type: ignore[no-any-return]
+        return norm(conv(x))
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     weight = conv.weight * scale[:, None, None, None]
     bias = norm.bias - norm.running_mean * scale
