@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes, find_objects, label
+from scipy.ndimage import binary_fill_holes, label
 
 _REAL_PART = 0.1  # share of a structure's volume below which a piece is no part of it
 _REAL_HOLE = 0.05  # likewise of holes
@@ -44,11 +44,11 @@ def clean_up(
     """
     for value, topology in zip(values, topologies, strict=True):
         mask = labels == value
-        box = find_objects(mask.view(np.uint8))
-        if not box or box[0] is None:
+        if not mask.any():
             continue
         # all work is done inside the bounding box: component numbers take four bytes a voxel
-        part, inside = labels[box[0]], mask[box[0]]
+        box = _bounding_box(mask)
+        part, inside = labels[box], mask[box]
         pieces, count = label(inside)
         if count > topology.parts:
             # slice by slice: counting makes 64-bit copies
@@ -66,3 +66,14 @@ def clean_up(
                 if filled.any():
                     plane[binary_fill_holes(filled) & (plane == 0)] = value
     return labels
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around a mask (D, h, w) that is not empty.
+
+    scipy.ndimage.find_objects takes more than ten times as long.
+    """
+    in_plane = np.asarray(mask.any(0))
+    sides = (np.asarray(mask.any((1, 2))), in_plane.any(1), in_plane.any(0))
+    ends = [np.flatnonzero(side)[[0, -1]] for side in sides]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)

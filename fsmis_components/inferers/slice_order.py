@@ -70,8 +70,8 @@ def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> Sli
     """
     likeness = _Likeness(encoder, view.volume, pack)
     views = [
-        SliceView(view.volume, view.grid, replace(view.order, backwards=backwards))
-        for backwards in product((False, True), repeat=3)
+        SliceView(view.volume, view.grid, replace(view.order, backwards=(slices, rows, columns)))
+        for slices, rows, columns in product((False, True), repeat=3)
     ]
     best = max(views, key=lambda each: likeness.of(each, _MANY))
     lead = likeness.of(best, _MANY) - likeness.of(view, _MANY)

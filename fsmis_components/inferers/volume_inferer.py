@@ -35,6 +35,7 @@ from fsmis_components.inferers.request_answer import answer_facts, drawn_label, 
 from fsmis_components.inferers.segmentation import Segmentation, label_dtype
 from fsmis_components.inferers.shape_prior import (
     PriorRule,
+    largest_channel,
     log_odds,
     present_slices,
     to_cells,
@@ -327,8 +328,8 @@ class VolumeInferer(Inferer):
             return margins
         shape = expectation.expected.shares[slices.start : slices.stop]
         prior = to_pixels(log_odds(shape), shape_cell(pack.grid), view.working_size)
-        margins = margins + self.prior.weight * prior
-        return margins.masked_fill(~present_slices(shape)[..., None, None], ABSENT)
+        margins = prior.mul_(self.prior.weight).add_(margins)
+        return margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
 
     def _assemble(
         self,
@@ -354,7 +355,7 @@ class VolumeInferer(Inferer):
             logits = view.to_native_logits(logits)
             if others is not None:
                 logits[:, 1:] = others.fused(view, slices.start, slices.stop, logits[:, 1:])
-            label[part] = values[_largest_channel(logits).numpy()]
+            label[part] = values[largest_channel(logits).numpy()]
             if uncertainty is not None:
                 largest = logits.softmax(1).amax(1)
                 uncertainty[part] = (255 * (1.0 - largest)).round().numpy()
@@ -392,12 +393,3 @@ def _keep_margins(
     for slices in encoded:
         logits = segment_slices(encoder, slices, pack.state, weights, areas)
         kept.add(EncodedSlices(slices.start, slices.stop, SliceMargins(logits[:, 1:].cpu())))
-
-
-def _largest_channel(logits: Tensor) -> Tensor:
-    """The same as `logits.argmax(1)`, in a third of the time on a CPU."""
-    largest, number = logits[:, 0].clone(), torch.zeros_like(logits[:, 0], dtype=torch.int32)
-    for channel in range(1, logits.shape[1]):
-        number.masked_fill_(logits[:, channel] > largest, channel)
-        torch.maximum(largest, logits[:, channel], out=largest)
-    return number

@@ -37,11 +37,8 @@ class MapFusion(nn.Module):
 
     def mix(self, prototypes: Tensor) -> Tensor:
         """Return mixed vectors (..., width, C) of prototypes (..., num_maps, C), float32."""
-        if torch.jit.is_scripting():
+        with torch.autocast(prototypes.device.type, enabled=False):
             return self._mix(prototypes)
-        else:
-            with torch.autocast(prototypes.device.type, enabled=False):
-                return self._mix(prototypes)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return one unbounded map (K, h, w) of mixed similarity maps (K, width, h, w)."""
@@ -50,7 +47,6 @@ class MapFusion(nn.Module):
         x = self.drop(F.relu(self.body(x)))
         return self.last(x).squeeze(1)
 
-    @torch.jit.unused
     def _guide(self) -> None:
         """Let pairs of channels carry the mean of a group of maps and its negative."""
         width, num_maps = self.mixing.weight.shape[:2]

@@ -248,14 +248,12 @@ class PairDecision(nn.Module):
         decided = torch.where((area > 0)[..., None, None], decided, -self.prototypes.scale)
         return PairMaps(guidance, intermediate, margin, decided)
 
-    @torch.jit.export
     def inside(self, features: IPSFeatures) -> Tensor:
         """Return which cells (1, h, w) hold a pixel of the image."""
         mid = features.mid
         size = (mid.shape[-2], mid.shape[-1])
         return cells_inside(features.image_size, size, self.stride, mid.device)
 
-    @torch.jit.export
     def to_image(self, maps: Tensor, image_size: Tuple[int, int]) -> Tensor:
         """Enlarge maps (..., h, w) of the padded slice to the image's size, (..., H, W)."""
         multiple = self.pad_multiple

@@ -87,21 +87,15 @@ class PrototypeMiner(nn.Module):
             inside: 1 on the slice, 0 on what was padded, (B, 1, H, W).
             seeds: of the random draws, int64 (B, N).
         """
-        if torch.jit.is_scripting():
+        # autocast would take sums over whole slices in half precision
+        with torch.autocast(features.device.type, enabled=False):
             mean = self._mean(features, mask)
-        else:
-            # autocast would take sums over whole slices in half precision
-            with torch.autocast(features.device.type, enabled=False):
-                mean = self._mean(features, mask)
         if self.predictor is None:
             score = torch.zeros_like(mask[:, :, :1, :1])
         else:
             score = self.predictor(features, mean)
-        if torch.jit.is_scripting():
+        with torch.autocast(features.device.type, enabled=False):
             return self._mine(features, mask, inside, seeds, mean, score)
-        else:
-            with torch.autocast(features.device.type, enabled=False):
-                return self._mine(features, mask, inside, seeds, mean, score)
 
     def _mean(self, features: Tensor, mask: Tensor) -> Tensor:
         """Average the upsampled features under masks (B, N, H, W): (B, N, C)."""

@@ -63,7 +63,6 @@ class ALPNet(FewShotNetwork):
         self.switch_window = max(1, switch_window // self.stride)
         self.threshold = threshold
 
-    @torch.jit.export
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
@@ -72,7 +71,6 @@ class ALPNet(FewShotNetwork):
         inside = self._to_features(torch.ones_like(masks[:, :, :1]).flatten(0, 1), features)
         return self._pool(features.high, foreground, inside - foreground, valid)
 
-    @torch.jit.unused
     def support_settings(self) -> Dict[str, float]:
         """Return what shapes a support state beside the weights; a stored pack must agree."""
         return {
@@ -159,28 +157,32 @@ class ALPNet(FewShotNetwork):
         if section_weights is not None:
             used = used & (section_weights > 0)
         n = used.shape[1]
-        cells = state["cells"].flatten(2, 3)  # (B or 1, 1, S * P, C): all structures share them
         foreground_cells = (state["foreground_cells"] & used.unsqueeze(-1)).flatten(2, 3)
         background_cells = (state["background_cells"] & used.unsqueeze(-1)).flatten(2, 3)
         shots = state["foreground_global"]
 
-        local = self._similarity(
-            query,
-            torch.cat([cells.expand(-1, n, -1, -1), shots], 2),
-            torch.cat([foreground_cells, used], 2),
+        # foreground and background of all structures choose among the same vectors, so that one
+        # product serves them all: the cells, and each structure's global prototypes
+        everything = torch.cat([state["cells"].flatten(2, 3), shots.flatten(1, 2).unsqueeze(1)], 2)
+        of_structure = torch.eye(n, dtype=torch.bool, device=used.device).unsqueeze(-1)
+        own_shots = (of_structure & used.unsqueeze(2)).flatten(2)  # (B or 1, N, N * S)
+        foreground_valid = torch.cat([foreground_cells, own_shots], 2)
+        background_valid = torch.cat([background_cells, torch.zeros_like(own_shots)], 2)
+        scores = self._similarity(
+            query, everything, torch.cat([foreground_valid, background_valid], 1)
         )
-        single = self._global_score(query, shots, used)
-        local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]
-        foreground = torch.where(local_mode, local, single)
-
-        background = self._similarity(query, cells, background_cells)
-        # the released code stops where no cell is pure background; we compare with its mean
-        no_cell = torch.logical_not(background_cells.any(-1))[:, :, None, None]
-        if bool(no_cell.any()):
-            fallback = self._global_score(query, state["background_global"], used)
-            background = torch.where(no_cell, fallback, background)
+        foreground, background = scores[:, :n], scores[:, n:]
 
         absent = torch.logical_not(used.any(-1))[:, :, None, None]
+        local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]
+        if not bool((local_mode | absent).all()):
+            single = self._global_score(query, shots, used)
+            foreground = torch.where(local_mode, foreground, single)
+        # the released code stops where no cell is pure background; we compare with its mean
+        no_cell = torch.logical_not(background_cells.any(-1))[:, :, None, None]
+        if not bool((torch.logical_not(no_cell) | absent).all()):
+            fallback = self._global_score(query, state["background_global"], used)
+            background = torch.where(no_cell, fallback, background)
         return torch.where(absent, -2.0 * self.scale, foreground - background)
 
     def _global_score(self, query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
@@ -192,8 +194,7 @@ class ALPNet(FewShotNetwork):
 
     def _similarity(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
         one_support = prototypes.shape[0] == 1 and valid.shape[0] == 1
-        exported = torch.jit.is_scripting() or torch.jit.is_tracing()
-        if one_support and exported:
+        if one_support and torch.jit.is_tracing():
             # export takes the plain form, which makes the scores of all prototypes at once
             return self._similarity_of_used(query, prototypes, valid)
         return prototype_similarity(query, prototypes, valid, scale=self.scale)

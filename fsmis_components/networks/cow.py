@@ -100,7 +100,6 @@ class CoW(FewShotNetwork):
         self.empty_margin = -5.0
         self.absent_margin = -40.0
 
-    @torch.jit.export
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
@@ -109,7 +108,6 @@ class CoW(FewShotNetwork):
             seeds = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
         return self._state(self._mine(features, masks.flatten(0, 1), seeds.flatten(0, 1)), valid)
 
-    @torch.jit.unused
     def support_settings(self) -> Dict[str, Union[int, str]]:
         """Return what shapes a support state beside the weights; a stored pack must agree."""
         return {

@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.networks.resnet101 import EncoderLevels, ResNet101, ResNet101Levels
+from fsmis_components.networks.resnet101 import (
+    EncoderLevels,
+    ResNet101,
+    ResNet101Levels,
+    conv_norm,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -18,7 +23,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
-        self.skip: nn.Module = nn.Identity()
+        self.skip = nn.Sequential()
         if stride != 1 or in_channels != out_channels:
             self.skip = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
@@ -27,8 +32,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.skip(x))
+        y = F.relu(conv_norm(x, self.conv1, self.norm1), inplace=True)
+        skip = conv_norm(x, *self.skip) if self.skip else x
+        return F.relu(conv_norm(y, self.conv2, self.norm2).add_(skip), inplace=True)
 
 
 class ResUNet(nn.Module):
@@ -53,9 +59,7 @@ class ResUNet(nn.Module):
         w2, w4, w8, w16 = widths
         self.out_channels = out_channels
         self.channels = (w2, w4, w8, out_channels)
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, w2, 5, 2, 2, bias=False), nn.BatchNorm2d(w2), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(1, w2, 5, 2, 2, bias=False), nn.BatchNorm2d(w2))
         self.stage2 = ResidualBlock(w2, w2)
         self.stage4 = nn.Sequential(ResidualBlock(w2, w4, 2), ResidualBlock(w4, w4))
         self.stage8 = nn.Sequential(ResidualBlock(w4, w8, 2), ResidualBlock(w8, w8))
@@ -74,7 +78,8 @@ class ResUNet(nn.Module):
             edge (B, w2, H/2, W/2), low (B, w4, H/4, W/4), mid (B, w8, H/8, W/8) and high
             (B, out_channels, H/4, W/4).
         """
-        edge = self.stage2(self.stem(image))
+        stem = F.relu(conv_norm(image, *self.stem), inplace=True)
+        edge = self.stage2(stem)
         low = self.stage4(edge)
         eighth = self.stage8(low)
         mid = self.up8(torch.cat([_double(self.stage16(eighth)), eighth], 1))

@@ -94,7 +94,6 @@ class FewShotNetwork(nn.Module):
         state = self.build_support(features, support_label, valid, None)
         return self.segment(self.encode(image), state, None)
 
-    @torch.jit.export
     def encode(self, image: Tensor) -> SliceFeatures:
         """Encode slices (B, 1, H, W) of any size into features (B, C, h, w)."""
         padded = pad_slices(image, self.pad_multiple)
@@ -113,7 +112,6 @@ class FewShotNetwork(nn.Module):
         """
         raise NotImplementedError
 
-    @torch.jit.export
     def segment(
         self,
         query_features: SliceFeatures,
@@ -146,7 +144,6 @@ class FewShotNetwork(nn.Module):
     ) -> Dict[str, Tensor]:
         raise NotImplementedError
 
-    @torch.jit.unused
     def set_support(self, state: SupportState) -> None:
         """Store a support, so that ``net(image)`` segments its structures without arguments."""
         check_state(state)

@@ -57,8 +57,6 @@ class IPSNet(FewShotNetwork):
         ValueError: an unknown option, a switch that is no bool, or parts that need each other.
     """
 
-    # TorchScript does not see the base's annotations beside those of a class's own
-    stored_state: Dict[str, Tensor]
     steps: Tensor
 
     def __init__(
@@ -102,7 +100,6 @@ class IPSNet(FewShotNetwork):
         # kept with the weights, so that a training that goes on does not warm up again
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    @torch.jit.export
     def encode(self, image: Tensor) -> IPSFeatures:  # type: ignore[override]
         """Encode slices (B, 1, H, W) of any size into features at four levels."""
         levels = self.encoder(pad_slices(image, self.pad_multiple))
@@ -112,7 +109,6 @@ class IPSNet(FewShotNetwork):
         high = mid[:, :0] if self.deep is None else self.deep(top, mid)
         return IPSFeatures(levels.edge, levels.low, mid, high, (image.shape[-2], image.shape[-1]))
 
-    @torch.jit.export
     def build_support(  # type: ignore[override]
         self, features: IPSFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
@@ -133,7 +129,6 @@ class IPSNet(FewShotNetwork):
         }
         return state
 
-    @torch.jit.export
     def segment(  # type: ignore[override]
         self,
         query_features: IPSFeatures,
@@ -166,7 +161,6 @@ class IPSNet(FewShotNetwork):
         averaged = torch.where(total > 0, margins / total.clamp_min(1e-12), self.absent_margin)
         return with_background(averaged)
 
-    @torch.jit.unused
     def support_settings(self) -> Dict[str, Union[int, str]]:
         """Return what shapes a support state beside the weights; a stored pack must agree."""
         return {"peak": "channel_max", "cells": 0}  # as packs of all versions say

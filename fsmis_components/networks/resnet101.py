@@ -20,6 +20,28 @@ class EncoderLevels(NamedTuple):
     high: Tensor
 
 
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Return ``norm(conv(x))``; in evaluation by one convolution, which saves a pass over the maps.
+
+    The weights are multiplied anew each time (a thousandth of the products), so no copy of the
+    network can be out of date, and what is stored or trained is untouched.
+
+    Args:
+        x: (B, C, H, W).
+        conv: a convolution without bias.
+        norm: batch norm with running statistics.
+
+    Returns:
+        (B, C', H', W'), a new tensor, which the caller may write over.
+    """
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return norm(conv(x))
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight = conv.weight * scale[:, None, None, None]
+    bias = norm.bias - norm.running_mean * scale
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
+
+
 class Bottleneck(nn.Module):
     """The 1x1, 3x3, 1x1 block of ResNet-101; module names follow torchvision's checkpoints."""
 
@@ -33,7 +55,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * planes)
-        self.downsample: nn.Module = nn.Identity()
+        self.downsample = nn.Sequential()
         if project:
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, 4 * planes, 1, stride, bias=False),
@@ -42,9 +64,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, 4 * planes, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        y = F.relu(conv_norm(x, self.conv1, self.bn1), inplace=True)
+        y = F.relu(conv_norm(y, self.conv2, self.bn2), inplace=True)
+        skip = conv_norm(x, *self.downsample) if self.downsample else x
+        return F.relu(conv_norm(y, self.conv3, self.bn3).add_(skip), inplace=True)
 
 
 class Stages(NamedTuple):
@@ -84,7 +107,7 @@ class ResNet101Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> Stages:
         """Map (B, 3, H, W) to the stem (stride 2), layer1 (stride 4) and the later stages."""
-        stem = F.relu(self.bn1(self.conv1(image)))
+        stem = F.relu(conv_norm(image, self.conv1, self.bn1), inplace=True)
         one = self.layer1(F.max_pool2d(stem, 3, 2, 1))
         two = self.layer2(one)
         three = self.layer3(two)
@@ -94,7 +117,6 @@ class ResNet101Backbone(nn.Module):
 class TorchvisionEncoder(nn.Module):
     """An encoder whose ``backbone``, a :class:`ResNet101Backbone`, takes torchvision's weights."""
 
-    @torch.jit.unused
     def load_torchvision(self, state_dict: Dict[str, Tensor]) -> List[str]:
         """Take the backbone of a torchvision ``deeplabv3_resnet101`` checkpoint.
 

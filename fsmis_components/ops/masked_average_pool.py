@@ -38,16 +38,9 @@ def masked_average_pool(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Te
             "masked_average_pool: expected features (B, C, *space) and mask (B, N, *space), got "
             f"{shape_text(features)} and {shape_text(mask)}; resize the mask to the features"
         )
-    if torch.jit.is_scripting():
-        return _pool(features, mask, eps)
-    else:
-        # autocast would take the product in half precision
-        with torch.autocast(features.device.type, enabled=False):
-            return _pool(features, mask, eps)
-
-
-def _pool(features: Tensor, mask: Tensor, eps: float) -> Tensor:
-    values = to_compute_dtype(features).flatten(2)  # (B, C, L)
-    weights = mask.to(values.dtype).flatten(2)  # (B, N, L)
-    total = torch.matmul(weights, values.transpose(1, 2))  # (B, N, C)
-    return (total / (weights.sum(2, keepdim=True) + eps)).to(features.dtype)
+    # autocast would take the product in half precision
+    with torch.autocast(features.device.type, enabled=False):
+        values = to_compute_dtype(features).flatten(2)  # (B, C, L)
+        weights = mask.to(values.dtype).flatten(2)  # (B, N, L)
+        total = torch.matmul(weights, values.transpose(1, 2))  # (B, N, C)
+        return (total / (weights.sum(2, keepdim=True) + eps)).to(features.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,7 @@ CHANNELS = 12
 _LARGEST = 255
 _SLICES = 16  # that are described at once, so that memory does not grow with the depth
 _HALO = 2  # slices that a description reaches into
+_CACHED = 2**16  # voxels of which sums are made at once, so that they stay in a core's cache
 _LEAST_VARIANCE = 1e-4  # of normalised intensities: below it there is noise only
 _SIX = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
 # neighbours of a place that are neighbours of each other, not opposite
@@ -68,4 +71,15 @@ def _descriptors(image: Tensor) -> Tensor:
 
 def patch_mean(maps: Tensor) -> Tensor:
     """Maps (C, D, H, W) averaged over 3 x 3 x 3 voxels; the border repeats."""
-    return F.avg_pool3d(F.pad(maps[None], (1,) * 6, mode="replicate"), 3, stride=1)[0]
+    padded = F.pad(maps[None], (1,) * 6, mode="replicate")
+    if maps.requires_grad:
+        return F.avg_pool3d(padded, 3, stride=1)[0]
+    # the same sums in the same order, bit for bit, in a fraction of the time on a CPU; what is
+    # made of them takes decisions (the best shift), which another rounding would turn
+    total = torch.zeros_like(maps)
+    depth, height, width = maps.shape[1:]
+    together = max(1, _CACHED // (depth * height * width))
+    for sums, around in zip(total.split(together), padded[0].split(together), strict=True):
+        for z, y, x in product(range(3), repeat=3):
+            sums += around[:, z : z + depth, y : y + height, x : x + width]
+    return total.div_(27)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fsmis_components.data.geometry import TILTED, SliceView
 from fsmis_components.encoding.slice_descriptors import CELLS, layout_similarity
 from fsmis_components.inferers.matching import VolumeMatch
-from fsmis_components.inferers.shape_prior import to_cells
+from fsmis_components.inferers.shape_prior import largest_channel, to_cells
 from fsmis_components.inferers.z_alignment import align
 from fsmis_components.support.encode import MIRRORS
 from fsmis_components.support.scan_profile import ScanProfile, mirror_places
@@ -80,7 +80,7 @@ class TrustMeter:
         thin = margins[..., ::stride, ::stride]
         logits = torch.cat([torch.zeros_like(thin[:, :1]), thin], 1)
         numbers = torch.arange(1, logits.shape[1], device=logits.device)[:, None, None]
-        masks = (logits.argmax(1, keepdim=True) == numbers).float()
+        masks = (largest_channel(logits).unsqueeze(1) == numbers).float()
         cells = to_cells(masks, self.cell // stride)
         probabilities = logits.softmax(1)[:, 1:]
         parts = (

@@ -18,7 +18,6 @@ _SMALL_MAP = 2**15
 def prototype_similarity(
     query: Tensor,
     prototypes: Tensor,
-    # keyword arguments all from here; TorchScript compiles no keyword-only defaults
     valid: Optional[Tensor] = None,
     scale: float = 20.0,
     eps: float = 1e-4,
@@ -40,9 +39,8 @@ def prototype_similarity(
         eps: smallest norm to divide by, > 0; 1e-4 in ALPNet.
         backend: ``auto``, ``triton`` (fused kernels, NVIDIA GPUs), ``streamed`` (memory
             independent of P) or ``reference``, which alone has a second derivative. ``auto``
-            takes the first that can run, for small maps ``reference``. TorchScript, tracing and
-            export always take ``reference``; a scripted call under autocast keeps autocast's
-            precision.
+            takes the first that can run, for small maps ``reference``. Tracing and export
+            always take ``reference``.
 
     Returns:
         (B, N, *space) in the query's dtype; under autocast in float32, as PyTorch's softmax.
@@ -58,26 +56,21 @@ def prototype_similarity(
         >>> prototype_similarity(query, prototypes)
         tensor([[[20.,  0.]]])
     """
-    if torch.jit.is_scripting():
+    # a trace would record the checks as warnings
+    if not torch.jit.is_tracing():
         _check_inputs(query, prototypes, valid, scale, eps)
-        result = similarity_by_definition(query, prototypes, valid, scale, eps)
-        return result.to(query.dtype)
-    else:
-        # a trace would record the checks as warnings
-        if not torch.jit.is_tracing():
-            _check_inputs(query, prototypes, valid, scale, eps)
-        device = query.device.type
-        dtype = query.dtype
-        if torch.is_autocast_enabled(device) and dtype != torch.float64:
-            dtype = torch.float32
-        chosen = _choose(query, prototypes, valid, backend)
-        # autocast would take the products in half precision
-        with torch.autocast(device, enabled=False):
-            if chosen == "reference":
-                result = similarity_by_definition(query, prototypes, valid, scale, eps)
-            else:
-                result = solve(query, prototypes, valid, scale, eps, chosen)
-            return result.to(dtype)
+    device = query.device.type
+    dtype = query.dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        dtype = torch.float32
+    chosen = _choose(query, prototypes, valid, backend)
+    # autocast would take the products in half precision
+    with torch.autocast(device, enabled=False):
+        if chosen == "reference":
+            result = similarity_by_definition(query, prototypes, valid, scale, eps)
+        else:
+            result = solve(query, prototypes, valid, scale, eps, chosen)
+        return result.to(dtype)
 
 
 def _choose(query: Tensor, prototypes: Tensor, valid: Optional[Tensor], backend: str) -> str:
@@ -119,7 +112,7 @@ def _graph_is_for_elsewhere() -> bool:
 def _check_inputs(
     query: Tensor, prototypes: Tensor, valid: Optional[Tensor], scale: float, eps: float
 ) -> None:
-    """Refuse what :func:`prototype_similarity` does not take; also runs inside TorchScript."""
+    """Refuse what :func:`prototype_similarity` does not take."""
     who = "prototype_similarity: "
     if not query.is_floating_point() or not prototypes.is_floating_point():
         raise TypeError(

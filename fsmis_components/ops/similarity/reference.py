@@ -16,7 +16,7 @@ def similarity_by_definition(
     scale: float,
     eps: float,
 ) -> Tensor:
-    """Return what :func:`prototype_similarity` promises; also compiles as TorchScript.
+    """Return what :func:`prototype_similarity` promises.
 
     Memory grows with N times P times the positions.
 

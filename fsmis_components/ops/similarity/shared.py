@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fsmis_components.ops.precision import to_compute_dtype
 
-# exponentials are taken of score - scale, which lies in [-2 * scale, 0]: no maximum is needed
-# while the smallest of them, here exp(-80), is a normal float32
+# exponentials are taken of scores in [-scale, scale]: no maximum is needed while the sum of the
+# largest and the smallest of them, here exp(40) and exp(-40), are normal in float32
 _LARGEST_SCALE = 40.0
 # scores held at once: on a CPU about a core's second-level cache, elsewhere enough to fill it
 _POSITIONS_CPU = _PROTOTYPES_CPU = 512
@@ -47,14 +47,15 @@ def forward(
     total = query.new_zeros(batch, valid.shape[1], length)
     weighted = torch.zeros_like(total)
     for index, chosen, counts, unit in _slices(query, prototypes, valid):
+        unit = unit * scale
         for part, positions in _tiles(len(chosen), length, query.device):
-            scores = torch.mm(unit[part], query[index, :, positions]).mul_(scale)  # (p, l)
-            weights = (scores - scale).exp_()
+            scores = torch.mm(unit[part], query[index, :, positions])  # (p, l)
+            weights = scores.exp()
             total[index, :, positions] += torch.mm(counts[:, part], weights)
             weighted[index, :, positions] += torch.mm(counts[:, part], weights.mul_(scores))
     some = valid.any(2, keepdim=True)
     # without a valid prototype the sum is 0; any finite logarithm will do
-    kept = torch.where(some, total, 1.0).log_().add_(scale)
+    kept = torch.where(some, total, 1.0).log_()
     return torch.where(some, weighted / total, 0.0), kept
 
 
@@ -73,14 +74,14 @@ def backward(
     prototypes, prototypes_length = to_unit(prototypes[:, 0].to(query.dtype), 2, eps)
     grad_query, grad_prototypes = torch.zeros_like(query), torch.zeros_like(prototypes)
     some = valid.any(2, keepdim=True)
-    share = torch.where(some, grad * (scale - kept).exp_(), 0.0)  # (B, N, L)
+    share = torch.where(some, grad * kept.neg().exp_(), 0.0)  # (B, N, L)
     offset = share * reduced
     for index, chosen, counts, unit in _slices(query, prototypes, valid):
         support = 0 if len(prototypes) == 1 else index
         for part, positions in _tiles(len(chosen), query.shape[2], query.device):
             place = query[index, :, positions]
             scores = torch.mm(unit[part], place).mul_(scale)
-            weights = (scores - scale).exp_()
+            weights = scores.exp()
             # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k), summed over N
             slope = torch.mm(counts[:, part].T, share[index, :, positions])
             slope.mul_(scores.add_(1.0))
