@@ -28,7 +28,7 @@ from fsmis_components.support.support_pack import SupportPack
 _LAYOUT = 4.0  # weight of where things lie in the mean slice, against what changes along z
 # an order must look so much better than the one that is taken for granted; a body is nearly its own
 # mirror image, and most files without a header are stored as their neighbours are
-_MARGIN, _TURNED_MARGIN = 0.08, 0.04
+_MARGIN = 0.08
 _THINNEST = 8  # slices more than so many times narrower than the support's are mere lines
 _FEW, _MANY = 4, 12  # slices in a first look at all orders, and in a second at the best
 _PLANES = 4  # ways to lay a slice that get a second look; the right one was among the best three
@@ -64,9 +64,9 @@ def decide_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> Slic
 def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> SliceView | None:
     """A scan with slices, rows or columns read the other way round; None: better not.
 
-    It is asked of a doubtful scan only, so a smaller lead counts than where nothing is known; some
-    slices are encoded each way. The expected Dice does not take part: a body is nearly its own
-    mirror image, and a liver found on the wrong side may be expected to be good.
+    It is asked of a doubtful scan; some slices are encoded each way. The expected Dice does not
+    take part: a body is nearly its own mirror image, and a liver found on the wrong side may be
+    expected to be good.
     """
     likeness = _Likeness(encoder, view.volume, pack)
     views = [
@@ -75,7 +75,7 @@ def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> Sli
     ]
     best = max(views, key=lambda each: likeness.of(each, _MANY))
     lead = likeness.of(best, _MANY) - likeness.of(view, _MANY)
-    return best if lead > _TURNED_MARGIN else None
+    return best if lead > _MARGIN else None
 
 
 class _Likeness:
