@@ -129,7 +129,8 @@ def decide(
     """Who answers for each structure of a scan.
 
     The student does, unless what it found is of an unusual size, or its judges see something else,
-    while what the teacher found is of a usual size.
+    while what the teacher found is of a usual size. A structure that the student does not find is
+    the teacher's: of many structures the small ones are learned last.
     """
     verdicts = []
     for each, volumes in zip(opinions, usual, strict=True):
@@ -137,5 +138,7 @@ def decide(
         doubted = student > rule.largest_ratio or each.judges < rule.least_agreement
         # three views of one mask; where the teacher's stays, what the students see counts too
         expected = (each.judges + each.teacher + each.expected) / 3
-        verdicts.append(Verdict(doubted and teacher <= rule.largest_ratio, expected))
+        missed = each.student_volume <= _EMPTY
+        stays = missed or (doubted and teacher <= rule.largest_ratio)
+        verdicts.append(Verdict(stays, expected))
     return verdicts

@@ -38,6 +38,12 @@ USUAL = [UsualVolumes(4.0)]
 CASES = {
     "the student where students agree": ((2, 12), (2, 12), (2, 11), (2, 6), False),
     "the teacher where the student found nothing": ((0, 0), (0, 0), (0, 0), (2, 12), True),
+    "the teacher's of any size where the student found nothing": (
+        (0, 0),
+        *[(0, 0)] * 2,
+        (2, 3),
+        True,
+    ),
     "the teacher where no judge sees it": ((2, 12), (12, 20), (0, 0), (3, 12), True),
     "the student where the teacher found nothing": ((2, 12), (12, 20), (0, 0), (0, 0), False),
 }
