@@ -28,6 +28,7 @@ _LEAST_EXPECTED = 0.4
 _UNLIKE_EXPECTED = 0.6  # below which a scan of little similarity is doubtful
 _LAYOUT = 8.0  # weight of where things lie in the mean slice, against what changes along z
 _MIRROR_GAIN = 0.02  # no whole scan that lies as the support does has more, of parts one in thirty
+_AGAINST = 0.04  # the line through z may lose half of it where the mean slice gains
 # features of a mirrored image are not the mirrored features of the image, so a pack that has only
 # these says less: its gain counts from here
 _ROUGH = 0.03
@@ -228,12 +229,14 @@ def mirror_gain(
     # of evenly spaced slices; a scan of one slice has no distance between them
     step = float(places[1] - places[0]) if len(places) > 1 else 1.0
     slope = profile.slope_of(slice_spacing) / step
-    plain, *mirrored = (
-        align(descriptors, each, slope).similarity
-        + (_LAYOUT * layout_similarity(descriptors, each.float()) if known else 0.0)
-        for each in seen
-    )
-    return max(mirrored) - plain - (0.0 if known else _ROUGH)
+    plain, *mirrored = (align(descriptors, each, slope).similarity for each in seen)
+    gains = np.array(mirrored) - plain
+    if not known:
+        return float(gains.max()) - _ROUGH
+    lies, *turned = (layout_similarity(descriptors, each.float()) for each in seen)
+    # both must speak: generated bodies were told mirrored by what lies where alone
+    both = gains + _LAYOUT * (np.array(turned) - lies)
+    return float(np.minimum(both, gains + _AGAINST).max())
 
 
 def _views(profile: ScanProfile) -> tuple[np.ndarray, list[Tensor]]:
