@@ -72,13 +72,14 @@ def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> Sli
     expected to be good.
     """
     likeness = _Likeness(encoder, view.volume, pack)
-    views = [
-        SliceView(view.volume, view.grid, replace(view.order, backwards=(slices, rows, columns)))
-        for slices, rows, columns in product((False, True), repeat=3)
-    ]
-    best = max(views, key=lambda each: likeness.of(each, _MANY))
-    lead = likeness.of(best, _MANY) - likeness.of(view, _MANY)
-    return best if lead > _TURNED_MARGIN else None
+    found = {}
+    for slices, rows, columns in product((False, True), repeat=3):
+        order = replace(view.order, backwards=(slices, rows, columns))
+        found[order] = likeness.of(SliceView(view.volume, view.grid, order), _MANY)
+    best = max(found, key=found.__getitem__)
+    if found[best] <= found[view.order] + _TURNED_MARGIN:
+        return None
+    return SliceView(view.volume, view.grid, best)
 
 
 class _Likeness:
