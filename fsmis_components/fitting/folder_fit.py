@@ -77,6 +77,7 @@ class FolderFit:
         rule: how slices are drawn.
         gate: when a mask is believed.
         uncertainty: also write uncertainty maps.
+        amp: students learn under bfloat16 autocast.
         seed: of all draws.
         progress: show bars with the time that is left.
     """
@@ -101,6 +102,7 @@ class FolderFit:
         rule: StudentRule | None = None,
         gate: GateRule | None = None,
         uncertainty: bool = False,
+        amp: bool = False,
         seed: int = 1234,
         progress: bool = True,
     ) -> None:
@@ -120,6 +122,7 @@ class FolderFit:
         self.rule = rule or StudentRule()
         self.gate = gate or GateRule()
         self.uncertainty = uncertainty
+        self.amp = amp
         self.seed = seed
         self.progress = progress
 
@@ -346,6 +349,7 @@ class FolderFit:
                 folder,
                 steps=1,
                 batch_size=self.batch_size,
+                amp=self.amp,
                 progress=False,
             )
             seconds = (monotonic() - start) / STEPS_PER_EPOCH
@@ -384,6 +388,7 @@ class FolderFit:
             batch_size=self.batch_size,
             seed=self.seed + number,
             name=name,
+            amp=self.amp,
             progress=self.progress,
         )
         write_torch(network.state_dict(), models / f"{name.replace(' ', '_')}.pt")

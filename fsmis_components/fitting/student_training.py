@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from fsmis_components.episodes import EpisodeSampler, EpochSetter, TrainingState
 from fsmis_components.fitting.student_slices import StudentSlices
+from fsmis_components.inferers import AutocastInferer
 
 STEPS_PER_EPOCH = 25  # after each the training's state is kept
 
@@ -32,6 +33,7 @@ def train_student(
     batch_size: int = 8,
     seed: int = 0,
     name: str = "student",
+    amp: bool = False,
     progress: bool = True,
 ) -> None:
     """Train a student on slices, one cycle of the learning rate long.
@@ -46,6 +48,7 @@ def train_student(
         batch_size: slices of a batch.
         seed: of what the network itself draws.
         name: what the progress bar says.
+        amp: bfloat16 autocast.
         progress: show a bar with the time that is left.
 
     Raises:
@@ -73,6 +76,7 @@ def train_student(
         network=network,
         optimizer=optimizer,
         loss_function=loss,
+        inferer=AutocastInferer(amp),
         train_handlers=[
             state,
             EpochSetter(sampler, seed),
