@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from filelock import FileLock
 
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.cases import Case
@@ -18,11 +21,13 @@ from fsmis_components.data.safe_text import csv_table, parse_json
 from fsmis_components.data.volumes import load_image, load_label
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DONE = "done"
 FAILED = "failed"
 _RECORD = "run.json"
 _MASKS = "masks"  # entry of it: SHA-256 of each mask as written; "": taken over from a person
+_LOCK = ".sharing"  # of the record, where several processes write it; stays, empty
 _SET_ASIDE = "set_aside"  # folder for masks that are not as they were written
 
 
@@ -65,6 +70,8 @@ class RunRecord:
     a mask before the mask has its name. So a run that was killed at any moment is taken up, and a
     mask whose hash is not there was changed by someone else.
 
+    Several processes may share the cases of a run (`share`), each with a copy of the record.
+
     Args:
         output_dir: where masks go.
         columns: structure columns, in order.
@@ -89,6 +96,8 @@ class RunRecord:
         self._scans: dict[str, str] = {}  # hash of the scan that a case was done for
         self._masks: dict[str, str] = {}
         self._files: dict[str, str] = {}  # hash of each file of a finished case, by its name
+        self._order: list[str] | None = None  # of all cases, where several processes share them
+        self._own: tuple[set[str], set[str]] = (set(), set())  # this one's cases and their files
 
     def files(self, case: Case) -> ResultFiles:
         """Where the results of a case go."""
@@ -135,6 +144,13 @@ class RunRecord:
         remove_unfinished([*paths, *tables])
         self._write_record()
 
+    def share(self, cases: Iterable[Case], own: Iterable[Case]) -> None:
+        """Leave all cases but its own to copies of this record in other processes."""
+        self._order = [case.stem for case in cases]
+        files = {case.stem: self.files(case) for case in own}
+        paths = (path for each in files.values() for path in each if path is not None)
+        self._own = (set(files), {self._name(path) for path in paths})
+
     def finished(self, case: Case) -> bool:
         """Whether the case was done by this run's settings, and its scan and files are the same.
 
@@ -163,7 +179,8 @@ class RunRecord:
         """
         self._clear(case)
         self._masks[case.stem] = file_hash(mask)
-        self._write_record()
+        with self._of_all_processes():
+            self._write_record()
 
     def discard(self, case: Case, scan: str) -> None:
         """Remove what shows a former scan of this name; what no run wrote is set aside.
@@ -194,6 +211,10 @@ class RunRecord:
 
     def write(self) -> None:
         """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files."""
+        with self._of_all_processes():
+            self._write()
+
+    def _write(self) -> None:
         figures = [
             f"{column}_{what}" for what in ("ml", "expected_dice") for column in self.columns
         ]
@@ -220,6 +241,23 @@ class RunRecord:
             "rows": {name: vars(row) for name, row in self.rows.items()},
         }
         self._write_text(_RECORD, json.dumps(record, indent=2) + "\n")
+
+    @contextmanager
+    def _of_all_processes(self) -> Iterator[None]:
+        """Hold the files on disk, with what other processes wrote of their cases taken up."""
+        if self._order is None:
+            yield
+            return
+        with FileLock(self.output_dir / _LOCK):
+            there, (cases, files) = self._read(), self._own
+            rows = {name: CaseRow(**row) for name, row in there["rows"].items()}
+            self._scans = _joined(there["cases"], self._scans, cases)
+            self._masks = _joined(there[_MASKS], self._masks, cases)
+            self._files = _joined(there["files"], self._files, files)
+            rows = _joined(rows, self.rows, cases)
+            place = {stem: number for number, stem in enumerate(self._order)}
+            self.rows = {stem: rows[stem] for stem in sorted(rows, key=lambda s: place.get(s, -1))}
+            yield
 
     def _write_text(self, name: str, text: str) -> None:
         with writing(self.output_dir / name):
@@ -315,6 +353,12 @@ def masks_as_written(folder: Path) -> dict[str, str] | None:
             f"{path}: does not say which masks the run wrote; put the corrected masks in a folder "
             "of their own and name that by --corrections_dir."
         ) from error
+
+
+def _joined(others: Mapping[str, T], own: Mapping[str, T], mine: set[str]) -> dict[str, T]:
+    """What others wrote, but of what is mine the own entries."""
+    left = {key: value for key, value in others.items() if key not in mine}
+    return left | {key: value for key, value in own.items() if key in mine}
 
 
 def _is_damaged(mask: Path, scan: Path) -> bool:

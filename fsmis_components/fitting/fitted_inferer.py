@@ -88,8 +88,12 @@ class FittedInferer(Inferer):
             "uncertainty": self.uncertainty,
         }
 
-    def segment_volume(self, volume: Volume, network: nn.Module) -> Segmentation:
+    def segment_volume(
+        self, volume: Volume, network: nn.Module, pack: SupportPack | None = None
+    ) -> Segmentation:
         """Segment one scan of the folder by the last student, and let the gate judge.
+
+        `pack` is what `resolve` gives, whatever is handed over.
 
         Raises:
             DataError: the scan or the teacher's mask cannot be read.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,13 @@ from fsmis_components.data.atomic import check_writable, lock_folder
 from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error, failure_sentence, writing
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.processes import (
+    from_first,
+    interrupted_together,
+    num_processes,
+    process_rank,
+    wait_for_all,
+)
 from fsmis_components.data.run_record import DONE, FAILED, CaseRow, ResultFiles, RunRecord
 from fsmis_components.data.stored_array import chunks
 from fsmis_components.data.volumes import Volume, load_image, save_mask, save_shares
@@ -37,6 +45,15 @@ from fsmis_components.support.support_set import Structure
 _SHOWN_FAILURES = 5
 
 Ready = Callable[[Path], object]  # called with a mask under its hidden name
+
+
+class _Begun(NamedTuple):
+    """What all processes of a run share."""
+
+    pack: SupportPack
+    record: RunRecord
+    corrected: Mapping[str, Correction]  # by the stem of the scan
+    kept: set[str]  # stems of the scans that an earlier run has finished
 
 
 @exit_on_data_error
@@ -69,6 +86,9 @@ class FolderEvaluator(SupervisedEvaluator):
     becomes a line with the reason (`errors.log` has the traceback of an unforeseen one) and the
     others go on. Finished scans are kept when the same command is given
     again, also after an interruption. Corrected masks are taken over as they are.
+
+    Several processes of one group (`join_processes`) share the scans out, with the support that the
+    first one makes, and write one table and one report, with the masks of one process.
 
     Args:
         device: where the network lies.
@@ -113,9 +133,8 @@ class FolderEvaluator(SupervisedEvaluator):
         self.output_dir = Path(output_dir)
         self.progress = progress
         self.corrections = corrections
-        self._record: RunRecord | None = None
-        self._corrected: Mapping[str, Correction] = {}
-        self._kept: set[str] = set()
+        self._begun: _Begun | None = None
+        self._own: set[str] = set()  # stems of what is left to do, of several processes by this one
         self._bar = tqdm(disable=True)
 
     @exit_on_data_error
@@ -127,25 +146,26 @@ class FolderEvaluator(SupervisedEvaluator):
                 writing, a full disk, an interruption from the keyboard, or scans that failed.
         """
         _check_preprocessing(self.preprocessing)
-        check_writable(self.output_dir)
-        pack = self.volume_inferer.resolve(self.network)
         items = list(self.data_loader)
         cases = [item["case"] for item in items]
-        self._corrected = {} if self.corrections is None else self.corrections.found()
-        record = self._new_record(pack)
-        self._record = record
-        with lock_folder(self.output_dir):
-            record.open(cases, {stem: each.mask for stem, each in self._corrected.items()})
-            self._kept = {case.stem for case in cases if record.finished(case)}
-            found = next((item["found"] for item in items if "found" in item), None)
-            if self.progress:
+        found = next((item["found"] for item in items if "found" in item), None)
+        first = process_rank() == 0
+        with ExitStack() as lock:
+            begun = self._begun = from_first(partial(self._begin, cases, lock))
+            pack, record, _, kept = begun
+            left = [case for case in cases if case.stem not in kept]
+            own = left[process_rank() :: num_processes()]
+            if num_processes() > 1:
+                record.share(cases, own)
+            self._own = {case.stem for case in own}
+            if self.progress and first:
                 if pack.calibration is not None:
                     found_again = pack.calibration.describe(pack.structures)
                     tqdm.write(f"own labels, hidden and found again, Dice in %: {found_again}")
                 if found:
                     found.tell()
                 tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")
-            interrupted = self._segment_all(record, pack, len(cases), found, global_epoch)
+            interrupted = self._segment_all(begun, found, global_epoch)
         rows = [record.rows[case.stem] for case in cases if case.stem in record.rows]
         failed = [row for row in rows if row.status == FAILED]
         if interrupted:
@@ -153,7 +173,7 @@ class FolderEvaluator(SupervisedEvaluator):
                 f"interrupted with {len(rows) - len(failed)} of {len(cases)} scans done; give the "
                 "same command again to go on."
             )
-        if failed:
+        if failed and first:
             shown = [row.message.rstrip(".") for row in failed[:_SHOWN_FAILURES]]
             if len(failed) > len(shown):
                 shown.append(f"and {len(failed) - len(shown)} more")
@@ -162,61 +182,77 @@ class FolderEvaluator(SupervisedEvaluator):
                 f"{'; '.join(shown)}."
             )
 
-    def _new_record(self, pack: SupportPack) -> RunRecord:
+    def _begin(self, cases: Sequence[Case], lock: ExitStack) -> _Begun:
+        """Make the support and open the output folder, which is this run's until `lock` closes."""
+        check_writable(self.output_dir)
+        pack = self.volume_inferer.resolve(self.network)
+        corrected = {} if self.corrections is None else self.corrections.found()
+        record = self._new_record(pack, corrected)
+        lock.enter_context(lock_folder(self.output_dir))
+        record.open(cases, {stem: each.mask for stem, each in corrected.items()})
+        kept = {case.stem for case in cases if record.finished(case)}
+        return _Begun(pack, record, corrected, kept)
+
+    def _new_record(self, pack: SupportPack, corrected: Mapping[str, Correction]) -> RunRecord:
         settings = {
             "support": content_hash(pack),
             "inferer": self.volume_inferer.settings(),
             "version": fsmis_components.__version__,
         }
-        if self._corrected:
+        if corrected:
             settings["corrections"] = {
-                stem: file_hash(correction.mask) for stem, correction in self._corrected.items()
+                stem: file_hash(correction.mask) for stem, correction in corrected.items()
             }
         columns = [structure.column for structure in pack.structures]
         return RunRecord(self.output_dir, columns, settings, self.volume_inferer.uncertainty)
 
-    def _segment_all(
-        self, record: RunRecord, pack: SupportPack, count: int, found: Any, global_epoch: int
-    ) -> bool:
+    def _segment_all(self, begun: _Begun, found: Any, global_epoch: int) -> bool:
         """Do what is not done yet; returns whether the keyboard interrupted it."""
+        first, record = process_rank() == 0, begun.record
         try:
             # scans of an earlier run cost nothing, so they must not shorten the time that is left
-            with tqdm(
-                total=count,
-                initial=len(self._kept),
-                desc="segmenting",
-                unit="scan",
-                disable=not self.progress,
-            ) as self._bar:
+            with (
+                interrupted_together(),
+                tqdm(
+                    total=len(begun.kept) + len(self._own),
+                    initial=len(begun.kept),
+                    desc="segmenting",
+                    unit="scan",
+                    disable=not (self.progress and first),
+                ) as self._bar,
+            ):
                 super().run(global_epoch)
+                wait_for_all()
         except KeyboardInterrupt:
             return True
         finally:
             # whatever ended the run: what is finished is shown
             record.write()
-            rows = list(record.rows.values())
-            unused = found.described() if found else []
-            with writing(self.output_dir / "report.html"):
-                write_folder_report(self.output_dir, rows, pack, record.settings, unused)
+            if first:
+                rows = list(record.rows.values())
+                unused = found.described() if found else []
+                with writing(self.output_dir / "report.html"):
+                    write_folder_report(self.output_dir, rows, begun.pack, record.settings, unused)
         return False
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Segment one scan; ignite calls this for each item."""
-        if self._record is None:
+        if self._begun is None:
             raise RuntimeError("FolderEvaluator: call run(), which opens the output folder first")
         case: Case = batchdata["case"]
         engine.state.output = {CommonKeys.IMAGE: batchdata[CommonKeys.IMAGE]}
         self._bar.set_postfix_str(case.stem)
-        if case.stem not in self._kept:
-            self._do(self._record, engine, case)
+        if case.stem in self._own:
+            self._do(self._begun, engine, case)
             self._bar.update()
         return engine.state.output
 
-    def _do(self, record: RunRecord, engine: Any, case: Case) -> None:
+    def _do(self, begun: _Begun, engine: Any, case: Case) -> None:
         """Segment one scan or take its corrected mask over, and record how it went."""
         start = time.perf_counter()
         row = CaseRow(case.stem, DONE, 0.0)
-        correction, files = self._corrected.get(case.stem), record.files(case)
+        pack, record = begun.pack, begun.record
+        correction, files = begun.corrected.get(case.stem), record.files(case)
         ready = partial(record.claim, case)
         scan = ""
         try:
@@ -224,9 +260,9 @@ class FolderEvaluator(SupervisedEvaluator):
                 # before it is read: where it is replaced meanwhile, it is segmented next time
                 scan = file_hash(case.image)
             if correction is None:
-                self._segment(engine, case, row, files, ready)
+                self._segment(engine, case, pack, row, files, ready)
             else:
-                self._take_over(correction, row, files, ready)
+                self._take_over(correction, pack, row, files, ready)
         except Exception as error:  # whatever it is, it ends one case and not the whole run
             row.status = FAILED
             row.message = failure_sentence(error, case.image, self.output_dir)
@@ -238,11 +274,17 @@ class FolderEvaluator(SupervisedEvaluator):
         record.add(case, row, scan, made_here=correction is None)
 
     def _segment(
-        self, engine: Any, case: Case, row: CaseRow, files: ResultFiles, ready: Ready
+        self,
+        engine: Any,
+        case: Case,
+        pack: SupportPack,
+        row: CaseRow,
+        files: ResultFiles,
+        ready: Ready,
     ) -> None:
         """Segment, post-process and write one scan; fill its row."""
         image = load_image(case.image)
-        result = self.volume_inferer.segment_volume(image, self.network)
+        result = self.volume_inferer.segment_volume(image, self.network, pack)
         label = torch.from_numpy(np.ascontiguousarray(result.label))[None]
         engine.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
@@ -262,10 +304,15 @@ class FolderEvaluator(SupervisedEvaluator):
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
 
     def _take_over(
-        self, correction: Correction, row: CaseRow, files: ResultFiles, ready: Ready
+        self,
+        correction: Correction,
+        pack: SupportPack,
+        row: CaseRow,
+        files: ResultFiles,
+        ready: Ready,
     ) -> None:
         """Make a corrected mask the result of its scan; one in its final place is not touched."""
-        pack, scan = self.volume_inferer.resolve(self.network), correction.load()
+        scan = correction.load()
         label = np.asarray(scan.label.data)
         row.slices = _draw(files, scan.image, label, pack)
         if files.uncertainty is not None:  # nothing is left to be uncertain of

@@ -1,4 +1,4 @@
-"""The inference command on a folder of DICOM series, and under Ctrl+C; an untrained network."""
+"""The inference command under Ctrl+C and in two processes; untrained networks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from bundle_folders import REFERENCE
 pytestmark = pytest.mark.slow
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    line = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
-    line += ["--config_file", "configs/inference.json", "--bundle_root", "."]
+def start(
+    folder: Path,
+    *more: str,
+    bundle: Path = REFERENCE,
+    configs: str = "configs/inference.json",
+    launcher: tuple[str, ...] = (),
+    output: str = "o",
+) -> subprocess.Popen[str]:
+    line = [sys.executable, "-W", "ignore", *launcher, "-m", "monai.bundle", "run"]
+    line += ["--config_file", configs, "--bundle_root", "."]
     line += ["--weights", "none", "--spatial_size", "32", "--device", "cpu"]
     line += ["--support_dir", str(folder / "s"), "--dataset_dir", str(folder / "q")]
-    line += ["--output_dir", str(folder / "o"), *more]
+    line += ["--output_dir", str(folder / output), *more]
     return subprocess.Popen(
         line,
-        cwd=REFERENCE,
+        cwd=bundle,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
         stdout=subprocess.PIPE,
@@ -66,3 +73,23 @@ def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
     kept = [tmp_path / "o" / f"{name}_seg.nii.gz" for name in names[: len(done)]]
     assert all(path.stat().st_mtime_ns == masks[path] for path in kept)
     assert [path.name for path in (tmp_path / "o").rglob(".*")] == [".writing"]
+
+
+def test_two_processes_write_what_one_writes(bundle: Path, tmp_path: Path) -> None:
+    write_scan(tmp_path / "s", 1, block_label())
+    for number in range(2, 6):
+        write_scan(tmp_path / "q", number)
+    several = start(
+        tmp_path,
+        bundle=bundle,
+        configs="['configs/inference.json','configs/multi_gpu_inference.json']",
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+    )
+    code, last_line = ended(several)
+    assert code == 0, last_line
+    assert statuses(tmp_path) == [f"image_{number},done" for number in range(2, 6)]
+    code, last_line = ended(start(tmp_path, bundle=bundle, output="alone"))
+    assert code == 0, last_line
+    masks = sorted((tmp_path / "alone").glob("*_seg.nii.gz"))
+    assert len(masks) == 4
+    assert all(path.read_bytes() == (tmp_path / "o" / path.name).read_bytes() for path in masks)
