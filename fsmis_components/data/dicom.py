@@ -165,15 +165,9 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     one stack (another size, place in plane, contrast, time), uneven spacing, a compression that
     pydicom cannot read.
     """
-    headers = _read_headers(folder)
-    positions = _places(headers, "ImagePositionPatient", folder)
-    directions = _places(headers, "ImageOrientationPatient", folder)
-    if np.abs(directions - directions[0]).max() > _SAME_DIRECTION:
-        raise DataError(f"{folder}: slices point in different directions; keep one stack of them.")
-    along_row, along_column = directions[0, :3], directions[0, 3:]
+    headers, along_row, along_column, order = _ordered(folder)
     normal = np.cross(along_row, along_column)
-    order = np.argsort(positions @ normal, kind="stable")
-    positions = positions[order]
+    positions = _places(headers, "ImagePositionPatient", folder)[order]
     step = _slice_step(positions, normal, headers[0].thickness, folder)
     row_spacing, column_spacing = _places(headers[:1], "PixelSpacing", folder)[0]
     _check_in_line(positions, normal, min(row_spacing, column_spacing), folder)
@@ -185,6 +179,28 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, 3] = positions[0]
     affine[:2] *= -1.0  # DICOM counts towards left and posterior
     return _read_slices([headers[index] for index in order]), affine
+
+
+def series_slices(folder: Path) -> list[Any]:
+    """The slices of a series as pydicom datasets without pixels, in the order of the voxels.
+
+    Errors as `load_dicom_series`.
+    """
+    pydicom = _pydicom(folder)
+    headers, *_, order = _ordered(folder)
+    return [pydicom.dcmread(headers[index].path, stop_before_pixels=True) for index in order]
+
+
+def _ordered(folder: Path) -> tuple[list[_SliceHeader], np.ndarray, np.ndarray, np.ndarray]:
+    """The headers of the one series in a folder, its row and column directions, and their order."""
+    headers = _read_headers(folder)
+    positions = _places(headers, "ImagePositionPatient", folder)
+    directions = _places(headers, "ImageOrientationPatient", folder)
+    if np.abs(directions - directions[0]).max() > _SAME_DIRECTION:
+        raise DataError(f"{folder}: slices point in different directions; keep one stack of them.")
+    along_row, along_column = directions[0, :3], directions[0, 3:]
+    order = np.argsort(positions @ np.cross(along_row, along_column), kind="stable")
+    return headers, along_row, along_column, order
 
 
 def _read_headers(folder: Path) -> list[_SliceHeader]:

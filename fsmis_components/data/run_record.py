@@ -38,6 +38,7 @@ class ResultFiles(NamedTuple):
     scan_sheet: Path  # all slices
     mask_sheet: Path  # and their masks
     uncertainty: Path | None  # None where it is not asked for
+    dicom_seg: Path | None  # None where it is not asked for, or the scan is no DICOM series
     mask: Path
 
 
@@ -77,6 +78,7 @@ class RunRecord:
         columns: structure columns, in order.
         settings: everything that changes a mask, as JSON values.
         uncertainty: whether a case has an uncertainty map.
+        dicom_seg: whether a case that is a DICOM series has its mask as DICOM SEG too.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class RunRecord:
         columns: Sequence[str],
         settings: Mapping[str, Any],
         uncertainty: bool = False,
+        dicom_seg: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.columns = list(columns)
         text = json.dumps(settings, sort_keys=True)
         self.settings = json.loads(text)
         self.uncertainty = uncertainty
+        self.dicom_seg = dicom_seg
         self.run_hash = hashlib.sha256(text.encode()).hexdigest()
         self.rows: dict[str, CaseRow] = {}
         self._scans: dict[str, str] = {}  # hash of the scan that a case was done for
@@ -107,6 +111,7 @@ class RunRecord:
             folder / "overlays" / "scans" / f"{stem}.jpg",
             folder / "overlays" / "masks" / f"{stem}.png",
             folder / f"{stem}_uncertainty.nii.gz" if self.uncertainty else None,
+            folder / f"{stem}_seg.dcm" if self.dicom_seg and case.image.is_dir() else None,
             folder / f"{stem}_seg.nii.gz",
         )
 

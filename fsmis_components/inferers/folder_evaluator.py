@@ -22,6 +22,7 @@ from tqdm import tqdm
 import fsmis_components
 from fsmis_components.data.atomic import check_writable, lock_folder
 from fsmis_components.data.cases import Case, search_cases
+from fsmis_components.data.dicom_seg import highdicom, save_dicom_seg
 from fsmis_components.data.errors import DataError, exit_on_data_error, failure_sentence, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.processes import (
@@ -81,7 +82,8 @@ class FolderEvaluator(SupervisedEvaluator):
 
     For a scan `image_7.nii.gz` it writes `image_7_seg.nii.gz` on the scan's own grid,
     `overlays/image_7.png`, all slices for the report's viewer in `overlays/scans` and
-    `overlays/masks`, `image_7_uncertainty.nii.gz` where the inferer makes it, and a line of
+    `overlays/masks`, `image_7_uncertainty.nii.gz` where the inferer makes it, of a DICOM series
+    `series_7_seg.dcm` (DICOM SEG) where `dicom_seg` asks for it, and a line of
     `cases.csv`; `report.html` shows them all at the end. A scan that fails, for whatever reason,
     becomes a line with the reason (`errors.log` has the traceback of an unforeseen one) and the
     others go on. Finished scans are kept when the same command is given
@@ -102,6 +104,7 @@ class FolderEvaluator(SupervisedEvaluator):
         key_val_metric: ignite metric on `state.output`.
         progress: show a bar with the time that is left.
         corrections: scans with corrected masks; the same object that the support has.
+        dicom_seg: write masks of DICOM series as DICOM SEG too, which needs highdicom.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class FolderEvaluator(SupervisedEvaluator):
         key_val_metric: dict[str, Any] | None = None,
         progress: bool = True,
         corrections: Corrections | None = None,
+        dicom_seg: bool = False,
     ) -> None:
         super().__init__(
             device=torch.device(device),
@@ -133,6 +137,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self.output_dir = Path(output_dir)
         self.progress = progress
         self.corrections = corrections
+        self.dicom_seg = dicom_seg
         self._begun: _Begun | None = None
         self._own: set[str] = set()  # stems of what is left to do, of several processes by this one
         self._bar = tqdm(disable=True)
@@ -185,6 +190,8 @@ class FolderEvaluator(SupervisedEvaluator):
     def _begin(self, cases: Sequence[Case], lock: ExitStack) -> _Begun:
         """Make the support and open the output folder, which is this run's until `lock` closes."""
         check_writable(self.output_dir)
+        if self.dicom_seg:
+            highdicom()  # tell that it is missing before the first scan
         pack = self.volume_inferer.resolve(self.network)
         corrected = {} if self.corrections is None else self.corrections.found()
         record = self._new_record(pack, corrected)
@@ -204,7 +211,8 @@ class FolderEvaluator(SupervisedEvaluator):
                 stem: file_hash(correction.mask) for stem, correction in corrected.items()
             }
         columns = [structure.column for structure in pack.structures]
-        return RunRecord(self.output_dir, columns, settings, self.volume_inferer.uncertainty)
+        maps = self.volume_inferer.uncertainty
+        return RunRecord(self.output_dir, columns, settings, maps, self.dicom_seg)
 
     def _segment_all(self, begun: _Begun, found: Any, global_epoch: int) -> bool:
         """Do what is not done yet; returns whether the keyboard interrupted it."""
@@ -295,6 +303,8 @@ class FolderEvaluator(SupervisedEvaluator):
         row.slices = _draw(files, image, final, result.pack)
         if files.uncertainty is not None and result.uncertainty is not None:
             save_shares(files.uncertainty, result.uncertainty, like=image)
+        if files.dicom_seg is not None:
+            save_dicom_seg(files.dicom_seg, final, image, _names(pack))
         save_mask(files.mask, final, like=image, ready=ready)
         row.warning = " ".join(result.warnings)
         row.modality = "" if result.scan is None else result.scan.modality
@@ -317,6 +327,8 @@ class FolderEvaluator(SupervisedEvaluator):
         row.slices = _draw(files, scan.image, label, pack)
         if files.uncertainty is not None:  # nothing is left to be uncertain of
             save_shares(files.uncertainty, np.zeros(label.shape, np.uint8), like=scan.image)
+        if files.dicom_seg is not None:
+            save_dicom_seg(files.dicom_seg, label, scan.image, _names(pack))
         if correction.mask.resolve() != files.mask.resolve():
             save_mask(files.mask, label, like=scan.image, ready=ready)
         row.volumes = _volumes_ml(label, scan.image, pack.structures)
@@ -340,6 +352,10 @@ def _draw(files: ResultFiles, image: Volume, label: np.ndarray, pack: SupportPac
     )
     sheets = (files.scan_sheet, files.mask_sheet)
     return save_sheets(*sheets, image, label, structures, grid, pack.normalisation)
+
+
+def _names(pack: SupportPack) -> dict[int, str]:
+    return {structure.value: structure.name for structure in pack.structures}
 
 
 def _volumes_ml(
