@@ -6,6 +6,7 @@ fsmis suggest SCANS                   which scan to label next
 fsmis label SCANS                     MONAI Label for 3D Slicer, on this machine
 fsmis train SCANS                     adapts a method to your own unlabelled scans
 fsmis benchmark evaluate ...          methods compared; also: train, report
+fsmis prepare SOURCE DOWNLOAD         a public data set as the benchmark reads it
 fsmis pack BUNDLE                     a bundle as one file; fsmis download NAME ADDRESS fetches one
 
 fsmis COMMAND --help tells the options. What is run is printed first.
@@ -36,11 +37,15 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return 1
         return benchmark.main(words[1:])
+    if words[:1] == ["prepare"]:
+        from fsmis_components.commands.prepare_data import prepare
+
+        return command(prepare, words[1:], joined=False)
     if not words or words[0] in ("help", "-h", "--help"):
         print((__doc__ or "").strip())
         return 0 if words else 1
     if words[0] not in _COMMANDS:
-        near = difflib.get_close_matches(words[0], [*_COMMANDS, "benchmark"], 1)
+        near = difflib.get_close_matches(words[0], [*_COMMANDS, "benchmark", "prepare"], 1)
         meant = f"did you mean {near[0]}?" if near else "see fsmis --help."
         print(f"{words[0]}: there is no such command; {meant}", file=sys.stderr)
         return 1

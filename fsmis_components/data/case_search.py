@@ -27,7 +27,7 @@ Unused = tuple[Path, str]
 
 STRANGER = "no format of scans that is read; convert a scan to .nii.gz"
 _KNOWN = {"cases.csv", "run.json", "report.html", "overlays"}  # our own output
-_KNOWN |= {"packed.json", "dataset.json", "DICOMDIR"}
+_KNOWN |= {"packed.json", "prepared.json", "dataset.json", "DICOMDIR"}
 _SECTIONS = {"training": ("Tr",), "all": ("Tr", "Ts")}
 
 
