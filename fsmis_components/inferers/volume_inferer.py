@@ -234,7 +234,10 @@ class VolumeInferer(Inferer):
             found = self._segment(view, pack, encoder)
             turned = turned_view(encoder, view, pack) if found.is_doubtful else None
             if turned is not None:
-                found = self._segment(turned, pack, encoder)
+                other = self._segment(turned, pack, encoder)
+                # the wrong way round a scan may look more like the support, too
+                if other.trust is None or other.trust.is_usable:
+                    found = other
         uncertainty = found.uncertainty
         return replace(
             found,

@@ -183,6 +183,11 @@ class CaseTrust:
     expected_dice: tuple[float, ...]  # per structure, in [0, 1]
     warning: str  # one sentence where the scan is unlike the support; empty otherwise
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether as much is expected as of scans of the support's kind."""
+        return float(np.mean(self.expected_dice)) >= _LEAST_EXPECTED
+
 
 def case_trust(
     measures: Sequence[Measures],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,12 @@ from fsmis_components.data.intensity import fit_normaliser
 from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
-from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
+from fsmis_components.inferers import (
+    FolderEvaluator,
+    VolumeInferer,
+    query_items,
+    volume_inferer,
+)
 from fsmis_components.inferers.matching import match_volume
 from fsmis_components.inferers.trust import mirror_gain
 from fsmis_components.support import (
@@ -72,3 +78,21 @@ def test_a_folder_run_reads_mirrored_scans_as_they_look_and_says_so(
     assert ("as its header says that it lies; it was read" in row["warning"]) == bool(axes)
     found = load_image(tmp_path / "o" / "image_2_seg.nii.gz").data
     np.testing.assert_array_equal(found, np.flip(block_label(), axes))
+
+
+def test_a_scan_of_another_kind_is_read_as_its_header_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much more like the support it looks the wrong way round: nothing is found there."""
+    noise = Volume(np.random.default_rng(3).normal(size=block_image().shape), AFFINE)
+    pack, asked = packed(tmp_path, mirrored=True), []
+
+    def turned(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> SliceView:
+        asked.append(view)
+        order = replace(view.order, backwards=(False, True, True))
+        return SliceView(view.volume, view.grid, order)
+
+    monkeypatch.setattr(volume_inferer, "turned_view", turned)
+    result = VolumeInferer(pack).segment_volume(noise, ContrastNetwork())
+    assert asked and result.is_doubtful
+    assert not any("it was read" in warning for warning in result.warnings)
