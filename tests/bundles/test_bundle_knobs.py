@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bundle_folders import read_config
-from monai.bundle import ConfigWorkflow
+from bundle_folders import REFERENCE
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from fsmis_components.inferers.half_precision import native_bfloat16
 
@@ -25,31 +25,29 @@ def workflow(bundle: Path, command: str, **knobs: object) -> ConfigWorkflow:
     )
 
 
-def knobs(bundle: Path, command: str) -> dict[str, object]:
-    merged: dict[str, object] = {}
-    for name in COMMANDS[command]:
-        merged.update(read_config(bundle, name))
-    return {k: v for k, v in merged.items() if "#" not in k and k not in NOT_PATHS}
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_path_and_switch_of_a_config_is_checked_first(bundle: Path, command: str) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in COMMANDS[command]])
+    assert parser["initialize"][:2] == ["@package", "@knobs"]
+    checked, knobs = parser["knobs"], parser.get().keys() - NOT_PATHS
+    paths = {name for name in knobs if name.endswith(PATHS)} - {"bundle_root"}
+    assert {name: f"@{name}" for name in paths} == checked["paths"]
+    switches = {name for name in knobs if isinstance(parser[name], bool)} | {"amp"}
+    assert {**{name: f"@{name}" for name in switches}, "amp": "@half_precision"} == checked[
+        "switches"
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_path_of_a_config_is_checked_first(bundle: Path, command: str) -> None:
-    paths = [name for name in knobs(bundle, command) if name.endswith(PATHS)]
-    assert {"bundle_root", "dataset_dir", "output_dir"} < set(paths)
+def test_a_wrong_knob_ends_the_command(command: str) -> None:
+    paths = ["bundle_root", "dataset_dir"]
+    paths.append("initial_weights" if command == "train" else "weights")
     for name in paths:
-        with pytest.raises(SystemExit) as raised:
-            workflow(bundle, command, **{name: 20241128}).initialize()
-        assert str(raised.value.code).startswith(f"--{name}: expected the path"), name
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_switch_of_a_config_is_checked_first(bundle: Path, command: str) -> None:
-    names = [name for name, value in knobs(bundle, command).items() if isinstance(value, bool)]
-    assert "ignore_spacing" in names
-    for name in names:
-        with pytest.raises(SystemExit) as raised:
-            workflow(bundle, command, **{name: "no"}).initialize()
-        assert f"--{name}: expected " in str(raised.value.code), name
+        with pytest.raises(SystemExit, match=rf"^--{name}: expected the path"):
+            workflow(REFERENCE, command, **{name: 20241128}).initialize()
+    with pytest.raises(SystemExit, match="^--ignore_spacing: expected True or False"):
+        workflow(REFERENCE, command, ignore_spacing="no").initialize()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

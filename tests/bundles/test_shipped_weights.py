@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from block_scans import AFFINE, block_image, block_label, write_scan
-from bundle_folders import build_network, read_config
+from bundle_folders import build_network
 from scipy.spatial.transform import Rotation
 from torch import nn
 
@@ -49,17 +49,6 @@ def test_only_one_file_of_weights_and_a_small_one(bundle: Path) -> None:
     models = bundle / "models"
     assert [path.name for path in models.glob("*.pt")] == ["model.pt"]
     assert (models / "model.pt").stat().st_size < 25e6
-
-
-def test_the_default_pack_fits_the_weights(
-    bundle: Path, network: nn.Module, pack: SupportPack
-) -> None:
-    pack.check_fits(network)
-    names = ["background", *(structure.name for structure in pack.structures)]
-    documented = read_config(bundle, "metadata")["network_data_format"]["outputs"]["pred"]
-    assert list(documented["channel_def"].values()) == names
-    with pytest.raises(ValueError, match="does not fit"):
-        pack.check_fits(build_network(bundle))
 
 
 def test_one_labelled_scan_segments_another(network: nn.Module, fsmis_data_dir: Path) -> None:
@@ -148,15 +137,6 @@ def test_half_precision_serves_support_and_queries(network: nn.Module, tmp_path:
     query = Volume(block_image(seed=5), AFFINE)
     found = VolumeInferer(pack, amp=True).segment_volume(query, network).label
     assert set(np.unique(found).tolist()) <= {0, 1, 2} and found.any()
-
-
-def test_one_image_is_enough_for_a_network_with_its_support(
-    bundle: Path, network: nn.Module, pack: SupportPack
-) -> None:
-    alone = build_network(bundle, stored_support=pack.state)
-    alone.load_state_dict(network.state_dict())
-    image = torch.randn(1, 1, 64, 64)
-    assert alone.eval()(image).shape == (1, 5, 64, 64)
 
 
 @pytest.mark.slow

@@ -74,14 +74,13 @@ def test_properties_and_outputs(bundle: Path, phantom_dataset: Path, uninterrupt
 def test_one_process_shows_the_progress_of_the_whole_training(
     rank: int,
     shown: bool,
-    bundle: Path,
     phantom_dataset: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RANK", str(rank))
-    train(bundle, phantom_dataset, tmp_path / "out", episodes_per_epoch=2).run()
+    train(REFERENCE, phantom_dataset, tmp_path / "out", episodes_per_epoch=2).run()
     said = capsys.readouterr().err
     for bar in ("training: [1/2]", "training: [2/2]", "epoch [1/2]"):
         assert (bar in said) == shown
@@ -141,38 +140,16 @@ def test_boundary_loss_and_paper_schedule_train(
     assert (tmp_path / "paper" / "models" / "model.pt").is_file()
 
 
-def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-
-
-def overrides(dataset: Path, output: Path) -> list[str]:
-    values = SMALL | {"dataset_dir": dataset, "output_dir": output}
-    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
-
-
-@pytest.mark.slow
-def test_run_training_from_the_bundle_folder(phantom_dataset: Path, tmp_path: Path) -> None:
-    result = run(
-        ["monai.bundle", "run", "training", "--config_file", "configs/train.json"]
-        + overrides(phantom_dataset, tmp_path / "out"),
-        REFERENCE,
-    )
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "out" / "models" / "model.pt").is_file()
-
-
 @pytest.mark.slow
 def test_two_processes_train_together(bundle: Path, phantom_dataset: Path, tmp_path: Path) -> None:
     root = bundle.relative_to(REPOSITORY)
     configs = [f"{root}/configs/{name}.json" for name in ("train", "multi_gpu_train")]
-    result = run(
-        ["torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2", "-m"]
-        + ["monai.bundle", "run", "--config_file", str(configs)]
-        + ["--bundle_root", str(root)]
-        + overrides(phantom_dataset, tmp_path / "out"),
-        REPOSITORY,
+    knobs = {"config_file": configs, "bundle_root": root, "dataset_dir": phantom_dataset, **SMALL}
+    line = ["torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2", "-m"]
+    line += ["monai.bundle", "run", "--output_dir", str(tmp_path / "out")]
+    line += [word for name, value in knobs.items() for word in (f"--{name}", str(value))]
+    result = subprocess.run(
+        [sys.executable, "-m", *line], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert not any(name.startswith("module.") for name in weights(tmp_path / "out"))

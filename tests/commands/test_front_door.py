@@ -135,19 +135,3 @@ def test_the_exit_status_and_an_interruption_are_those_of_the_command() -> None:
         time.sleep(0.5)  # the parent waits by now
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 7
-
-
-@pytest.mark.slow
-def test_a_folder_is_segmented(phantom: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fsmis_components", "segment", str(phantom / "query")]
-        + ["--labelled", str(phantom / "support"), "--output", str(tmp_path / "masks")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "masks" / "image_2_seg.nii.gz").is_file()
-    assert (tmp_path / "masks" / "report.html").is_file()
-    assert "1 of 1 scans have a mask: look at" in done.stdout

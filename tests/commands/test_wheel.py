@@ -29,6 +29,8 @@ def test_an_installed_package_needs_no_clone(phantom: Path, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert (work / "masks" / "image_2_seg.nii.gz").is_file()
+    assert (work / "masks" / "report.html").is_file()
+    assert "1 of 1 scans have a mask: look at" in done.stdout
     assert (
         str(installed / "fsmis_shipped" / "bundles" / "ssl_alpnet") in done.stdout.splitlines()[0]
     )

@@ -17,39 +17,47 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from fsmis_components.data import atomic
 from fsmis_components.data.errors import DataError
-from fsmis_components.episodes import TrainingState, WeightsSaver, leave_process_group
+from fsmis_components.episodes import (
+    EpisodeSampler,
+    EpochSetter,
+    TrainingState,
+    WeightsSaver,
+    leave_process_group,
+)
 from fsmis_components.episodes.checkpoint import has_state, load_state, save_state
 
 EPOCHS = 3
 
 
 class Training:
-    """A network of one layer that learns for three epochs of two steps."""
+    """A network with dropout that learns from the numbers of its episodes, four an epoch."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
         torch.manual_seed(0)
         self.folder = folder
-        self.network = nn.Linear(3, 2)
+        self.network = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.1)
+        self.sampler = EpisodeSampler(4)
         self.engine = Engine(self.step)
         objects = {"network": self.network, "optimizer": self.optimizer}
         values = {"seed": 1, "pair_gaps": [1, 2], **settings}
         self.state = TrainingState(folder / "training_state", objects, values)
         self.state.attach(self.engine)
+        EpochSetter(self.sampler, seed=5).attach(self.engine)
         WeightsSaver(self.network, folder / "models", "dice").attach(self.engine)
 
-    def step(self, engine: Engine, batch: torch.Tensor) -> float:
+    def step(self, engine: Engine, batch: torch.Tensor) -> None:
         self.optimizer.zero_grad()
-        loss = self.network(batch * engine.state.epoch).square().sum()
-        loss.backward()
+        self.network(batch).square().sum().backward()
         self.optimizer.step()
-        return loss.item()
 
     def run(self) -> Training:
-        self.engine.run([torch.ones(1, 3), torch.arange(3.0)[None]], max_epochs=EPOCHS)
+        numbers = torch.arange(4.0 * EPOCHS)[:, None] / 10
+        self.engine.run(DataLoader(numbers, 2, sampler=self.sampler), max_epochs=EPOCHS)  # type: ignore[arg-type]
         return self
 
     def stopped_by(self, event: Events, handler: Callable[..., object]) -> Training:
@@ -63,6 +71,7 @@ class Training:
 
 
 def interrupt(engine: Engine) -> None:
+    torch.rand(7)  # what an uninterrupted training never draws
     raise KeyboardInterrupt
 
 
@@ -78,7 +87,7 @@ def assert_finished_as(training: Training, whole: Training) -> None:
         assert all(torch.equal(weights[name], own) for name, own in whole.weights().items())
     saved = load_state(training.folder / "training_state")
     assert saved["epoch"] == EPOCHS
-    assert torch.equal(saved["network"]["weight"], whole.weights()["weight"])
+    assert torch.equal(saved["network"]["0.weight"], whole.weights()["0.weight"])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,7 @@ def test_weights_on_a_full_disk_are_an_error_of_the_disk(tmp_path: Path) -> None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     training = Training(tmp_path)
-    training.network.weight.data = torch.zeros(300, 300)
+    training.network[0].weight.data = torch.zeros(300, 300)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         with pytest.raises(SystemExit, match="models: cannot be written .*free some space"):
@@ -157,10 +166,10 @@ def test_the_best_weights_follow_the_metric(tmp_path: Path) -> None:
     saver.attach(validation)
     for value in (0.5, 0.25, 0.75):
         validation.state.metrics["dice"] = value
-        training.network.bias.data.fill_(value)
+        training.network[0].bias.data.fill_(value)
         saver(validation)
         best = torch.load(tmp_path / "model_best.pt", weights_only=True)
-        assert best["bias"].tolist() == [max(value, 0.5)] * 2
+        assert best["0.bias"].tolist() == [max(value, 0.5)] * 8
     assert (tmp_path / "model_best.json").read_text() == '{"metric": "dice", "value": 0.75}'
 
 

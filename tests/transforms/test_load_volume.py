@@ -27,18 +27,15 @@ def test_voxels_and_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "sizes", "words"),
+    ("sizes", "words"),
     [
-        ("data file: other.raw", "4 4 4", "takes its voxels from other places"),
-        ("datafile:other.raw", "4 4 4", "takes its voxels from other places"),
-        ("# bomb", "2000 2000 400", "states 2000 x 2000 x 400 voxels"),
-        ("# negative", "4 4 -4", "damaged, or no such format"),
+        ("2000 2000 400", "states 2000 x 2000 x 400 voxels"),
+        ("4 4 -4", "damaged, or no such format"),
     ],
 )
-def test_nrrd_header_is_read_first(tmp_path: Path, line: str, sizes: str, words: str) -> None:
-    """Its reader would fill the memory, or read what another file holds."""
-    header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: {sizes}\nencoding: raw\n{line}\n\n"
-    (tmp_path / "other.raw").write_bytes(bytes(64))
+def test_nrrd_header_is_read_first(tmp_path: Path, sizes: str, words: str) -> None:
+    """Its reader would fill the memory."""
+    header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: {sizes}\nencoding: raw\n\n"
     (tmp_path / "scan.nrrd").write_bytes(header.encode() + bytes(64))
     with pytest.raises(RequestError, match=words):
         LoadVolumed("image")({"image": str(tmp_path / "scan.nrrd")})
