@@ -11,9 +11,7 @@ command goes on where it was interrupted.
 import os
 import sys
 from itertools import product
-from math import inf
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pandas as pd
@@ -72,7 +70,6 @@ def ablate(
     plan: Path | None = None,
     variants: Any = None,
     seeds: Any = None,
-    minutes: float | None = None,
     threads: int | None = None,
 ) -> list[str]:
     """Train and evaluate what is not finished, then compare.
@@ -84,11 +81,10 @@ def ablate(
         plan: JSON; default: configs/ablation.json of the bundle.
         variants: some of the plan's.
         seeds: some of the plan's.
-        minutes: stop in time and go on at the next call.
         threads: threads of torch, in trainings as well.
 
     Returns:
-        Why trainings or cases failed, a sentence each; what is left for want of time is no failure.
+        Why trainings or cases failed, a sentence each.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -109,13 +105,9 @@ def ablate(
         "structures": structures,
         "names": {**label_names(dataset_dir), **named},
     }
-    end = inf if minutes is None else monotonic() + 60 * minutes
     failures: list[str] = []
     for seed, variant in product(numbers, chosen):
-        title, left = f"{variant}, seed {seed}", (end - monotonic()) / 60
-        if left < 1:
-            print(f"the time is over before {title}; give the same command to go on")
-            break
+        title = f"{variant}, seed {seed}"
         knobs = {**given["common"], **given["variants"][variant]}
         trained = output_dir / "trained" / f"{file_name(variant)}_seed{seed}"
         try:
@@ -125,7 +117,6 @@ def ablate(
                 trained,
                 given["folds"],
                 plan={"stages": given["stages"]},
-                minutes=None if minutes is None else left,
                 overrides={**knobs, "seed": seed},
                 cache_dir=output_dir / "pseudo_labels",
             )

@@ -38,7 +38,6 @@ def train(
     exclude_rule: str = "any",
     groups: Any = None,
     plan: Path | None = None,
-    minutes: float | None = None,
     knobs: str | None = None,
 ) -> list[str]:
     """Train the folds of a bundle.
@@ -52,7 +51,6 @@ def train(
         exclude_rule: of setting 2: any or all.
         groups: setting 2: label values left out together, one model per group: 2,3 1,4
         plan: JSON of the stages; default: the bundle's own.
-        minutes: stop in time and go on at the next call.
         knobs: KNOB=VALUE, knobs of train.json.
     """
     parts = listed(groups or [], comma="\n")
@@ -65,7 +63,6 @@ def train(
         exclude_rule=exclude_rule,
         structure_groups=[listed(part, int) for part in parts] or None,
         plan=plan,
-        minutes=minutes,
         overrides=pairs(knobs, "knobs"),
     )
 

@@ -9,9 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from math import inf
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -32,17 +30,12 @@ from fsmis_components.evaluation.subjects.base import Group, group_suffix
 
 FORMAT = 1
 NUM_FOLDS = 5
-_SHORTEST = 1.0  # minutes; with less left no training is started
 # knobs that the training of folds gives itself
 _GIVEN = (
     *("bundle_root", "dataset_dir", "output_dir", "cache_dir", "fold"),
-    *("setting", "test_structures", "exclude_rule", "max_minutes"),
+    *("setting", "test_structures", "exclude_rule"),
 )
 Stages = Sequence[Mapping[str, Any]]
-
-
-class _TimeOver(Exception):
-    """The minutes of a call are used up."""
 
 
 def train_folds(
@@ -54,7 +47,6 @@ def train_folds(
     exclude_rule: str = "any",
     structure_groups: Sequence[Sequence[int]] | None = None,
     plan: str | Path | Mapping[str, Any] | None = None,
-    minutes: float | None = None,
     overrides: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
     say: Callable[[str], object] = tqdm.write,
@@ -75,15 +67,14 @@ def train_folds(
         exclude_rule: Setting 2: "any" or "all", see `excluded`.
         structure_groups: Setting 2: label values that are left out together, one model for each.
         plan: see `read_plan`.
-        minutes: limit of this call, passed by one epoch at most; None: there is none.
         overrides: knobs of `train.json` for all stages; `initial_weights` for the first, where
             "{fold}" stands for the name of the fold's folder, so that each fold can begin with the
             weights of its own that another bundle was trained to.
         cache_dir: pseudo-labels, which trainings may share; None: a folder in the output.
-        say: is told what begins and what is left.
+        say: is told what begins.
 
     Returns:
-        Why folds failed, a sentence each; folds that are left for want of time are no failures.
+        Why folds failed, a sentence each.
 
     Raises:
         DataError: arguments or the dataset are unusable, or another training lies in the folder.
@@ -97,8 +88,6 @@ def train_folds(
             "structure_groups: Setting 2 needs the label values to leave out, such as 2,3 and 1,4, "
             "and Setting 1 takes none; correct one of the two."
         )
-    if minutes is not None and not minutes >= _SHORTEST:
-        raise DataError(f"minutes: expected at least {_SHORTEST:g}, got {minutes}.")
     root, output, data = (
         Path(folder).expanduser().absolute() for folder in (bundle_root, output_dir, dataset_dir)
     )
@@ -119,8 +108,7 @@ def train_folds(
     note_once(output / "training.json", description, results=output.glob("*/stage*"))
     shared = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
     reading = {**_train_config(root), **stages[0], **overrides}
-    deadline = inf if minutes is None else monotonic() + 60 * minutes
-    failures, left = [], []
+    failures = []
     for fold, group in product(numbers, groups):
         folder = output / fold_folder(fold, group)
         knobs: dict[str, Any] = {"dataset_dir": str(data), "cache_dir": str(shared), "fold": fold}
@@ -129,8 +117,6 @@ def train_folds(
             if finished_facts(folder) is not None:
                 say(f"{folder.name}: is finished")
                 continue
-            if deadline - monotonic() < 60 * _SHORTEST:
-                raise _TimeOver
             if group is not None:
                 knobs |= {"setting": 2, "test_structures": list(group)}
                 knobs["exclude_rule"] = exclude_rule
@@ -144,17 +130,12 @@ def train_folds(
                 table = csv_table([["case", "slice", "shown"], *dropped])
                 atomic_write_text(folder / "dropped_slices.csv", table)
                 facts["dropped_slices"] = {"dropped": len(dropped), "of": total}
-            facts |= _train_stages(root, folder, knobs, stages, overrides, deadline, say)
+            facts |= _train_stages(root, folder, knobs, stages, overrides, say)
             _finish(folder, len(stages), facts)
             say(f"{folder.name}: finished")
-        except _TimeOver:
-            deadline = -inf  # of what follows, too, even if a little is left
-            left.append(folder.name)
         except DataError as error:
             failures.append(f"{folder.name}: {error}")
             say(failures[-1])
-    if left:
-        say(f"the time is over; left: {', '.join(left)}; give the same command to go on")
     return failures
 
 
@@ -164,14 +145,9 @@ def _train_stages(
     knobs: Mapping[str, Any],
     stages: Stages,
     overrides: Mapping[str, Any],
-    deadline: float,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
-    """Bring the stages of a fold to their end; return the hash of the weights that it began with.
-
-    Raises:
-        _TimeOver: the deadline, by `monotonic`, comes before.
-    """
+    """Bring the stages of a fold to their end; return the hash of the weights that it began with."""
     facts = {}
     for number, stage in enumerate(stages):
         title = f"{folder.name} stage {number + 1} of {len(stages)}"
@@ -186,16 +162,9 @@ def _train_stages(
         epoch, epochs, _ = _progress(output)
         if epoch >= epochs:
             continue
-        minutes = (deadline - monotonic()) / 60
-        if minutes < _SHORTEST:
-            raise _TimeOver
-        if minutes < inf:
-            given["max_minutes"] = round(minutes, 2)
         say(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
         run_training(root, given)
         epoch, epochs, _ = _progress(output)
-        if epoch < epochs and minutes < inf:
-            raise _TimeOver
         if epoch < epochs:
             raise DataError(f"{title} ended before its last epoch; give the command again.")
     return facts

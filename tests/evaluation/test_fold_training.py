@@ -1,4 +1,4 @@
-"""Folds trained by one command: order, resuming, the time, failures, and one real training."""
+"""Folds trained by one command: order, resuming, failures, and one real training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.training_cases import fold_split
-from fsmis_components.episodes.checkpoint import has_state, load_state, save_state
+from fsmis_components.episodes.checkpoint import save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.evaluation.fold_training import dropped_slices, train_folds
 from phantom import write_dataset
@@ -23,11 +23,10 @@ PLAN = {"stages": [{"epochs": 3, "episodes_per_epoch": 10}, {"epochs": 2, "seed"
 
 
 class FakeTraining:
-    """Stands in for the command: does epochs of 60 s, and notes what it was asked for."""
+    """Stands in for the command: does all epochs, and notes what it was asked for."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, object]] = []
-        self.seconds = 0.0  # its clock
         self.broken: set[int] = set()
         self.stop_after: int | None = None  # calls
 
@@ -40,24 +39,16 @@ class FakeTraining:
             raise DataError("image_7.nii.gz: damaged; export it again.")
         output = Path(str(knobs["output_dir"]))
         epochs = int(knobs.get("epochs", 40))
-        limit = self.seconds + 60 * float(knobs.get("max_minutes", 1e9))
-        state = output / "training_state"
-        epoch = load_state(state)["epoch"] if has_state(state) else 0
-        first = epoch
-        while epoch < epochs and (epoch == first or self.seconds + 60 <= limit):
-            epoch += 1
-            self.seconds += 60
-        content = {"epoch": epoch, "settings": {"epochs": epochs}, "seconds": 60.0 * epoch}
-        save_state(content, state)
-        (output / "models").mkdir(exist_ok=True)
-        torch.save({"w": torch.tensor([knobs["fold"], epoch])}, output / "models" / "model.pt")
+        content = {"epoch": epochs, "settings": {"epochs": epochs}, "seconds": 60.0 * epochs}
+        save_state(content, output / "training_state")
+        (output / "models").mkdir()
+        torch.save({"w": torch.tensor([knobs["fold"], epochs])}, output / "models" / "model.pt")
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     training = FakeTraining()
     monkeypatch.setattr(fold_training, "run_training", training)
-    monkeypatch.setattr(fold_training, "monotonic", lambda: training.seconds)
     return training
 
 
@@ -166,27 +157,6 @@ def test_goes_on_where_it_was(fake: FakeTraining, dataset: Path, tmp_path: Path)
     assert said == ["fold0: is finished", "fold1: finished"]
 
 
-def test_the_time_is_shared_by_all_stages(fake: FakeTraining, dataset: Path, tmp_path: Path):
-    """Two folds of 3 + 2 epochs of a minute, in calls of 4 minutes."""
-    done = []
-    for _ in range(4):
-        before, said = fake.seconds, []
-        assert (
-            train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN, minutes=4, say=said.append)
-            == []
-        )
-        assert fake.seconds - before <= 4 * 60
-        done.append(sum(p.name == "finished.json" for p in tmp_path.rglob("*.json")))
-        if done[-1] < 2:
-            assert said[-1].startswith("the time is over; left: ")
-            assert said[-1].endswith("give the same command to go on")
-    assert done == [0, 1, 2, 2]
-    assert [call["max_minutes"] for call in fake.calls] == [4.0, 1.0, 4.0, 3.0, 4.0]
-    assert places(fake, tmp_path)[:4] == [
-        *("fold0/stage1", "fold0/stage2", "fold0/stage2", "fold1/stage1")
-    ]
-
-
 def test_a_failure_does_not_stop_the_other_folds(fake: FakeTraining, dataset: Path, tmp_path: Path):
     fake.broken = {0}
     failures = train_folds(BUNDLE, dataset, tmp_path, [0, 1], plan=PLAN)
@@ -247,7 +217,6 @@ def test_another_training_is_not_mixed_in(fake: FakeTraining, dataset: Path, tmp
         ({"setting": 2, "structure_groups": [[1], []]}, "Setting 2 needs the label values"),
         ({"structure_groups": [[1]]}, "Setting 1 takes none"),
         ({"exclude_rule": "some"}, "exclude_rule: expected any or all"),
-        ({"minutes": 0.5}, "minutes: expected at least 1, got 0.5"),
         ({"folds": [5]}, "fold: expected a number from 0 to 4"),
         ({"overrides": {"fold": 1}}, "fold is set by"),
         ({"overrides": {"epoch": 1}}, "train.json has no knob epoch"),

@@ -35,13 +35,11 @@ class FakeTraining:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self.broken: set[int] = set()  # folds
-        self.seconds = 0.0  # its clock
 
     def __call__(self, root: Path, knobs: dict[str, Any]) -> None:
         self.calls.append(knobs)
         if knobs["fold"] in self.broken:
             raise DataError("image_7.nii.gz: damaged; export it again.")
-        self.seconds += 60
         output = Path(knobs["output_dir"])
         state = {"epoch": 2, "settings": {"epochs": 2}, "seconds": 60.0}
         save_state(state, output / "training_state")
@@ -55,8 +53,6 @@ class FakeTraining:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     training = FakeTraining()
     monkeypatch.setattr(fold_training, "run_training", training)
-    for module in (fold_training, ablate):
-        monkeypatch.setattr(module, "monotonic", lambda: training.seconds)
     return training
 
 
@@ -108,21 +104,10 @@ def test_every_piece_is_trained_evaluated_and_compared(
     assert float(mean) == pytest.approx(without, abs=0.051)
     assert float(change.split()[0]) == pytest.approx(full - without, abs=0.051) and cases == "3"
     assert len(found) == 4
-
-
-def test_it_ends_in_time_and_goes_on_without_doing_anything_twice(
-    fake: FakeTraining, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A training takes a minute here, and an evaluation none."""
-    plan = {**PLAN, "folds": [3]}
-    assert run(dataset, tmp_path / "o", plan, "--minutes", "2.5") == 0
-    assert [call["max_minutes"] for call in fake.calls] == [2.5, 1.5]
-    assert "the time is over before full, seed 2; give the same" in capsys.readouterr().out
-    assert run(dataset, tmp_path / "o", plan) == 0
+    # the same command again does nothing twice
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "o").rglob("cases/*/*/*")}
-    table = (tmp_path / "o" / "ablation.md").read_text()
-    assert run(dataset, tmp_path / "o", plan, "--seeds", "1") == 0
-    assert len(fake.calls) == 4 and (tmp_path / "o" / "ablation.md").read_text() == table
+    assert run(dataset, tmp_path / "o", PLAN, "--seeds", "1") == 0
+    assert len(fake.calls) == 8 and lines(tmp_path / "o") == found
     assert records == {path: path.stat().st_mtime_ns for path in records}
 
 
