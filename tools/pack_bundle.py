@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import stat
-import subprocess
 import sys
 import warnings
 import zipfile
@@ -30,7 +29,6 @@ from fsmis_components.data.safe_text import parse_json
 from fsmis_components.packaging import STAMP, PackageStamp, content_hash, package_files
 
 PACKAGE = Path(fsmis_components.__file__).resolve().parent
-SHOWN = 5  # changed files that are named
 # what a bundle consists of; all else in its folder was made by using it
 PARTS = ("LICENSE", "large_files.yml", "configs", "docs", "models")
 # models/previous is what MONAI Label's training set aside, monailabel_train.json what it was told
@@ -56,14 +54,9 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
     left = [p.name for p in root.iterdir() if p.name not in PARTS and not p.name.startswith(".")]
     if left:
         print(f"left out: {', '.join(sorted(left))}")
-    changed = uncommitted([root, PACKAGE])
-    if changed:
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-        print(f"not as committed, packed as it is: {', '.join(changed[:SHOWN])}{more}")
     if not no_verify and not verify(root):
         raise DataError(f"{root.name} fails the checks above: mend it, or give --no_verify.")
     path = output / f"{root.name}_v{version}.zip"
-    commit = _git(root, "rev-parse", "HEAD") or None
     with writing(output, "name another folder with --output"):
         state = _write(path, root.name, packed_files(root, PACKAGE, version, code))
         facts = {
@@ -73,8 +66,6 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
             "size": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "package": {"version": code, "content": content_hash(PACKAGE)},
-            "commit": commit,
-            "as_committed": not changed if commit else None,
             "verified": not no_verify,
             **{key: metadata[key] for key in ("task", "description", "copyright")},
         }
@@ -188,21 +179,6 @@ def update_index(folder: Path, new: dict[str, Any]) -> Path:
     bundles.sort(key=lambda each: (each["name"], each["version"]))
     text = json.dumps({"format": FORMAT, "bundles": bundles}, indent=2, ensure_ascii=False)
     return atomic_write_text(path, text + "\n")
-
-
-def uncommitted(places: list[Path]) -> list[str]:
-    """Return the files at some places that git has otherwise or not at all; none without git."""
-    said = _git(places[0], "status", "--porcelain", "--untracked-files=all", "--", *places)
-    return [line.split(maxsplit=1)[1] for line in said.splitlines()]
-
-
-def _git(place: Path, *arguments: str | Path) -> str:
-    words = ["git", "-C", str(place), *map(str, arguments)]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True)
-    except OSError:  # there is no git: an unpacked source archive
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -275,8 +275,8 @@ def display_plane(plane: np.ndarray) -> np.ndarray:
     return plane.swapaxes(0, 1)[::-1, ::-1]
 
 
-def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Crop or pad with zeros the last two axes of maps (..., H, W) about the centre.
+def centre_fit(maps: Tensor, size: Sequence[int], fill: float = 0.0) -> Tensor:
+    """Crop the last two axes of maps (..., H, W), or pad them with a value, about the centre.
 
     Fitting back to the former size undoes a padding exactly.
     """
@@ -287,7 +287,7 @@ def centre_fit(maps: Tensor, size: Sequence[int]) -> Tensor:
             maps = maps.narrow(axis, -missing // 2, wanted)
         before = max(missing, 0) // 2
         padding += [before, max(missing, 0) - before]
-    return F.pad(maps, padding) if any(padding) else maps
+    return F.pad(maps, padding, value=fill) if any(padding) else maps
 
 
 def _coarse_axis(volume: Volume, ignore_spacing: bool) -> int | None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.field_of_view import CT_FRACTION
-from fsmis_components.data.geometry import SliceView, choose_slice_grid
+from fsmis_components.data.geometry import SliceView, centre_fit, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.training_cases import excluded, shown_structures
 from fsmis_components.data.volumes import Volume, load_image
@@ -125,13 +126,5 @@ def fit_images(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _fit(slices: np.ndarray, size: int, fill: float) -> np.ndarray:
-    """Crop or pad (D, H, W) around the centre to (D, size, size)."""
-    for axis in (1, 2):
-        extra = slices.shape[axis] - size
-        if extra > 0:
-            slices = np.take(slices, range(extra // 2, extra // 2 + size), axis=axis)
-        elif extra < 0:
-            widths = [(0, 0)] * 3
-            widths[axis] = (-extra // 2, -extra - (-extra // 2))
-            slices = np.pad(slices, widths, constant_values=fill)
-    return slices
+    """Crop or pad (D, H, W) about the centre to (D, size, size)."""
+    return centre_fit(torch.from_numpy(slices), (size, size), fill).numpy()
