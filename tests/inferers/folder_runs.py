@@ -27,11 +27,14 @@ def evaluator(
 ) -> FolderEvaluator:
     if isinstance(support, str):
         support = SupportSource(root / support, spatial_size=24)
+    inferer = inferer or {}
+    # half of the time of so small a scan, and the masks are known without it
+    steps = {"registration": False, **inferer.get("steps", {})}
     return FolderEvaluator(
         device="cpu",
         dataset=Dataset(query_items(root / queries)),
         network=network or IntensityNetwork(),
-        inferer=VolumeInferer(support, **(inferer or {})),
+        inferer=VolumeInferer(support, **{**inferer, "steps": steps}),
         output_dir=root / output,
         **{"progress": False, **options},
     )

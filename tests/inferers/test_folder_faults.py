@@ -76,6 +76,7 @@ def die_at_every_moment(folder: Path) -> None:
 
 
 def test_killed_at_any_moment_the_same_command_goes_on(folder: Path) -> None:
+    (folder / "q" / "image_4.nii").unlink()  # two scans have all the moments
     evaluator(folder, "plain").run()
     process = multiprocessing.get_context("spawn").Process(
         target=die_at_every_moment, args=(folder,)
@@ -84,11 +85,11 @@ def test_killed_at_any_moment_the_same_command_goes_on(folder: Path) -> None:
     process.join()
     assert process.exitcode == 0
     killed = sorted(folder.glob("killed_*"))
-    assert len(killed) > 6 * len(ALL)
+    assert len(killed) > 6 * 2
     for output in killed:
         evaluator(folder, output.name).run()
         assert results(output) == results(folder / "plain"), output.name
-        assert statuses(output) == DONE
+        assert statuses(output) == DONE[:2]
         hidden = [path.name for path in output.iterdir() if path.name.startswith(".")]
         assert hidden == [".writing"]
         assert not (output / "set_aside").exists()

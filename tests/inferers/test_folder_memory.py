@@ -33,8 +33,8 @@ def _resident_peak() -> int:
 
 
 def _run(folder: Path, name: str) -> None:
-    options = {"support": "support", "queries": name, "inferer": {"uncertainty": True}}
-    evaluator(folder, f"{name}_masks", **options).run()  # type: ignore[arg-type]
+    inferer = {"uncertainty": True, "steps": {"registration": True}}
+    evaluator(folder, f"{name}_masks", support="support", queries=name, inferer=inferer).run()
 
 
 def enlarged(values: np.ndarray) -> np.ndarray:
