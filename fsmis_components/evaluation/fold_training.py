@@ -147,7 +147,7 @@ def _train_stages(
     overrides: Mapping[str, Any],
     say: Callable[[str], object],
 ) -> dict[str, Any]:
-    """Bring the stages of a fold to their end; return the hash of the weights that it began with."""
+    """Bring the stages of a fold to their end; return the hash of weights that it began with."""
     facts = {}
     for number, stage in enumerate(stages):
         title = f"{folder.name} stage {number + 1} of {len(stages)}"

@@ -38,21 +38,22 @@ def test_one_scan_and_a_folder(bundle: Path, tmp_path: Path) -> None:
     assert (tmp_path / "masks" / "report.html").is_file()
 
 
-def test_what_cannot_be_used_is_said(bundle: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no bundle there"):
         load_bundle(tmp_path)
     with pytest.raises(DataError, match="no knob sharpness"):
-        load_bundle(bundle, sharpness=3)
+        load_bundle("ssl_alpnet", sharpness=3)
     with pytest.raises(DataError, match="no such weights file"):
-        load_bundle(bundle, tmp_path / "model.pt")
+        load_bundle("ssl_alpnet", tmp_path / "model.pt")
     with pytest.raises(DataError, match="--amp: expected auto, True or False"):
-        load_bundle(bundle, amp="half")
-    loaded = load_bundle(bundle, **KNOBS)
+        load_bundle("ssl_alpnet", amp="half")
+    loaded = load_bundle("ssl_alpnet", **KNOBS)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="file"):
         loaded.segment(tmp_path / "scan.nii.gz", tmp_path, tmp_path / "file" / "mask.nii.gz")
     with pytest.raises(DataError, match="nowhere"):
-        loaded.segment(tmp_path / "nowhere.nii.gz", bundle / "models" / "support_pack.safetensors")
+        pack = loaded.root / "models" / "support_pack.safetensors"
+        loaded.segment(tmp_path / "nowhere.nii.gz", pack)
     write_scan(tmp_path / "labelled", 1, block_label())
     with pytest.raises(DataError, match="no such file or folder"):
         loaded.segment_folder(tmp_path / "empty", tmp_path / "out", tmp_path / "labelled")

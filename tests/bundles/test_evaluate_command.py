@@ -32,11 +32,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("run_id", [None, "evaluating"])
 def test_writes_the_table_of_the_fold(
-    bundle: Path, folder: Path, run_id: str | None, capsys: pytest.CaptureFixture[str]
+    bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(run_id=run_id, fold=4, **settings(bundle, folder))
+    run(fold=4, **settings(bundle, folder))
     with (folder / "o" / "ep1_fold4.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["support"] for row in rows} == {"1"}  # the next case, wrapping
@@ -53,8 +52,8 @@ def test_too_few_labels_are_one_sentence(folder: Path) -> None:
     assert "image_2.nii.gz" in str(raised.value.code)
 
 
-def test_metric_names_are_those_of_training(bundle: Path, folder: Path) -> None:
-    workflow = ConfigWorkflow(workflow_type="train", **settings(bundle, folder))
+def test_metric_names_are_those_of_training(folder: Path) -> None:
+    workflow = ConfigWorkflow(workflow_type="train", **settings(REFERENCE, folder))
     workflow.initialize()
     evaluator = workflow.parser.get_parsed_content("validate#evaluator")
     metrics = workflow.parser.get("validate#key_metric")

@@ -4,20 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmark_rows import row
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.records import (
-    UNDEFINED,
-    CaseRecord,
-    Row,
-    UnitFolder,
-    read_records,
-)
+from fsmis_components.evaluation.records import CaseRecord, UnitFolder, read_records
 
-ROW = Row(
-    "m", "1", 0, 0, 1, "9", "sections", "wv", "7", "liver", 1, "scored",
-    80.5, 70.0, 12.5, 90.0, 75.0, 2.0, 1.25,
-)  # fmt: skip
+ROW = row("7", "liver", 80.5)
 RECORD = CaseRecord([ROW], "image_7.nii.gz", "label_7.nii.gz", {}, 1.5, "abc")
 
 
@@ -26,7 +18,7 @@ def unit(folder: Path, **identity: str) -> UnitFolder:
 
 
 def test_a_finished_case_comes_back_whole(tmp_path: Path) -> None:
-    nan = replace(ROW, status=UNDEFINED, dice=float("nan"))
+    nan = row("7", "liver", float("nan"))
     unit(tmp_path).add("7", replace(RECORD, rows=[ROW, nan]))
     found = unit(tmp_path).finished("7", "abc")
     assert found is not None and found.rows[0] == ROW

@@ -11,6 +11,7 @@ import matplotlib
 import nibabel
 import numpy as np
 import pytest
+from benchmark_rows import row
 from block_scans import block_label, write_scan
 from fake_network import IntensityNetwork
 from html_pages import checked_page
@@ -18,7 +19,7 @@ from html_pages import checked_page
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.evaluation.protocols import RULES
-from fsmis_components.evaluation.records import SCORED, CaseRecord, Row
+from fsmis_components.evaluation.records import CaseRecord, Row
 from fsmis_components.evaluation.report import note_run, write_report, write_results
 from fsmis_components.evaluation.runner import Plan, run_benchmark
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
@@ -76,19 +77,9 @@ def test_the_same_bits_twice_and_no_trace(results: Path, tmp_path: Path) -> None
     assert dict(matplotlib.rcParams) == before
 
 
-def make_row(dice: float, case: str = "c1", structure: str = "liver", **changes: object) -> Row:
-    """A row whose figures are all its Dice."""
-    known = {
-        **{"method": "alpha", "setting": "1", "fold": 0, "choice": 0, "shots": 1, "support": "s"},
-        **{"labelled": "sections", "protocol": "wv", "case": case, "structure": structure},
-        **{"value": 4 if structure == "spleen" else 1, "status": SCORED},
-    }
-    return Row(*(known | changes).values(), *[dice] * 7)
-
-
 def rows_of(case: str, method: str, shift: float = 0.0) -> list[Row]:
     return [
-        make_row(value - shift, case, method=method, protocol=protocol)
+        row(case, "liver", value - shift, method=method, protocol=protocol)
         for protocol, value in (("ep1-alp", 90), ("oracle", 85), ("wv", 80))
     ]
 
@@ -141,7 +132,7 @@ def test_a_missing_file_is_told(tmp_path: Path, gone: str) -> None:
     masks = {} if gone == "kept" else {"wv/sections": "gone.nii.gz"}
     changes = {gone: "gone.nii.gz"} if gone in ("image", "label") else {"masks": masks}
     files = write_case(tmp_path, "c1") | changes
-    text = write(tmp_path, [make_record([make_row(81.25)], **files)])
+    text = write(tmp_path, [make_record([row("c1", "liver", 81.25)], **files)])
     words = "kept no label map" if gone == "kept" else "gone.nii.gz: there is no such file"
     assert "No picture of this case" in text and words in text and "liver 81.2" in text
 
@@ -149,7 +140,8 @@ def test_a_missing_file_is_told(tmp_path: Path, gone: str) -> None:
 def test_names_are_text(tmp_path: Path) -> None:
     name = "<b>x</b> & $\\no$"  # between dollar signs matplotlib expects formulas
     rows = [
-        make_row(50, "<i>c</i>", "<u>liver</u>", method=name, protocol=p) for p in ("wv", "oracle")
+        row("<i>c</i>", "liver", 50, structure="<u>liver</u>", method=name, protocol=protocol)
+        for protocol in ("wv", "oracle")
     ]
     record = make_record(rows, **write_case(tmp_path, "c1"))
     text = write(tmp_path, [record], note="<s>old</s>", failures=["<q>f</q>"])

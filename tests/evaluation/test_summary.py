@@ -4,32 +4,10 @@ import math
 from typing import Any
 
 import pytest
+from benchmark_rows import row
 
-from fsmis_components.evaluation.records import ABSENT, FIGURES, SCORED, UNDEFINED, Row
+from fsmis_components.evaluation.records import ABSENT, Row
 from fsmis_components.evaluation.summary import FLOOR, summarise
-
-VALUES = {"liver": 1, "spleen": 4}
-
-
-def row(case: str, structure: str, dice: float, **other: Any) -> Row:
-    """A row of method "a" under "wv"; all figures but Dice are the label value."""
-    known = {
-        "method": "a",
-        "setting": "1",
-        "fold": 0,
-        "choice": 0,
-        "shots": 1,
-        "support": "9",
-        "labelled": "sections",
-        "protocol": "wv",
-        "status": SCORED,
-    }
-    figures = dict.fromkeys(FIGURES, float(VALUES[structure])) | {"dice": dice}
-    if math.isnan(dice):
-        figures, known["status"] = dict.fromkeys(FIGURES, math.nan), UNDEFINED
-    return Row(
-        case=case, structure=structure, value=VALUES[structure], **{**known, **figures, **other}
-    )
 
 
 def only_group(rows: list[Row]) -> dict[str, Any]:

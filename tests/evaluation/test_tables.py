@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 import pytest
+from benchmark_rows import row
 
-from fsmis_components.evaluation.records import FIGURES, SCORED, Row
+from fsmis_components.evaluation.records import FIGURES, Row
 from fsmis_components.evaluation.summary import summarise
 from fsmis_components.evaluation.tables import markdown_table
 
@@ -24,23 +25,9 @@ def rows_of(
     method: str, setting: str, dice: float, protocol: str = "wv", **other: Any
 ) -> list[Row]:
     """Cases 1 and 2 of fold 0 with `dice` - 10 and `dice` + 10."""
-    known = {"labelled": "sections", "shots": 1, "choice": 0, "support": "9", "fold": 0, **other}
-    figures = dict.fromkeys(FIGURES[1:], 7.25)
-    return [
-        Row(
-            method=method,
-            setting=setting,
-            protocol=protocol,
-            case=case,
-            structure="liver",
-            value=1,
-            status=SCORED,
-            dice=dice + step,
-            **figures,
-            **known,
-        )
-        for case, step in (("1", -10.0), ("2", 10.0))
-    ]
+    known = {"method": method, "setting": setting, "protocol": protocol, **other}
+    known |= dict.fromkeys(FIGURES[1:], 7.25)
+    return [row(case, "liver", dice + step, **known) for case, step in (("1", -10), ("2", 10))]
 
 
 ROWS = [

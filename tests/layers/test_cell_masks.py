@@ -79,18 +79,6 @@ CELLS = torch.tensor([[True, True, True, True, True, False]]).reshape(1, 2, 3)
 BOTH = pytest.mark.parametrize("pool", [channel_maxima, means_of_highest])
 
 
-def test_values_beside_a_loop() -> None:
-    torch.manual_seed(0)
-    features = torch.randn(4, 7, 16, 12).relu()
-    cells = torch.rand(4, 16, 12) < torch.tensor([0.02, 0.3, 0.7, 1.0])[:, None, None]
-    maxima, means = channel_maxima(features, cells), means_of_highest(features, cells)
-    for i in range(4):
-        own = features[i, :, cells[i]]  # (C, cells)
-        k = min(max(round(0.05 * own.shape[1]), 4), own.shape[1])
-        torch.testing.assert_close(maxima[i], own.amax(1))
-        torch.testing.assert_close(means[i], own.sort(1, descending=True)[0][:, :k].mean(1))
-
-
 @BOTH
 def test_without_a_cell_it_is_the_mean_of_the_map(pool) -> None:
     features = torch.cat([FEATURES, FEATURES]).requires_grad_()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fsmis_components.networks import EncoderLevels
+from fsmis_components.networks import CoW, EncoderLevels
 
 
 class StubEncoder(nn.Module):
@@ -26,6 +26,18 @@ class StubEncoder(nn.Module):
     def forward(self, image: Tensor) -> EncoderLevels:
         features = self.norm(self.project(image))
         return EncoderLevels(features, features, features, features)
+
+
+def small_cow(encoder: nn.Module | str, **changes: object) -> CoW:
+    """A CoW of few prototypes and channels."""
+    settings = {
+        "num_prototypes": (12, 16),
+        "num_hard": (4, 6),
+        "prototype_grid": 16,
+        "predictor_width": 8,
+        "fusion_widths": (6, 8),
+    }
+    return CoW(encoder, **(settings | changes))
 
 
 def disc(size: int, centre: tuple[float, float], radius: float) -> Tensor:

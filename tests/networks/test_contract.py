@@ -6,22 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from network_samples import StubEncoder, episode
+from network_samples import StubEncoder, episode, small_cow
 from torch import nn
 
 from fsmis_components.layers import check_state, select_sections
-from fsmis_components.networks import ALPNet, CoW, FewShotNetwork, IPSNet
+from fsmis_components.networks import ALPNet, FewShotNetwork, IPSNet
 
 MAKERS: dict[str, Callable[[nn.Module | str], FewShotNetwork]] = {
     "alpnet": lambda encoder: ALPNet(encoder),
-    "cow": lambda encoder: CoW(
-        encoder,
-        num_prototypes=(12, 16),
-        num_hard=(4, 6),
-        prototype_grid=16,
-        predictor_width=8,
-        fusion_widths=(6, 8),
-    ),
+    "cow": small_cow,
     "ipsnet": lambda encoder: IPSNet(
         encoder, deep_width=8, split_width=4, decoder_widths=(8, 8, 8), background_grid=4
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_samples import StubEncoder, disc, episode
+from network_samples import StubEncoder, disc, episode, small_cow
 from torch import Tensor
 
 from fsmis_components.losses import EpisodeLoss
@@ -21,15 +21,7 @@ TERMS = set(WEIGHTS)
 
 def network(**changes: object) -> CoW:
     torch.manual_seed(0)
-    settings = {
-        "encoder": StubEncoder(),
-        "num_prototypes": (12, 16),
-        "num_hard": (4, 6),
-        "prototype_grid": 16,
-        "predictor_width": 8,
-        "fusion_widths": (6, 8),
-    } | changes
-    return CoW(**settings).eval()
+    return small_cow(**({"encoder": StubEncoder()} | changes)).eval()
 
 
 def support_of(net: CoW, item: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
