@@ -1,4 +1,4 @@
-"""Set everything up and test: format, lint, types, tests, bundles and the site of pages.
+"""Set everything up and test: format, lint, types, tests and the site of pages.
 
     python tools/test.py [--fast] [pytest arguments]
 
@@ -9,13 +9,7 @@ volumes, no whole use of a bundle, no site. Needs Python 3.11 or newer and nothi
 import sys
 import time
 
-from environment import (
-    REPOSITORY,
-    SetupError,
-    answer_help,
-    prepare,
-    run,
-)  # first: refuses an old Python
+from environment import SetupError, answer_help, prepare, run  # first: refuses an old Python
 
 FAST = "--fast"
 
@@ -26,16 +20,11 @@ def steps(arguments: list[str]) -> list[tuple[str, list[str]]]:
     given = [argument for argument in arguments if argument != FAST]
     workers = [] if any(a.startswith(("-n", "--numprocesses")) for a in given) else ["-n", "2"]
     quick = ["-m", "not slow"] if fast else []
-    bundles = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
     return [
         ("format", ["-m", "ruff", "format", "--check", "."]),
         ("lint", ["-m", "ruff", "check", "."]),
         ("types", ["-m", "mypy"]),
         ("tests", ["-m", "pytest", *workers, *quick, *given]),
-        *(
-            (f"bundle {path.name}", ["tools/verify_bundle.py", str(path.relative_to(REPOSITORY))])
-            for path in ([] if fast else bundles)
-        ),
         *([] if fast else [("docs", ["-m", "mkdocs", "build", "--strict"])]),
     ]
 

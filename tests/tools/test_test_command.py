@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from types import ModuleType
 
 import pytest
@@ -16,7 +17,7 @@ def tool() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("failing", [None, "ruff", "pytest", "tools/verify_bundle.py", "mkdocs"])
+@pytest.mark.parametrize("failing", [None, "ruff", "pytest", "mkdocs"])
 def test_any_failure_fails_the_whole(
     tool: ModuleType, failing: str | None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -36,7 +37,7 @@ def test_any_failure_fails_the_whole(
 
 def test_ci_runs_the_readmes_commands():
     ci = REPOSITORY / ".ci" / "run"
-    commands = [line for line in ci.read_text().splitlines() if line.startswith("python ")]
+    commands = re.findall(r"^python .*(?<!&)$", ci.read_text(), re.MULTILINE)
     assert commands == ["python tools/test.py", "python tools/test_label_server.py"]
     assert commands[0] in (REPOSITORY / "README.md").read_text().splitlines()
     assert ci.stat().st_mode & 0o111
