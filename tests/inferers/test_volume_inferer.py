@@ -3,7 +3,6 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import torch
@@ -59,20 +58,6 @@ def test_batches_change_nothing(
     ]
     np.testing.assert_array_equal(labels[0], labels[1])
     np.testing.assert_array_equal(labels[0], labels[2])
-
-
-@pytest.mark.parametrize("codes", ["LPS", "SRA", "AIR", "PIL"])
-def test_storage_order_changes_nothing(
-    pack: SupportPack, network: IntensityNetwork, query: Volume, codes: str
-) -> None:
-    turn = nibabel.orientations.ornt_transform(
-        nibabel.io_orientation(AFFINE), nibabel.orientations.axcodes2ornt(tuple(codes))
-    )
-    data = nibabel.apply_orientation(query.data, turn)
-    affine = AFFINE @ nibabel.orientations.inv_ornt_aff(turn, query.shape)
-    label = VolumeInferer(pack).segment_volume(Volume(data, affine), network).label
-    back = nibabel.apply_orientation(label, _inverse(turn))
-    np.testing.assert_array_equal(back, expected_label())
 
 
 # pixels per pixel of the support, and slices: finer, not square, overlapping, with gaps
@@ -154,10 +139,3 @@ def test_uncertainty_is_high_at_the_border(
     assert result.uncertainty.shape == query.shape
     # two structures and the background: never surer than 1, never worse than a draw of three
     assert result.uncertainty.max() <= 255 * 2 / 3
-
-
-def _inverse(turn: np.ndarray) -> np.ndarray:
-    inverse = np.empty_like(turn)
-    for axis, (target, flip) in enumerate(turn):
-        inverse[int(target)] = axis, flip
-    return inverse

@@ -9,6 +9,7 @@ from fake_network import IntensityNetwork
 
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.join_packs import join_packs, join_states
+from fsmis_components.support.support_pack import content_hash
 
 
 @pytest.fixture
@@ -31,13 +32,8 @@ def built(folder: Path, ids: list[int], like: SupportPack | None = None) -> Supp
 def test_joined_packs_equal_the_pack_of_all_scans(folder: Path) -> None:
     first, whole = built(folder, [1]), built(folder, [1, 2])
     joined = join_packs([first, built(folder, [2], first)])
-    for name, tensor in whole.state.items():
-        assert torch.equal(joined.state[name], tensor), name
-    assert torch.equal(joined.sections, whole.sections)
-    assert torch.equal(joined.origins, whole.origins)
+    assert content_hash(joined) == content_hash(whole)
     assert [profile.name for profile in joined.profiles] == ["1", "2"]
-    assert torch.equal(joined.profiles[1].descriptors, whole.profiles[1].descriptors)
-    assert (joined.grid, joined.structures) == (whole.grid, whole.structures)
 
 
 def test_what_one_scan_has_fewer_of_is_filled_with_what_is_not_valid() -> None:

@@ -32,18 +32,10 @@ def pack(tmp_path: Path, network: IntensityNetwork) -> SupportPack:
 def test_save_and_load(tmp_path: Path, pack: SupportPack) -> None:
     path = pack.save(tmp_path / "new" / "pack.safetensors")
     loaded = SupportPack.load(path)
-    assert loaded.state.keys() == pack.state.keys()
-    for key, value in pack.state.items():
-        assert torch.equal(loaded.state[key], value) and loaded.state[key].dtype == value.dtype
-    assert torch.equal(loaded.sections, pack.sections)
-    assert torch.equal(loaded.origins, pack.origins)
+    assert content_hash(loaded) == content_hash(pack)
     assert loaded.profiles[0].facts() == {"name": "1", "slice_spacing": 4.0}
     for key, value in pack.profiles[0].tensors().items():
         assert torch.equal(loaded.profiles[0].tensors()[key], value)
-    assert loaded.structures == pack.structures
-    assert loaded.grid == pack.grid
-    assert loaded.normalisation == pack.normalisation
-    assert content_hash(loaded) == content_hash(pack)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
