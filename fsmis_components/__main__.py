@@ -18,7 +18,7 @@ import sys
 from fsmis_components.commands import front_door
 from fsmis_components.commands.command_line import command
 
-_COMMANDS = ("segment", "fit", "train", "suggest", "label", "pack", "download")
+_COMMANDS = ("segment", "fit", "train", "label", "pack", "download")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,11 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
         from fsmis_components.commands.prepare_data import prepare
 
         return command(prepare, words[1:], joined=False)
+    if words[:1] == ["suggest"]:
+        from fsmis_components.commands.suggest import suggest  # a network takes seconds to import
+
+        return command(suggest, words[1:], joined=False)
     if not words or words[0] in ("help", "-h", "--help"):
         print((__doc__ or "").strip())
         return 0 if words else 1
     if words[0] not in _COMMANDS:
-        near = difflib.get_close_matches(words[0], [*_COMMANDS, "benchmark", "prepare"], 1)
+        other = ("suggest", "benchmark", "prepare")
+        near = difflib.get_close_matches(words[0], [*_COMMANDS, *other], 1)
         meant = f"did you mean {near[0]}?" if near else "see fsmis --help."
         print(f"{words[0]}: there is no such command; {meant}", file=sys.stderr)
         return 1

@@ -77,29 +77,6 @@ def train(scans: Path, output: Path = Path("trained"), method: str = METHOD, **k
     _run(method, "train", "training", {"dataset_dir": scans, "output_dir": output}, given)
 
 
-def suggest(
-    scans: Path,
-    labelled: Path | None = None,
-    num: int = 1,
-    output: Path = Path("suggestion"),
-    method: str = METHOD,
-) -> None:
-    """Propose which scan to label next, and which of its slices.
-
-    Args:
-        scans: folder of scans; labels are not opened.
-        labelled: folder of what is labelled already, or a stored pack.
-        num: scans to propose.
-        output: receives suggestion.csv and suggestion.json.
-        method: whose network looks.
-    """
-    from fsmis_components.commands.suggest_support import suggest as propose
-
-    pack = labelled if labelled is not None and labelled.is_file() else None
-    folder = labelled if pack is None else None
-    propose(bundle_folder(method), scans, folder, pack, num, output_dir=output)
-
-
 def label(scans: Path, method: str = METHOD, port: int = 8000) -> None:
     """Start MONAI Label for 3D Slicer on this machine: label one scan, the others follow.
 

@@ -1,14 +1,7 @@
 """Figures of one predicted mask against its label: overlap, surface, extent, false positives.
 
-Empty masks have defined figures, so that no case is dropped and none is NaN:
-
-| mask | Dice, NSD | precision | recall | HD95 |
-|---|---|---|---|---|
-| both empty | 100 | 100 | 100 | 0 |
-| only the label empty | 0 | 0 | 100: nothing was missed | diagonal of the volume |
-| only the prediction empty | 0 | 0: 100 would reward silence | 0 | diagonal of the volume |
-
-The diagonal is the largest error that a volume allows; with it means over cases exist.
+Empty masks have defined figures (README.md has the table), so that no case is dropped and none is
+NaN. The diagonal of the volume is the largest error that it allows; with it means over cases exist.
 """
 
 from __future__ import annotations

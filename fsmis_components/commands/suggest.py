@@ -1,14 +1,4 @@
-"""Propose which unlabelled scan of a folder to label next, and which of its slices.
-
-    python tools/suggest_support.py --bundle bundles/ssl_alpnet --dataset_dir unlabelled
-    python tools/suggest_support.py --bundle bundles/ssl_alpnet --dataset_dir unlabelled
-        --support_dir labelled --num 2
-
-The first finds the scan that most resembles all others; the second what a support that exists
-covers least. No label of the folder is opened. Each scan is encoded once and kept in
-OUTPUT_DIR/encoded, so that a second call, or one that goes on after an interruption, is quick. The
-output folder gets suggestion.json and suggestion.csv.
-"""
+"""`fsmis suggest`: which unlabelled scan of a folder to label next, and which of its slices."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,87 +6,74 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fsmis_components.commands.command_line import command, pairs
+from fsmis_components.bundle import Bundle
+from fsmis_components.commands.command_line import yaml_value
 from fsmis_components.data.atomic import atomic_write_text, check_writable
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.safe_text import csv_table
 from fsmis_components.encoding import FeatureCache, ScanEncoder
-from fsmis_components.evaluation.subjects.bundle import BundleSubject
 from fsmis_components.selection import Describer, Preprocessing, Proposal, propose
 from fsmis_components.support.source import SupportSource
-from fsmis_components.support.support_pack import SupportPack
 
 _SHOWN = 10  # scans that are printed
 
 
 def suggest(
-    bundle: Path,
-    dataset_dir: Path,
-    support_dir: Path | None = None,
-    support_pack: Path | None = None,
+    scans: Path,
+    labelled: Path | None = None,
     num: int = 1,
+    output: Path = Path("suggestion"),
+    method: str = "ssl_alpnet",
     slices: int | None = None,
-    weights: str | None = None,
-    output_dir: Path = Path("suggestion"),
-    knobs: str | None = None,
-    threads: int | None = None,
+    weights: str = "shipped",
+    **knobs: str,
 ) -> None:
-    """Propose which unlabelled scan of a folder to label next, and which of its slices.
+    """Propose which scan to label next, and which of its slices.
+
+    Without labelled scans it is the one that most resembles all others, else what these cover
+    least. Each scan is encoded once and kept in OUTPUT/encoded.
 
     Args:
-        bundle: folder of the bundle whose network looks.
-        dataset_dir: folder of scans; labels are not opened.
-        support_dir: folder of scans that are labelled already.
-        support_pack: or a pack of them.
+        scans: folder of scans; labels are not opened.
+        labelled: folder of what is labelled already, or a stored pack.
         num: scans to propose.
+        output: receives suggestion.csv and suggestion.json.
+        method: whose network looks: ssl_alpnet, cow, ipsnet, or the folder of a bundle.
         slices: slices to label: of each structure that a support shows (3), of a scan without (6).
         weights: a file in place of the shipped ones, or untrained.
-        output_dir: receives suggestion.json and suggestion.csv.
-        knobs: KNOB=VALUE, knobs of inference.json.
-        threads: threads of torch.
+        knobs: any knob of the bundle's inference.json, as --spatial_size 128.
     """
     if num < 1 or (slices is not None and slices < 1):
         raise DataError(f"--num, --slices: expected at least 1, got {num} and {slices}.")
-    if threads:
-        torch.set_num_threads(threads)
-    check_writable(output_dir)
-    cases = find_cases(dataset_dir, labels="never")
-    subject = BundleSubject(bundle, weights, pairs(knobs, "knobs"))
-    pack = _support(subject, support_dir, support_pack)
+    check_writable(output)
+    cases = find_cases(scans, labels="never")
+    given = {name: yaml_value(value, f"--{name}") for name, value in knobs.items()}
+    bundle = Bundle(method, weights, knobs=given)
+    encoding = {"batch_size": bundle.inferer.batch_size, "amp": bundle.inferer.amp}
+    pack = None
+    if labelled is not None:
+        places = (None, labelled) if labelled.is_file() else (labelled, None)
+        pack = SupportSource(*places, **bundle.geometry, **encoding).resolve(bundle.network)
     preprocessing = (
-        Preprocessing.of_first(cases, subject.geometry)
+        Preprocessing.of_first(cases, bundle.geometry)
         if pack is None
         else Preprocessing.of_support(pack)
     )
-    cache = FeatureCache(output_dir / "encoded")
-    encoder = ScanEncoder(subject.network, subject.batch_size, subject.amp)
-    describer = Describer(encoder, preprocessing, cache)
+    encoder = ScanEncoder(bundle.network, **encoding)
+    describer = Describer(encoder, preprocessing, FeatureCache(output / "encoded"))
     proposal = propose(describer, cases, pack=pack, num=num, num_slices=slices, progress=True)
     if not proposal.scans:
-        raise DataError(
-            f"{dataset_dir}: all scans are in the support already; name another folder."
-        )
+        raise DataError(f"{scans}: all scans are in the support already; name another folder.")
     facts = {
-        "bundle": subject.name,
-        "dataset_dir": str(dataset_dir),
+        "bundle": bundle.root.resolve().name,
+        "weights": weights,
+        "dataset_dir": str(scans),
         "support": None if pack is None else [profile.name for profile in pack.profiles],
         "preprocessing": preprocessing.to_dict(),
     }
-    write_proposal(output_dir, proposal, facts)
+    write_proposal(output, proposal, facts)
     print(proposal_text(proposal), end="")
-
-
-def _support(subject: BundleSubject, folder: Path | None, pack: Path | None) -> SupportPack | None:
-    """What is labelled already; None: nothing."""
-    if folder is None and pack is None:
-        return None
-    source = SupportSource(
-        folder, pack, **subject.geometry, batch_size=subject.batch_size, amp=subject.amp
-    )
-    return source.resolve(subject.network)
 
 
 def proposal_text(proposal: Proposal) -> str:
@@ -149,8 +126,3 @@ def write_proposal(folder: Path, proposal: Proposal, facts: Mapping[str, Any]) -
 
 def _numbers(slices: Sequence[int], first: int) -> str:
     return ", ".join(str(index + first) for index in slices)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print and write a suggestion; return 0, or 1 where there is none."""
-    return command(suggest, arguments)

@@ -7,22 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from fsmis_components.commands import suggest_support
-
-BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
+from fsmis_components.__main__ import main
 
 
 def command(dataset: Path, output: Path, *words: str) -> list[str]:
     return [
-        *("--bundle", str(BUNDLE), "--weights", "untrained", "--knobs", "spatial_size=64"),
-        *("--dataset_dir", str(dataset), "--output_dir", str(output), *words),
+        *("suggest", str(dataset), "--output", str(output)),
+        *("--weights", "untrained", "--spatial_size", "64", *words),
     ]
 
 
 def test_from_command_to_table(
     phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert suggest_support.main(command(phantom_dataset, tmp_path)) == 0
+    assert main(command(phantom_dataset, tmp_path)) == 0
     said = capsys.readouterr().out
     found = json.loads((tmp_path / "suggestion.json").read_text())
     best = found["scans"][0]
@@ -36,7 +34,7 @@ def test_from_command_to_table(
     assert [row["scan"] for row in rows] == [scan["name"] for scan in found["scans"]]
     files = sorted((tmp_path / "encoded").iterdir())
     times = [file.stat().st_mtime_ns for file in files]
-    assert suggest_support.main(command(phantom_dataset, tmp_path)) == 0
+    assert main(command(phantom_dataset, tmp_path)) == 0
     assert len(files) == 4 and [file.stat().st_mtime_ns for file in files] == times
 
 
@@ -47,8 +45,8 @@ def test_beside_a_support(
     support.mkdir()
     for kind in ("image", "label"):
         shutil.copy(phantom_dataset / f"{kind}_2.nii.gz", support)
-    words = ("--support_dir", str(support), "--num", "2", "--slices", "1")
-    assert suggest_support.main(command(phantom_dataset, tmp_path / "out", *words)) == 0
+    words = ("--labelled", str(support), "--num", "2", "--slices", "1")
+    assert main(command(phantom_dataset, tmp_path / "out", *words)) == 0
     found = json.loads((tmp_path / "out" / "suggestion.json").read_text())
     # scan 2 is labelled already
     assert sorted(scan["name"] for scan in found["scans"]) == ["1", "3", "4"]
@@ -61,16 +59,15 @@ def test_beside_a_support(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--dataset_dir", "nowhere"], "there is no such file or folder"),
-        (["--bundle", "nowhere"], "no bundle there"),
-        (["--knobs", "spatial_size"], "--knobs: expected KNOB=VALUE"),
-        (["--support_pack", "nowhere"], "no such support pack"),
+        (["--method", "nowhere"], "no bundle there"),
+        (["--sharpness", "3"], "no knob sharpness"),
+        (["--labelled", "nowhere"], "nowhere"),
     ],
 )
 def test_rejects(
     words: list[str], sentence: str, phantom_dataset: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    assert suggest_support.main(command(phantom_dataset, tmp_path / "out", *words)) == 1
+    assert main(command(phantom_dataset, tmp_path / "out", *words)) == 1
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
