@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fsmis_components.commands.command_line import command, listed
+from fsmis_components.commands.command_line import command
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
@@ -68,8 +68,6 @@ def ablate(
     bundle: Path,
     dataset_dir: Path,
     plan: Path | None = None,
-    variants: Any = None,
-    seeds: Any = None,
     threads: int | None = None,
 ) -> list[str]:
     """Train and evaluate what is not finished, then compare.
@@ -79,8 +77,6 @@ def ablate(
         bundle: folder of the bundle.
         dataset_dir: folder of labelled scans.
         plan: JSON; default: configs/ablation.json of the bundle.
-        variants: some of the plan's.
-        seeds: some of the plan's.
         threads: threads of torch, in trainings as well.
 
     Returns:
@@ -91,10 +87,6 @@ def ablate(
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of the trainings, which are commands
     given = read_ablation_plan(plan or bundle / "configs" / "ablation.json")
     known = read_json(bundle / "configs" / "inference.json", "name the folder of a bundle")
-    chosen = listed(variants, comma="\n") if variants is not None else list(given["variants"])
-    if unknown := set(chosen) - given["variants"].keys():
-        raise DataError(f"variants: the plan has no {', '.join(sorted(unknown))}.")
-    numbers = given["seeds"] if seeds is None else listed(seeds, int)
     structures = given["structures"]
     named = {v: k for k, v in structures.items()} if isinstance(structures, dict) else {}
     benchmark: dict[str, Any] = {
@@ -106,9 +98,9 @@ def ablate(
         "names": {**label_names(dataset_dir), **named},
     }
     failures: list[str] = []
-    for seed, variant in product(numbers, chosen):
+    for seed, (variant, changes) in product(given["seeds"], given["variants"].items()):
         title = f"{variant}, seed {seed}"
-        knobs = {**given["common"], **given["variants"][variant]}
+        knobs = {**given["common"], **changes}
         trained = output_dir / "trained" / f"{file_name(variant)}_seed{seed}"
         try:
             found = train_folds(

@@ -106,7 +106,7 @@ def test_every_piece_is_trained_evaluated_and_compared(
     assert len(found) == 4
     # the same command again does nothing twice
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "o").rglob("cases/*/*/*")}
-    assert run(dataset, tmp_path / "o", PLAN, "--seeds", "1") == 0
+    assert run(dataset, tmp_path / "o", {**PLAN, "seeds": [1]}) == 0
     assert len(fake.calls) == 8 and lines(tmp_path / "o") == found
     assert records == {path: path.stat().st_mtime_ns for path in records}
 
@@ -114,7 +114,6 @@ def test_every_piece_is_trained_evaluated_and_compared(
 @pytest.mark.parametrize(
     ("words", "changes", "sentence"),
     [
-        (["--variants", "odd"], {}, "variants: the plan has no odd"),
         ([], {"odd": 1}, "expected common, folds, reference"),
         ([], {"reference": "all"}, "reference: expected one of full, without"),
         ([], {"common": {"seed": 1}}, "list it under seeds instead"),
