@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_training import FakeTraining
 
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.training_cases import fold_split
-from fsmis_components.episodes.checkpoint import save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.evaluation.fold_training import dropped_slices, train_folds
 from phantom import write_dataset
@@ -22,32 +22,9 @@ BUNDLE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
 PLAN = {"stages": [{"epochs": 3, "episodes_per_epoch": 10}, {"epochs": 2, "seed": 2}]}
 
 
-class FakeTraining:
-    """Stands in for the command: does all epochs, and notes what it was asked for."""
-
-    def __init__(self) -> None:
-        self.calls: list[dict[str, object]] = []
-        self.broken: set[int] = set()
-        self.stop_after: int | None = None  # calls
-
-    def __call__(self, root: Path, knobs: dict[str, object]) -> None:
-        assert root == BUNDLE
-        self.calls.append(knobs)
-        if self.stop_after is not None and len(self.calls) > self.stop_after:
-            raise KeyboardInterrupt
-        if knobs["fold"] in self.broken:
-            raise DataError("image_7.nii.gz: damaged; export it again.")
-        output = Path(str(knobs["output_dir"]))
-        epochs = int(knobs.get("epochs", 40))
-        content = {"epoch": epochs, "settings": {"epochs": epochs}, "seconds": 60.0 * epochs}
-        save_state(content, output / "training_state")
-        (output / "models").mkdir()
-        torch.save({"w": torch.tensor([knobs["fold"], epochs])}, output / "models" / "model.pt")
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
-    training = FakeTraining()
+    training = FakeTraining(lambda k: {"w": torch.tensor([k["fold"], k.get("epochs", 40)])})
     monkeypatch.setattr(fold_training, "run_training", training)
     return training
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from fake_training import FakeTraining
 
 import ablate
-from fsmis_components.data.errors import DataError
-from fsmis_components.episodes.checkpoint import save_state
 from fsmis_components.evaluation import fold_training
 from fsmis_components.networks import ALPNet
 from phantom import write_dataset
@@ -29,29 +28,16 @@ PLAN: dict[str, Any] = {
 }
 
 
-class FakeTraining:
-    """Stands in for the command: leaves random weights, drawn from the seed, at once."""
-
-    def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
-        self.broken: set[int] = set()  # folds
-
-    def __call__(self, root: Path, knobs: dict[str, Any]) -> None:
-        self.calls.append(knobs)
-        if knobs["fold"] in self.broken:
-            raise DataError("image_7.nii.gz: damaged; export it again.")
-        output = Path(knobs["output_dir"])
-        state = {"epoch": 2, "settings": {"epochs": 2}, "seconds": 60.0}
-        save_state(state, output / "training_state")
-        (output / "models").mkdir()
-        with torch.random.fork_rng():
-            torch.manual_seed(knobs["seed"] + 10 * ("alignment_weight" in knobs))
-            torch.save(ALPNet().state_dict(), output / "models" / "model.pt")
+def weights(knobs: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Random ones, drawn from the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(knobs["seed"] + 10 * ("alignment_weight" in knobs))
+        return ALPNet().state_dict()
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
-    training = FakeTraining()
+    training = FakeTraining(weights)
     monkeypatch.setattr(fold_training, "run_training", training)
     return training
 
