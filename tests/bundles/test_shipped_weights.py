@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from block_scans import AFFINE, block_image, block_label, write_scan
-from bundle_folders import build_network
+from bundle_folders import REFERENCE, REPOSITORY, build_network
 from scipy.spatial.transform import Rotation
 from torch import nn
 
@@ -30,14 +30,22 @@ from fsmis_components.support import (
     support_set_of_cases,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+
+def shipped(bundle: Path) -> nn.Module:
+    network = build_network(bundle)
+    fill_network(network, bundle / "models" / "model.pt")
+    return network.eval()
 
 
 @pytest.fixture(scope="module")
 def network(bundle: Path) -> nn.Module:
-    network = build_network(bundle)
-    fill_network(network, bundle / "models" / "model.pt")
-    return network.eval()
+    return shipped(bundle)
+
+
+@pytest.fixture(scope="module")
+def one_network() -> nn.Module:
+    """For how scans are read, which is the same for all networks."""
+    return shipped(REFERENCE)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +84,10 @@ def test_the_default_pack_segments_without_any_support(
 
 
 def test_an_oblique_heart_is_segmented_as_the_plain_one(
-    network: nn.Module, fsmis_data_dir: Path
+    one_network: nn.Module, fsmis_data_dir: Path
 ) -> None:
     """Short-axis hearts lie near 45 degrees; slices are those that the scanner acquired."""
+    network = one_network
     cases = find_cases(fsmis_data_dir / "acdc", labels="required")
     support = support_set_of_cases(select_cases(cases, ["patient001_frame01"]))
     query = load_image(select_cases(cases, ["patient002_frame01"])[0].image)
@@ -109,9 +118,11 @@ def test_an_oblique_heart_is_segmented_as_the_plain_one(
 
 
 def test_a_scan_without_orientation_is_segmented_as_the_plain_one(
-    network: nn.Module, pack: SupportPack, fsmis_data_dir: Path
+    one_network: nn.Module, fsmis_data_dir: Path
 ) -> None:
     """Transposed, upside down and without a header: the image tells how it is read."""
+    network = one_network
+    pack = SupportPack.load(REFERENCE / "models" / "support_pack.safetensors")
     image = load_image(fsmis_data_dir / "chaos_t2" / "image_15.nii.gz")
     inferer = VolumeInferer(pack)
     plain = inferer.segment_volume(image, network).label

@@ -8,7 +8,7 @@ from network_samples import StubEncoder, disc, episode, small_cow
 from torch import Tensor
 
 from fsmis_components.losses import EpisodeLoss
-from fsmis_components.networks import CoW
+from fsmis_components.networks import CoW, ResUNet
 
 WEIGHTS = {
     "query_loss": 1.0,
@@ -108,7 +108,7 @@ def test_one_episode_can_be_learned() -> None:
         "support_label": mask[None, None, None],
         "label": mask[None, None],
     }
-    net = network(encoder="resunet", guided_init=True).train()
+    net = network(encoder=ResUNet((8, 16, 16, 32), 16), guided_init=True).train()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
     loss = EpisodeLoss(WEIGHTS, 0.5)
     for step in range(300):

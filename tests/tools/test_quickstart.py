@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import compare_masks
 import quickstart
-from environment import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +36,14 @@ def test_rejects(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
     assert said in capsys.readouterr().err
 
 
-def test_comparison_reads_labels_beside_the_queries(phantom: Path, tmp_path: Path):
+def test_comparison_reads_labels_beside_the_queries(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     label = phantom / "scoring/label_2.nii.gz"
     (tmp_path / "image_2_seg.nii.gz").write_bytes(label.read_bytes())
-    folders = {"support": phantom / "support", "label": phantom / "scoring", "mask": tmp_path}
-    arguments = [text for name, path in folders.items() for text in (f"--{name}_dir", str(path))]
-    command = [sys.executable, "tools/compare_masks.py", *arguments]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    mean = next(line for line in ended.stdout.splitlines() if line.strip().startswith("mean"))
+    compare_masks.main(phantom / "support", phantom / "scoring", tmp_path)
+    said = capsys.readouterr().out
+    mean = next(line for line in said.splitlines() if line.strip().startswith("mean"))
     own, copied = map(float, mean.split()[1:])
     assert own == 100.0 and copied < 60
-    assert str(tmp_path / "image_2_seg.nii.gz") in ended.stdout
+    assert str(tmp_path / "image_2_seg.nii.gz") in said
