@@ -50,11 +50,17 @@ def suggest(
     cases = find_cases(scans, labels="never")
     given = {name: yaml_value(value, f"--{name}") for name, value in knobs.items()}
     bundle = Bundle(method, weights, knobs=given)
-    encoding = {"batch_size": bundle.inferer.batch_size, "amp": bundle.inferer.amp}
+    encoding: dict[str, Any] = {"batch_size": bundle.inferer.batch_size, "amp": bundle.inferer.amp}
     pack = None
     if labelled is not None:
-        places = (None, labelled) if labelled.is_file() else (labelled, None)
-        pack = SupportSource(*places, **bundle.geometry, **encoding).resolve(bundle.network)
+        stored = labelled.is_file()
+        source = SupportSource(
+            None if stored else labelled,
+            labelled if stored else None,
+            **bundle.geometry,
+            **encoding,
+        )
+        pack = source.resolve(bundle.network)
     preprocessing = (
         Preprocessing.of_first(cases, bundle.geometry)
         if pack is None

@@ -46,5 +46,3 @@ def test_advice_fits_the_cause(number, advice):
     reason = os.strerror(number)
     sentence = str(unwritable("masks", OSError(number, reason)))
     assert sentence == f"masks: cannot be written ({reason}); {advice}."
-    if "space" not in advice:
-        assert "space" not in sentence
