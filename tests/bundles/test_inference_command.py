@@ -82,7 +82,7 @@ def finished(
         )
     ended = {}
     for name, process in running.items():
-        text = process.communicate(timeout=300)[0]
+        text = process.communicate(timeout=600)[0]
         last_line = text.rstrip().splitlines()[-1]
         ended[name] = Finished(process.returncode, last_line, base / f"o_{name}")
     return ended
