@@ -20,7 +20,7 @@ from fsmis_components.fitting.student_scans import student_image, student_shares
 from fsmis_components.inferers.clean_up import clean_up
 from fsmis_components.inferers.expected_shapes import pack_topologies
 from fsmis_components.inferers.segmentation import Segmentation, label_dtype
-from fsmis_components.inferers.trust import CaseTrust, check_scan
+from fsmis_components.inferers.trust import CaseTrust, ScanCheck, check_scan
 from fsmis_components.support import SupportPack
 
 _SLAB = 16  # slices that go back to the scan's grid at a time
@@ -88,6 +88,16 @@ class FittedInferer(Inferer):
             "uncertainty": self.uncertainty,
         }
 
+    def segment_new(self, volume: Volume, network: nn.Module) -> np.ndarray:
+        """Segment a scan that is not of the folder by the last student, which nothing judges.
+
+        Returns:
+            Label values (X, Y, Z) on the scan's own grid.
+        """
+        view = self.view_of(volume)
+        image = student_image(view, self.pack.normalisation)
+        return view.restack(self._mask(view, student_shares(network, image))[0])
+
     def segment_volume(
         self, volume: Volume, network: nn.Module, pack: SupportPack | None = None
     ) -> Segmentation:
@@ -108,23 +118,22 @@ class FittedInferer(Inferer):
             )
         view = self.view_of(volume)
         image = student_image(view, self.pack.normalisation)
-        values = np.array([0, *(structure.value for structure in self.pack.structures)])
-        values = values.astype(label_dtype(int(values.max())))
+        values = [structure.value for structure in self.pack.structures]
         masks, uncertainty = [], None
         for student in (network, *self.judges):
-            label, largest = _on_scan(view, student_shares(student, image))
-            masks.append(clean_up(values[label], values[1:].tolist(), self.topologies))
+            mask, largest = self._mask(view, student_shares(student, image))
+            masks.append(mask)
             if uncertainty is None and self.uncertainty:
                 uncertainty = view.restack((255 * (1.0 - largest)).round().astype(np.uint8))
         taught = view.stacked(np.asarray(load_label(teacher.mask, volume).data))
         voxel = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000.0
         opinions = [
             Opinion.of([mask == value for mask in (*masks, taught)], voxel, expected)
-            for value, expected in zip(values[1:], teacher.expected_dice, strict=True)
+            for value, expected in zip(values, teacher.expected_dice, strict=True)
         ]
         verdicts = decide(opinions, self.usual, self.gate)
         label = masks[0]
-        for value, verdict in zip(values[1:], verdicts, strict=True):
+        for value, verdict in zip(values, verdicts, strict=True):
             if verdict.teacher:
                 label[label == value] = 0
                 label[(taught == value) & (label == 0)] = value
@@ -134,8 +143,16 @@ class FittedInferer(Inferer):
         if kept:
             said.append(f"{', '.join(kept)}: the mask before fitting, the students disagree.")
         trust = CaseTrust(tuple(verdict.expected_dice for verdict in verdicts), " ".join(said))
-        scan = check_scan(view, self.pack)
+        # of the scan itself the teacher has said everything
+        scan = ScanCheck(check_scan(view, self.pack).modality, ())
         return Segmentation(view.restack(label), uncertainty, self.pack, trust, scan)
+
+    def _mask(self, view: SliceView, shares: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Label values (D, h, w) at the scan's resolution and the largest probability there."""
+        values = np.array([0, *(structure.value for structure in self.pack.structures)])
+        label, largest = _on_scan(view, shares)
+        label = values.astype(label_dtype(int(values.max())))[label]
+        return clean_up(label, values[1:].tolist(), self.topologies), largest
 
 
 def _on_scan(view: SliceView, shares: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,7 @@ from fsmis_components.fitting.student_training import STEPS_PER_EPOCH, MakeOptim
 from fsmis_components.inferers import FolderEvaluator, query_items
 from fsmis_components.inferers.request_answer import known_slices
 from fsmis_components.inferers.slice_order import decide_view
+from fsmis_components.inferers.trust import told_order
 from fsmis_components.support import Corrections, load_support_set
 from fsmis_components.support.support_set import SupportScan
 
@@ -56,6 +57,7 @@ class FolderFit:
     half of the folder each; their mean mask of a scan, of which one student has not learned, is
     what the last student learns. Where the gate finds that students disagree on a structure, the
     teacher's mask stays. Each step is kept, so the same command goes on where it was stopped.
+    After `run`, `inferer` segments new scans too, by `student`.
 
     Args:
         make_teacher: loads the bundle.
@@ -154,20 +156,21 @@ class FolderFit:
         corrections = Corrections(self.corrections_dir, self.dataset_dir)
         labelled = self._labelled(corrections)
         rows = self._taught(cases)
-        answers = self._answers(cases, rows)
+        self._answered = self._answers(cases, rows)
         self.values = tuple(structure.value for structure in self.pack.structures)
         self.grid = student_grid(self.pack.grid, labelled[0].image, self.student_size)
         drawn = [self._scan(scan.name, scan.image, scan.label, None) for scan in labelled]
-        learned = self._learned(cases, rows, answers, labelled)
+        learned = self._learned(cases, rows, labelled)
         if self.minutes is not None:
             self.steps = self._planned([*drawn, *learned], self.minutes, monotonic() - start)
         students = self._fit(drawn, learned)
         identity = {"students": self._identity, "teacher": self.pack.weights_hash}
-        inferer = FittedInferer(
+        self.student = students[-1]
+        self.inferer = FittedInferer(
             self.pack,
             self._view,
             students[:2],
-            answers,
+            self._answered,
             self._usual,
             self.gate,
             identity,
@@ -175,7 +178,7 @@ class FolderFit:
         )
         write_student_bundle(
             self.output_dir / "bundle",
-            students[-1],
+            self.student,
             student_definition(self.make_network, 1 + len(self.values)),
             self.pack,
             self._view(labelled[0].image),
@@ -183,10 +186,10 @@ class FolderFit:
             len(drawn),
         )
         FolderEvaluator(
-            next(students[-1].parameters()).device,
+            next(self.student.parameters()).device,
             Dataset(query_items(self.dataset_dir)),
-            students[-1],
-            inferer,  # type: ignore[arg-type]
+            self.student,
+            self.inferer,  # type: ignore[arg-type]
             self.output_dir,
             progress=self.progress,
             corrections=corrections if self.corrections_dir else None,
@@ -245,7 +248,9 @@ class FolderFit:
             self.pack.weights_hash,
         )
         with eval_mode(self.teacher.network), torch.inference_mode():
-            order = decide_view(encoder, volume, self.pack).order
+            view = decide_view(encoder, volume, self.pack)
+        answer = None if volume.source is None else self._answered.get(volume.source)
+        order = view.order if answer is None else told_order(view, answer.warning)
         return SliceView(volume, self.grid, order)
 
     def _scan(
@@ -273,11 +278,7 @@ class FolderFit:
         )
 
     def _learned(
-        self,
-        cases: Sequence[Case],
-        rows: Mapping[str, CaseRow],
-        answers: Mapping[Path, TeacherAnswer],
-        labelled: Sequence[SupportScan],
+        self, cases: Sequence[Case], rows: Mapping[str, CaseRow], labelled: Sequence[SupportScan]
     ) -> list[StudentScan]:
         """The unlabelled scans with the teacher's masks, and which of these are doubtful."""
         known = {file_hash(each.image.source) for each in labelled if each.image.source}
@@ -292,7 +293,7 @@ class FolderFit:
             )
         columns = [structure.column for structure in self.pack.structures]
         volumes = {c.stem: [rows[c.stem].volumes[k] for k in columns] for c in unlabelled}
-        expected = {c.stem: answers[c.image].expected_dice for c in unlabelled}
+        expected = {c.stem: self._answered[c.image].expected_dice for c in unlabelled}
         self._usual = [
             UsualVolumes.of(
                 [_millilitres(scan, value) for scan in labelled],
@@ -304,7 +305,7 @@ class FolderFit:
         scans = []
         for case in unlabelled:
             image = load_image(case.image)
-            label = load_label(answers[case.image].mask, image)
+            label = load_label(self._answered[case.image].mask, image)
             scans.append(self._scan(case.stem, image, label, doubtful[case.stem]))
         return scans
 

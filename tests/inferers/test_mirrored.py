@@ -13,6 +13,7 @@ from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.inferers import VolumeInferer, volume_inferer
+from fsmis_components.inferers.trust import told_order
 from fsmis_components.support import (
     SupportPack,
     SupportSource,
@@ -38,6 +39,11 @@ def test_a_folder_run_reads_mirrored_scans_as_they_look_and_says_so(
     pack = build_support_pack(network, load_support_set(tmp_path / "s"), spatial_size=24)
     warnings = VolumeInferer(pack).segment_volume(load_image(scan), network).warnings
     assert bool(warnings) == bool(axes)
+    # in the order that the row tells, a student of `fit` reads the scan alike
+    order = told_order(SliceView(Volume(image, AFFINE), pack.grid), row["warning"])
+    read = SliceView(Volume(found, AFFINE), pack.grid, order).native_labels()
+    usual = SliceView(Volume(block_label(), AFFINE), pack.grid).native_labels()
+    np.testing.assert_array_equal(read, usual)
 
 
 def test_a_scan_of_another_kind_is_read_as_its_header_says(

@@ -7,7 +7,7 @@ from fsmis_components.inferers.trust.case_trust import (
     case_trust,
     mirror_gain,
 )
-from fsmis_components.inferers.trust.scan_check import ScanCheck, check_scan
+from fsmis_components.inferers.trust.scan_check import ScanCheck, check_scan, told_order
 
 __all__ = [
     "CaseTrust",
@@ -17,4 +17,5 @@ __all__ = [
     "case_trust",
     "check_scan",
     "mirror_gain",
+    "told_order",
 ]

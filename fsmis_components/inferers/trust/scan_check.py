@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 from fsmis_components.data.geometry import SliceView, candidate_orders
 from fsmis_components.data.intensity import intensity_warning, modality_of
@@ -36,6 +37,20 @@ def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
         modality = f"ct, stored with an offset of {seen.offset:g}"
     warnings.append(_order_warning(view, pack))
     return ScanCheck(modality, tuple(filter(None, warnings)))
+
+
+def told_order(view: SliceView, said: str) -> StorageOrder:
+    """The order in which a scan was read, by the warnings that its inference gave.
+
+    Args:
+        view: the scan; its slices, rows or columns may have been read the other way round.
+        said: those warnings; where they tell of no order, it was that of the view.
+    """
+    for backwards in product((False, True), repeat=3):
+        order = replace(view.order, backwards=backwards)
+        if _in_words(order) in said:
+            return order
+    return view.order
 
 
 def _order_warning(view: SliceView, pack: SupportPack) -> str:
