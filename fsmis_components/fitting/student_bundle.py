@@ -38,6 +38,17 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
 
 The masks, `<scan>_seg.nii.gz`, have the values {values}.
 
+As ONNX (which needs `onnx`), for any number of slices of any height and width that 16 divides:
+
+```bash
+python -m monai.bundle onnx_export network_def --filepath student.onnx \
+  --ckpt_file models/model.pt --meta_file configs/metadata.json \
+  --config_file configs/inference.json --use_trace True --input_shape "[1,3,64,64]" \
+  --converter_kwargs "{{'dynamo': False, 'input_names': ['image'], 'output_names': ['pred'], \
+  'dynamic_axes': {{'image': {{0: 'batch', 2: 'height', 3: 'width'}}, \
+  'pred': {{0: 'batch', 2: 'height', 3: 'width'}}}}}}"
+```
+
 Scans must be of the kind it was fitted to: same contrast, same body part, slices cut alike.
 {geometry} There is no gate here as in the fitted folder, so look at the masks. It was made from
 labels and images of the folder that it was fitted to, whose licence holds for it. Research only:

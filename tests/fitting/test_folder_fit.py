@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,14 +86,19 @@ def labels(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
+def bundle_network(bundle: Path) -> torch.nn.Module:
+    config = ConfigParser()
+    config.read_config(bundle / "configs" / "inference.json")
+    network = config.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(bundle / "models" / "model.pt"))
+    return network
+
+
 def student_mask(folder: Path, scan: str) -> np.ndarray:
     """What the last student says of a scan, without the gate."""
     pack = load_bundle(BUNDLE, spatial_size=128).support(folder / "labelled")
     grid = student_grid(pack.grid, load_image(folder / "labelled" / "image_1.nii.gz"), 64)
-    config = ConfigParser()
-    config.read_config(folder / "fitted" / "bundle" / "configs" / "inference.json")
-    student = config.get_parsed_content("network_def")
-    student.load_state_dict(torch.load(folder / "fitted" / "models" / "student.pt"))
+    student = bundle_network(folder / "fitted" / "bundle")
     view = SliceView(load_image(folder / "scans" / scan), grid)
     shares = student_shares(student, student_image(view, pack.normalisation))
     label = view.to_native_logits(shares).argmax(1).numpy()
@@ -141,6 +148,28 @@ def test_the_bundle_stands_alone(fitted: Path, tmp_path: Path) -> None:
         assert 2 * ((mask == other) & (other > 0)).sum() > 0.9 * (
             (mask > 0).sum() + (other > 0).sum()
         )
+
+
+def test_onnx_as_the_page_of_the_bundle_says(fitted: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed (pip install -e .[dev])")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    bundle = shutil.copytree(fitted / "fitted" / "bundle", tmp_path / "bundle")
+    page = (bundle / "docs" / "README.md").read_text()
+    [command] = [
+        block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "onnx" in block
+    ]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-c", command], cwd=bundle, env={**os.environ, "PATH": path}, check=True
+    )
+    student = bundle_network(bundle).eval()
+    session = onnxruntime.InferenceSession(
+        str(bundle / "student.onnx"), providers=["CPUExecutionProvider"]
+    )
+    for shape in ((1, 3, 64, 64), (3, 3, 48, 80)):
+        slices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        (found,) = session.run(None, {"image": slices.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), student(slices), rtol=0, atol=1e-3)
 
 
 def test_a_damaged_scan_fails_alone_and_a_corrected_mask_is_kept(
