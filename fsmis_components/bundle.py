@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from fsmis_components.data.atomic import check_writable
-from fsmis_components.data.errors import DataError
+from fsmis_components.data.errors import DataError, errors_of_commands
 from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.data.volumes import Volume, load_image, save_mask
 from fsmis_components.data.weights import fill_network
@@ -54,7 +53,7 @@ class Bundle:
         self.knobs = dict(knobs or {})
         self.weights = weights
         parser = self._parser({"stored_support": None})
-        with torch.random.fork_rng(devices=[]), _errors_of_commands():
+        with torch.random.fork_rng(devices=[]), errors_of_commands():
             torch.manual_seed(seed)
             network = parser.get_parsed_content("network_def")
             device = parser.get_parsed_content("device")
@@ -112,7 +111,7 @@ class Bundle:
             DataError: scan or support cannot be used, or the mask cannot be written.
         """
         if output is not None:
-            with _errors_of_commands():
+            with errors_of_commands():
                 check_writable(Path(output).parent)
         pack = support if isinstance(support, SupportPack) else self.support(support)
         volume = scan if isinstance(scan, Volume) else load_image(scan)
@@ -144,34 +143,37 @@ class Bundle:
                 **knobs,
             }
         )
-        with _errors_of_commands():
+        with errors_of_commands():
             parser.get_parsed_content("initialize")
             parser.get_parsed_content("evaluator").run()
 
     def _parser(self, knobs: Mapping[str, Any]) -> ConfigParser:
-        path = self.root / "configs" / "inference.json"
-        if not path.is_file():
-            raise DataError(f"{self.root}: no bundle there (no configs/inference.json); name one.")
-        parser = ConfigParser()
-        parser.read_config(str(path))
-        given = {"bundle_root": str(self.root), **self.knobs, **knobs}
-        unknown = sorted(knob for knob in given if knob not in parser)
-        if unknown:
-            raise DataError(
-                f"{self.root}: the bundle has no knob {', '.join(unknown)}; see its docs."
-            )
-        for knob, value in given.items():
-            parser[knob] = value
-        return parser
+        return parsed_config(self.root, "inference", {**self.knobs, **knobs})
 
 
-@contextmanager
-def _errors_of_commands() -> Iterator[None]:
-    """What ends a command by a sentence is an error for who calls from Python."""
-    try:
-        yield
-    except SystemExit as error:
-        raise DataError(str(error)) from error
+def parsed_config(root: Path, name: str, knobs: Mapping[str, Any]) -> ConfigParser:
+    """A config of a bundle with values for some of its knobs.
+
+    Args:
+        root: the bundle's folder.
+        name: of the config, as "inference".
+        knobs: values by knob.
+
+    Raises:
+        DataError: no such config there, or no such knob in it.
+    """
+    path = root / "configs" / f"{name}.json"
+    if not path.is_file():
+        raise DataError(f"{root}: no bundle there (no configs/{name}.json); name one.")
+    parser = ConfigParser()
+    parser.read_config(str(path))
+    given = {"bundle_root": str(root), **knobs}
+    unknown = sorted(knob for knob in given if knob not in parser)
+    if unknown:
+        raise DataError(f"{root}: the bundle has no knob {', '.join(unknown)}; see its docs.")
+    for knob, value in given.items():
+        parser[knob] = value
+    return parser
 
 
 def load_bundle(bundle_root: str | Path, weights: str | Path = "shipped", **knobs: Any) -> Bundle:

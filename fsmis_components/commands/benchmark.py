@@ -88,8 +88,8 @@ def evaluate(
     """Evaluate methods, then write the tables and the report.
 
     Args:
-        subjects: mask_copy, supervised_unet, universeg:WEIGHTS, BUNDLE[:untrained|FILE|TRAINED],
-            package.module:Class
+        subjects: mask_copy, supervised_unet, universeg:WEIGHTS,
+            BUNDLE[:untrained|FILE|TRAINED|fit|fit_transductive], package.module:Class
         dataset_dir: folder of labelled scans.
         output_dir: the results folder.
         folds: numbers from 0; default: all.
@@ -103,7 +103,7 @@ def evaluate(
         modality: auto, mr or ct.
         slice_axis: auto, or a name such as sagittal.
         ignore_spacing: take the spacing for unknown.
-        options: {subject: {option: value}}.
+        options: {subject: {option: value}}, of BUNDLE:fit {"BUNDLE:fit": {half_steps: 500}}.
         threads: threads of torch.
     """
     if threads:
@@ -116,15 +116,17 @@ def evaluate(
     }
     specs = listed(subjects)
     given = yaml_value(options, "--options") or {}
-    unknown = sorted(set(given) - {spec.partition(":")[0] for spec in specs})
+    # by the whole name, so that a bundle and its fit have each their own
+    named = {spec: spec if spec in given else spec.partition(":")[0] for spec in specs}
+    unknown = sorted(set(given) - set(named.values()))
     if unknown:
         raise DataError(f"--options: no subject is called {', '.join(unknown)}; name one of yours.")
     kinds = tuple(chosen("labelled", kind, ("sections", "all")) for kind in listed(labelled))
     ep1 = RULES[chosen("rule", rule, tuple(RULES))]
     check_writable(output_dir)
-    made = [make_subject(spec, geometry, given.get(spec.partition(":")[0])) for spec in specs]
+    made = [make_subject(spec, geometry, given.get(named[spec])) for spec in specs]
     wanted = yaml_value(structures, "--structures")
-    named = {v: k for k, v in wanted.items()} if isinstance(wanted, dict) else {}
+    called = {v: k for k, v in wanted.items()} if isinstance(wanted, dict) else {}
     found = search_cases(dataset_dir, labels="required", section="training")
     found.tell()
     plan = Plan(
@@ -136,7 +138,7 @@ def evaluate(
         choices=None if choices is None else listed(choices, int),
         labelled=kinds,
         structures=wanted,
-        names={**label_names(dataset_dir), **named},
+        names={**label_names(dataset_dir), **called},
         geometry={key: value for key, value in geometry.items() if key != "modality"},
     )
     records, failures = run_benchmark(made, plan, output_dir)

@@ -97,6 +97,15 @@ def exit_on_data_error(entry: T) -> T:
     return guarded  # type: ignore[return-value]
 
 
+@contextmanager
+def errors_of_commands() -> Iterator[None]:
+    """What ends a command by a sentence is an error for who calls from Python."""
+    try:
+        yield
+    except SystemExit as error:
+        raise DataError(str(error)) from error
+
+
 def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
     """The reason for a table, as one sentence, while the error is being handled.
 

@@ -34,6 +34,7 @@ from fsmis_components.evaluation.records import (
     UnitFolder,
     case_hash,
     code_hash,
+    file_name,
     surroundings,
 )
 from fsmis_components.evaluation.subjects.base import Group, Subject, group_suffix
@@ -143,7 +144,7 @@ def run_benchmark(
             title = f"{unit.subject.name}, {unit.name}"
             bar.set_postfix_str(title)
             try:
-                supports, grid, identity = _support(unit, plan, hashes)
+                supports, grid, identity = _support(unit, plan, hashes, Path(output_dir))
             except DataError as error:
                 failures.append(f"{title}: {error}")
                 bar.update(len(unit.task.queries))
@@ -182,11 +183,14 @@ def _empty_folds(records: Sequence[CaseRecord]) -> list[str]:
 
 
 def _support(
-    unit: _Unit, plan: Plan, hashes: Callable[[Case], str]
+    unit: _Unit, plan: Plan, hashes: Callable[[Case], str], output_dir: Path
 ) -> tuple[list[SupportSet], SliceGrid, dict[str, Any]]:
     """A unit's support per kind of labelled slices, how it is cut, and what decides the figures."""
     subject, task = unit.subject, unit.task
     subject.load(task.fold, unit.group)
+    others = [case.image for case in plan.cases if case not in (*task.queries, *task.support)]
+    kept = output_dir / "kept" / file_name(subject.name) / unit.name
+    subject.see(others, [case.image for case in task.queries], kept)
     support = support_set_of_cases(
         task.support,
         structures=plan.structures if unit.group is None else list(unit.group),

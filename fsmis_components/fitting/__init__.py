@@ -1,8 +1,16 @@
 """Fit: one labelled scan and a folder of others become a small network of their own."""
 
+from fsmis_components.fitting.fit_of_bundle import FITTED, fit_of_bundle
 from fsmis_components.fitting.folder_fit import FolderFit
 from fsmis_components.fitting.gate import GateRule
 from fsmis_components.fitting.marginal_loss import MarginalDiceCELoss
 from fsmis_components.fitting.student_slices import StudentRule
 
-__all__ = ["FolderFit", "GateRule", "MarginalDiceCELoss", "StudentRule"]
+__all__ = [
+    "FITTED",
+    "FolderFit",
+    "GateRule",
+    "MarginalDiceCELoss",
+    "StudentRule",
+    "fit_of_bundle",
+]

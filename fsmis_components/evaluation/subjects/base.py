@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,17 @@ class Subject(ABC):
         Args:
             fold: number of the fold.
             group: one of `groups()`.
+        """
+
+    def see(  # noqa: B027
+        self, others: Sequence[Path], tested: Sequence[Path], folder: Path
+    ) -> None:
+        """Take the images of a fold, for methods that learn from scans without labels.
+
+        Args:
+            others: scans that are neither tested nor support.
+            tested: scans that are tested; a method that learns from them says so in its name.
+            folder: for what the method keeps of this fold and support; it is not made here.
         """
 
     def groups(self) -> Sequence[Group]:

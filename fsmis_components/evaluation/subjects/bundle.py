@@ -51,6 +51,7 @@ class BundleSubject(NetworkSubject):
             inferer.amp,
         )
         self.knobs = described.knobs
+        self.weights: str | Path = described.weights  # of the fold that is loaded
         self._folder = given if folds else None
         self._dropped: dict[str, int] | None = None
         self._groups: list[Group] = [None]
@@ -82,7 +83,8 @@ class BundleSubject(NetworkSubject):
                 f"{folder}: the training of this fold is not finished; go on with 'benchmark.py "
                 "train', or leave the fold out with --folds."
             )
-        fill_network(self.network, folder / "model.pt")
+        self.weights = folder / "model.pt"
+        fill_network(self.network, self.weights)
         self.forget()
         self._dropped = facts.get("dropped_slices")
 

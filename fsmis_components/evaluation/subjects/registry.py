@@ -13,14 +13,16 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.evaluation.subjects.fitted_bundle import FittedBundle
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
 from fsmis_components.evaluation.subjects.supervised_unet import SupervisedUNet
 from fsmis_components.evaluation.subjects.universeg import UniverSeg
 
 _KNOWN = (
-    "mask_copy, supervised_unet, universeg:WEIGHTS, a bundle folder (with :untrained, :FILE.pt or "
-    ":TRAINED_FOLDER), or package.module:Class"
+    "mask_copy, supervised_unet, universeg:WEIGHTS, a bundle folder (with :untrained, :FILE.pt, "
+    ":TRAINED_FOLDER, :fit or :fit_transductive), or package.module:Class"
 )
+_FITS = {"fit": False, "fit_transductive": True}
 
 
 def make_subject(
@@ -30,10 +32,11 @@ def make_subject(
 
     Args:
         spec: one of `mask_copy`, `supervised_unet`, `universeg:WEIGHTS`, a bundle folder with
-            nothing (shipped weights), `:untrained`, `:FILE.pt` or `:TRAINED_FOLDER` behind it, or
-            `package.module:Class`.
+            nothing (shipped weights), `:untrained`, `:FILE.pt`, `:TRAINED_FOLDER`, `:fit` or
+            `:fit_transductive` behind it, or `package.module:Class`.
         geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`.
-        options: arguments of the subject; of a bundle, knobs of its `inference.json`.
+        options: arguments of the subject; of a bundle, knobs of its `inference.json`, with `:fit`
+            of its `fit.json`.
 
     Raises:
         DataError: no such subject, or its options or files cannot be used.
@@ -52,6 +55,8 @@ def make_subject(
             return UniverSeg(**{**reading, "weights": rest or None, **options})
     except TypeError as error:
         raise DataError(f"subject {spec}: unknown option ({error}); see its docs.") from error
+    if Path(name).is_dir() and rest in _FITS:
+        return FittedBundle(name, {**geometry, **options}, transductive=_FITS[rest])
     if Path(name).is_dir():
         return BundleSubject(name, rest or None, {**geometry, **options})
     if rest:

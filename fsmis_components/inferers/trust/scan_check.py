@@ -46,8 +46,8 @@ def told_order(view: SliceView, said: str) -> StorageOrder:
         view: the scan; its slices, rows or columns may have been read the other way round.
         said: those warnings; where they tell of no order, it was that of the view.
     """
-    for backwards in product((False, True), repeat=3):
-        order = replace(view.order, backwards=backwards)
+    for slices, rows, columns in product((False, True), repeat=3):
+        order = replace(view.order, backwards=(slices, rows, columns))
         if _in_words(order) in said:
             return order
     return view.order

@@ -32,6 +32,7 @@ def test_subjects_get_the_geometry() -> None:
         ("mask_copy", {"colour": 1}, "unknown option"),
         ("no_such_module:Method", {}, "no_such_module"),
         ("universeg", {}, "universeg"),
+        (f"{BUNDLE}:fit", {"half_step": 5}, "has no knob half_step"),
     ],
 )
 def test_rejects(spec: str, options: dict[str, int], words: str) -> None:

@@ -1,0 +1,104 @@
+"""A bundle with `fit` as a subject: a small network of each fold's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsmis_components.bundle import parsed_config
+from fsmis_components.data.cases import find_cases
+from fsmis_components.data.errors import errors_of_commands
+from fsmis_components.data.file_hash import file_hash
+from fsmis_components.data.shipped_bundles import bundle_folder
+from fsmis_components.data.volumes import Volume, load_label
+from fsmis_components.evaluation.subjects.base import Group, Subject
+from fsmis_components.evaluation.subjects.bundle import BundleSubject
+from fsmis_components.fitting import FITTED, FolderFit, fit_of_bundle
+from fsmis_components.support.support_set import SupportSet
+
+_GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing")
+
+
+class FittedBundle(Subject):
+    """Fit a bundle to the support and to scans of the fold without their labels.
+
+    Inductive: to the scans that are neither tested nor support; the student answers for the tested
+    ones, which no part of the fit has seen. Transductive, as a user does it: to all scans but the
+    support; a tested scan gets what the folder `fitted` has for it, gate included.
+
+    Args:
+        bundle_root: the bundle's folder.
+        knobs: of its `fit.json`; `weights` may also be a folder that `benchmark.py train` filled.
+        transductive: see above.
+
+    Raises:
+        DataError: no bundle there, no such knob, or no weights.
+    """
+
+    labelled = ("all",)
+
+    def __init__(
+        self,
+        bundle_root: str | Path,
+        knobs: Mapping[str, Any] | None = None,
+        transductive: bool = False,
+    ) -> None:
+        self.root = bundle_folder(bundle_root)
+        self.knobs = dict(knobs or {})
+        parsed_config(self.root, "fit", self.knobs)  # refuses unknown knobs
+        weights = self.knobs.pop("weights", "shipped")
+        geometry = {name: self.knobs[name] for name in _GEOMETRY if name in self.knobs}
+        self.teacher = BundleSubject(self.root, None if weights == "shipped" else weights, geometry)
+        self.transductive = transductive
+        self.setting = self.teacher.setting
+        how = "fitted, transductive" if transductive else "fitted"
+        self.name = f"{self.teacher.name}, {how}"
+        self._scans: list[Path] = []
+        self._folder = Path()
+        self._fit: FolderFit | None = None
+
+    def groups(self) -> Sequence[Group]:
+        """See `Subject.groups`."""
+        return self.teacher.groups()
+
+    def load(self, fold: int, group: Group) -> None:
+        """See `Subject.load`."""
+        self.teacher.load(fold, group)
+
+    def see(self, others: Sequence[Path], tested: Sequence[Path], folder: Path) -> None:
+        """See `Subject.see`."""
+        self._scans = [*others, *(tested if self.transductive else [])]
+        self._folder = folder
+        self._fit = None
+
+    def identity(self, fold: int, group: Group) -> dict[str, Any]:
+        """See `Subject.identity`."""
+        return {
+            **self.teacher.identity(fold, group),
+            "fit": self.knobs,
+            "config": file_hash(self.root / "configs" / "fit.json"),
+            "scans": {path.name: file_hash(path) for path in self._scans},
+        }
+
+    def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
+        """See `Subject.predict`; the first query of a support fits, or takes up a fit.
+
+        Raises:
+            DataError: the fit failed; the sentence is that of its command.
+        """
+        if self._fit is None:
+            knobs = {**self.knobs, "weights": str(self.teacher.weights)}
+            fit = fit_of_bundle(self.root, self._folder, support, self._scans, knobs)
+            with errors_of_commands():
+                fit.run()
+            self._fit = fit
+        if not self.transductive:
+            return self._fit.inferer.segment_new(query_image, self._fit.student)
+        cases = find_cases(self._folder / "scans", labels="never")
+        stems = {case.image: case.stem for case in cases}
+        stem = stems[Path(query_image.title).absolute()]
+        mask = self._folder / FITTED / f"{stem}_seg.nii.gz"
+        return np.asarray(load_label(mask, query_image).data)
