@@ -342,6 +342,20 @@ def read_rows(folder: Path) -> dict[str, CaseRow]:
     return {stem: CaseRow(**row) for stem, row in rows.items()}
 
 
+def finished_scans(folder: Path) -> dict[str, CaseRow]:
+    """The lines of the scans that have a mask in an output folder, by the `file_hash` of the scan.
+
+    Raises:
+        DataError: the record cannot be read.
+    """
+    scans = RunRecord(folder, (), {})._read().get("cases", {})
+    return {
+        scans[stem]: row
+        for stem, row in read_rows(folder).items()
+        if row.status == DONE and stem in scans and (folder / f"{stem}_seg.nii.gz").is_file()
+    }
+
+
 def masks_as_written(folder: Path) -> dict[str, str] | None:
     """Hashes of the masks that a run wrote into a folder; "" for masks that it took over.
 

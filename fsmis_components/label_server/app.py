@@ -2,13 +2,15 @@
 
 What it adds to the sample app `monaibundle`: the names of the labelled structures as label names, a
 model for each of them and one that fills a scan by its own slices, a check of every label before it
-is stored, a proposal which scan to label next, and training on all scans.
+is stored, a proposal which scan to label next, a training that fits a small network to the scans,
+and one that adapts the weights to them.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.request_error import RequestError, client_errors, is_own_file
 from fsmis_components.encoding import FeatureCache, ScanEncoder
 from fsmis_components.label_server.datastore import CheckedDatastore, remove_refused
+from fsmis_components.label_server.fit_tasks import FitTask, FittedTask, present_fit
 from fsmis_components.label_server.guard import RequestGuard
 from fsmis_components.label_server.tasks import (
     AllScansTask,
@@ -96,25 +99,43 @@ class FewShotApp(MONAILabelApp):
             name: FewShotTask(str(path), self.conf, store, values)
             for name, path in self.bundles.items()
         }
+        self._fitted: dict[str, FittedTask] = {}
         return {**self._tasks, **self._part_tasks()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """One trainer per bundle that is not shared: training replaces a bundle's weights."""
+        """Per bundle one that fits, and one that adapts its weights.
+
+        The second not where the bundle is shared: it replaces the weights.
+        """
         if str(self.conf.get("skip_trainers", "false")).lower() == "true":
             return {}
         shared = _shared_folder(Path(self.app_dir))
-        return {
-            name: AllScansTask(str(path), self.conf)
+        fits = {
+            name: FitTask(task, self._fits(name))
+            for name, task in self._tasks.items()
+            if (self.bundles[name] / "configs" / "fit.json").is_file()
+        }
+        weights = {
+            f"{name}_weights": AllScansTask(str(path), self.conf)
             for name, path in self.bundles.items()
             if path.parent != shared
         }
+        return {**fits, **weights}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Ours first: clients choose the first by default."""
-        local = isinstance(self.datastore(), CheckedDatastore)
-        folder = Path(self.studies if local else self.app_dir) / ".few_shot"
         task = next(iter(self._tasks.values()))
-        return {"few_shot": FewShotStrategy(task, folder), "first": First(), "random": Random()}
+        ours = FewShotStrategy(task, self._own_folder())
+        return {"few_shot": ours, "first": First(), "random": Random()}
+
+    def _own_folder(self) -> Path:
+        """Where the app keeps what it made of the scans."""
+        local = isinstance(self.datastore(), CheckedDatastore)
+        return Path(self.studies if local else self.app_dir) / ".few_shot"
+
+    def _fits(self, name: str) -> Path:
+        """The folder of a bundle's fits."""
+        return self._own_folder() / "fit" / name
 
     def info(self) -> dict[str, Any]:
         """What clients show; what was labelled since has its models now."""
@@ -168,7 +189,17 @@ class FewShotApp(MONAILabelApp):
                 parts[f"{name}_this_scan"] = this_scan_task(task)
             for slug, structure in structures.items():
                 parts[f"{name}_{slug}"] = structure_task(task, structure)
+            if (fit := present_fit(self._fits(name))) is not None:
+                parts[f"{name}_fitted"] = self._student(name, fit)
         return parts
+
+    def _student(self, name: str, fit: Path) -> FittedTask:
+        """The model of a fit, made once."""
+        known = self._fitted.get(name)
+        if known is None or known.fit != fit:
+            studies = os.environ.get("MONAI_LABEL_STUDIES")
+            known = self._fitted[name] = FittedTask(fit, self.conf, studies)
+        return known
 
 
 class FewShotStrategy(Strategy):

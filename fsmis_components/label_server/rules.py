@@ -110,6 +110,7 @@ _COMMON: _Rules = {
 }
 TRAINING: _Rules = {
     **_COMMON,
+    "minutes": _number(0, 10_000),
     "max_epochs": _number(1, 100_000, whole=True),
     "val_split": _number(-1, 1),
     "pretrained": _flag,

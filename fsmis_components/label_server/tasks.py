@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class FewShotTask(BundleInferTask):
 
     def support_pack(self, network: nn.Module) -> SupportPack | None:
         """What the labelled volumes say, as inference uses it; None: none of them can serve."""
-        volumes = tuple(self._usable())
+        volumes = tuple(self.usable())
         if not volumes:
             return None
         request = SupportRequest("datastore", volumes, None, NUM_SHOTS, number_structures=True)
@@ -114,7 +114,7 @@ class FewShotTask(BundleInferTask):
     def _volumes(self) -> list[LabelledVolume]:
         return datastore_volumes(self.datastore)
 
-    def _usable(self) -> dict[LabelledVolume, tuple[int, ...]]:
+    def usable(self) -> dict[LabelledVolume, tuple[int, ...]]:
         """The volumes that can serve as support, in their order, with their values."""
         found = {}
         for volume in self._volumes():
@@ -124,7 +124,7 @@ class FewShotTask(BundleInferTask):
 
     def _labelled_structures(self) -> list[str]:
         """Names in the order in which `number_structures` numbers them."""
-        names, _ = common_structures(self._usable())
+        names, _ = common_structures(self.usable())
         return [names[value] for value in sorted(names)]
 
 
@@ -192,15 +192,25 @@ class AllScansTask(BundleTrainTask):
     def _fetch_datalist(
         self, request: dict[str, Any], datastore: Datastore
     ) -> list[dict[str, str]]:
-        items = []
-        for id in sorted(datastore.list_images()):
-            path = Path(datastore.get_image_uri(id))
-            try:
-                load_stack(path)
-            except DataError as error:
-                logger.warning("Not trained on: %s", error)
-            else:
-                items.append({"image": str(path)})
-        if not items:
-            raise RequestError("training: the datastore holds no scan that can be read; add some.")
-        return items
+        return [{"image": str(path)} for path in readable_scans(datastore)]
+
+
+def readable_scans(datastore: Datastore, without: Collection[str] = ()) -> list[Path]:
+    """The scans of a datastore that can be learned from; others are told in the log.
+
+    `without` names ids that are left out. It is a `RequestError` where no scan is left.
+    """
+    found = []
+    for id in sorted(set(datastore.list_images()) - set(without)):
+        path = Path(datastore.get_image_uri(id))
+        try:
+            load_stack(path)
+        except DataError as error:
+            logger.warning("Not trained on: %s", error)
+        else:
+            found.append(path)
+    if not found:
+        raise RequestError(
+            "training: the datastore holds no other scan that can be read; add some."
+        )
+    return found

@@ -22,6 +22,7 @@ STOCK = "monaibundle"  # the sample app that comes with MONAI Label
 # what the stock app needs to start without a network: no list of the model zoo, no SAM 2
 STOCK_CONF = {"zoo_source": "local", "sam2": "false"}
 SHORT_TRAINING = {"episodes_per_epoch": 2, "val_episodes": 2}
+SHORT_FIT = {"half_steps": 25, "final_steps": 25, "student_size": 64}
 START_SECONDS = 120
 REFRESH_SECONDS = 20
 LOG_LINES = 60
@@ -139,10 +140,11 @@ def _copy_app(app: str | Path, target: Path) -> None:
 
 
 def _copy_bundle(name: str, models_dir: Path) -> None:
-    """Copy a bundle and shorten its training."""
+    """Copy a bundle and shorten its trainings."""
     bundle = models_dir / name
     ignored = shutil.ignore_patterns("outputs", "eval", "__pycache__")
     shutil.copytree(REPOSITORY / "bundles" / name, bundle, ignore=ignored)
-    config = bundle / "configs" / "train.json"
-    knobs = json.loads(config.read_text())
-    config.write_text(json.dumps({**knobs, **SHORT_TRAINING}, indent=2))
+    for training, short in (("train", SHORT_TRAINING), ("fit", SHORT_FIT)):
+        config = bundle / "configs" / f"{training}.json"
+        knobs = json.loads(config.read_text())
+        config.write_text(json.dumps({**knobs, **short}, indent=2))

@@ -93,8 +93,9 @@ def untouched(server: LabelServer, outside: Path):
 
 @pytest.mark.parametrize(
     "name",
-    ["max_epochs", "val_split", "pretrained", "device", "gpus", "run_id", "model_filename"]
-    + ["tracking", "tracking_uri", "tracking_experiment_name", "multi_gpu", "train#trainer"],
+    ["minutes", "max_epochs", "val_split", "pretrained", "device", "gpus", "run_id"]
+    + ["tracking", "tracking_uri", "tracking_experiment_name", "multi_gpu", "train#trainer"]
+    + ["model_filename"],
 )
 @pytest.mark.parametrize("path", ["/train/ssl_alpnet?run_sync=true", "/train/?run_sync=true"])
 def test_a_training_runs_no_text(
@@ -110,6 +111,10 @@ def test_a_training_runs_no_text(
 
 def test_a_training_takes_nothing_else(server: LabelServer, untouched: None) -> None:
     for params in (
+        {"minutes": -1},
+        {"minutes": "5"},
+        {"minutes": [1, "$1"]},
+        {"output_dir": "/tmp/x"},
         {"max_epochs": 0},
         {"max_epochs": True},
         {"max_epochs": "50"},

@@ -227,7 +227,7 @@ def test_training_takes_all_scans_and_the_next_request_its_weights(
 ):
     weights = server.models_dir / "ssl_alpnet" / "models" / "model.pt"
     before = _digest(weights)
-    done = labelled.train(max_epochs=1, val_split=0)
+    done = Slicer(server, "ssl_alpnet_weights").train(max_epochs=1, val_split=0)
     assert done["status"] == "DONE", "\n".join(done["details"])
     assert "Total Records for Training: 5" in server.log
     assert "Not trained on: " in server.log  # the broken file, by name
