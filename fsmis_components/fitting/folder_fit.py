@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,28 +15,26 @@ from monai.networks import eval_mode
 from torch import nn
 
 from fsmis_components.bundle import Bundle
-from fsmis_components.data.atomic import atomic_write_text, check_writable
+from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.run_record import DONE, CaseRow, read_rows
-from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
-from fsmis_components.data.weights import write_torch
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
 from fsmis_components.fitting.gate import GateRule, UsualVolumes, doubtful_masks
 from fsmis_components.fitting.student_bundle import student_definition, write_student_bundle
 from fsmis_components.fitting.student_scans import (
     StudentScan,
-    relabelled,
     student_grid,
     student_image,
     student_label,
 )
-from fsmis_components.fitting.student_slices import StudentRule, StudentSlices
-from fsmis_components.fitting.student_training import STEPS_PER_EPOCH, MakeOptimizer, train_student
+from fsmis_components.fitting.student_slices import StudentRule
+from fsmis_components.fitting.student_training import MakeOptimizer
+from fsmis_components.fitting.student_trainings import StudentTrainings
 from fsmis_components.inferers import FolderEvaluator, query_items
 from fsmis_components.inferers.request_answer import known_slices
 from fsmis_components.inferers.slice_order import decide_view
@@ -118,7 +114,8 @@ class FolderFit:
         self.wanted = {key: value for key, value in (wanted or {}).items() if value is not None}
         self.corrections_dir = corrections_dir
         self.student_size = student_size
-        self.steps: tuple[int, ...] = (half_steps, half_steps, final_steps)
+        self.half_steps = half_steps
+        self.final_steps = final_steps
         self.minutes = minutes
         self.batch_size = batch_size
         self.rule = rule or StudentRule()
@@ -139,7 +136,7 @@ class FolderFit:
         if not self.support_dir:
             raise DataError("support_dir: fitting needs labelled scans; name their folder.")
         counts = {"student_size": self.student_size, "batch_size": self.batch_size}
-        counts |= {"half_steps": self.steps[0], "final_steps": self.steps[-1]}
+        counts |= {"half_steps": self.half_steps, "final_steps": self.final_steps}
         for knob, value in counts.items():
             if not (isinstance(value, int) and value > 0):
                 raise DataError(f"{knob}: expected a whole number above 0, got {value!r}.")
@@ -161,10 +158,11 @@ class FolderFit:
         self.grid = student_grid(self.pack.grid, labelled[0].image, self.student_size)
         drawn = [self._scan(scan.name, scan.image, scan.label, None) for scan in labelled]
         learned = self._learned(cases, rows, labelled)
+        trainings = self._trainings()
         if self.minutes is not None:
-            self.steps = self._planned([*drawn, *learned], self.minutes, monotonic() - start)
-        students = self._fit(drawn, learned)
-        identity = {"students": self._identity, "teacher": self.pack.weights_hash}
+            trainings.plan([*drawn, *learned], self.minutes, monotonic() - start)
+        students = trainings.run(drawn, learned)
+        identity = {"students": trainings.identity, "teacher": self.pack.weights_hash}
         self.student = students[-1]
         self.inferer = FittedInferer(
             self.pack,
@@ -194,6 +192,22 @@ class FolderFit:
             progress=self.progress,
             corrections=corrections if self.corrections_dir else None,
         ).run()
+
+    def _trainings(self) -> StudentTrainings:
+        return StudentTrainings(
+            partial(self.make_network, out_channels=1 + len(self.values)),
+            self.loss,
+            self.make_optimizer,
+            self.output_dir / "models",
+            len(self.values),
+            device=next(self.teacher.network.parameters()).device,
+            steps=(self.half_steps, self.half_steps, self.final_steps),
+            batch_size=self.batch_size,
+            rule=self.rule,
+            seed=self.seed,
+            amp=self.amp,
+            progress=self.progress,
+        )
 
     def _labelled(self, corrections: Corrections) -> list[SupportScan]:
         """The labelled scans, then those with corrected masks."""
@@ -308,92 +322,6 @@ class FolderFit:
             label = load_label(self._answered[case.image].mask, image)
             scans.append(self._scan(case.stem, image, label, doubtful[case.stem]))
         return scans
-
-    def _fit(self, drawn: Sequence[StudentScan], learned: Sequence[StudentScan]) -> list[nn.Module]:
-        """The students of both halves, and the last one."""
-        # neighbours in a folder are often one patient, whom both halves would know otherwise
-        middle = (len(learned) + 1) // 2
-        halves = [learned[:middle], learned[middle:]]
-        students = [
-            self._student([*drawn, *half], f"half {number + 1}", number)
-            for number, half in enumerate(halves)
-        ]
-        lessons = [relabelled(scan, students) for scan in learned]
-        last = self._student([*drawn, *lessons], "student", 2, students[0].state_dict())
-        return [*students, last]
-
-    def _network(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)  # the same beginning for both halves
-            network = self.make_network(out_channels=1 + len(self.values))
-        device = next(self.teacher.network.parameters()).device
-        network.to(device)
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def _slices(self, scans: Sequence[StudentScan], number: int) -> StudentSlices:
-        return StudentSlices(scans, len(self.values), self.rule, self.seed + number)
-
-    def _planned(
-        self, scans: Sequence[StudentScan], minutes: float, spent: float
-    ) -> tuple[int, ...]:
-        """Batches of each student that fit into the time; measured once and kept."""
-        path = self.output_dir / "models" / "plan.json"
-        if path.is_file():
-            return tuple(int(steps) for steps in parse_json(path.read_text(encoding="utf-8")))
-        with tempfile.TemporaryDirectory() as folder:
-            start = monotonic()
-            train_student(
-                self._network(),
-                self._slices(scans, 0),
-                self.loss,
-                self.make_optimizer,
-                folder,
-                steps=1,
-                batch_size=self.batch_size,
-                amp=self.amp,
-                progress=False,
-            )
-            seconds = (monotonic() - start) / STEPS_PER_EPOCH
-        # the students answer for every scan at the end, in about a third of the teacher's time
-        left = max(0.0, 60 * minutes - 1.4 * spent)
-        share = left / seconds / sum(self.steps)
-        planned = tuple(max(STEPS_PER_EPOCH, round(share * steps)) for steps in self.steps)
-        atomic_write_text(path, json.dumps(planned))
-        return planned
-
-    def _student(
-        self,
-        scans: Sequence[StudentScan],
-        name: str,
-        number: int,
-        start: Mapping[str, torch.Tensor] | None = None,
-    ) -> nn.Module:
-        steps = self.steps[number]
-        network = self._network()
-        if start is not None:
-            network.load_state_dict(start)
-        slices = self._slices(scans, number)
-        models = self.output_dir / "models"
-        given = getattr(self.make_optimizer, "keywords", {})
-        settings = [repr(self.loss), given, slices.identity, steps, self.batch_size, self.seed]
-        self._identity = hashlib.sha256(repr(settings).encode()).hexdigest()
-        # other masks or settings are another training
-        folder = models / "training" / f"{name.replace(' ', '_')}_{self._identity[:12]}"
-        train_student(
-            network,
-            slices,
-            self.loss,
-            self.make_optimizer,
-            folder,
-            steps=steps,
-            batch_size=self.batch_size,
-            seed=self.seed + number,
-            name=name,
-            amp=self.amp,
-            progress=self.progress,
-        )
-        write_torch(network.state_dict(), models / f"{name.replace(' ', '_')}.pt")
-        return network
 
 
 def _millilitres(scan: SupportScan, value: int) -> float:
