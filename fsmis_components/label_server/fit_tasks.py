@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import EnsureChannelFirstd, LoadImaged
+from monai.transforms import EnsureChannelFirstd, Lambdad, LoadImaged
+from monai.utils import ImageMetaKey
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.infer.bundle import BundleInferTask
@@ -161,7 +162,8 @@ class FittedTask(BundleInferTask):
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable[..., Any]]:
         """Those of the bundle, but what may be read is what the other models read."""
-        return [LoadVolumed("image", studies_dir=self.studies_dir), *super().pre_transforms(data)]
+        load = LoadVolumed("image", studies_dir=self.studies_dir)
+        return [load, Lambdad("image", _without_name), *super().pre_transforms(data)]
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Result:
         """Segment a scan, by MONAI Label's request.
@@ -200,3 +202,13 @@ class FittedTask(BundleInferTask):
         data[self.key_pred] = MetaTensor(voxels, affine=torch.from_numpy(image.affine))
         file, _ = self.writer(data)
         return file, {}
+
+
+def _without_name(image: MetaTensor) -> MetaTensor:
+    """A scan that does not say from which file it is.
+
+    Of one that does, MONAI's `Spacingd` takes each entry `image_...` for a dictionary of that file,
+    and `image_path` of MONAI Label is a text.
+    """
+    image.meta.pop(ImageMetaKey.FILENAME_OR_OBJ)
+    return image
