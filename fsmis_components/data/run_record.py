@@ -115,10 +115,16 @@ class RunRecord:
             folder / f"{stem}_seg.nii.gz",
         )
 
-    def open(self, cases: Iterable[Case], corrected: Mapping[str, Path] | None = None) -> None:
+    def open(
+        self,
+        cases: Iterable[Case],
+        corrected: Mapping[str, Path] | None = None,
+        renews: bool = False,
+    ) -> None:
         """Take up an earlier run of the same settings, without what it left half-written.
 
-        Where the run has corrected masks, these come by the stem of their scan.
+        Where the run has corrected masks, these come by the stem of their scan. With them, or where
+        it `renews`, masks of a run with other settings are replaced, if nobody has changed them.
 
         Raises:
             DataError: the folder holds the results of another run or files of unknown origin, its
@@ -133,9 +139,9 @@ class RunRecord:
             self._scans = earlier["cases"]
             self._files = earlier.get("files", {})
             self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
-        elif corrected and _MASKS in earlier:
+        elif (corrected or renews) and _MASKS in earlier:
             for stem, (*_, mask) in files.items():
-                if mask == corrected.get(stem) or not mask.exists():
+                if mask == (corrected or {}).get(stem) or not mask.exists():
                     continue
                 if file_hash(mask) != self._masks.get(stem):
                     raise DataError(

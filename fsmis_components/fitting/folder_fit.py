@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from monai.networks import eval_mode
 from torch import nn
 
 from fsmis_components.bundle import Bundle
-from fsmis_components.data.atomic import check_writable
+from fsmis_components.data.atomic import atomic_write_text, check_writable
 from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.run_record import DONE, CaseRow, read_rows
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
@@ -158,6 +160,11 @@ class FolderFit:
         self.grid = student_grid(self.pack.grid, labelled[0].image, self.student_size)
         drawn = [self._scan(scan.name, scan.image, scan.label, None) for scan in labelled]
         learned = self._learned(cases, rows, labelled)
+        # a folder with new scans is another fit, which takes the place of the former
+        fitted, stems = self.output_dir / "models" / "scans.json", [case.stem for case in cases]
+        if not fitted.is_file():
+            atomic_write_text(fitted, json.dumps(stems))
+        renews = parse_json(fitted.read_text(encoding="utf-8")) != stems
         trainings = self._trainings()
         if self.minutes is not None:
             trainings.plan([*drawn, *learned], self.minutes, monotonic() - start)
@@ -191,7 +198,9 @@ class FolderFit:
             self.output_dir,
             progress=self.progress,
             corrections=corrections if self.corrections_dir else None,
+            renews=renews,
         ).run()
+        atomic_write_text(fitted, json.dumps(stems))
 
     def _trainings(self) -> StudentTrainings:
         return StudentTrainings(

@@ -105,6 +105,7 @@ class FolderEvaluator(SupervisedEvaluator):
         progress: show a bar with the time that is left.
         corrections: scans with corrected masks; the same object that the support has.
         dicom_seg: write masks of DICOM series as DICOM SEG too, which needs highdicom.
+        renews: replace masks of a former run with other settings that nobody has changed.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class FolderEvaluator(SupervisedEvaluator):
         progress: bool = True,
         corrections: Corrections | None = None,
         dicom_seg: bool = False,
+        renews: bool = False,
     ) -> None:
         super().__init__(
             device=torch.device(device),
@@ -138,6 +140,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self.progress = progress
         self.corrections = corrections
         self.dicom_seg = dicom_seg
+        self.renews = renews
         self._begun: _Begun | None = None
         self._own: set[str] = set()  # stems of what is left to do, of several processes by this one
         self._bar = tqdm(disable=True)
@@ -196,7 +199,8 @@ class FolderEvaluator(SupervisedEvaluator):
         corrected = {} if self.corrections is None else self.corrections.found()
         record = self._new_record(pack, corrected)
         lock.enter_context(lock_folder(self.output_dir))
-        record.open(cases, {stem: each.mask for stem, each in corrected.items()})
+        masks = {stem: each.mask for stem, each in corrected.items()}
+        record.open(cases, masks, self.renews)
         kept = {case.stem for case in cases if record.finished(case)}
         return _Begun(pack, record, corrected, kept)
 

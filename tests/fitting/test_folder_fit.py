@@ -193,6 +193,22 @@ def test_a_damaged_scan_fails_alone_and_a_corrected_mask_is_kept(
     assert not (folder / "fitted" / "errors.log").exists()
 
 
+def test_a_new_scan_makes_another_fit_in_place_of_the_former(fitted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(fitted, folder)
+    write_dataset(folder / "new", count=6, seed=1)
+    shutil.copy(folder / "new" / "image_6.nii.gz", folder / "scans")
+    again = fit(folder, half_steps=25)
+    assert again.returncode == 0, again.stderr[-2000:]
+    rows = list(csv.DictReader((folder / "fitted" / "cases.csv").open(newline="")))
+    assert [(row["case"], row["status"]) for row in rows][-1] == ("image_6", "done")
+    assert (folder / "fitted" / "image_6_seg.nii.gz").is_file()
+    # without new scans other settings are refused as ever
+    refused = fit(folder, half_steps=50)
+    assert refused.returncode == 1
+    assert "other settings" in refused.stderr
+
+
 def test_few_scans_are_refused_in_a_sentence(fitted: Path, tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     for path in sorted((fitted / "scans").iterdir())[:2]:
