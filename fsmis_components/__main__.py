@@ -13,12 +13,14 @@ fsmis COMMAND --help tells the options. What is run is printed first.
 """
 
 import difflib
+import importlib
 import sys
 
 from fsmis_components.commands import front_door
 from fsmis_components.commands.command_line import command
 
 _COMMANDS = ("segment", "fit", "train", "label", "pack", "download")
+_LATE = {"suggest": "suggest", "prepare": "prepare_data"}  # modules that take seconds to import
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,20 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return 1
         return benchmark.main(words[1:])
-    if words[:1] == ["prepare"]:
-        from fsmis_components.commands.prepare_data import prepare
-
-        return command(prepare, words[1:], joined=False)
-    if words[:1] == ["suggest"]:
-        from fsmis_components.commands.suggest import suggest  # a network takes seconds to import
-
-        return command(suggest, words[1:], joined=False)
+    if words and words[0] in _LATE:
+        module = importlib.import_module(f"fsmis_components.commands.{_LATE[words[0]]}")
+        return command(getattr(module, words[0]), words[1:], joined=False)
     if not words or words[0] in ("help", "-h", "--help"):
         print((__doc__ or "").strip())
         return 0 if words else 1
     if words[0] not in _COMMANDS:
-        other = ("suggest", "benchmark", "prepare")
-        near = difflib.get_close_matches(words[0], [*_COMMANDS, *other], 1)
+        near = difflib.get_close_matches(words[0], [*_COMMANDS, *_LATE, "benchmark"], 1)
         meant = f"did you mean {near[0]}?" if near else "see fsmis --help."
         print(f"{words[0]}: there is no such command; {meant}", file=sys.stderr)
         return 1

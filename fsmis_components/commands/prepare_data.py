@@ -27,7 +27,7 @@ from fsmis_components.data.nifti import write_nifti
 from fsmis_components.data.safe_text import csv_table, parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.reporting.drawing import save_overlay
-from fsmis_components.support.support_set import PALETTE, Structure
+from fsmis_components.support.support_set import choose_structures
 
 _RECORD = "prepared.json"
 _GREY_STEP, _GREY_OFF = 63, 8  # of CHAOS's label pictures: structure n is about 63 n
@@ -187,9 +187,8 @@ def _prepared(
         elif abs(after / before - 1) > _CHANGED:
             remarks.append(f"{name}: {before:.1f} ml as downloaded")
     row["remark"] = "; ".join(remarks)
-    colours = (PALETTE[index % len(PALETTE)] for index in range(len(source.structures)))
-    pairs = zip(source.structures.items(), colours, strict=True)
-    structures = [Structure(name, value, colour) for (name, value), colour in pairs]
+    names = {value: name for name, value in source.structures.items()}
+    structures = choose_structures(None, list(names), names, case.name)
     save_overlay(picture, made, numbers, structures, choose_slice_grid(made), picture.stem)
     _write(label_path, numbers, made)
     _write(image_path, np.asarray(made.data), made)
@@ -274,8 +273,7 @@ def _on_grid(image: Volume, label: np.ndarray, to: Geometry) -> tuple[Volume, np
 
 
 def _millilitres(label: np.ndarray, on: Volume, value: int) -> float:
-    voxel = abs(float(np.linalg.det(on.affine[:3, :3]))) / 1000.0
-    return voxel * int(np.count_nonzero(label == value))
+    return on.voxel_ml * int(np.count_nonzero(label == value))
 
 
 def _write(path: Path, array: np.ndarray, like: Volume) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fsmis_components.bundle import Bundle
 from fsmis_components.commands.command_line import yaml_value
+from fsmis_components.commands.front_door import METHOD
 from fsmis_components.data.atomic import atomic_write_text, check_writable
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.errors import DataError, writing
@@ -24,7 +25,7 @@ def suggest(
     labelled: Path | None = None,
     num: int = 1,
     output: Path = Path("suggestion"),
-    method: str = "ssl_alpnet",
+    method: str = METHOD,
     slices: int | None = None,
     weights: str = "shipped",
     **knobs: str,

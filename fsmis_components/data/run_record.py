@@ -130,6 +130,7 @@ class RunRecord:
             DataError: the folder holds the results of another run or files of unknown origin, its
                 record is damaged, or it cannot be written.
         """
+        corrected = corrected or {}
         files = {case.stem: self.files(case) for case in cases}
         paths = [path for each in files.values() for path in each if path is not None]
         earlier = self._read()
@@ -138,10 +139,10 @@ class RunRecord:
         if earlier.get("run_hash") == self.run_hash:
             self._scans = earlier["cases"]
             self._files = earlier.get("files", {})
-            self.rows = {name: CaseRow(**row) for name, row in earlier["rows"].items()}
+            self.rows = _rows(earlier)
         elif (corrected or renews) and _MASKS in earlier:
             for stem, (*_, mask) in files.items():
-                if mask == (corrected or {}).get(stem) or not mask.exists():
+                if mask == corrected.get(stem) or not mask.exists():
                     continue
                 if file_hash(mask) != self._masks.get(stem):
                     raise DataError(
@@ -261,7 +262,7 @@ class RunRecord:
             return
         with FileLock(self.output_dir / _LOCK):
             there, (cases, files) = self._read(), self._own
-            rows = {name: CaseRow(**row) for name, row in there["rows"].items()}
+            rows = _rows(there)
             self._scans = _joined(there["cases"], self._scans, cases)
             self._masks = _joined(there[_MASKS], self._masks, cases)
             self._files = _joined(there["files"], self._files, files)
@@ -344,8 +345,11 @@ def read_rows(folder: Path) -> dict[str, CaseRow]:
     Raises:
         DataError: the record cannot be read.
     """
-    rows = RunRecord(folder, (), {})._read().get("rows", {})
-    return {stem: CaseRow(**row) for stem, row in rows.items()}
+    return _rows(RunRecord(folder, (), {})._read())
+
+
+def _rows(record: Mapping[str, Any]) -> dict[str, CaseRow]:
+    return {stem: CaseRow(**row) for stem, row in record.get("rows", {}).items()}
 
 
 def finished_scans(folder: Path) -> dict[str, CaseRow]:
@@ -354,10 +358,11 @@ def finished_scans(folder: Path) -> dict[str, CaseRow]:
     Raises:
         DataError: the record cannot be read.
     """
-    scans = RunRecord(folder, (), {})._read().get("cases", {})
+    record = RunRecord(folder, (), {})._read()
+    scans = record.get("cases", {})
     return {
         scans[stem]: row
-        for stem, row in read_rows(folder).items()
+        for stem, row in _rows(record).items()
         if row.status == DONE and stem in scans and (folder / f"{stem}_seg.nii.gz").is_file()
     }
 

@@ -56,6 +56,11 @@ class Volume:
         return x, y, z
 
     @property
+    def voxel_ml(self) -> float:
+        """Millilitres of a voxel."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres between voxels along each stored axis."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)

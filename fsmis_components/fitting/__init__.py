@@ -1,6 +1,6 @@
 """Fit: one labelled scan and a folder of others become a small network of their own."""
 
-from fsmis_components.fitting.fit_of_bundle import FITTED, fit_of_bundle
+from fsmis_components.fitting.fit_of_bundle import FITTED, GEOMETRY_KNOBS, fit_of_bundle
 from fsmis_components.fitting.folder_fit import FolderFit
 from fsmis_components.fitting.gate import GateRule
 from fsmis_components.fitting.marginal_loss import MarginalDiceCELoss
@@ -8,6 +8,7 @@ from fsmis_components.fitting.student_slices import StudentRule
 
 __all__ = [
     "FITTED",
+    "GEOMETRY_KNOBS",
     "FolderFit",
     "GateRule",
     "MarginalDiceCELoss",

@@ -19,6 +19,8 @@ from fsmis_components.support.requested import relabel
 from fsmis_components.support.support_set import SupportSet
 
 FITTED = "fitted"  # the folder that `FolderFit` fills
+# knobs of `fit.json` that are the bundle's, with the values of its `inference.json`
+GEOMETRY_KNOBS = ("spatial_size", "modality", "slice_axis", "ignore_spacing")
 
 
 def fit_of_bundle(

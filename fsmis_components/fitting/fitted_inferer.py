@@ -126,9 +126,8 @@ class FittedInferer(Inferer):
             if uncertainty is None and self.uncertainty:
                 uncertainty = view.restack((255 * (1.0 - largest)).round().astype(np.uint8))
         taught = view.stacked(np.asarray(load_label(teacher.mask, volume).data))
-        voxel = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000.0
         opinions = [
-            Opinion.of([mask == value for mask in (*masks, taught)], voxel, expected)
+            Opinion.of([mask == value for mask in (*masks, taught)], volume.voxel_ml, expected)
             for value, expected in zip(values, teacher.expected_dice, strict=True)
         ]
         verdicts = decide(opinions, self.usual, self.gate)

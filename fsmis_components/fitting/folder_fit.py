@@ -334,5 +334,4 @@ class FolderFit:
 
 
 def _millilitres(scan: SupportScan, value: int) -> float:
-    voxel = abs(float(np.linalg.det(scan.image.affine[:3, :3]))) / 1000.0
-    return voxel * int(np.count_nonzero(np.asarray(scan.label.data) == value))
+    return scan.image.voxel_ml * int(np.count_nonzero(np.asarray(scan.label.data) == value))

@@ -366,7 +366,7 @@ def _volumes_ml(
     label: np.ndarray, image: Volume, structures: Sequence[Structure]
 ) -> dict[str, float]:
     """Millilitres per structure column of a label map."""
-    voxel = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000.0
+    voxel = image.voxel_ml
     return {
         structure.column: voxel
         * sum(int(np.count_nonzero(chunk == structure.value)) for chunk in chunks(label))

@@ -28,15 +28,19 @@ from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.request_error import RequestError, client_errors
 from fsmis_components.data.run_record import finished_scans
 from fsmis_components.data.volumes import load_image, load_label
-from fsmis_components.fitting import FITTED, fit_of_bundle
+from fsmis_components.fitting import FITTED, GEOMETRY_KNOBS, fit_of_bundle
 from fsmis_components.label_server.tasks import FewShotTask, Result, readable_scans
 from fsmis_components.support.requested import relabel
 from fsmis_components.support.support_request import common_structures
-from fsmis_components.support.support_set import SupportSet, choose_structures, label_names
+from fsmis_components.support.support_set import (
+    SupportSet,
+    choose_structures,
+    column_name,
+    label_names,
+)
 from fsmis_components.transforms.load_volume import MOST_IN_MEMORY, LoadVolumed
 
 _PRESENT = "present"  # names the folder of the fit whose student is offered
-_GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing")
 
 
 class FitTask(TrainTask):
@@ -67,7 +71,7 @@ class FitTask(TrainTask):
                 offered before stays.
         """
         root = Path(self.task.bundle_path)
-        knobs = {name: self.task.knob(name) for name in _GEOMETRY}
+        knobs = {name: self.task.knob(name) for name in GEOMETRY_KNOBS}
         if knobs["ignore_spacing"]:
             raise RequestError(
                 "training: the bundle's ignore_spacing is true, and the student that a server "
@@ -181,8 +185,7 @@ class FittedTask(BundleInferTask):
                 file, result = self._written(request, fitted.case)
                 warnings = [fitted.warning] if fitted.warning else []
                 expected = {
-                    name: round(fitted.expected_dice["_".join(name.lower().split())], 3)
-                    for name in self.labels
+                    name: round(fitted.expected_dice[column_name(name)], 3) for name in self.labels
                 }
         result |= {
             "label_names": dict(self.labels),

@@ -43,7 +43,12 @@ class Structure:
     @property
     def column(self) -> str:
         """The name as a table column: lower case, no spaces."""
-        return "_".join(self.name.lower().split())
+        return column_name(self.name)
+
+
+def column_name(name: str) -> str:
+    """The name of a structure as a table column."""
+    return "_".join(name.lower().split())
 
 
 @dataclass(frozen=True)

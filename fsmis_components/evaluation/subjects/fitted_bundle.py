@@ -16,10 +16,8 @@ from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.data.volumes import Volume, load_label
 from fsmis_components.evaluation.subjects.base import Group, Subject
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
-from fsmis_components.fitting import FITTED, FolderFit, fit_of_bundle
+from fsmis_components.fitting import FITTED, GEOMETRY_KNOBS, FolderFit, fit_of_bundle
 from fsmis_components.support.support_set import SupportSet
-
-_GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing")
 
 
 class FittedBundle(Subject):
@@ -50,7 +48,7 @@ class FittedBundle(Subject):
         self.knobs = dict(knobs or {})
         parsed_config(self.root, "fit", self.knobs)  # refuses unknown knobs
         weights = self.knobs.pop("weights", "shipped")
-        geometry = {name: self.knobs[name] for name in _GEOMETRY if name in self.knobs}
+        geometry = {name: self.knobs[name] for name in GEOMETRY_KNOBS if name in self.knobs}
         self.teacher = BundleSubject(self.root, None if weights == "shipped" else weights, geometry)
         self.transductive = transductive
         self.setting = self.teacher.setting
