@@ -26,6 +26,9 @@ _NEIGHBOURS = (
     "$lambda x: torch.cat([x.index_select({axis}, "
     "(torch.arange(x.shape[{axis}]) + step).clamp(0, x.shape[{axis}] - 1)) for step in (-1, 0, 1)])"
 )
+_NAME_HIDDEN = "or Spacingd takes MONAI Label's image_path for the header of the NIfTI file"
+_HIDE_NAME = "$lambda x: x.meta.update(path=x.meta.pop('filename_or_obj', '')) or x"
+_SHOW_NAME = "$lambda x: x.meta.update(filename_or_obj=x.meta.pop('path')) or x"
 _README = """# {title}
 
 A small network (2.5D: each slice between its neighbours) that was fitted to {scans} scans by
@@ -36,7 +39,8 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
   --dataset_dir scans --output_dir masks
 ```
 
-The masks, `<scan>_seg.nii.gz`, have the values {values}.
+The masks, `<scan>_seg.nii.gz`, have the values {values}. MONAI Label's own
+`monaibundle` app serves this bundle too.
 
 As ONNX (which needs `onnx`), for any number of slices of any height and width that 16 divides:
 
@@ -254,9 +258,9 @@ def _geometry(view: SliceView) -> tuple[int, list[dict[str, Any]]]:
             transforms.append({"_target_": "Flipd", "keys": "image", "spatial_axis": flipped})
     pixels = [grid.spacing, grid.spacing]
     pixels.insert(through, -1)
-    transforms.append(
-        {"_target_": "Spacingd", "keys": "image", "pixdim": pixels, "mode": "bilinear"}
-    )
+    hidden = {"_target_": "Lambdad", "keys": "image", "func": _HIDE_NAME, "_desc_": _NAME_HIDDEN}
+    spacing = {"_target_": "Spacingd", "keys": "image", "pixdim": pixels, "mode": "bilinear"}
+    transforms += [hidden, spacing, {"_target_": "Lambdad", "keys": "image", "func": _SHOW_NAME}]
     if grid.directions is not None and row > column:
         swapped = [0, 1, 2]
         swapped[row], swapped[column] = column, row

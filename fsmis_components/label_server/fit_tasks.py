@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import EnsureChannelFirstd, Lambdad, LoadImaged
-from monai.utils import ImageMetaKey
+from monai.transforms import EnsureChannelFirstd, LoadImaged
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.infer.bundle import BundleInferTask
@@ -167,7 +166,7 @@ class FittedTask(BundleInferTask):
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable[..., Any]]:
         """Those of the bundle, but what may be read is what the other models read."""
         load = LoadVolumed("image", studies_dir=self.studies_dir)
-        return [load, Lambdad("image", _without_name), *super().pre_transforms(data)]
+        return [load, *super().pre_transforms(data)]
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Result:
         """Segment a scan, by MONAI Label's request.
@@ -205,13 +204,3 @@ class FittedTask(BundleInferTask):
         data[self.key_pred] = MetaTensor(voxels, affine=torch.from_numpy(image.affine))
         file, _ = self.writer(data)
         return file, {}
-
-
-def _without_name(image: MetaTensor) -> MetaTensor:
-    """A scan that does not say from which file it is.
-
-    Of one that does, MONAI's `Spacingd` takes each entry `image_...` for a dictionary of that file,
-    and `image_path` of MONAI Label is a text.
-    """
-    image.meta.pop(ImageMetaKey.FILENAME_OR_OBJ)
-    return image

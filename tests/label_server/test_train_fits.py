@@ -14,6 +14,7 @@ pytest.importorskip("monailabel", reason="needs MONAI Label: python tools/test_l
 import nibabel
 import numpy as np
 from monailabel.client.client import MONAILabelClientException
+from monailabel.tasks.infer.bundle import BundleInferTask
 from server_process import LabelServer
 from slicer import Slicer, read_refusal
 
@@ -146,6 +147,17 @@ def test_the_student_segments_new_scans(
     (tmp_path / "no_scan.nii.gz").write_bytes(b"no scan")
     status, sentence = model.refusal(file=tmp_path / "no_scan.nii.gz")
     assert status == 422 and "not a NIfTI file" in sentence
+
+
+def test_the_student_runs_in_the_stock_app(server: LabelServer, truth: Path, fitted: Path) -> None:
+    scan = truth / f"scan_{UPLOADED}.nii.gz"
+    stock = BundleInferTask(str(fitted / "bundle"), {})
+    path, _ = stock({"image": str(scan), "image_path": str(scan), "device": "cpu"})
+    made = nibabel.load(path)
+    answer = Slicer(server, "ssl_alpnet_fitted").run(file=scan, result_extension=".nii.gz")
+    assert answer.values
+    np.testing.assert_array_equal(np.asarray(made.dataobj), answer.mask)
+    np.testing.assert_allclose(made.affine, nibabel.load(scan).affine, atol=1e-3)
 
 
 def test_other_labels_are_another_fit_and_the_former_answers_meanwhile(
