@@ -1,11 +1,15 @@
-"""Public data sets, as they are downloaded, as folders in the layout and geometry of papers."""
+"""Data sets, public ones as they are downloaded, in the layout and geometry of papers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +23,7 @@ from tqdm import tqdm
 
 from fsmis_components.commands.command_line import chosen
 from fsmis_components.data.atomic import atomic_write_text, check_writable, lock_folder
+from fsmis_components.data.cases import find_cases
 from fsmis_components.data.dicom import series_slices
 from fsmis_components.data.errors import DataError, failure_sentence, writing
 from fsmis_components.data.file_hash import file_hash
@@ -27,11 +32,12 @@ from fsmis_components.data.nifti import write_nifti
 from fsmis_components.data.safe_text import csv_table, parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.reporting.drawing import save_overlay
-from fsmis_components.support.support_set import choose_structures
+from fsmis_components.support.support_set import choose_structures, label_names
 
 _RECORD = "prepared.json"
 _GREY_STEP, _GREY_OFF = 63, 8  # of CHAOS's label pictures: structure n is about 63 n
 _CHANGED = 0.1  # share by which a structure may grow or shrink before the table says so
+_THICK = 1.5  # slices whose distance is so many times a pixel lie along the third axis in the end
 _END = r"(?P<end>\.nii(?:\.gz)?)"
 
 
@@ -93,23 +99,36 @@ SOURCES = {
 
 
 def prepare(
-    source: str, downloaded: Path, output: Path = Path("prepared"), geometry: str = "published"
+    source: str,
+    downloaded: Path,
+    output: Path = Path("prepared"),
+    geometry: str = "published",
+    spacing: str | None = None,
+    size: int | None = None,
+    workers: int = min(4, os.cpu_count() or 1),
 ) -> list[str]:
-    """Bring a public data set, as it is downloaded and unpacked, into the benchmark's layout.
+    """Bring a data set into the benchmark's layout, public ones as they are downloaded.
 
     Args:
-        source: chaos_t2, btcv, acdc or cmr (MS-CMRSeg 2019, bSSFP).
-        downloaded: the unpacked download.
+        source: chaos_t2, btcv, acdc or cmr (MS-CMRSeg 2019, bSSFP), unpacked; or folder, scans with
+            labels in any layout that other commands read.
+        downloaded: where it lies.
         output: receives image_ID.nii.gz, label_ID.nii.gz, dataset.json, a picture per case.
         geometry: published, as papers resample and cut; or stored, as it was downloaded.
+        spacing: millimetres of the voxels, the distance of slices last, in place of the published.
+        size: pixels of a slice, by cutting and by zeros, in place of the published.
+        workers: cases at a time.
 
     Returns:
         What failed, a sentence each; the other cases are done.
     """
-    wanted = SOURCES[chosen("source", source, tuple(SOURCES))]
+    chosen("source", source, (*SOURCES, "folder"))
+    cases, wanted = _labelled(downloaded) if source == "folder" else ([], SOURCES[source])
     if chosen("geometry", geometry, ("published", "stored")) == "stored":
         wanted = wanted._replace(geometry=Geometry())
-    cases = _chaos(downloaded) if source == "chaos_t2" else list(_named(downloaded, wanted))
+    wanted = wanted._replace(geometry=_asked(wanted.geometry, spacing, size))
+    if source != "folder":
+        cases = _chaos(downloaded) if source == "chaos_t2" else list(_named(downloaded, wanted))
     if not cases:
         raise DataError(
             f"{downloaded}: nothing of {source} lies here ({wanted.label}); name the folder into "
@@ -117,14 +136,25 @@ def prepare(
         )
     check_writable(output, "choose another --output")
     failures = []
-    with lock_folder(output), writing(output, "choose another --output"):
+    if workers < 1:
+        raise DataError(f"workers: expected 1 or more, got {workers}.")
+    with (
+        lock_folder(output),
+        writing(output, "choose another --output"),
+        ThreadPoolExecutor(workers) as pool,
+    ):
         record = _read(output)
         atomic_write_text(output / _RECORD, json.dumps(record, indent=2))
-        for case in tqdm(cases, desc="preparing", unit="scan"):
+        do = partial(_prepared, source=wanted, output=output)
+        begun = [(case, pool.submit(do, case, former=record.get(case.name))) for case in cases]
+        for case, future in tqdm(begun, desc="preparing", unit="scan"):
             try:
-                record[case.name] = _prepared(case, wanted, output, record.get(case.name))
+                record[case.name] = future.result()
             except Exception as error:  # whatever it is, it ends one case and not the others
                 failures.append(failure_sentence(error, case.image, output))
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
             atomic_write_text(output / _RECORD, json.dumps(record, indent=2))
         labels = {str(value): name for name, value in wanted.structures.items()}
         atomic_write_text(output / "dataset.json", json.dumps({"labels": labels}, indent=2))
@@ -136,6 +166,39 @@ def prepare(
         atomic_write_text(output / "cases.csv", csv_table(lines))
     tqdm.write(f"{len(record)} scans, {len(failures)} failed: {output / 'cases.csv'}")
     return failures
+
+
+def _asked(geometry: Geometry, spacing: str | None, size: int | None) -> Geometry:
+    """The geometry with what the command line says in its place."""
+    if spacing is not None:
+        number = r"\s*(\d+(?:\.\d+)?)\s*"
+        found = re.fullmatch(",".join([number] * 3), spacing)
+        if found is None or not all(map(float, found.groups())):
+            raise DataError(
+                f"spacing: expected three lengths in mm, as 1.25,1.25,8, got {spacing}."
+            )
+        x, y, z = map(float, found.groups())
+        geometry = geometry._replace(spacing=(x, y, z))
+    if size is not None and size < 1:
+        raise DataError(f"size: expected a number of pixels, as 256, got {size}.")
+    return geometry if size is None else geometry._replace(size=size)
+
+
+def _labelled(folder: Path) -> tuple[list[Downloaded], Source]:
+    """The labelled scans of any layout, with the structures that their labels hold."""
+    cases = [
+        Downloaded(case.name, case.image, case.label)
+        for case in find_cases(folder, labels="required")
+        if case.label is not None
+    ]
+    names, held = label_names(folder), set[int]()
+    for case in cases:
+        with suppress(DataError):  # of a case that cannot be read, which says so in its turn
+            label = load_label(case.label, load_image(case.image))
+            held |= set(np.unique(np.asarray(label.data)).tolist())
+    values = sorted(held.union(names) - {0})
+    structures = {names.get(value, f"structure_{value}"): value for value in values}
+    return cases, Source(structures, Geometry(), "scans with labels", "")
 
 
 def _chaos(folder: Path) -> list[Downloaded]:
@@ -215,7 +278,7 @@ def _label(case: Downloaded, image: Volume, source: Source) -> np.ndarray:
             f"{case.label}: holds {strange[0]}, which is no value of this data set "
             f"({', '.join(map(str, known.values()))}); download it again."
         )
-    label = np.zeros(stored.shape, np.uint8)
+    label = np.zeros(stored.shape, np.min_scalar_type(max(known)))
     for value, former in known.items():
         label[stored == former] = value
     return label
@@ -249,6 +312,12 @@ def _on_grid(image: Volume, label: np.ndarray, to: Geometry) -> tuple[Volume, np
     """A scan and its label in another geometry, linearly; labels by more than half of a voxel."""
     if to == Geometry():
         return image, label
+    thick = int(np.argmax(image.spacing))
+    if thick < 2 and image.spacing[thick] > _THICK * min(image.spacing):
+        order = [*(axis for axis in range(3) if axis != thick), thick]
+        affine = image.affine[:, [*order, 3]]
+        image = Volume(np.asarray(image.data).transpose(order), affine, None, image.oriented)
+        label = label.transpose(order)
     x, y, z = image.spacing
     spacing = to.spacing or (to.shrink * x, to.shrink * y, z)
     steps: list[Any] = [Spacing(spacing, mode="bilinear", padding_mode="border", dtype=np.float32)]
@@ -265,7 +334,7 @@ def _on_grid(image: Volume, label: np.ndarray, to: Geometry) -> tuple[Volume, np
         return found
 
     made = moved(np.asarray(image.data))
-    numbers = np.zeros(made.shape[1:], np.uint8)
+    numbers = np.zeros(made.shape[1:], label.dtype)
     for value in np.unique(label[label > 0]):
         numbers[moved(label == value)[0].numpy() > 0.5] = value
     affine = made.affine.numpy().astype(np.float64)

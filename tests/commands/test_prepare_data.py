@@ -154,3 +154,35 @@ def test_btcv_acdc_and_cmr(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     assert found.shape[:2] == (256, 256) and set(np.unique(found)) == {0, 1, 2, 3}
     x = {value: np.argwhere(found == value)[:, 0].mean() for value in (1, 2, 3)}
     assert x[1] < x[2] < x[3]  # 500, 200, 600 lay in this order
+
+
+def test_any_folder_of_labelled_scans(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    scans = tmp_path / "scans"
+    image, label = made_up((1, 700))
+    write_nifti(scans / "images" / "a.nii.gz", image, MM)
+    write_nifti(scans / "labels" / "a.nii.gz", label, MM)
+    turned = MM[:, [2, 0, 1, 3]]  # the slices lie along the first axis
+    write_nifti(scans / "images" / "b.nii.gz", image.transpose(2, 0, 1), turned)
+    write_nifti(scans / "labels" / "b.nii.gz", label.transpose(2, 0, 1), turned)
+    write_nifti(scans / "images" / "c.nii.gz", image, MM)
+    write_nifti(scans / "labels" / "c.nii.gz", label[:-1], MM)
+
+    def prepared(out: str, *options: str) -> int:
+        return main(["prepare", "folder", str(scans), "--output", str(tmp_path / out), *options])
+
+    assert prepared("as_it_is") == 1  # one label lies on another grid, the other cases are done
+    assert "c.nii.gz" in capsys.readouterr().err
+    np.testing.assert_array_equal(voxels(tmp_path / "as_it_is" / "label_a.nii.gz"), label)
+    names = {1: "structure_1", 700: "structure_700"}
+    assert label_names(tmp_path / "as_it_is") == names
+
+    assert prepared("fine", "--spacing", "1,1,4", "--size", "48") == 1
+    made = {name: nibabel.load(tmp_path / "fine" / f"label_{name}.nii.gz") for name in "ab"}
+    np.testing.assert_allclose(made["b"].header.get_zooms(), (1, 1, 4), rtol=1e-5)
+    assert made["b"].shape[:2] == (48, 48)
+    np.testing.assert_array_equal(*(np.asarray(each.dataobj) for each in made.values()))
+    np.testing.assert_allclose(made["a"].affine, made["b"].affine)
+
+    capsys.readouterr()
+    assert prepared("wrong", "--spacing", "1,1") == 1
+    assert "spacing: expected three lengths in mm" in capsys.readouterr().err
