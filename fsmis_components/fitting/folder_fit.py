@@ -25,6 +25,7 @@ from fsmis_components.data.run_record import DONE, CaseRow, read_rows
 from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.encoding import ScanEncoder
+from fsmis_components.fitting.changes import draw_changes
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
 from fsmis_components.fitting.gate import GateRule, UsualVolumes, doubtful_masks
 from fsmis_components.fitting.student_bundle import student_definition, write_student_bundle
@@ -65,7 +66,7 @@ class FolderFit:
         dataset_dir: folder of scans.
         support_dir: folder of labelled scans.
         output_dir: receives masks, pictures, table and report, ``teacher/`` with the bundle's own
-            answer, ``models/`` with the students.
+            answer, ``changes/`` with pictures of both, ``models/`` with the students.
         wanted: `support_ids`, `structures`, `num_shots` of the labelled scans.
         corrections_dir: folder of corrected masks of scans; they count as labels.
         student_size: pixels of the larger side of a slice, at the most.
@@ -201,6 +202,8 @@ class FolderFit:
             renews=renews,
         ).run()
         atomic_write_text(fitted, json.dumps(stems))
+        teacher = self.output_dir / "teacher"
+        draw_changes(self.output_dir / "changes", cases, teacher, self.output_dir, self.pack)
 
     def _trainings(self) -> StudentTrainings:
         return StudentTrainings(

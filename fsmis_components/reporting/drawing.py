@@ -39,9 +39,10 @@ def save_overlay(
     grid: SliceGrid,
     title: str,
     normalisation: Normalisation | None = None,
+    truth: np.ndarray | None = None,
 ) -> Path:
     """Write what `draw_overlay` draws as a PNG, whole or not at all."""
-    figure = draw_overlay(image, label, structures, grid, title, normalisation=normalisation)
+    figure = draw_overlay(image, label, structures, grid, title, truth, normalisation)
     options: dict[str, Any] = {"format": "png", "dpi": DPI, "pil_kwargs": {"compress_level": 3}}
     return atomic_write(Path(path), lambda unfinished: figure.savefig(unfinished, **options))
 

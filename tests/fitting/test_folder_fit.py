@@ -117,6 +117,10 @@ def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["done"] * 4
     assert (fitted / "fitted" / "report.html").is_file()
+    pictures = {path.stem for path in (fitted / "fitted" / "changes").iterdir()}
+    teacher = labels(fitted / "fitted" / "teacher")
+    changed = {name for name, mask in masks.items() if (mask != teacher[name]).any()}
+    assert pictures == {name.removesuffix("_seg.nii.gz") for name in changed} and pictures
 
 
 def test_the_same_command_changes_nothing(fitted: Path) -> None:
