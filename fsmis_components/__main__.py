@@ -2,6 +2,7 @@
 
 fsmis segment SCANS --labelled DIR    masks for a folder of scans
 fsmis fit SCANS --labelled DIR        the same by a small network of the folder's own
+fsmis cluster SCANS --labelled DIR    masks as by segment, made by the machines of a Ray cluster
 fsmis suggest SCANS                   which scan to label next
 fsmis label SCANS                     MONAI Label for 3D Slicer, on this machine
 fsmis train SCANS                     adapts a method to your own unlabelled scans
@@ -20,7 +21,8 @@ from fsmis_components.commands import front_door
 from fsmis_components.commands.command_line import command
 
 _COMMANDS = ("segment", "fit", "train", "label", "pack", "download")
-_LATE = {"suggest": "suggest", "prepare": "prepare_data"}  # modules that take seconds to import
+# modules that take seconds to import
+_LATE = {"suggest": "suggest", "cluster": "cluster", "prepare": "prepare_data"}
 
 
 def main(arguments: list[str] | None = None) -> int:

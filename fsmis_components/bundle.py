@@ -15,7 +15,7 @@ from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.data.volumes import Volume, load_image, save_mask
 from fsmis_components.data.weights import fill_network
 from fsmis_components.encoding import ScanEncoder
-from fsmis_components.inferers import Segmentation, VolumeInferer
+from fsmis_components.inferers import FolderEvaluator, Segmentation, VolumeInferer
 from fsmis_components.support import SupportPack, SupportSet, SupportSource, build_support_pack
 from fsmis_components.support.encode import with_mirrored
 
@@ -136,19 +136,26 @@ class Bundle:
         """
         source = "support_dir" if Path(support).is_dir() else "support_pack"
         given = {"dataset_dir": scans, "output_dir": output_dir, source: support}
-        parser = self._parser(
-            {
-                "weights": str(self.weights),
-                **{knob: str(path) for knob, path in given.items()},
-                **knobs,
-            }
-        )
+        places = {knob: str(path) for knob, path in given.items()}
+        wanted = {"weights": str(self.weights), **places, **knobs}
+        evaluator = folder_evaluator(self._parser(wanted))
         with errors_of_commands():
-            parser.get_parsed_content("initialize")
-            parser.get_parsed_content("evaluator").run()
+            evaluator.run()
 
     def _parser(self, knobs: Mapping[str, Any]) -> ConfigParser:
         return parsed_config(self.root, "inference", {**self.knobs, **knobs})
+
+
+def folder_evaluator(parser: ConfigParser) -> FolderEvaluator:
+    """The evaluator of a bundle's `inference.json`, ready to run.
+
+    Raises:
+        DataError: a knob or the weights cannot be used, or there is no scan.
+    """
+    with errors_of_commands():
+        parser.get_parsed_content("initialize")
+        evaluator: FolderEvaluator = parser.get_parsed_content("evaluator")
+    return evaluator
 
 
 def parsed_config(root: Path, name: str, knobs: Mapping[str, Any]) -> ConfigParser:

@@ -37,7 +37,7 @@ def segment(
         knobs: any knob of the bundle's inference.json, as --uncertainty True.
     """
     source = "support_pack" if labelled.is_file() else "support_dir"
-    _check_there(scans, labelled)
+    check_there(scans, labelled)
     _run(
         method,
         "inference",
@@ -59,7 +59,7 @@ def fit(
         method: whose masks are learned from: ssl_alpnet, cow, ipsnet, or the folder of a bundle.
         knobs: any knob of the bundle's fit.json, as --minutes 30.
     """
-    _check_there(scans, labelled)
+    check_there(scans, labelled)
     places = {"support_dir": labelled, "dataset_dir": scans, "output_dir": output}
     _run(method, "fit", "fitting", places, knobs)
 
@@ -147,11 +147,11 @@ def _bundle_command(words: list[str], output: Path | None = None) -> None:
     table = None if output is None else output / "cases.csv"
     # a run that could not begin has no results, an earlier one may have
     if table is not None and table.is_file() and (not status or table.stat().st_mtime >= started):
-        print(f"\n{_told(table)}")
+        print(f"\n{outcome(table)}")
     sys.exit(status)
 
 
-def _told(table: Path) -> str:
+def outcome(table: Path) -> str:
     """What lies in a folder of masks, in a sentence."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -163,7 +163,7 @@ def _told(table: Path) -> str:
     return f"{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {report}"
 
 
-def _check_there(*places: Path) -> None:
+def check_there(*places: Path) -> None:
     """Tell of a path that leads nowhere before anything is loaded."""
     for place in places:
         if not place.exists():

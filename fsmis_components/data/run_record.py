@@ -184,13 +184,14 @@ class RunRecord:
             for path in files
         )
 
-    def claim(self, case: Case, mask: Path) -> None:
-        """Note the mask, under its hidden name, that a case is about to get, and make room for it.
+    def claim(self, masks: Mapping[Case, Path]) -> None:
+        """Note masks, under their hidden names, that cases are about to get; make room for them.
 
         A mask that no run wrote is set aside, not overwritten.
         """
-        self._clear(case)
-        self._masks[case.stem] = file_hash(mask)
+        for case, mask in masks.items():
+            self._clear(case)
+            self._masks[case.stem] = file_hash(mask)
         with self._of_all_processes():
             self._write_record()
 
@@ -209,7 +210,7 @@ class RunRecord:
             known.pop(case.stem, None)
 
     def add(self, case: Case, row: CaseRow, scan: str, made_here: bool = True) -> None:
-        """Record a case, its scan by the hash taken before it was read, and rewrite both files.
+        """Record a case, its scan by the hash taken before it was read; `write` comes next.
 
         `made_here` says whether this run made the mask; otherwise a person did.
         """
@@ -219,7 +220,6 @@ class RunRecord:
             self._scans[case.stem] = scan
             self._files |= {self._name(path): file_hash(path) for path in filter(None, files)}
             self._masks[case.stem] = self._files[self._name(files.mask)] if made_here else ""
-        self.write()
 
     def write(self) -> None:
         """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files."""

@@ -48,7 +48,7 @@ _SHOWN_FAILURES = 5
 Ready = Callable[[Path], object]  # called with a mask under its hidden name
 
 
-class _Begun(NamedTuple):
+class Begun(NamedTuple):
     """What all processes of a run share."""
 
     pack: SupportPack
@@ -141,7 +141,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self.corrections = corrections
         self.dicom_seg = dicom_seg
         self.renews = renews
-        self._begun: _Begun | None = None
+        self._begun: Begun | None = None
         self._own: set[str] = set()  # stems of what is left to do, of several processes by this one
         self._bar = tqdm(disable=True)
 
@@ -190,7 +190,7 @@ class FolderEvaluator(SupervisedEvaluator):
                 f"{'; '.join(shown)}."
             )
 
-    def _begin(self, cases: Sequence[Case], lock: ExitStack) -> _Begun:
+    def _begin(self, cases: Sequence[Case], lock: ExitStack) -> Begun:
         """Make the support and open the output folder, which is this run's until `lock` closes."""
         check_writable(self.output_dir)
         if self.dicom_seg:
@@ -202,7 +202,7 @@ class FolderEvaluator(SupervisedEvaluator):
         masks = {stem: each.mask for stem, each in corrected.items()}
         record.open(cases, masks, self.renews)
         kept = {case.stem for case in cases if record.finished(case)}
-        return _Begun(pack, record, corrected, kept)
+        return Begun(pack, record, corrected, kept)
 
     def _new_record(self, pack: SupportPack, corrected: Mapping[str, Correction]) -> RunRecord:
         settings = {
@@ -218,7 +218,7 @@ class FolderEvaluator(SupervisedEvaluator):
         maps = self.volume_inferer.uncertainty
         return RunRecord(self.output_dir, columns, settings, maps, self.dicom_seg)
 
-    def _segment_all(self, begun: _Begun, found: Any, global_epoch: int) -> bool:
+    def _segment_all(self, begun: Begun, found: Any, global_epoch: int) -> bool:
         """Do what is not done yet; returns whether the keyboard interrupted it."""
         first, record = process_rank() == 0, begun.record
         try:
@@ -233,7 +233,7 @@ class FolderEvaluator(SupervisedEvaluator):
                     disable=not (self.progress and first),
                 ) as self._bar,
             ):
-                super().run(global_epoch)
+                self._segment_left(begun, global_epoch)
                 wait_for_all()
         except KeyboardInterrupt:
             return True
@@ -247,26 +247,60 @@ class FolderEvaluator(SupervisedEvaluator):
                     write_folder_report(self.output_dir, rows, begun.pack, record.settings, unused)
         return False
 
+    def _segment_left(self, begun: Begun, global_epoch: int) -> None:
+        """Do what is this process's to do."""
+        super().run(global_epoch)
+
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Segment one scan; ignite calls this for each item."""
         if self._begun is None:
             raise RuntimeError("FolderEvaluator: call run(), which opens the output folder first")
         case: Case = batchdata["case"]
         engine.state.output = {CommonKeys.IMAGE: batchdata[CommonKeys.IMAGE]}
-        self._bar.set_postfix_str(case.stem)
         if case.stem in self._own:
-            self._do(self._begun, engine, case)
-            self._bar.update()
+            self._bar.set_postfix_str(case.stem)
+            record, correction = self._begun.record, self._begun.corrected.get(case.stem)
+            files, ready = record.files(case), lambda mask: record.claim({case: mask})
+            row, scan = self._result(engine, case, self._begun.pack, files, ready, correction)
+            self._add(record, case, row, scan, made_here=correction is None)
+            record.write()
         return engine.state.output
 
-    def _do(self, begun: _Begun, engine: Any, case: Case) -> None:
-        """Segment one scan or take its corrected mask over, and record how it went."""
+    def segment_case(
+        self, case: Case, pack: SupportPack, files: ResultFiles
+    ) -> tuple[CaseRow, str]:
+        """Segment one scan of a run of another process, whose record is not touched.
+
+        Post-processing runs, other handlers do not. Returns the row and the hash of the scan, ""
+        where it could not be read.
+        """
+        self.state.batch = {CommonKeys.IMAGE: str(case.image), "case": case}
+        self.state.output = {CommonKeys.IMAGE: str(case.image)}
+        return self._result(self, case, pack, files)
+
+    def _add(
+        self, record: RunRecord, case: Case, row: CaseRow, scan: str, made_here: bool = True
+    ) -> None:
+        """Take a result up into the record and tell of it."""
+        if row.status == FAILED and scan:
+            record.discard(case, scan)
+        if row.warning and self.progress:
+            tqdm.write(f"{case.stem}: {row.warning}")
+        record.add(case, row, scan, made_here)
+        self._bar.update()
+
+    def _result(
+        self,
+        engine: Any,
+        case: Case,
+        pack: SupportPack,
+        files: ResultFiles,
+        ready: Ready | None = None,
+        correction: Correction | None = None,
+    ) -> tuple[CaseRow, str]:
+        """Segment one scan or take its corrected mask over; how it went, and the scan's hash."""
         start = time.perf_counter()
-        row = CaseRow(case.stem, DONE, 0.0)
-        pack, record = begun.pack, begun.record
-        correction, files = begun.corrected.get(case.stem), record.files(case)
-        ready = partial(record.claim, case)
-        scan = ""
+        row, scan = CaseRow(case.stem, DONE, 0.0), ""
         try:
             if case.image.exists():
                 # before it is read: where it is replaced meanwhile, it is segmented next time
@@ -278,12 +312,8 @@ class FolderEvaluator(SupervisedEvaluator):
         except Exception as error:  # whatever it is, it ends one case and not the whole run
             row.status = FAILED
             row.message = failure_sentence(error, case.image, self.output_dir)
-            if scan:
-                record.discard(case, scan)
         row.seconds = time.perf_counter() - start
-        if row.warning and self.progress:
-            tqdm.write(f"{case.stem}: {row.warning}")
-        record.add(case, row, scan, made_here=correction is None)
+        return row, scan
 
     def _segment(
         self,
@@ -292,7 +322,7 @@ class FolderEvaluator(SupervisedEvaluator):
         pack: SupportPack,
         row: CaseRow,
         files: ResultFiles,
-        ready: Ready,
+        ready: Ready | None,
     ) -> None:
         """Segment, post-process and write one scan; fill its row."""
         image = load_image(case.image)
@@ -323,7 +353,7 @@ class FolderEvaluator(SupervisedEvaluator):
         pack: SupportPack,
         row: CaseRow,
         files: ResultFiles,
-        ready: Ready,
+        ready: Ready | None,
     ) -> None:
         """Make a corrected mask the result of its scan; one in its final place is not touched."""
         scan = correction.load()
