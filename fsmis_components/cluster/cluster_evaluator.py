@@ -50,8 +50,8 @@ class ClusterEvaluator(FolderEvaluator):
                     waiting.append(finished)
                 if waiting and time.monotonic() >= due:
                     began = time.monotonic()
-                    self._take(begun.record, waiting)
-                    waiting = []
+                    ready, waiting = waiting, []  # at once: they are not taken twice
+                    self._take(begun.record, ready)
                     due = time.monotonic() + max(_OFTEN, _SHARE * (time.monotonic() - began))
         finally:
             workers.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ _DATALIST_KEYS = {
     "training": ("training",),
     "all": ("training", "validation", "test", "testing"),
 }
+_LISTS = (".txt", ".csv")
 _SHOWN = 10
 _SHOWN_IN_ERROR = 3
 # bytes: file systems allow 255, and "_uncertainty.nii.gz" and a hidden name are added
@@ -61,8 +63,9 @@ def search_cases(
     """Find the scans of a folder or datalist, and what in it is not used.
 
     Args:
-        folder: one of these, tried in this order: a datalist JSON file, or a folder with a
-            `dataset.json` that lists files; the Decathlon folders `imagesTr`, `labelsTr`,
+        folder: one of these, tried in this order: a `.txt` or `.csv` file with one path per line
+            (of a table the first column); a datalist JSON file, or a folder with a `dataset.json`
+            that lists files; the Decathlon folders `imagesTr`, `labelsTr`,
             `imagesTs`; `images/` with `labels/` (same file names); `image_<id>` with `label_<id>`;
             any other files of a format that is read, as images without labels. A folder of a DICOM
             series counts as an image of its name, at any depth; other scans in subfolders are
@@ -84,12 +87,18 @@ def search_cases(
         raise ValueError(f"search_cases: unknown labels {labels!r} or section {section!r}")
     if not folder.exists():
         raise DataError(f"{folder}: there is no such file or folder; check the path.")
-    if folder.is_file() and folder.suffix.lower() != ".json":
-        raise DataError(f"{folder}: expected a folder or a datalist .json; name the folder.")
+    kind = folder.suffix.lower() if folder.is_file() else ""
+    if folder.is_file() and kind not in (".json", *_LISTS):
+        raise DataError(
+            f"{folder}: expected a folder, a datalist .json, or a .txt or .csv file with one path "
+            "per line; name the folder."
+        )
     datalist = folder / "dataset.json" if folder.is_dir() else folder
-    content = _read_datalist(datalist) if datalist.is_file() else None
+    content = _read_datalist(datalist) if datalist.is_file() and kind not in _LISTS else None
     search = FolderSearch(labels, section)
-    if content is not None:
+    if kind in _LISTS:
+        search.cases = _from_list(folder, kind)
+    elif content is not None:
         search.cases = _from_datalist(datalist, content, labels, section)
     else:
         try:
@@ -159,6 +168,25 @@ def _read_datalist(path: Path) -> dict[str, Any] | None:
         f"{path}: expected a datalist with a list 'training' or 'test' of "
         '{"image": ..., "label": ...}; see the MONAI datalist format.'
     )
+
+
+def _from_list(path: Path, kind: str) -> list[Case]:
+    """The scans of a file with one path per line, of a table those of its first column."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable list of paths ({error}); repair it.") from error
+    if kind == ".csv":
+        lines = [row[0] for row in csv.reader(lines) if row]
+        lines = lines[lines[:1] in (["image"], ["path"]) :]
+    paths = [line.strip() for line in lines if line.strip()]
+    if address := next((each for each in paths if "://" in each), None):
+        raise DataError(
+            f"{path}: lists {address}, an address; scans are read from file systems, so mount the "
+            "storage or copy them, and list their paths."
+        )
+    # whether each is there is found when it is read: on a share, asking for many takes minutes
+    return [Case(scan_name(Path(each)), path.parent / each) for each in paths]
 
 
 def _from_datalist(

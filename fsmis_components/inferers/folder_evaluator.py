@@ -261,7 +261,7 @@ class FolderEvaluator(SupervisedEvaluator):
             self._bar.set_postfix_str(case.stem)
             record, correction = self._begun.record, self._begun.corrected.get(case.stem)
             files, ready = record.files(case), lambda mask: record.claim({case: mask})
-            row, scan = self._result(engine, case, self._begun.pack, files, ready, correction)
+            row, scan = self._result(case, self._begun.pack, files, ready, correction)
             self._add(record, case, row, scan, made_here=correction is None)
             record.write()
         return engine.state.output
@@ -269,14 +269,13 @@ class FolderEvaluator(SupervisedEvaluator):
     def segment_case(
         self, case: Case, pack: SupportPack, files: ResultFiles
     ) -> tuple[CaseRow, str]:
-        """Segment one scan of a run of another process, whose record is not touched.
+        """Segment a scan of another process's run; its row and, where it could be read, its hash.
 
-        Post-processing runs, other handlers do not. Returns the row and the hash of the scan, ""
-        where it could not be read.
+        Post-processing runs, other handlers do not, and the record is left to that process.
         """
-        self.state.batch = {CommonKeys.IMAGE: str(case.image), "case": case}
         self.state.output = {CommonKeys.IMAGE: str(case.image)}
-        return self._result(self, case, pack, files)
+        self.state.batch = {**self.state.output, "case": case}
+        return self._result(case, pack, files)
 
     def _add(
         self, record: RunRecord, case: Case, row: CaseRow, scan: str, made_here: bool = True
@@ -291,7 +290,6 @@ class FolderEvaluator(SupervisedEvaluator):
 
     def _result(
         self,
-        engine: Any,
         case: Case,
         pack: SupportPack,
         files: ResultFiles,
@@ -306,7 +304,7 @@ class FolderEvaluator(SupervisedEvaluator):
                 # before it is read: where it is replaced meanwhile, it is segmented next time
                 scan = file_hash(case.image)
             if correction is None:
-                self._segment(engine, case, pack, row, files, ready)
+                self._segment(case, pack, row, files, ready)
             else:
                 self._take_over(correction, pack, row, files, ready)
         except Exception as error:  # whatever it is, it ends one case and not the whole run
@@ -317,7 +315,6 @@ class FolderEvaluator(SupervisedEvaluator):
 
     def _segment(
         self,
-        engine: Any,
         case: Case,
         pack: SupportPack,
         row: CaseRow,
@@ -328,12 +325,11 @@ class FolderEvaluator(SupervisedEvaluator):
         image = load_image(case.image)
         result = self.volume_inferer.segment_volume(image, self.network, pack)
         label = torch.from_numpy(np.ascontiguousarray(result.label))[None]
-        engine.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
-        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-        engine.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
-        final = np.asarray(engine.state.output[CommonKeys.PRED])[0]
+        self.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
+        final = np.asarray(self.state.output[CommonKeys.PRED])[0]
         final = final.astype(result.label.dtype, copy=False)
-        structures = result.pack.structures
         row.slices = _draw(files, image, final, result.pack)
         if files.uncertainty is not None and result.uncertainty is not None:
             save_shares(files.uncertainty, result.uncertainty, like=image)
@@ -342,9 +338,9 @@ class FolderEvaluator(SupervisedEvaluator):
         save_mask(files.mask, final, like=image, ready=ready)
         row.warning = " ".join(result.warnings)
         row.modality = "" if result.scan is None else result.scan.modality
-        row.volumes = _volumes_ml(final, image, structures)
+        row.volumes = _volumes_ml(final, image, result.pack.structures)
         if result.trust is not None:
-            columns = [structure.column for structure in structures]
+            columns = [structure.column for structure in result.pack.structures]
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
 
     def _take_over(
