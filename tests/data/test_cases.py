@@ -328,3 +328,35 @@ def test_unlabelled_scans_in_subfolders_are_not_demanded(tmp_path: Path) -> None
     fill(tmp_path, "image_2.nii")
     with pytest.raises(DataError, match="no label for image_2"):
         find_cases(tmp_path, labels="required")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("scans.txt", "\ufeffa/scan_2.nii.gz\n\n  b/, 1.nii \n{}/c.nii\n"),
+        ("scans.csv", 'image,site\na/scan_2.nii.gz,1\n"b/, 1.nii",2\n{}/c.nii,3\n'),
+    ],
+)
+def test_a_list_of_paths(tmp_path, name, text):
+    listed = tmp_path / name
+    listed.write_text(text.format(tmp_path / "d"), encoding="utf-8")
+    # relative to the list; whether they are there is found when they are read
+    paths = [tmp_path / path for path in ("b/, 1.nii", "d/c.nii", "a/scan_2.nii.gz")]
+    assert {case.image for case in find_cases(listed)} == set(paths)
+    with pytest.raises(DataError, match="no label for"):
+        find_cases(listed, labels="required")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"s3://scans/a.nii.gz\n", "lists s3://scans/a.nii.gz, an address; .* mount the storage"),
+        (b"\n", "no image found"),
+        (b"\xff\xfe", "not a readable list of paths"),
+        (b"a/1.nii\na/1.nii\n", "would both be called"),
+    ],
+)
+def test_rejects_lists_of_paths(tmp_path, content, message):
+    (tmp_path / "scans.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        find_cases(tmp_path / "scans.txt")
