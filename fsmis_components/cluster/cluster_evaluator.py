@@ -46,6 +46,7 @@ class ClusterEvaluator(FolderEvaluator):
         due = 0.0
         try:
             for finished in workers.segment(cases):
+                self._bar.set_postfix_str(f"{workers.ready} workers")
                 if finished is not None:
                     waiting.append(finished)
                 if waiting and time.monotonic() >= due:

@@ -43,10 +43,11 @@ class Workers:
         Raises:
             DataError: a worker cannot load the bundle, or all end while they do.
         """
-        left, tries, unborn, open_ = deque(cases), Counter[str](), 0, len(cases)
+        left, tries = deque(cases), Counter[str]()
+        remaining, failed_starts = len(cases), 0
         for _ in range(min(self._count, len(cases))):
             self._start()
-        while open_:
+        while remaining:
             done, _ = self._ray.wait(list(self._busy), timeout=_MOMENT)
             for answer in done:
                 actor, case = self._busy.pop(answer)
@@ -59,8 +60,8 @@ class Workers:
                 except self._ray.exceptions.RayError as error:  # the process or its machine ended
                     self._start()
                     if case is None:
-                        unborn += 1
-                        if unborn == _TRIES * self._count:
+                        failed_starts += 1
+                        if failed_starts == _TRIES * self._count:
                             raise DataError(_ends_early(error)) from error
                         continue
                     tries[case.stem] += 1
@@ -70,14 +71,19 @@ class Workers:
                     finished = _given_up(case)
                 else:
                     self._idle.append(actor)
-                    unborn = 0
+                    failed_starts = 0
                 if case is not None:
-                    open_ -= 1
+                    remaining -= 1
                     yield finished
             while left and self._idle:
                 actor, case = self._idle.pop(), left.popleft()
                 self._busy[actor.segment.remote(case)] = (actor, case)
             yield None
+
+    @property
+    def ready(self) -> int:
+        """How many have loaded the bundle."""
+        return len(self._idle) + sum(case is not None for _, case in self._busy.values())
 
     def close(self) -> None:
         """End the workers, also those in the middle of a scan."""

@@ -25,23 +25,14 @@ UNFINISHED = ".cluster"  # in the output folder: what workers made and the drive
 
 @dataclass(frozen=True)
 class ScanJob:
-    """What the workers of a run share.
+    """What the workers of a run share; paths are whole."""
 
-    Attributes:
-        bundle: name of a shipped bundle, or the whole path of another.
-        knobs: of its `inference.json`; paths are whole.
-        support: a pickled `SupportPack`.
-        output_dir: of the run, a whole path.
-        threads: of a worker.
-        package: `content_hash` of the package of the driver.
-    """
-
-    bundle: str
-    knobs: dict[str, Any]
-    support: bytes
-    output_dir: Path
-    threads: int
-    package: str
+    bundle: str  # name of a shipped one, or the path of another
+    knobs: dict[str, Any]  # of its `inference.json`
+    support: bytes  # a pickled `SupportPack`
+    output_dir: Path  # of the run
+    threads: int  # of a worker
+    package: str  # `content_hash` of the driver's package
 
 
 class FinishedScan(NamedTuple):

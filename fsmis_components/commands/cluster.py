@@ -3,6 +3,8 @@
 import logging
 import os
 import pickle
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ from fire.parser import DefaultParseValue
 import fsmis_components
 from fsmis_components.bundle import folder_evaluator, parsed_config
 from fsmis_components.cluster import ClusterEvaluator, ScanJob, ScanWorker, Workers
-from fsmis_components.commands.front_door import METHOD, check_there, outcome
+from fsmis_components.commands.front_door import METHOD, check_there, print_outcome
 from fsmis_components.data.errors import DataError, errors_of_commands, needed
 from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.packaging import content_hash
 from fsmis_components.support.support_pack import SupportPack
 
 _MEMORY = 2 * 2**30  # bytes that a worker is counted with
+_PATIENCE = 10.0  # seconds for an address to answer
 _OF_DRIVER = ("save_support_pack", "corrections_dir")  # knobs of which workers know nothing
 _PATHS = ("features_dir", "weights", "default_pack")  # knobs that are paths, for workers too
 
@@ -65,6 +68,7 @@ def cluster(
     parser["evaluator#_target_"] = f"{ClusterEvaluator.__module__}.{ClusterEvaluator.__name__}"
     evaluator: Any = folder_evaluator(parser)
     _join(ray, address)
+    started = time.time()
     try:
         options, room = _room(ray, cpus_per_worker, gpus_per_worker)
         actor = ray.remote(ScanWorker).options(**options, scheduling_strategy="SPREAD")
@@ -78,16 +82,18 @@ def cluster(
             evaluator.run()
     finally:
         ray.shutdown()
-        if (output / "cases.csv").is_file():
-            print(f"\n{outcome(output / 'cases.csv')}")
+        print_outcome(output, started)
 
 
 def _join(ray: Any, address: str | None) -> None:
     """Become the driver of a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a run leaves the place
+    host, _, port = (address or "").rpartition(":")
     try:
+        if port.isdecimal():  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), _PATIENCE).close()
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
             f"--address {address}: no Ray cluster can be joined there ({error}); start one by "
             "ray start --head, or leave the option out."

@@ -144,14 +144,22 @@ def _bundle_command(words: list[str], output: Path | None = None) -> None:
     print(shlex.join(["python", *command]), flush=True)
     started = time.time()
     status = _status([sys.executable, *command])
-    table = None if output is None else output / "cases.csv"
-    # a run that could not begin has no results, an earlier one may have
-    if table is not None and table.is_file() and (not status or table.stat().st_mtime >= started):
-        print(f"\n{outcome(table)}")
+    if output is not None:
+        print_outcome(output, 0 if status == 0 else started)
     sys.exit(status)
 
 
-def outcome(table: Path) -> str:
+def print_outcome(output: Path, since: float) -> None:
+    """Say what lies in a folder of masks, if its table was written since a time.
+
+    A run that could not begin has no results, an earlier one may have.
+    """
+    table = output / "cases.csv"
+    if table.is_file() and table.stat().st_mtime >= since:
+        print(f"\n{_outcome(table)}")
+
+
+def _outcome(table: Path) -> str:
     """What lies in a folder of masks, in a sentence."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

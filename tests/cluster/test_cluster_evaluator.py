@@ -62,6 +62,8 @@ class LocalWorkers:
             yield FinishedScan(case, *self.worker.segment_case(case, self.pack, files), files)
             yield None
 
+    ready = 1
+
     def close(self) -> None:
         assert self.places.output_dir.is_dir()  # what is there is still to be taken
 
