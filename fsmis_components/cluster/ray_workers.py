@@ -12,7 +12,7 @@ from typing import Any
 
 from fsmis_components.cluster.scan_worker import FinishedScan
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError, needed
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.run_record import FAILED, CaseRow
 
 _TRIES = 3  # of a scan whose worker ends, and of workers that end before their first scan
@@ -23,12 +23,13 @@ class Workers:
     """Actors that segment scans, replaced where they are lost.
 
     Args:
+        ray: the module, which nothing else here needs.
         make: starts an actor; it has the methods of `ScanWorker`. Called again where one is lost.
         count: how many there are at once.
     """
 
-    def __init__(self, make: Callable[[], Any], count: int) -> None:
-        self._ray = needed("ray", "ray is not installed here; pip install 'ray>=2.9'.")
+    def __init__(self, ray: Any, make: Callable[[], Any], count: int) -> None:
+        self._ray = ray
         self._make = make
         self._count = count
         self._busy: dict[Any, tuple[Any, Case | None]] = {}  # by what they were asked for last

@@ -54,7 +54,7 @@ def cluster(
         gpus_per_worker: GPUs of a worker; without: 1 where the cluster has GPUs, else 0.
         knobs: any knob of the bundle's inference.json, as --uncertainty True.
     """
-    ray = needed("ray", "ray is not installed here; pip install 'ray>=2.9' on each machine.")
+    ray = needed("ray", "ray is not installed here; pip install '.[cluster]' on each machine.")
     if (workers is not None and workers < 1) or cpus_per_worker < 1:
         raise DataError("--workers, --cpus_per_worker: expected at least 1.")
     check_there(scans, labelled)
@@ -75,7 +75,7 @@ def cluster(
 
         def start(pack: SupportPack) -> Workers:
             job = ray.put(_job(method, given, pack, output.absolute(), cpus_per_worker))
-            return Workers(lambda: actor.remote(job), workers or room)
+            return Workers(ray, lambda: actor.remote(job), workers or room)
 
         evaluator.start_workers = start
         with errors_of_commands():

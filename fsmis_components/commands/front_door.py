@@ -30,7 +30,7 @@ def segment(
     """Segment a folder of scans by one to five labelled ones: seconds a scan, no training.
 
     Args:
-        scans: folder of scans (NIfTI, DICOM series).
+        scans: folder of scans (NIfTI, DICOM series), or a file with one path per line.
         labelled: folder of labelled scans (image_1.nii.gz, label_1.nii.gz), or a stored pack.
         output: receives a mask per scan, pictures, cases.csv and report.html.
         method: ssl_alpnet, cow, ipsnet, or the folder of a bundle.

@@ -44,7 +44,7 @@ def workers(folder: Path, count: int = 2, cannot_load: str = "") -> Workers:
             return FinishedScan(case, CaseRow(case.stem, DONE, 0.0))
 
     actor = ray.remote(Worker).options(num_cpus=1)
-    return Workers(actor.remote, count)
+    return Workers(ray, actor.remote, count)
 
 
 def test_every_scan_is_finished_once_though_two_kill_their_workers(tmp_path: Path) -> None:

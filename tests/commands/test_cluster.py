@@ -31,7 +31,7 @@ def test_without_ray_a_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["cluster", "scans", "--labelled", "labelled"]) == 1
     said = capsys.readouterr().err
-    assert said == "ray is not installed here; pip install 'ray>=2.9' on each machine.\n"
+    assert said == "ray is not installed here; pip install '.[cluster]' on each machine.\n"
 
 
 @pytest.mark.slow
