@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import uuid
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.run_record import CaseRow, ResultFiles, RunRecord
 from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.packaging import content_hash
+from fsmis_components.support.support_pack import SupportPack
 
 UNFINISHED = ".cluster"  # in the output folder: what workers made and the driver has not taken yet
 
@@ -29,7 +29,7 @@ class ScanJob:
 
     bundle: str  # name of a shipped one, or the path of another
     knobs: dict[str, Any]  # of its `inference.json`
-    support: bytes  # a pickled `SupportPack`
+    support: Path  # a stored `SupportPack`
     output_dir: Path  # of the run
     threads: int  # of a worker
     package: str  # `content_hash` of the driver's package
@@ -74,7 +74,7 @@ class ScanWorker:
         parser = parsed_config(bundle_folder(job.bundle), "inference", job.knobs)
         parser["data"] = []  # the scans come one by one
         self.evaluator = folder_evaluator(parser)
-        self.pack = pickle.loads(job.support)
+        self.pack = SupportPack.load(job.support)
         self.pack.check_fits(self.evaluator.network)
         maps = self.evaluator.volume_inferer.uncertainty
         self.places = RunRecord(self.folder, (), {}, maps, self.evaluator.dicom_seg)

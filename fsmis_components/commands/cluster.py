@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pickle
 import socket
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from fire.parser import DefaultParseValue
 import fsmis_components
 from fsmis_components.bundle import folder_evaluator, parsed_config
 from fsmis_components.cluster import ClusterEvaluator, ScanJob, ScanWorker, Workers
+from fsmis_components.cluster.scan_worker import UNFINISHED
 from fsmis_components.commands.front_door import METHOD, check_there, print_outcome
 from fsmis_components.data.errors import DataError, errors_of_commands, needed
 from fsmis_components.data.shipped_bundles import bundle_folder
@@ -131,7 +131,7 @@ def _job(
     return ScanJob(
         bundle=str(here.absolute()) if here.is_dir() else method,
         knobs={**own, "stored_support": None},
-        support=pickle.dumps(pack),
+        support=pack.save(output / UNFINISHED / "support_pack.safetensors"),
         output_dir=output,
         threads=threads,
         package=content_hash(Path(fsmis_components.__file__).parent),

@@ -1,4 +1,4 @@
-"""The students' answer for a scan of the folder, the teacher's where the gate says so."""
+"""The answer for a scan of the folder: student and teacher, by the gate the teacher alone."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class FittedInferer(Inferer):
     def segment_volume(
         self, volume: Volume, network: nn.Module, pack: SupportPack | None = None
     ) -> Segmentation:
-        """Segment one scan of the folder by the last student, and let the gate judge.
+        """Segment one scan of the folder by the last student and the teacher; the gate judges.
 
         `pack` is what `resolve` gives, whatever is handed over.
 
@@ -119,19 +119,19 @@ class FittedInferer(Inferer):
         view = self.view_of(volume)
         image = student_image(view, self.pack.normalisation)
         values = [structure.value for structure in self.pack.structures]
-        masks, uncertainty = [], None
-        for student in (network, *self.judges):
-            mask, largest = self._mask(view, student_shares(student, image))
-            masks.append(mask)
-            if uncertainty is None and self.uncertainty:
-                uncertainty = view.restack((255 * (1.0 - largest)).round().astype(np.uint8))
+        shares = student_shares(network, image)
+        mask, largest = self._mask(view, shares)
+        uncertainty = None
+        if self.uncertainty:
+            uncertainty = view.restack((255 * (1.0 - largest)).round().astype(np.uint8))
+        masks = [mask, *(self._mask(view, student_shares(each, image))[0] for each in self.judges)]
         taught = view.stacked(np.asarray(load_label(teacher.mask, volume).data))
         opinions = [
             Opinion.of([mask == value for mask in (*masks, taught)], volume.voxel_ml, expected)
             for value, expected in zip(values, teacher.expected_dice, strict=True)
         ]
         verdicts = decide(opinions, self.usual, self.gate)
-        label = masks[0]
+        label = self._mask(view, shares, taught)[0]
         for value, verdict in zip(values, verdicts, strict=True):
             if verdict.teacher:
                 label[label == value] = 0
@@ -146,19 +146,35 @@ class FittedInferer(Inferer):
         scan = ScanCheck(check_scan(view, self.pack).modality, ())
         return Segmentation(view.restack(label), uncertainty, self.pack, trust, scan)
 
-    def _mask(self, view: SliceView, shares: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Label values (D, h, w) at the scan's resolution and the largest probability there."""
+    def _mask(
+        self, view: SliceView, shares: Tensor, taught: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Label values (D, h, w) at the scan's resolution and the largest probability there.
+
+        To the probabilities of the student the mask of the teacher adds its share.
+        """
         values = np.array([0, *(structure.value for structure in self.pack.structures)])
-        label, largest = _on_scan(view, shares)
+        numbers = None
+        if taught is not None:
+            numbers = np.zeros(taught.shape, np.int64)
+            for number, value in enumerate(values):
+                numbers[taught == value] = number
+        label, largest = _on_scan(view, shares, numbers, self.gate.teacher_share)
         label = values.astype(label_dtype(int(values.max())))[label]
         return clean_up(label, values[1:].tolist(), self.topologies), largest
 
 
-def _on_scan(view: SliceView, shares: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Channels (D, h, w) at the scan's resolution and the largest probability there."""
+def _on_scan(
+    view: SliceView, shares: Tensor, taught: np.ndarray | None, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Channels (D, h, w) at the scan's resolution and what they have there at the most."""
     labels, largest = [], []
     for start in range(0, len(shares), _SLAB):
-        best = view.to_native_logits(shares[start : start + _SLAB]).max(1)
+        channels = view.to_native_logits(shares[start : start + _SLAB])
+        if taught is not None:
+            numbers = torch.from_numpy(taught[start : start + _SLAB])[:, None]
+            channels.scatter_add_(1, numbers, torch.full(numbers.shape, share))
+        best = channels.max(1)
         labels.append(best.indices.to(torch.uint8))
         largest.append(best.values)
     return torch.cat(labels).numpy(), torch.cat(largest).numpy()

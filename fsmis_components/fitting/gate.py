@@ -20,11 +20,13 @@ class GateRule:
         least_expected: expected Dice of the teacher's mask below which it is not learned.
         least_agreement: mean Dice of the last student with the judges below which a plausible mask
             of the teacher stays.
+        teacher_share: what the teacher's mask adds to the last student's probabilities.
     """
 
     largest_ratio: float = 2.5
     least_expected: float = 0.2
     least_agreement: float = 0.5
+    teacher_share: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,18 @@ def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
     assert pictures == {name.removesuffix("_seg.nii.gz") for name in changed} and pictures
 
 
+def test_answers_are_between_the_student_and_the_teacher(fitted: Path) -> None:
+    teacher = labels(fitted / "fitted" / "teacher")
+    moved = 0
+    for name, answer in labels(fitted / "fitted").items():
+        student = student_mask(fitted, name.replace("_seg", ""))
+        assert ((answer == student) | (answer == teacher[name])).mean() > 0.999  # but for clean-up
+        nearer, alone = (answer == teacher[name]).sum(), (student == teacher[name]).sum()
+        assert nearer >= alone
+        moved += int(nearer - alone)
+    assert moved > 0
+
+
 def test_the_same_command_changes_nothing(fitted: Path) -> None:
     files = {
         path: path.stat().st_mtime_ns
