@@ -26,7 +26,7 @@ class GateRule:
     largest_ratio: float = 2.5
     least_expected: float = 0.2
     least_agreement: float = 0.5
-    teacher_share: float = 0.5
+    teacher_share: float = 0.75
 
 
 @dataclass(frozen=True)
