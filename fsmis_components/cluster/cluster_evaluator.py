@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from fsmis_components.cluster.ray_workers import Workers
 from fsmis_components.cluster.scan_worker import UNFINISHED, FinishedScan
+from fsmis_components.data.case_row import DONE
 from fsmis_components.data.errors import writing
-from fsmis_components.data.run_record import DONE, RunRecord
+from fsmis_components.data.run_record import RunRecord
 from fsmis_components.inferers.folder_evaluator import Begun, FolderEvaluator
 from fsmis_components.support.support_pack import SupportPack
 
@@ -32,7 +33,7 @@ class ClusterEvaluator(FolderEvaluator):
 
     def _segment_left(self, begun: Begun, global_epoch: int) -> None:
         cases = [item["case"] for item in self.data_loader]
-        place = {case.stem: number for number, case in enumerate(cases)}
+        stems = [case.stem for case in cases]
         corrected = self._own & begun.corrected.keys()
         cases = [case for case in cases if case.stem in self._own - corrected]
         self._own = corrected
@@ -57,8 +58,7 @@ class ClusterEvaluator(FolderEvaluator):
         finally:
             workers.close()
             self._take(begun.record, waiting)
-            rows = begun.record.rows
-            begun.record.rows = {s: rows[s] for s in sorted(rows, key=lambda s: place.get(s, -1))}
+            begun.record.sort(stems)
             # a worker that was given up for lost may still write there; the next run removes that
             shutil.rmtree(unfinished, ignore_errors=True)
 

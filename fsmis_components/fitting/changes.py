@@ -9,7 +9,7 @@ import numpy as np
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import writing
-from fsmis_components.data.volumes import load_image, load_label
+from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.fitting.gate import mask_dice
 from fsmis_components.reporting.drawing import save_overlay
 from fsmis_components.support.support_pack import SupportPack
@@ -41,10 +41,8 @@ def draw_changes(
     """
     alike: dict[str, float] = {}
     for case in cases:
-        paths = [each / f"{case.stem}_seg.nii.gz" for each in (before, after)]
-        if all(path.is_file() for path in paths):
-            image = load_image(case.image)
-            masks = [np.asarray(load_label(path, image).data) for path in paths]
+        if all((each / f"{case.stem}_seg.nii.gz").is_file() for each in (before, after)):
+            masks = _masks(case, load_image(case.image), before, after)
             pairs = [[mask == each.value for mask in masks] for each in pack.structures]
             # a structure that neither shows is the same in both
             dice = [mask_dice(*pair) for pair in pairs if any(mask.any() for mask in pair)]
@@ -59,11 +57,14 @@ def draw_changes(
                 path.unlink(missing_ok=True)
                 continue
             image = load_image(case.image)
-            was, now = (
-                np.asarray(load_label(each / f"{case.stem}_seg.nii.gz", image).data)
-                for each in (before, after)
-            )
+            was, now = _masks(case, image, before, after)  # again: all would fill the memory
             title = f"{case.stem}: before (dashed) and after the fit, Dice {alike[case.stem]:.2f}"
             rule = pack.normalisation
             save_overlay(path, image, now, pack.structures, pack.grid, title, rule, truth=was)
     return chosen
+
+
+def _masks(case: Case, image: Volume, *folders: Path) -> list[np.ndarray]:
+    """Label values of a scan in each of the folders."""
+    paths = [folder / f"{case.stem}_seg.nii.gz" for folder in folders]
+    return [np.asarray(load_label(path, image).data) for path in paths]

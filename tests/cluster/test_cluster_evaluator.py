@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import pytest
 from block_scans import block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
+from folder_results import record, results
 from monai.data import Dataset
 
 from fsmis_components.cluster import ClusterEvaluator, FinishedScan
+from fsmis_components.data.case_row import FAILED, CaseRow
 from fsmis_components.data.cases import Case
-from fsmis_components.data.run_record import FAILED, CaseRow, RunRecord
+from fsmis_components.data.run_record import RunRecord
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
 from fsmis_components.support import Corrections, SupportSource
 from fsmis_components.support.support_pack import SupportPack
@@ -72,20 +73,6 @@ def on_cluster(root: Path, corrections: str | None = None, stops: int = 9) -> Cl
     found = evaluator(ClusterEvaluator, root, "many", corrections)
     found.start_workers = lambda pack: LocalWorkers(root, pack, "many", stops)
     return found
-
-
-def results(output: Path) -> dict[str, bytes]:
-    kinds = {".gz", ".png", ".jpg"}
-    found = (path for path in sorted(output.rglob("*")) if path.suffix in kinds)
-    return {str(path.relative_to(output)): path.read_bytes() for path in found}
-
-
-def record(output: Path) -> dict[str, Any]:
-    """`run.json` without the seconds, and the order of the lines."""
-    found = json.loads((output / "run.json").read_text())
-    for row in found["rows"].values():
-        del row["seconds"]
-    return {**found, "order": list(found["rows"])}
 
 
 def test_results_record_and_failure_are_those_of_one_process(root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from typing import Any
 import folder_runs
 import torch
 from block_scans import block_label, write_scan
+from folder_results import record, results
 from folder_runs import read_cases, sentence
 from torch import multiprocessing
 
@@ -63,21 +63,6 @@ def in_two_processes(root: Path, deadly: bool = False) -> tuple[list[int], list[
     while not sentences.empty():
         said.append(sentences.get())
     return [process.exitcode for process in started], said
-
-
-def results(output: Path) -> dict[str, bytes]:
-    """All masks, maps and pictures by their names."""
-    kinds = {".gz", ".png", ".jpg"}
-    found = (path for path in sorted(output.rglob("*")) if path.suffix in kinds)
-    return {str(path.relative_to(output)): path.read_bytes() for path in found}
-
-
-def record(output: Path) -> dict[str, Any]:
-    """`run.json` without the seconds."""
-    found = json.loads((output / "run.json").read_text())
-    for row in found["rows"].values():
-        del row["seconds"]
-    return found
 
 
 def test_a_killed_process_ends_the_run_and_two_others_finish_it(tmp_path: Path) -> None:
