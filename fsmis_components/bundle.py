@@ -15,6 +15,7 @@ from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.data.volumes import Volume, load_image, save_mask
 from fsmis_components.data.weights import fill_network
 from fsmis_components.encoding import ScanEncoder
+from fsmis_components.encoding.engine import use_engine
 from fsmis_components.inferers import FolderEvaluator, Segmentation, VolumeInferer
 from fsmis_components.support import SupportPack, SupportSet, SupportSource, build_support_pack
 from fsmis_components.support.encode import with_mirrored
@@ -63,6 +64,8 @@ class Bundle:
         if weights != UNTRAINED:
             path = self.root / "models" / "model.pt" if weights == "shipped" else Path(weights)
             fill_network(self.network, path)
+        with errors_of_commands():
+            use_engine(self.network, parser["engine"], self.inferer.amp)
 
     def support(self, labelled: str | Path | SupportSet, **wanted: Any) -> SupportPack:
         """Encode labelled scans once, for any number of scans to segment.

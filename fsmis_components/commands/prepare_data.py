@@ -243,7 +243,7 @@ def _prepared(
     row["spacing"] = " x ".join(f"{length:.4g}" for length in made.spacing)
     remarks = []
     for name, value in source.structures.items():
-        before, after = _millilitres(label, image, value), _millilitres(numbers, made, value)
+        before, after = image.millilitres(label, value), made.millilitres(numbers, value)
         row[name] = f"{after:.3f}"
         if not before:
             remarks.append(f"no {name}")
@@ -339,10 +339,6 @@ def _on_grid(image: Volume, label: np.ndarray, to: Geometry) -> tuple[Volume, np
         numbers[moved(label == value)[0].numpy() > 0.5] = value
     affine = made.affine.numpy().astype(np.float64)
     return Volume(made[0].numpy(), affine, None, image.oriented), numbers
-
-
-def _millilitres(label: np.ndarray, on: Volume, value: int) -> float:
-    return on.voxel_ml * int(np.count_nonzero(label == value))
 
 
 def _write(path: Path, array: np.ndarray, like: Volume) -> None:

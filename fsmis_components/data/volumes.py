@@ -60,6 +60,10 @@ class Volume:
         """Millilitres of a voxel."""
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
+    def millilitres(self, label: VoxelArray, value: int) -> float:
+        """Volume of a value in a label map (X, Y, Z) of this grid."""
+        return self.voxel_ml * sum(int(np.count_nonzero(part == value)) for part in chunks(label))
+
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres between voxels along each stored axis."""

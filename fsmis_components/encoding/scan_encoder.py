@@ -17,7 +17,7 @@ from fsmis_components.encoding.feature_cache import (
     feature_key,
     features_kind,
 )
-from fsmis_components.encoding.identity import network_method, weights_hash
+from fsmis_components.encoding.identity import computed_by, network_method, weights_hash
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 
 
@@ -60,7 +60,7 @@ class ScanEncoder:
             "method": network_method(self.network),
             "normalisation": normalisation.to_dict(),
             "batch_size": self.batch_size,  # the size of a batch decides how sums are rounded
-            "amp": self.amp,
+            **computed_by(self.network, self.amp),
             "device": self.device.type,
         }
         key = feature_key(view, self.weights or weights_hash(self.network), settings)

@@ -33,6 +33,8 @@ class TrainingState:
 
     Episodes are numbered, so the weights, the optimiser, the schedule and the epoch are all that a
     training consists of: an interrupted one ends with the same weights as an uninterrupted one.
+    Several processes share a training where a network is `DistributedDataParallel`; else each has
+    its own.
 
     Args:
         folder: gets the checkpoint `state.pt`, which is replaced after each epoch.
@@ -63,6 +65,9 @@ class TrainingState:
         self.limit = 60 * limit
         self.seconds = 0.0  # of the epochs that were saved, over all pieces of the training
         self._lock: AcquireReturnProxy | None = None
+        shared = any(isinstance(item, DistributedDataParallel) for item in objects.values())
+        self._processes = idist.get_world_size() if shared else 1
+        self._first = idist.get_rank() == 0 or not shared
 
     def attach(self, engine: Engine) -> None:
         """Restore when the engine starts, save when an epoch is complete."""
@@ -88,7 +93,7 @@ class TrainingState:
 
     @exit_on_data_error
     def _begin(self, engine: Engine) -> None:
-        if idist.get_rank() == 0:
+        if self._first:
             self._lock = lock_folder(self.folder)
         try:
             self.restore(engine)
@@ -143,7 +148,7 @@ class TrainingState:
         """
         here = monotonic() - self.started
         self.seconds = self.former + here
-        if idist.get_rank() == 0:
+        if self._first:
             state: dict[str, Any] = {k: v.state_dict() for k, v in self.objects.items()}
             state["epoch"] = engine.state.epoch
             state["iteration"] = engine.state.iteration
@@ -151,7 +156,7 @@ class TrainingState:
             state["settings"] = self.settings
             save_state(state, self.folder)
         late = here > self.limit
-        if idist.get_world_size() > 1:  # all processes must stop after the same epoch
+        if self._processes > 1:  # all processes must stop after the same epoch
             late = bool(idist.broadcast(float(late), src=0))
         if late and engine.state.epoch < (engine.state.max_epochs or 0):
             logger.info("%s: max_minutes are over; give the same command to go on", self.folder)

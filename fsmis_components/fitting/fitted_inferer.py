@@ -80,8 +80,8 @@ class FittedInferer(Inferer):
         """The teacher's support."""
         return self.pack
 
-    def settings(self) -> dict[str, Any]:
-        """What changes a result, as JSON values."""
+    def settings(self, network: nn.Module) -> dict[str, Any]:
+        """What changes a result, as JSON values; of the student the fit tells."""
         return {
             "fit": dict(self.identity),
             "gate": asdict(self.gate),

@@ -22,6 +22,12 @@ from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import SliceView
+from fsmis_components.data.processes import (
+    from_first,
+    interrupted_together,
+    process_rank,
+    wait_for_all,
+)
 from fsmis_components.data.run_record import read_rows
 from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
@@ -146,7 +152,8 @@ class FolderFit:
                 raise DataError(f"{knob}: expected a whole number above 0, got {value!r}.")
         self.teacher = self.make_teacher()
         try:
-            self._run()
+            with interrupted_together():
+                self._run()
         except KeyboardInterrupt as error:
             raise DataError("interrupted; give the same command again to go on.") from error
 
@@ -164,12 +171,12 @@ class FolderFit:
         learned = self._learned(cases, rows, labelled)
         # a folder with new scans is another fit, which takes the place of the former
         fitted, stems = self.output_dir / "models" / "scans.json", [case.stem for case in cases]
-        if not fitted.is_file():
-            atomic_write_text(fitted, json.dumps(stems))
-        renews = parse_json(fitted.read_text(encoding="utf-8")) != stems
+        renews = from_first(lambda: _differs(fitted, stems))
         trainings = self._trainings()
         if self.minutes is not None:
-            trainings.plan([*drawn, *learned], self.minutes, monotonic() - start)
+            trainings.steps = from_first(
+                partial(trainings.plan, [*drawn, *learned], self.minutes, monotonic() - start)
+            )
         students = trainings.run(drawn, learned)
         identity = {"students": trainings.identity, "teacher": self.pack.weights_hash}
         self.student = students[-1]
@@ -183,15 +190,17 @@ class FolderFit:
             identity,
             self.uncertainty,
         )
-        write_student_bundle(
-            self.output_dir / "bundle",
-            self.student,
-            student_definition(self.make_network, 1 + len(self.values)),
-            self.pack,
-            self._view(labelled[0].image),
-            len(learned),
-            len(drawn),
-        )
+        first = process_rank() == 0
+        if first:
+            write_student_bundle(
+                self.output_dir / "bundle",
+                self.student,
+                student_definition(self.make_network, 1 + len(self.values)),
+                self.pack,
+                self._view(labelled[0].image),
+                len(learned),
+                len(drawn),
+            )
         FolderEvaluator(
             next(self.student.parameters()).device,
             Dataset(query_items(self.dataset_dir)),
@@ -202,9 +211,10 @@ class FolderFit:
             corrections=corrections if self.corrections_dir else None,
             renews=renews,
         ).run()
-        atomic_write_text(fitted, json.dumps(stems))
-        teacher = self.output_dir / "teacher"
-        draw_changes(self.output_dir / "changes", cases, teacher, self.output_dir, self.pack)
+        if first:
+            atomic_write_text(fitted, json.dumps(stems))
+            teacher = self.output_dir / "teacher"
+            draw_changes(self.output_dir / "changes", cases, teacher, self.output_dir, self.pack)
 
     def _trainings(self) -> StudentTrainings:
         return StudentTrainings(
@@ -241,6 +251,7 @@ class FolderFit:
             rows = read_rows(folder)
             if len(rows) < len(cases):  # interrupted, or nothing could be done at all
                 raise
+        wait_for_all()  # until the first process has written the table
         self.pack = self.teacher.support(pack)
         rows = {stem: row for stem, row in read_rows(folder).items() if row.status == DONE}
         if len(rows) < _FEWEST:
@@ -323,7 +334,7 @@ class FolderFit:
         expected = {c.stem: self._answered[c.image].expected_dice for c in unlabelled}
         self._usual = [
             UsualVolumes.of(
-                [_millilitres(scan, value) for scan in labelled],
+                [scan.image.millilitres(scan.label.data, value) for scan in labelled],
                 [each[index] for each in volumes.values()],
             )
             for index, value in enumerate(self.values)
@@ -337,5 +348,8 @@ class FolderFit:
         return scans
 
 
-def _millilitres(scan: SupportScan, value: int) -> float:
-    return scan.image.voxel_ml * int(np.count_nonzero(np.asarray(scan.label.data) == value))
+def _differs(path: Path, stems: list[str]) -> bool:
+    """Whether a fit of other scans was noted in a file; where none was, these are."""
+    if not path.is_file():
+        atomic_write_text(path, json.dumps(stems))
+    return parse_json(path.read_text(encoding="utf-8")) != stems

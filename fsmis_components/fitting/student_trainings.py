@@ -13,11 +13,15 @@ import torch
 from torch import nn
 
 from fsmis_components.data.atomic import atomic_write_text
+from fsmis_components.data.processes import num_processes, process_rank, wait_for_all
 from fsmis_components.data.safe_text import parse_json
-from fsmis_components.data.weights import write_torch
+from fsmis_components.data.weights import fill_network, write_torch
 from fsmis_components.fitting.student_scans import StudentScan, relabelled
 from fsmis_components.fitting.student_slices import StudentRule, StudentSlices
 from fsmis_components.fitting.student_training import STEPS_PER_EPOCH, MakeOptimizer, train_student
+
+_FILES = ("half_1", "half_2", "student")  # names of the students in the folder, by their number
+Steps = tuple[int, ...]
 
 
 class StudentTrainings:
@@ -71,8 +75,8 @@ class StudentTrainings:
         self.progress = progress
         self.identity = ""
 
-    def plan(self, scans: Sequence[StudentScan], minutes: float, spent: float) -> None:
-        """Set `steps` to what fits into the time; measured once and kept.
+    def plan(self, scans: Sequence[StudentScan], minutes: float, spent: float) -> Steps:
+        """Steps that fit into the time; measured once and kept.
 
         Args:
             scans: what is learned from.
@@ -81,8 +85,7 @@ class StudentTrainings:
         """
         path = self.folder / "plan.json"
         if path.is_file():
-            self.steps = tuple(map(int, parse_json(path.read_text(encoding="utf-8"))))
-            return
+            return tuple(map(int, parse_json(path.read_text(encoding="utf-8"))))
         with tempfile.TemporaryDirectory() as folder:
             start = monotonic()
             self._train(self._network(), self._slices(scans, 0), folder, 1, progress=False)
@@ -90,11 +93,14 @@ class StudentTrainings:
         # the students answer for every scan at the end, in about a third of the teacher's time
         left = max(0.0, 60 * minutes - 1.4 * spent)
         share = left / seconds / sum(self.steps)
-        self.steps = tuple(max(STEPS_PER_EPOCH, round(share * steps)) for steps in self.steps)
-        atomic_write_text(path, json.dumps(self.steps))
+        steps = tuple(max(STEPS_PER_EPOCH, round(share * each)) for each in self.steps)
+        atomic_write_text(path, json.dumps(steps))
+        return steps
 
     def run(self, drawn: Sequence[StudentScan], learned: Sequence[StudentScan]) -> list[nn.Module]:
         """The students of both halves of the folder, and the last one.
+
+        Of several processes each trains a half, and the first one the last student.
 
         Args:
             drawn: scans that persons labelled, from which all learn.
@@ -103,13 +109,19 @@ class StudentTrainings:
         # neighbours in a folder are often one patient, whom both halves would know otherwise
         middle = (len(learned) + 1) // 2
         halves = [learned[:middle], learned[middle:]]
-        students = [
-            self._student([*drawn, *half], f"half {number + 1}", number)
-            for number, half in enumerate(halves)
-        ]
+        students = [self._student([*drawn, *half], number) for number, half in enumerate(halves)]
+        self._gather(students, 0)
         lessons = [relabelled(scan, students) for scan in learned]
-        last = self._student([*drawn, *lessons], "student", 2, students[0].state_dict())
+        last = self._student([*drawn, *lessons], 2, students[0].state_dict())
+        self._gather([last], 2)
         return [*students, last]
+
+    def _gather(self, students: Sequence[nn.Module], first: int) -> None:
+        """Give each process what others have trained: students `first` and those after it."""
+        wait_for_all()
+        for number, student in enumerate(students, first):
+            if number % num_processes() != process_rank():
+                fill_network(student.eval(), self.folder / f"{_FILES[number]}.pt")
 
     def _network(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -124,7 +136,6 @@ class StudentTrainings:
     def _student(
         self,
         scans: Sequence[StudentScan],
-        name: str,
         number: int,
         start: Mapping[str, torch.Tensor] | None = None,
     ) -> nn.Module:
@@ -134,11 +145,11 @@ class StudentTrainings:
         given = getattr(self.make_optimizer, "keywords", {})
         settings = [repr(self.loss), given, slices.identity, steps, self.batch_size, self.seed]
         self.identity = hashlib.sha256(repr(settings).encode()).hexdigest()
-        # other masks or settings are another training
-        file = name.replace(" ", "_")
-        folder = self.folder / "training" / f"{file}_{self.identity[:12]}"
-        self._train(network, slices, folder, steps, number, name, self.progress)
-        write_torch(network.state_dict(), self.folder / f"{file}.pt")
+        if number % num_processes() == process_rank():
+            # other masks or settings are another training
+            folder = self.folder / "training" / f"{_FILES[number]}_{self.identity[:12]}"
+            self._train(network, slices, folder, steps, number, self.progress)
+            write_torch(network.state_dict(), self.folder / f"{_FILES[number]}.pt")
         return network
 
     def _train(
@@ -148,7 +159,6 @@ class StudentTrainings:
         folder: str | Path,
         steps: int,
         number: int = 0,
-        name: str = "student",
         progress: bool = True,
     ) -> None:
         train_student(
@@ -160,7 +170,7 @@ class StudentTrainings:
             steps=steps,
             batch_size=self.batch_size,
             seed=self.seed + number,
-            name=name,
+            name=_FILES[number].replace("_", " "),
             amp=self.amp,
-            progress=progress,
+            progress=progress and process_rank() == 0,
         )

@@ -34,7 +34,6 @@ from fsmis_components.data.processes import (
     wait_for_all,
 )
 from fsmis_components.data.run_record import RunRecord
-from fsmis_components.data.stored_array import chunks
 from fsmis_components.data.volumes import Volume, load_image, save_mask, save_shares
 from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.inferers.volume_inferer import VolumeInferer
@@ -151,8 +150,8 @@ class FolderEvaluator(SupervisedEvaluator):
         """Segment all scans.
 
         Raises:
-            SystemExit: no support, an output folder of another run or in which another one is
-                writing, a full disk, an interruption from the keyboard, or scans that failed.
+            SystemExit: no support, an output folder of another run, or that another one writes, a
+                full disk, an interruption from the keyboard, or scans that failed.
         """
         _check_preprocessing(self.preprocessing)
         items = list(self.data_loader)
@@ -208,7 +207,7 @@ class FolderEvaluator(SupervisedEvaluator):
     def _new_record(self, pack: SupportPack, corrected: Mapping[str, Correction]) -> RunRecord:
         settings = {
             "support": content_hash(pack),
-            "inferer": self.volume_inferer.settings(),
+            "inferer": self.volume_inferer.settings(self.network),
             "version": fsmis_components.__version__,
         }
         if corrected:
@@ -270,9 +269,9 @@ class FolderEvaluator(SupervisedEvaluator):
     def segment_case(
         self, case: Case, pack: SupportPack, files: ResultFiles
     ) -> tuple[CaseRow, str]:
-        """Segment a scan of another process's run; its row and, where it could be read, its hash.
+        """Segment a scan of another process's run, which keeps the record; as `_result`.
 
-        Post-processing runs, other handlers do not, and the record is left to that process.
+        Post-processing runs, other handlers do not.
         """
         self.state.output = {CommonKeys.IMAGE: str(case.image)}
         self.state.batch = {**self.state.output, "case": case}
@@ -393,9 +392,4 @@ def _volumes_ml(
     label: np.ndarray, image: Volume, structures: Sequence[Structure]
 ) -> dict[str, float]:
     """Millilitres per structure column of a label map."""
-    voxel = image.voxel_ml
-    return {
-        structure.column: voxel
-        * sum(int(np.count_nonzero(chunk == structure.value)) for chunk in chunks(label))
-        for structure in structures
-    }
+    return {each.column: image.millilitres(label, each.value) for each in structures}

@@ -21,6 +21,7 @@ from fsmis_components.data.geometry import SliceView, near_isotropic
 from fsmis_components.data.request_error import client_errors
 from fsmis_components.data.volumes import NO_DATA, ORIENTED_KEY, Volume
 from fsmis_components.encoding import EncodedSlices, FeatureStore, ScanEncoder
+from fsmis_components.encoding.identity import computed_by
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.inferers.clean_up import clean_up
 from fsmis_components.inferers.encoded_slices import (
@@ -201,10 +202,10 @@ class VolumeInferer(Inferer):
             return self.support.resolve_request(network, request, _test_support)
         return ResolvedSupport(self.support, (), self.support.source or "a support pack in memory")
 
-    def settings(self) -> dict[str, Any]:
-        """What changes a result besides support and network, as JSON values."""
+    def settings(self, network: nn.Module) -> dict[str, Any]:
+        """What changes a result besides the support and the weights, as JSON values."""
         return {
-            "amp": self.amp,
+            **computed_by(network, self.amp),
             "uncertainty": self.uncertainty,
             "steps": asdict(self.steps),
             "prior": asdict(self.prior),

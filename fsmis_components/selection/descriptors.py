@@ -22,7 +22,7 @@ from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_gr
 from fsmis_components.data.intensity import Normalisation, resolve_modality
 from fsmis_components.data.volumes import Volume, load_image
 from fsmis_components.encoding import EncodedSlices, FeatureCache, ScanEncoder
-from fsmis_components.encoding.identity import network_settings, weights_hash
+from fsmis_components.encoding.identity import computed_by, network_settings, weights_hash
 from fsmis_components.support.support_pack import SupportPack
 
 _SAME = 0.999  # cosine of each slice with itself, after rounding to half precision
@@ -138,7 +138,7 @@ class Describer:
             "weights": weights_hash(encoder.network),
             "settings": network_settings(encoder.network),
             "preprocessing": preprocessing.to_dict(),
-            "amp": encoder.amp,
+            **computed_by(encoder.network, encoder.amp),
         }
 
     def like(self, preprocessing: Preprocessing) -> Describer:

@@ -72,7 +72,7 @@ def test_the_plan_of_folds_fits_the_config(bundle: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["between_patients.json", "evaluate.json", "fit.json", "logging.conf"]
-    + ["multi_gpu_train.json", "multi_gpu_inference.json"],
+    + ["multi_gpu_train.json", "multi_gpu_inference.json", "multi_gpu_fit.json"],
 )
 def test_what_all_bundles_share_is_the_same_file(bundle: Path, name: str) -> None:
     own, other = ((folder / "configs" / name).read_bytes() for folder in (bundle, REFERENCE))

@@ -33,18 +33,29 @@ LABELLED = "1"
 pytestmark = pytest.mark.slow
 
 
-def run(config: Path, root: Path, **knobs: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config)]
+TOGETHER = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+
+
+def run(
+    config: Path | str, root: Path, launcher: tuple[str, ...] = (), **knobs: object
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *launcher, "monai.bundle", "run"]
+    command += ["--config_file", str(config)]
     command += ["--bundle_root", str(root)]
     for knob, value in knobs.items():
         command += [f"--{knob}", str(value)]
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
 
 
-def fit(folder: Path, **knobs: object) -> subprocess.CompletedProcess[str]:
+def fit(
+    folder: Path, launcher: tuple[str, ...] = (), **knobs: object
+) -> subprocess.CompletedProcess[str]:
+    config = BUNDLE / "configs" / "fit.json"
+    overlay = config.with_name("multi_gpu_fit.json")
     return run(
-        BUNDLE / "configs" / "fit.json",
+        str([str(config), str(overlay)]) if launcher else config,
         BUNDLE,
+        launcher,
         **{
             "support_dir": folder / "labelled",
             "dataset_dir": folder / "scans",
@@ -103,6 +114,19 @@ def student_mask(folder: Path, scan: str) -> np.ndarray:
     shares = student_shares(student, student_image(view, pack.normalisation))
     label = view.to_native_logits(shares).argmax(1).numpy()
     return view.restack(clean_up(label, [1, 2, 3, 4], pack_topologies(pack)))
+
+
+def test_two_processes_fit_what_one_fits(fitted: Path) -> None:
+    done = fit(fitted, TOGETHER, output_dir=fitted / "together")
+    assert done.returncode == 0, done.stderr[-2000:]
+    names = ("half_1.pt", "half_2.pt", "student.pt")
+    for path in [f"models/{name}" for name in names] + ["bundle/models/model.pt"]:
+        assert (fitted / "together" / path).read_bytes() == (fitted / "fitted" / path).read_bytes()
+    alone, together = labels(fitted / "fitted"), labels(fitted / "together")
+    assert alone.keys() == together.keys()
+    assert all((alone[name] == together[name]).all() for name in alone)
+    tables = [(fitted / name / "cases.csv").read_text() for name in ("fitted", "together")]
+    assert [len(table.splitlines()) for table in tables] == [5, 5]
 
 
 def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:

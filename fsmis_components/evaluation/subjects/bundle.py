@@ -94,7 +94,7 @@ class BundleSubject(NetworkSubject):
             "weights": weights_hash(self.network),
             "knobs": self.knobs,
             "geometry": self.geometry,
-            "inference": {} if self.inferer is None else self.inferer.settings(),
+            "inference": {} if self.inferer is None else self.inferer.settings(self.network),
         }
         if self._dropped is not None:  # slices that Setting 2 kept out of the training
             found["dropped_slices"] = self._dropped
