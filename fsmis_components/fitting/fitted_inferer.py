@@ -1,4 +1,4 @@
-"""The answer for a scan of the folder: student and teacher, by the gate the teacher alone."""
+"""The answer for a scan: student and teacher, by the gate the teacher alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume, load_label
 from fsmis_components.fitting.gate import GateRule, Opinion, UsualVolumes, decide
@@ -24,7 +23,7 @@ from fsmis_components.inferers.trust import CaseTrust, ScanCheck, check_scan
 from fsmis_components.support import SupportPack
 
 _SLAB = 16  # slices that go back to the scan's grid at a time
-ViewOf = Callable[[Volume], SliceView]
+ViewOf = Callable[[Volume, str], SliceView]
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,13 @@ class TeacherAnswer:
 
 
 class FittedInferer(Inferer):
-    """Segment scans of the folder to which students were fitted; serves `FolderEvaluator`.
+    """Segment scans of the folder to which students were fitted, and new ones of its kind.
 
     Args:
         pack: the teacher's support.
-        view_of: a scan as slices on the student's grid, in the order in which the teacher read it.
+        segment: the bundle itself, for scans that it has not segmented yet.
+        view_of: a scan as slices on the student's grid, in the order in which the teacher read it,
+            which the teacher's warning tells.
         judges: students of the two halves of the folder.
         teacher: the bundle's answer for each scan, by the path of the scan.
         usual: per structure, which volumes are.
@@ -53,6 +54,7 @@ class FittedInferer(Inferer):
     def __init__(
         self,
         pack: SupportPack,
+        segment: Callable[[Volume], Segmentation],
         view_of: ViewOf,
         judges: Sequence[nn.Module],
         teacher: Mapping[Path, TeacherAnswer],
@@ -63,6 +65,7 @@ class FittedInferer(Inferer):
     ) -> None:
         super().__init__()
         self.pack = pack
+        self.segment = segment
         self.view_of = view_of
         self.judges = judges
         self.teacher = teacher
@@ -73,8 +76,8 @@ class FittedInferer(Inferer):
         self.uncertainty = uncertainty
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kw: Any) -> Any:
-        """Not served: the answer needs the teacher's, which only scans of the folder have."""
-        raise NotImplementedError("FittedInferer segments the scans of its folder, by volume")
+        """Not served: the answer needs the scan itself."""
+        raise NotImplementedError("FittedInferer segments scans by volume")
 
     def resolve(self, network: nn.Module) -> SupportPack:
         """The teacher's support."""
@@ -88,35 +91,36 @@ class FittedInferer(Inferer):
             "uncertainty": self.uncertainty,
         }
 
-    def segment_new(self, volume: Volume, network: nn.Module) -> np.ndarray:
-        """Segment a scan that is not of the folder by the last student, which nothing judges.
-
-        Returns:
-            Label values (X, Y, Z) on the scan's own grid.
-        """
-        view = self.view_of(volume)
-        image = student_image(view, self.pack.normalisation)
-        return view.restack(self._mask(view, student_shares(network, image))[0])
-
     def segment_volume(
         self, volume: Volume, network: nn.Module, pack: SupportPack | None = None
     ) -> Segmentation:
-        """Segment one scan of the folder by the last student and the teacher; the gate judges.
+        """Segment one scan by the last student and the teacher; the gate judges.
 
-        `pack` is what `resolve` gives, whatever is handed over.
+        All students are new to a scan that is not of the folder, so that none agrees with the
+        teacher because it learned the same mask. `pack` is what `resolve` gives, whatever is handed
+        over.
 
         Raises:
             DataError: the scan or the teacher's mask cannot be read.
         """
-        if volume.source is None:
-            raise ValueError("FittedInferer: expected a scan that was read from a file")
-        teacher = self.teacher.get(volume.source)
-        if teacher is None:
-            raise DataError(
-                f"{volume.title}: the bundle failed on it, so nothing judges the student; see "
-                "cases.csv in the folder teacher."
-            )
-        view = self.view_of(volume)
+        answer = None if volume.source is None else self.teacher.get(volume.source)
+        if answer is None:  # a new scan, or one that the bundle failed on, which tells why again
+            found = self.segment(volume)
+            expected = tuple(found.expected_dice.values())
+            return self._judged(volume, network, found.label, expected, " ".join(found.warnings))
+        mask = np.asarray(load_label(answer.mask, volume).data)
+        return self._judged(volume, network, mask, answer.expected_dice, answer.warning)
+
+    def _judged(
+        self,
+        volume: Volume,
+        network: nn.Module,
+        teacher: np.ndarray,
+        expected_dice: Sequence[float],
+        warning: str,
+    ) -> Segmentation:
+        """What student and teacher, a mask (X, Y, Z), make of a scan, by the gate."""
+        view = self.view_of(volume, warning)
         image = student_image(view, self.pack.normalisation)
         values = [structure.value for structure in self.pack.structures]
         shares = student_shares(network, image)
@@ -125,10 +129,10 @@ class FittedInferer(Inferer):
         if self.uncertainty:
             uncertainty = view.restack((255 * (1.0 - largest)).round().astype(np.uint8))
         masks = [mask, *(self._mask(view, student_shares(each, image))[0] for each in self.judges)]
-        taught = view.stacked(np.asarray(load_label(teacher.mask, volume).data))
+        taught = view.stacked(teacher)
         opinions = [
             Opinion.of([mask == value for mask in (*masks, taught)], volume.voxel_ml, expected)
-            for value, expected in zip(values, teacher.expected_dice, strict=True)
+            for value, expected in zip(values, expected_dice, strict=True)
         ]
         verdicts = decide(opinions, self.usual, self.gate)
         label = self._mask(view, shares, taught)[0]
@@ -138,7 +142,7 @@ class FittedInferer(Inferer):
                 label[(taught == value) & (label == 0)] = value
         names = [structure.name for structure in self.pack.structures]
         kept = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.teacher]
-        said = [teacher.warning] if teacher.warning else []
+        said = [warning] if warning else []
         if kept:
             said.append(f"{', '.join(kept)}: the mask before fitting, the students disagree.")
         trust = CaseTrust(tuple(verdict.expected_dice for verdict in verdicts), " ".join(said))

@@ -63,7 +63,7 @@ class FolderFit:
     half of the folder each; their mean mask of a scan, of which one student has not learned, is
     what the last student learns. Where the gate finds that students disagree on a structure, the
     teacher's mask stays. Each step is kept, so the same command goes on where it was stopped.
-    After `run`, `inferer` segments new scans too, by `student`.
+    `inferer` segments scans by `student`, new ones too.
 
     Args:
         make_teacher: loads the bundle.
@@ -76,6 +76,8 @@ class FolderFit:
             answer, ``changes/`` with pictures of both, ``models/`` with the students.
         wanted: `support_ids`, `structures`, `num_shots` of the labelled scans.
         corrections_dir: folder of corrected masks of scans; they count as labels.
+        new_dir: folder of scans to segment in place of `dataset_dir`, from which nothing is
+            learned; their masks go to ``new/``.
         student_size: pixels of the larger side of a slice, at the most.
         half_steps: batches of each half student.
         final_steps: batches of the last one.
@@ -102,6 +104,7 @@ class FolderFit:
         *,
         wanted: Mapping[str, Any] | None = None,
         corrections_dir: str | Path | None = None,
+        new_dir: str | Path | None = None,
         student_size: int = 128,
         half_steps: int = 500,
         final_steps: int = 500,
@@ -123,6 +126,7 @@ class FolderFit:
         self.output_dir = Path(output_dir)
         self.wanted = {key: value for key, value in (wanted or {}).items() if value is not None}
         self.corrections_dir = corrections_dir
+        self.new_dir = None if new_dir is None else Path(new_dir)
         self.student_size = student_size
         self.half_steps = half_steps
         self.final_steps = final_steps
@@ -161,6 +165,8 @@ class FolderFit:
         start = monotonic()
         check_writable(self.output_dir)
         cases = search_cases(self.dataset_dir, labels="never").cases
+        if self.new_dir is not None:
+            query_items(self.new_dir)  # tells what is wrong with it before the fit
         corrections = Corrections(self.corrections_dir, self.dataset_dir)
         labelled = self._labelled(corrections)
         rows = self._taught(cases)
@@ -182,6 +188,9 @@ class FolderFit:
         self.student = students[-1]
         self.inferer = FittedInferer(
             self.pack,
+            partial(
+                self.teacher.inferer.segment_volume, network=self.teacher.network, pack=self.pack
+            ),
             self._view,
             students[:2],
             self._answered,
@@ -201,20 +210,29 @@ class FolderFit:
                 len(learned),
                 len(drawn),
             )
-        FolderEvaluator(
-            next(self.student.parameters()).device,
-            Dataset(query_items(self.dataset_dir)),
-            self.student,
-            self.inferer,  # type: ignore[arg-type]
-            self.output_dir,
-            progress=self.progress,
-            corrections=corrections if self.corrections_dir else None,
-            renews=renews,
-        ).run()
+        if self.new_dir is not None:
+            self._segment(self.new_dir, self.output_dir / "new", renews=True)
+            return
+        own = corrections if self.corrections_dir else None
+        self._segment(self.dataset_dir, self.output_dir, renews, own)
         if first:
             atomic_write_text(fitted, json.dumps(stems))
             teacher = self.output_dir / "teacher"
             draw_changes(self.output_dir / "changes", cases, teacher, self.output_dir, self.pack)
+
+    def _segment(
+        self, scans: Path, output: Path, renews: bool, corrections: Corrections | None = None
+    ) -> None:
+        FolderEvaluator(
+            next(self.student.parameters()).device,
+            Dataset(query_items(scans)),
+            self.student,
+            self.inferer,  # type: ignore[arg-type]
+            output,
+            progress=self.progress,
+            corrections=corrections,
+            renews=renews,
+        ).run()
 
     def _trainings(self) -> StudentTrainings:
         return StudentTrainings(
@@ -275,7 +293,7 @@ class FolderFit:
             if case.stem in rows
         }
 
-    def _view(self, volume: Volume) -> SliceView:
+    def _view(self, volume: Volume, warning: str = "") -> SliceView:
         """A scan on the student's grid, read in the order in which the teacher reads it."""
         inferer = self.teacher.inferer
         encoder = ScanEncoder(
@@ -287,9 +305,7 @@ class FolderFit:
         )
         with eval_mode(self.teacher.network), torch.inference_mode():
             view = decide_view(encoder, volume, self.pack)
-        answer = None if volume.source is None else self._answered.get(volume.source)
-        order = view.order if answer is None else told_order(view, answer.warning)
-        return SliceView(volume, self.grid, order)
+        return SliceView(volume, self.grid, told_order(view, warning))
 
     def _scan(
         self,
@@ -302,7 +318,8 @@ class FolderFit:
 
         Of that nothing is known in slices between, or beside, some that were drawn with gaps.
         """
-        view = self._view(image)
+        answer = None if image.source is None else self._answered.get(image.source)
+        view = self._view(image, "" if answer is None else answer.warning)
         marks = Volume(np.asarray(label.data), image.affine, image.source, image.oriented)
         numbers = student_label(SliceView(marks, self.grid, view.order), self.values)
         if doubtful is None:

@@ -129,6 +129,33 @@ def test_two_processes_fit_what_one_fits(fitted: Path) -> None:
     assert [len(table.splitlines()) for table in tables] == [5, 5]
 
 
+def test_scans_that_come_later_are_judged_too(fitted: Path) -> None:
+    later = fitted / "later"
+    later.mkdir()
+    for number in (2, 3):  # the same voxels: their masks by the same students are known
+        shutil.copy(
+            fitted / "scans" / f"image_{number}.nii.gz", later / f"image_{number + 7}.nii.gz"
+        )
+    weights = (fitted / "fitted" / "models" / "student.pt").read_bytes()
+    done = fit(fitted, new_dir=later)
+    assert done.returncode == 0, done.stderr[-2000:]
+    known, found = labels(fitted / "fitted"), labels(fitted / "fitted" / "new")
+    assert sorted(found) == ["image_10_seg.nii.gz", "image_9_seg.nii.gz"]
+    assert (found["image_9_seg.nii.gz"] == known["image_2_seg.nii.gz"]).all()
+    assert (found["image_10_seg.nii.gz"] == known["image_3_seg.nii.gz"]).all()
+    tables = [rows(fitted / "fitted" / name) for name in ("", "new")]
+    judged = [row["structure_1_expected_dice"] for row in tables[1]]
+    assert judged == [row["structure_1_expected_dice"] for row in tables[0][:2]]
+    assert (fitted / "fitted" / "models" / "student.pt").read_bytes() == weights
+    done = fit(fitted, new_dir=fitted / "nowhere")
+    assert done.returncode == 1 and "nowhere" in done.stderr
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "cases.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
     masks = labels(fitted / "fitted")
     assert sorted(masks) == sorted(labels(fitted / "fitted" / "teacher"))
@@ -137,9 +164,7 @@ def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
         assert mask.shape == scan.shape and set(np.unique(mask)) <= {0, 1, 2, 3, 4}
         found = nibabel.load(fitted / "fitted" / name)
         np.testing.assert_array_equal(found.affine, scan.affine)
-    with (fitted / "fitted" / "cases.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["status"] for row in rows] == ["done"] * 4
+    assert [row["status"] for row in rows(fitted / "fitted")] == ["done"] * 4
     assert (fitted / "fitted" / "report.html").is_file()
     pictures = {path.stem for path in (fitted / "fitted" / "changes").iterdir()}
     teacher = labels(fitted / "fitted" / "teacher")

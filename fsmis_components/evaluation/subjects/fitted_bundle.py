@@ -94,7 +94,7 @@ class FittedBundle(Subject):
                 fit.run()
             self._fit = fit
         if not self.transductive:
-            return self._fit.inferer.segment_new(query_image, self._fit.student)
+            return self._fit.inferer.segment_volume(query_image, self._fit.student).label
         cases = find_cases(self._folder / "scans", labels="never")
         stems = {case.image: case.stem for case in cases}
         stem = stems[Path(query_image.title).absolute()]
