@@ -26,6 +26,7 @@ from fsmis_components.episodes import (
     EpochSetter,
     TrainingState,
     WeightsSaver,
+    checkpoint,
     leave_process_group,
 )
 from fsmis_components.episodes.checkpoint import has_state, load_state, save_state
@@ -195,7 +196,16 @@ def test_a_limit_ends_the_run_after_the_epoch_in_which_it_is_over(
 def test_all_processes_stop_when_the_first_one_does(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(idist, "get_world_size", lambda: 2)
     monkeypatch.setattr(idist, "broadcast", lambda value, src: 1.0)
+    monkeypatch.setattr(checkpoint, "DistributedDataParallel", torch.nn.Module)  # a shared network
     assert Training(tmp_path).run().engine.state.epoch == 1
+
+
+def test_a_process_saves_a_training_of_its_own(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(idist, "get_rank", lambda: 1)
+    monkeypatch.setattr(idist, "broadcast", None)  # nobody else is asked
+    training = Training(tmp_path).run()
+    assert load_state(training.state.folder)["epoch"] == training.engine.state.max_epochs
 
 
 def gloo_threads() -> list[str]:
