@@ -61,7 +61,8 @@ def fit(
     """
     check_there(scans, labelled)
     places = {"support_dir": labelled, "dataset_dir": scans, "output_dir": output}
-    _run(method, "fit", "fitting", places, knobs)
+    results = output / "new" if "new_dir" in knobs else output
+    _run(method, "fit", "fitting", places, knobs, results)
 
 
 def train(scans: Path, output: Path = Path("trained"), method: str = METHOD, **knobs: str) -> None:
@@ -118,9 +119,17 @@ def download(name: str, address: str, output: Path = Path("downloaded")) -> None
 
 
 def _run(
-    method: str, config: str, identity: str, places: Mapping[str, Any], knobs: Mapping[str, Any]
+    method: str,
+    config: str,
+    identity: str,
+    places: Mapping[str, Any],
+    knobs: Mapping[str, Any],
+    results: Path | None = None,
 ) -> None:
-    """End this process with what `monai.bundle run` of a config of a bundle ends with."""
+    """End this process with what `monai.bundle run` of a config of a bundle ends with.
+
+    Where masks do not lie in the output folder itself, `results` is where.
+    """
     root = bundle_folder(method)
     path = root / "configs" / f"{config}.json"
     if not path.is_file():
@@ -136,7 +145,7 @@ def _run(
     words += ["--config_file", str(path), "--bundle_root", str(root)]
     for knob, value in {**places, **knobs}.items():
         words += [f"--{knob}", _argument(value)]
-    _bundle_command(words, places["output_dir"])
+    _bundle_command(words, results or places["output_dir"])
 
 
 def _bundle_command(words: list[str], output: Path | None = None) -> None:

@@ -69,6 +69,21 @@ def test_each_command_has_one_behind_it(
     assert places == sorted(places)
 
 
+def test_what_came_of_new_scans_is_told_and_not_of_the_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(front_door, "_status", lambda given: 0)
+    for folder, case in (("fitted", "old"), ("fitted/new", "late")):
+        (tmp_path / folder).mkdir()
+        table = f"case,status,warning\n{case},done,look\n"
+        (tmp_path / folder / "cases.csv").write_text(table)
+    assert run("fit", "s", "--labelled", "l", "--new_dir", "my scans") == 0
+    told = capsys.readouterr().out
+    assert "1 of 1 scans have a mask, doubtful late: look at fitted/new/report.html" in told
+    assert run("fit", "s", "--labelled", "l") == 0
+    assert "doubtful old: look at fitted/report.html" in capsys.readouterr().out
+
+
 def test_mistakes_get_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 1 and "fsmis segment SCANS" in capsys.readouterr().out
     assert run("segment") == 1
