@@ -165,8 +165,8 @@ class FolderFit:
         start = monotonic()
         check_writable(self.output_dir)
         cases = search_cases(self.dataset_dir, labels="never").cases
-        if self.new_dir is not None:
-            query_items(self.new_dir)  # tells what is wrong with it before the fit
+        # before the fit: it tells what is wrong with the folder
+        new = None if self.new_dir is None else query_items(self.new_dir)
         corrections = Corrections(self.corrections_dir, self.dataset_dir)
         labelled = self._labelled(corrections)
         rows = self._taught(cases)
@@ -177,7 +177,7 @@ class FolderFit:
         learned = self._learned(cases, rows, labelled)
         # a folder with new scans is another fit, which takes the place of the former
         fitted, stems = self.output_dir / "models" / "scans.json", [case.stem for case in cases]
-        renews = from_first(lambda: _differs(fitted, stems))
+        renews = from_first(partial(_differs, fitted, stems))
         trainings = self._trainings()
         if self.minutes is not None:
             trainings.steps = from_first(
@@ -210,22 +210,26 @@ class FolderFit:
                 len(learned),
                 len(drawn),
             )
-        if self.new_dir is not None:
-            self._segment(self.new_dir, self.output_dir / "new", renews=True)
+        if new is not None:
+            self._segment(new, self.output_dir / "new", renews=True)
             return
         own = corrections if self.corrections_dir else None
-        self._segment(self.dataset_dir, self.output_dir, renews, own)
+        self._segment(query_items(self.dataset_dir), self.output_dir, renews, own)
         if first:
             atomic_write_text(fitted, json.dumps(stems))
             teacher = self.output_dir / "teacher"
             draw_changes(self.output_dir / "changes", cases, teacher, self.output_dir, self.pack)
 
     def _segment(
-        self, scans: Path, output: Path, renews: bool, corrections: Corrections | None = None
+        self,
+        scans: list[dict[str, Any]],
+        output: Path,
+        renews: bool,
+        corrections: Corrections | None = None,
     ) -> None:
         FolderEvaluator(
             next(self.student.parameters()).device,
-            Dataset(query_items(scans)),
+            Dataset(scans),
             self.student,
             self.inferer,  # type: ignore[arg-type]
             output,

@@ -120,7 +120,7 @@ class StudentTrainings:
         """Give each process what others have trained: students `first` and those after it."""
         wait_for_all()
         for number, student in enumerate(students, first):
-            if number % num_processes() != process_rank():
+            if not _trained_here(number):
                 fill_network(student.eval(), self.folder / f"{_FILES[number]}.pt")
 
     def _network(self) -> nn.Module:
@@ -145,7 +145,7 @@ class StudentTrainings:
         given = getattr(self.make_optimizer, "keywords", {})
         settings = [repr(self.loss), given, slices.identity, steps, self.batch_size, self.seed]
         self.identity = hashlib.sha256(repr(settings).encode()).hexdigest()
-        if number % num_processes() == process_rank():
+        if _trained_here(number):
             # other masks or settings are another training
             folder = self.folder / "training" / f"{_FILES[number]}_{self.identity[:12]}"
             self._train(network, slices, folder, steps, number, self.progress)
@@ -174,3 +174,8 @@ class StudentTrainings:
             amp=self.amp,
             progress=progress and process_rank() == 0,
         )
+
+
+def _trained_here(number: int) -> bool:
+    """Whether it is this process of several that trains a student."""
+    return number % num_processes() == process_rank()
