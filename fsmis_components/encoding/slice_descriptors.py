@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,10 +21,15 @@ def slice_descriptors(features: Tensor, field: tuple[float, float] = (1.0, 1.0))
     outside a slice is zero. Returns float32 (D, C * 8 * 8), not of unit length.
     """
     unit = F.normalize(features.float(), dim=1)
-    if field != (1.0, 1.0):
-        sides = zip(field, unit.shape[-2:], strict=True)
-        unit = centre_fit(unit, [max(1, round(share * side)) for share, side in sides])
-    return F.adaptive_avg_pool2d(unit, CELLS).flatten(1)
+    sides = zip(field, unit.shape[-2:], strict=True)
+    return coarse_descriptors(unit, [max(1, round(share * side)) for share, side in sides])
+
+
+def coarse_descriptors(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (D, C, h, w) about their centre, on `size`, averaged over the grid: (D, C * 8 * 8)."""
+    if tuple(size) != tuple(maps.shape[-2:]):
+        maps = centre_fit(maps, size)
+    return F.adaptive_avg_pool2d(maps.float(), CELLS).flatten(1)
 
 
 def comparable(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:

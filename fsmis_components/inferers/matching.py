@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsmis_components.encoding.slice_descriptors import coarse_descriptors
 from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.support.scan_profile import ScanProfile
 from fsmis_components.support.sections import NUM_SECTIONS
@@ -31,17 +32,26 @@ class VolumeMatch:
 
 
 def match_volume(
-    descriptors: Tensor, slice_spacing: float, pack: SupportPack, reach: float, slack: float = 0.0
+    descriptors: Tensor,
+    slice_spacing: float,
+    pack: SupportPack,
+    reach: float,
+    slack: float = 0.0,
+    tissues: Tensor | None = None,
 ) -> VolumeMatch:
     """Match a query, descriptors (D, F) of its slices, with every support scan.
 
     A structure is looked for as far beyond its extent in a support scan as a share `reach` of that
-    scan's depth and `slack` slices.
+    scan's depth and `slack` slices. With `tissues`, the query's `tissue_shares` (D, 9, h, w), the
+    image counts as much as the network, whose features may hardly agree between two scans of CT.
     """
     alignments = []
     for profile in pack.profiles:
+        beside = None
+        if tissues is not None and profile.tissues is not None:
+            beside = coarse_descriptors(tissues, profile.shapes.shape[-2:]), profile.tissues
         slope = profile.slope_of(slice_spacing)
-        alignments.append(align(descriptors, profile.descriptors, slope))
+        alignments.append(align(descriptors, profile.descriptors, slope, beside=beside))
     shares = scan_shares(np.array([alignment.similarity for alignment in alignments]))
     weights = torch.zeros(len(descriptors), *pack.sections.shape[:2])
     valid = pack.sections.any(-1)  # (N, S)

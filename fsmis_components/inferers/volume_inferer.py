@@ -53,6 +53,7 @@ from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
 from fsmis_components.support.support_set import SupportSet
+from fsmis_components.support.tissue_shares import tissue_shares
 
 _MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in three planes
 
@@ -283,9 +284,7 @@ class VolumeInferer(Inferer):
             keep(spread_thirds(view.depth, pack.sections))
             return None
         field = pack.profiles[0].field_on(view.working_size, shape_cell(pack.grid))
-        descriptors = torch.cat(
-            [slice_descriptors(each.features.high, field).cpu() for each in encoded]
-        )
+        descriptors = torch.cat([slice_descriptors(s.features.high, field).cpu() for s in encoded])
         match = match_volume(
             descriptors,
             view.native_spacing[0],
@@ -293,6 +292,7 @@ class VolumeInferer(Inferer):
             # a shape goes only where the network has looked; a blurred one has faint ends
             reach=rule.reach_slices if steps.shape_prior and to_fit else 0.0,
             slack=1.0 if steps.shape_prior else 0.0,
+            tissues=tissue_shares(view, pack.normalisation, shape_cell(pack.grid)),
         )
         keep = partial(keep, match.section_weights)
         if not steps.shape_prior:

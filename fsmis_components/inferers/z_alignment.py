@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fsmis_components.encoding.slice_descriptors import comparable
@@ -31,7 +32,11 @@ class Alignment:
 
 
 def align(
-    query: Tensor, support: Tensor, ratio: float = 1.0, reversed_cost: float = 0.05
+    query: Tensor,
+    support: Tensor,
+    ratio: float = 1.0,
+    reversed_cost: float = 0.05,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> Alignment:
     """Find the straight line z -> slope z + offset along which two scans look most alike.
 
@@ -48,11 +53,16 @@ def align(
         reversed_cost: taken off where the stacks run against each other, which a right header
             excludes; more where one stack is but a part of the other, which then looks much the
             same from either end.
+        beside: other descriptors (D, G) and (Z, G) of the same slices, which count as much as the
+            first for the line, not for its `similarity`.
     """
-    scans = comparable(query, support)
+    kinds = [(query, support)] if beside is None else [(query, support), beside]
+    scans = [comparable(*kind) for kind in kinds]
+    looks = _products(*scans[0])
+    # their product is the mean cosine over kinds
+    left, right = (torch.cat(side, 1) / len(kinds) ** 0.5 for side in zip(*scans, strict=True))
     across, in_query, in_support = (
-        (left @ right.T).double().numpy()
-        for left, right in (scans, (scans[0],) * 2, (scans[1],) * 2)
+        _products(*pair) for pair in ((left, right), (left, left), (right, right))
     )
     depth, support_depth = across.shape
     shorter, longer = sorted((depth * ratio, float(support_depth)))
@@ -69,9 +79,7 @@ def align(
             enough = count >= max(1.0, _LEAST_OVERLAP * most)
             positions, inside, count = positions[enough], inside[enough], count[enough]
             lower, upper, share = _between(positions, support_depth)
-            rows = np.arange(depth)
-            values = across[rows, lower] * (1 - share) + across[rows, upper] * share
-            similarity = (values * inside).sum(1) / count
+            similarity = _along(across, positions, inside)
             # of each slice of both scans, what it weighs in the mean of those that face each other
             own = inside / count[:, None]
             faced = _sums(lower, own * (1 - share), support_depth)
@@ -88,9 +96,22 @@ def align(
             index = int(score.argmax())
             if score[index] > best_score:
                 best_score = score[index]
-                best = Alignment(positions[index], slope, float(similarity[index] - cost))
+                seen = _along(looks, positions[index : index + 1], inside[index : index + 1])
+                best = Alignment(positions[index], slope, float(seen[0] - cost))
     assert best is not None  # noqa: S101 (there is always a direction)
     return best
+
+
+def _products(first: Tensor, second: Tensor) -> np.ndarray:
+    return (first @ second.T).double().numpy()
+
+
+def _along(across: np.ndarray, positions: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Mean similarity along lines (L, D), of the slices that lie inside the support."""
+    lower, upper, share = _between(positions, across.shape[1])
+    rows = np.arange(len(across))
+    values = across[rows, lower] * (1 - share) + across[rows, upper] * share
+    return (values * inside).sum(1) / inside.sum(1)
 
 
 def _lines(slope: float, depth: int, support_depth: int) -> tuple[np.ndarray, float]:

@@ -33,7 +33,7 @@ from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding.feature_cache import FeatureStore
 from fsmis_components.encoding.identity import network_method, network_settings, weights_hash
 from fsmis_components.encoding.scan_encoder import ScanEncoder, chosen_features, join_features
-from fsmis_components.encoding.slice_descriptors import slice_descriptors
+from fsmis_components.encoding.slice_descriptors import coarse_descriptors, slice_descriptors
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.support.join_packs import join_states
 from fsmis_components.support.scan_profile import (
@@ -46,6 +46,7 @@ from fsmis_components.support.sections import plan_sections
 from fsmis_components.support.self_similarity import self_similarity
 from fsmis_components.support.support_pack import Frame, SupportPack
 from fsmis_components.support.support_set import SupportScan, SupportSet
+from fsmis_components.support.tissue_shares import tissue_shares
 
 logger = logging.getLogger(__name__)
 
@@ -272,6 +273,7 @@ def _encode_scan(
         features = join_features(kept)
         state = _scan_state(encoder, features, view, normalisation, masks[chosen], sections, chosen)
     shapes, extents = shapes_and_extents(masks, labelled, cell)
+    tissues = tissue_shares(view, normalisation, cell)
     profile = ScanProfile(
         scan.name,
         view.native_spacing[0] if grid.spacing is not None else None,
@@ -280,6 +282,7 @@ def _encode_scan(
         extents,
         scan.image.oriented,
         self_similarity=self_similarity(view, normalisation, cell),
+        tissues=None if tissues is None else coarse_descriptors(tissues, tissues.shape[-2:]).half(),
     )
     return _EncodedScan(state, chosen, sections, profile)
 

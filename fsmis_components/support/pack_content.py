@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fsmis_components.encoding.slice_descriptors import CELLS
 from fsmis_components.layers.support_state import check_state
 from fsmis_components.support.scan_profile import ScanProfile, mirror_places
 from fsmis_components.support.self_similarity import CHANNELS
+from fsmis_components.support.tissue_shares import EDGES
 
 if TYPE_CHECKING:
     from fsmis_components.support.support_pack import SupportPack
@@ -138,6 +140,9 @@ def _check_profile(title: str, profile: ScanProfile, n: int, features: Sequence[
     if profile.self_similarity is not None:
         wanted = (z, CHANNELS, *cells)
         _check_tensor(f"{title}.self_similarity", profile.self_similarity, torch.uint8, wanted)
+    if profile.tissues is not None:
+        wanted = (z, len(EDGES) * CELLS * CELLS)
+        _check_tensor(f"{title}.tissues", profile.tissues, torch.float16, wanted)
     absent = extents.isnan().all(1)
     first, last = extents.unbind(1)
     within = (first < last) & (first >= -z) & (last <= 2 * z)

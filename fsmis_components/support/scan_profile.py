@@ -39,9 +39,12 @@ class ScanProfile:
     # uint8 (Z, 12, h, w), `self_similarity` of the cells, by which the scan can be registered; None
     # in packs of former versions
     self_similarity: Tensor | None = None
+    # float16 (Z, G), `tissue_shares` of all slices on a coarse grid, of CT; None: MR, or a pack of
+    # a former version
+    tissues: Tensor | None = None
 
     TENSORS: ClassVar[tuple[str, ...]] = ("descriptors", "shapes", "extents")
-    OPTIONAL: ClassVar[tuple[str, ...]] = ("mirrored", "self_similarity")
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("mirrored", "self_similarity", "tissues")
 
     @property
     def depth(self) -> int:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,13 @@ from verify_bundle import main, unpack, verify_archive
 
 BUNDLES = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
 LINK = (stat.S_IFLNK | 0o777) << 16
+
+
+@pytest.fixture(autouse=True)
+def _log_again() -> Iterator[None]:
+    """The command silences logging for its process, which here is that of other tests."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
