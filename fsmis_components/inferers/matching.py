@@ -19,6 +19,8 @@ _NEIGHBOURS, _THIN_NEIGHBOURS = 5, 3
 _THIN = 5.1  # millimetres between slices
 _SHARPNESS = 0.05  # of the similarity by which support scans are weighted
 _BEHIND = 0.5  # share of a structure's extent for which it may go on behind the end of the support
+# of a support scan's depth; what lies farther off is outside the blurred shapes of other planes
+_OFF_CENTRE = 0.1
 _LEAST_SHARE = 0.1  # a support scan of less weight is not asked
 
 
@@ -29,6 +31,20 @@ class VolumeMatch:
     alignments: tuple[Alignment, ...]  # one per support scan
     shares: np.ndarray  # (K,) weights of the support scans, they add up to 1; 0: not asked
     section_weights: Tensor  # (D, N, S) >= 0; all zero where a structure is not looked for
+
+    def is_centred(self, pack: SupportPack) -> bool:
+        """Whether the middle of the query lies near that of each support scan that is asked.
+
+        Cut along another axis, both scans are laid on each other by their middles.
+        """
+        off = [
+            abs(float(line.positions.mean()) / (profile.depth - 1 or 1) - 0.5)
+            for line, profile, share in zip(
+                self.alignments, pack.profiles, self.shares, strict=True
+            )
+            if share
+        ]
+        return max(off) <= _OFF_CENTRE
 
 
 def match_volume(

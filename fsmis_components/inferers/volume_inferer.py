@@ -250,7 +250,8 @@ class VolumeInferer(Inferer):
     def _segment(self, view: SliceView, pack: SupportPack, encoder: ScanEncoder) -> Segmentation:
         """The segmentation of a scan that is read as a view says."""
         expectation = self._first_pass(view, pack, encoder, margins := SliceStore())
-        others = self._other_planes(view, pack, encoder)
+        same_part = expectation is None or expectation.match.is_centred(pack)
+        others = self._other_planes(view, pack, encoder) if same_part else None
         return self._assemble(margins, expectation, view, pack, others)
 
     def _other_planes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ _STRETCHES = np.geomspace(0.75, 1 / 0.75, 13)
 _LEAST_OVERLAP = 0.5  # share of the shorter stack that a line must keep inside both
 _OVERLAP_COST = 0.1  # of a line that keeps nothing of the shorter stack inside
 _STRETCH_COST = 0.1  # off the mean similarity, per unit of |log(slope / ratio)|
+# of the score, by which a line must lead that overrules the one of the first descriptors
+_OVERRULES = 0.04
 _STEP = 0.5  # of the offset, in support slices
 _MOST_OFFSETS = 512  # so that stacks of a thousand slices take no longer than they must
 _LEAST_VARIANCE = 0.05  # of slices that hardly differ; their correlation says little
@@ -53,69 +56,45 @@ def align(
         reversed_cost: taken off where the stacks run against each other, which a right header
             excludes; more where one stack is but a part of the other, which then looks much the
             same from either end.
-        beside: other descriptors (D, G) and (Z, G) of the same slices, which count as much as the
-            first for the line, not for its `similarity`.
+        beside: other descriptors (D, G) and (Z, G) of the same slices. Where both kinds together
+            clearly prefer another line, it is that one; its `similarity` is that of the first.
     """
-    kinds = [(query, support)] if beside is None else [(query, support), beside]
-    scans = [comparable(*kind) for kind in kinds]
-    looks = _products(*scans[0])
-    # their product is the mean cosine over kinds
-    left, right = (torch.cat(side, 1) / len(kinds) ** 0.5 for side in zip(*scans, strict=True))
-    across, in_query, in_support = (
-        _products(*pair) for pair in ((left, right), (left, left), (right, right))
-    )
-    depth, support_depth = across.shape
+    depth, support_depth = len(query), len(support)
     shorter, longer = sorted((depth * ratio, float(support_depth)))
-    reversed_cost = reversed_cost * longer / shorter
-    best_score, best = -np.inf, None
+    lines = []
     for direction in (1.0, -1.0):
         for stretch in _STRETCHES:
-            slope = direction * ratio * stretch
-            positions, step = _lines(slope, depth, support_depth)
-            # to within half a step: a support of one slice is met too
-            inside = (positions >= -step / 2) & (positions <= support_depth - 1 + step / 2)
-            count = inside.sum(1)
-            most = min(depth, (support_depth - 1) / abs(slope) + 1)
-            enough = count >= max(1.0, _LEAST_OVERLAP * most)
-            positions, inside, count = positions[enough], inside[enough], count[enough]
-            lower, upper, share = _between(positions, support_depth)
-            similarity = _along(across, positions, inside)
-            # of each slice of both scans, what it weighs in the mean of those that face each other
-            own = inside / count[:, None]
-            faced = _sums(lower, own * (1 - share), support_depth)
-            faced += _sums(upper, own * share, support_depth)
-            variances = [
-                np.maximum(1 - ((weights @ products) * weights).sum(1), _LEAST_VARIANCE)
-                for weights, products in ((own, in_query), (faced, in_support))
-            ]
-            covariance = similarity - ((own @ across) * faced).sum(1)
-            correlation = covariance / np.sqrt(variances[0] * variances[1])
-            cost = _STRETCH_COST * abs(np.log(stretch)) + reversed_cost * (direction < 0)
-            missed = 1 - np.minimum(count / most, 1)
-            score = (similarity + correlation) / 2 - cost - _OVERLAP_COST * missed
-            index = int(score.argmax())
-            if score[index] > best_score:
-                best_score = score[index]
-                seen = _along(looks, positions[index : index + 1], inside[index : index + 1])
-                best = Alignment(positions[index], slope, float(seen[0] - cost))
-    assert best is not None  # noqa: S101 (there is always a direction)
-    return best
+            cost = _STRETCH_COST * abs(np.log(stretch))
+            if direction < 0:
+                cost += reversed_cost * longer / shorter
+            lines.append(_lines(direction * ratio * stretch, cost, depth, support_depth))
+    scans = comparable(query, support)
+    scores, similarities = _scores(lines, scans)
+    index = int(scores.argmax())
+    if beside is not None:
+        # their product is the mean cosine of both kinds
+        kinds = zip(scans, comparable(*beside), strict=True)
+        left, right = (torch.cat(kind, 1) / 2**0.5 for kind in kinds)
+        joint, _ = _scores(lines, (left, right))
+        if joint.max() > joint[index] + _OVERRULES:
+            index = int(joint.argmax())
+    slopes = np.concatenate([np.full(len(each.positions), each.slope) for each in lines])
+    positions = np.concatenate([each.positions for each in lines])[index]
+    return Alignment(positions, float(slopes[index]), float(similarities[index]))
 
 
-def _products(first: Tensor, second: Tensor) -> np.ndarray:
-    return (first @ second.T).double().numpy()
+class _Lines(NamedTuple):
+    """Lines of one slope."""
+
+    slope: float
+    cost: float  # of the slope
+    positions: np.ndarray  # (L, D)
+    inside: np.ndarray  # (L, D), what lies inside the support
+    missed: np.ndarray  # (L,), share of the shorter stack that does not
 
 
-def _along(across: np.ndarray, positions: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Mean similarity along lines (L, D), of the slices that lie inside the support."""
-    lower, upper, share = _between(positions, across.shape[1])
-    rows = np.arange(len(across))
-    values = across[rows, lower] * (1 - share) + across[rows, upper] * share
-    return (values * inside).sum(1) / inside.sum(1)
-
-
-def _lines(slope: float, depth: int, support_depth: int) -> tuple[np.ndarray, float]:
-    """Positions (L, D) along all lines of a slope that meet the support, and their distance."""
+def _lines(slope: float, cost: float, depth: int, support_depth: int) -> _Lines:
+    """All lines of a slope that keep enough of both stacks inside."""
     reach = slope * (depth - 1)
     first, last = -max(reach, 0.0), support_depth - 1 - min(reach, 0.0)
     step = max(_STEP, (last - first) / _MOST_OFFSETS)
@@ -124,7 +103,44 @@ def _lines(slope: float, depth: int, support_depth: int) -> tuple[np.ndarray, fl
     offsets = centre + step * np.arange(
         -np.ceil((centre - first) / step), np.ceil((last - centre) / step) + 1
     )
-    return slope * np.arange(depth) + offsets[:, None], step
+    positions = slope * np.arange(depth) + offsets[:, None]
+    # to within half a step: a support of one slice is met too
+    inside = (positions >= -step / 2) & (positions <= support_depth - 1 + step / 2)
+    count = inside.sum(1)
+    most = min(depth, (support_depth - 1) / abs(slope) + 1)
+    enough = count >= max(1.0, _LEAST_OVERLAP * most)
+    missed = 1 - np.minimum(count[enough] / most, 1)
+    return _Lines(slope, cost, positions[enough], inside[enough], missed)
+
+
+def _scores(lines: list[_Lines], scans: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Of all lines the score, and the mean similarity less the slope's cost."""
+    left, right = scans
+    across, in_query, in_support = (
+        (first @ second.T).double().numpy()
+        for first, second in ((left, right), (left, left), (right, right))
+    )
+    depth, support_depth = across.shape
+    scores, similarities = [], []
+    for _, cost, positions, inside, missed in lines:
+        count = inside.sum(1)
+        lower, upper, share = _between(positions, support_depth)
+        rows = np.arange(depth)
+        values = across[rows, lower] * (1 - share) + across[rows, upper] * share
+        similarity = (values * inside).sum(1) / count
+        # of each slice of both scans, what it weighs in the mean of those that face each other
+        own = inside / count[:, None]
+        faced = _sums(lower, own * (1 - share), support_depth)
+        faced += _sums(upper, own * share, support_depth)
+        variances = [
+            np.maximum(1 - ((weights @ products) * weights).sum(1), _LEAST_VARIANCE)
+            for weights, products in ((own, in_query), (faced, in_support))
+        ]
+        covariance = similarity - ((own @ across) * faced).sum(1)
+        correlation = covariance / np.sqrt(variances[0] * variances[1])
+        scores.append((similarity + correlation) / 2 - cost - _OVERLAP_COST * missed)
+        similarities.append(similarity - cost)
+    return np.concatenate(scores), np.concatenate(similarities)
 
 
 def _between(positions: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from fsmis_components.inferers.matching import (
+    VolumeMatch,
     neighbours,
     scan_shares,
     search_range,
     spread_thirds,
 )
+from fsmis_components.inferers.z_alignment import Alignment
 from fsmis_components.support.scan_profile import ScanProfile
 
 # structure 0: slices 0, 1, 2 are its sections; structure 1: slice 3 answers for all three
@@ -69,6 +74,18 @@ def test_what_the_end_of_the_scan_cuts_off_may_go_on() -> None:
     found = search_range(np.array([3.0, 4.0, 7.0, 9.0, 10.0]), profile, 0.0)
     assert found[:, 0].tolist() == [False, True, True, True, False]
     assert found[:, 1].tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(("first", "centred"), [(0.0, True), (1.0, True), (4.0, False)])
+def test_whether_a_query_shows_the_same_part(first: float, centred: bool) -> None:
+    profile = ScanProfile(
+        "a", 4.0, torch.zeros(20, 4), torch.zeros(1, 20, 4, 4), torch.tensor([[2.5, 6.5]])
+    )
+    pack: Any = SimpleNamespace(profiles=[profile, profile])
+    lines = tuple(Alignment(start + np.arange(20.0), 1.0, 0.5) for start in (first, 9.0))
+    # of the second scan no one asks
+    match = VolumeMatch(lines, np.array([1.0, 0.0]), torch.zeros(20, 1, 1))
+    assert match.is_centred(pack) is centred
 
 
 def test_scans_count_by_similarity() -> None:

@@ -43,6 +43,20 @@ def test_few_slices(query: int, support: int) -> None:
         assert np.isfinite(found.similarity)
 
 
+def test_other_descriptors_overrule_only_where_they_clearly_differ() -> None:
+    places, support = np.arange(20.0), np.arange(40.0)
+    own = looks(places + 5), looks(support)
+
+    def offset(of_own: tuple[Tensor, Tensor], other: float) -> float:
+        beside = looks(places + other), looks(support)
+        return float(align(*of_own, beside=beside).positions[0])
+
+    assert offset(own, 5.0) == 5  # both say so
+    assert offset(own, 5.5) == 5  # a little beside it
+    blind = torch.ones(20, 4), torch.ones(40, 4)
+    assert offset(blind, 15.0) == 15
+
+
 def test_overlap_is_at_least_half_of_the_shorter_stack() -> None:
     # one pair of alike slices at the ends must not decide
     query, support = torch.eye(40)[:20], torch.eye(40)[20:]
