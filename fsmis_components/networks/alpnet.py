@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.prototypes import fills_a_block, grid_prototypes
 from fsmis_components.layers.resize import resize_logits, resize_mask
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.losses import margin_cross_entropy
@@ -17,27 +16,28 @@ from fsmis_components.networks.few_shot_network import (
     with_background,
 )
 from fsmis_components.ops.masked_average_pool import masked_average_pool
+from fsmis_components.ops.precision import to_compute_dtype
 from fsmis_components.ops.similarity import prototype_similarity
+
+# of the paper; windows are lengths in pixels of the image
+EVAL_WINDOW = 16  # side of a local prototype's cell in evaluation
+SWITCH_WINDOW = 32  # a structure that fills no block of this side has a global prototype alone
+THRESHOLD = 0.95  # share of a cell that the mask must fill
+SCALE = 20.0  # factor of the cosine similarity
+BACKGROUND_WEIGHT = 0.05  # of background pixels in the query loss
 
 
 class ALPNet(FewShotNetwork):
     """Adaptive local prototype network, several structures and shots in one call.
 
-    Windows are lengths in pixels of the image; the paper's features have stride 8.
-
     The prototypes of all sections of positive weight are joined; where all weights are zero the
-    structure is absent and its logit is ``-2 * scale``.
+    structure is absent and its logit is -40.
 
     Args:
         encoder: ``resunet`` (default), ``resnet101`` (the paper's) or a module with ``stride``,
             ``pad_multiple`` and a level ``high``.
-        train_window: side of a local prototype's cell in training; 32 in the paper.
-        eval_window: side of a cell in evaluation; 16 in the paper.
-        switch_window: a structure that fills no block of this side is segmented by its global
-            prototype alone; 32 in the paper.
-        threshold: share of a cell that the mask must fill; 0.95 in the paper.
-        scale: factor of the cosine similarity; 20 in the paper.
-        background_weight: weight of background pixels in the query loss; 0.05 in the paper.
+        train_window: side of a local prototype's cell in training, in pixels of the image; 32 in
+            the paper.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
     """
 
@@ -47,21 +47,13 @@ class ALPNet(FewShotNetwork):
         self,
         encoder: Union[str, nn.Module] = "resunet",
         train_window: int = 32,
-        eval_window: int = 16,
-        switch_window: int = 32,
-        threshold: float = 0.95,
-        scale: float = 20.0,
-        background_weight: float = 0.05,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
-        self.scale = scale
-        self.background_weight = background_weight
         # in positions of the features
         self.train_window = max(1, train_window // self.stride)
-        self.eval_window = max(1, eval_window // self.stride)
-        self.switch_window = max(1, switch_window // self.stride)
-        self.threshold = threshold
+        self.eval_window = max(1, EVAL_WINDOW // self.stride)
+        self.switch_window = max(1, SWITCH_WINDOW // self.stride)
 
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
@@ -76,7 +68,7 @@ class ALPNet(FewShotNetwork):
         return {
             "cell": self.eval_window,
             "switch": self.switch_window,
-            "threshold": self.threshold,
+            "threshold": THRESHOLD,
         }
 
     def _train_step(
@@ -93,7 +85,7 @@ class ALPNet(FewShotNetwork):
         logits = self._to_image(margins, size)
         return {
             "logits": with_background(logits),
-            "query_loss": margin_cross_entropy(logits, label, self.background_weight),
+            "query_loss": margin_cross_entropy(logits, label, BACKGROUND_WEIGHT),
             "alignment_loss": self._alignment(support, query, margins, support_label, label),
         }
 
@@ -131,23 +123,19 @@ class ALPNet(FewShotNetwork):
         foreground = foreground * valid.flatten(0, 1)[:, :, None, None]
         background = background * valid.flatten(0, 1)[:, :, None, None]
         window = self.train_window if self.training else self.eval_window
-        cells, foreground_cells = grid_prototypes(features, foreground, window, self.threshold)
-        background_cells = grid_prototypes(features, background, window, self.threshold)[1]
-        local_mode = fills_a_block(foreground, self.switch_window, self.threshold)
-        state: Dict[str, Tensor] = {
-            "valid": valid.transpose(1, 2),
-            "cells": cells.unflatten(0, [b, s]).unsqueeze(1),
-            "foreground_cells": foreground_cells.unflatten(0, [b, s]).transpose(1, 2),
-            "background_cells": background_cells.unflatten(0, [b, s]).transpose(1, 2),
-            "foreground_global": masked_average_pool(features, foreground)
-            .unflatten(0, [b, s])
-            .transpose(1, 2),
-            "background_global": masked_average_pool(features, background)
-            .unflatten(0, [b, s])
-            .transpose(1, 2),
-            "local_mode": local_mode.unflatten(0, [b, s]).transpose(1, 2),
+        cells, foreground_cells = grid_prototypes(features, foreground, window, THRESHOLD)
+        background_cells = grid_prototypes(features, background, window, THRESHOLD)[1]
+        local_mode = fills_a_block(foreground, self.switch_window, THRESHOLD)
+        state = {
+            "foreground_cells": foreground_cells,
+            "background_cells": background_cells,
+            "foreground_global": masked_average_pool(features, foreground),
+            "background_global": masked_average_pool(features, background),
+            "local_mode": local_mode,
         }
-        return state
+        state = {name: t.unflatten(0, [b, s]).transpose(1, 2) for name, t in state.items()}
+        cells = cells.unflatten(0, [b, s]).unsqueeze(1)
+        return {"valid": valid.transpose(1, 2), "cells": cells, **state}
 
     def _margins(
         self, query: Tensor, state: SupportState, section_weights: Optional[Tensor]
@@ -168,49 +156,24 @@ class ALPNet(FewShotNetwork):
         own_shots = (of_structure & used.unsqueeze(2)).flatten(2)  # (B or 1, N, N * S)
         foreground_valid = torch.cat([foreground_cells, own_shots], 2)
         background_valid = torch.cat([background_cells, torch.zeros_like(own_shots)], 2)
-        scores = self._similarity(
-            query, everything, torch.cat([foreground_valid, background_valid], 1)
-        )
+        counted = torch.cat([foreground_valid, background_valid], 1)
+        if torch.jit.is_tracing() and everything.shape[0] == 1 and counted.shape[0] == 1:
+            scores = _similarity_of_used(query, everything, counted)
+        else:
+            scores = prototype_similarity(query, everything, counted, scale=SCALE)
         foreground, background = scores[:, :n], scores[:, n:]
 
         absent = torch.logical_not(used.any(-1))[:, :, None, None]
         local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]
         if not bool((local_mode | absent).all()):
-            single = self._global_score(query, shots, used)
+            single = _global_score(query, shots, used)
             foreground = torch.where(local_mode, foreground, single)
         # the released code stops where no cell is pure background; we compare with its mean
         no_cell = torch.logical_not(background_cells.any(-1))[:, :, None, None]
         if not bool((torch.logical_not(no_cell) | absent).all()):
-            fallback = self._global_score(query, state["background_global"], used)
+            fallback = _global_score(query, state["background_global"], used)
             background = torch.where(no_cell, fallback, background)
-        return torch.where(absent, -2.0 * self.scale, foreground - background)
-
-    def _global_score(self, query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
-        """Compare with the mean over sections of global prototypes (B or 1, N, S, C)."""
-        weights = used.to(prototypes).unsqueeze(-1)
-        mean = (prototypes * weights).sum(2) / weights.sum(2).clamp_min(1.0)
-        valid = torch.ones(mean.shape[:2], dtype=torch.bool, device=mean.device).unsqueeze(-1)
-        return self._similarity(query, mean.unsqueeze(2), valid)
-
-    def _similarity(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
-        one_support = prototypes.shape[0] == 1 and valid.shape[0] == 1
-        if one_support and torch.jit.is_tracing():
-            # export takes the plain form, which makes the scores of all prototypes at once
-            return self._similarity_of_used(query, prototypes, valid)
-        return prototype_similarity(query, prototypes, valid, scale=self.scale)
-
-    def _similarity_of_used(self, query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
-        """Return as :func:`_similarity`, structure by structure, of its valid prototypes alone."""
-        maps: List[Tensor] = []
-        for n in range(valid.shape[1]):
-            used = torch.where(valid[0, n])[0]
-            chosen = prototypes[:, min(n, prototypes.shape[1] - 1)]  # (1, P, C)
-            if used.shape[0] == 0:
-                maps.append(torch.zeros_like(query[:, :1]))
-            else:
-                chosen = chosen.index_select(1, used).unsqueeze(1)
-                maps.append(prototype_similarity(query, chosen, scale=self.scale))
-        return torch.cat(maps, 1)
+        return torch.where(absent, -2.0 * SCALE, foreground - background)
 
     def _to_features(self, masks: Tensor, features: SliceFeatures) -> Tensor:
         """Resize masks (B, N, H, W) to the features; the encoder's padding belongs to nothing."""
@@ -222,3 +185,65 @@ class ALPNet(FewShotNetwork):
     def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
         h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
         return resize_logits(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
+
+
+def _global_score(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
+    """Compare with the mean over sections of global prototypes (B or 1, N, S, C)."""
+    weights = used.to(prototypes).unsqueeze(-1)
+    mean = (prototypes * weights).sum(2) / weights.sum(2).clamp_min(1.0)
+    return prototype_similarity(query, mean.unsqueeze(2), scale=SCALE)
+
+
+def _similarity_of_used(query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
+    """Compare with the valid ones of (1, 1, P, C) alone, structure by structure.
+
+    For export, which would make the scores of all prototypes at once.
+    """
+    maps: List[Tensor] = []
+    for n in range(valid.shape[1]):
+        used = torch.where(valid[0, n])[0]
+        if used.shape[0] == 0:
+            maps.append(torch.zeros_like(query[:, :1]))
+        else:
+            maps.append(prototype_similarity(query, prototypes[:, :, used], scale=SCALE))
+    return torch.cat(maps, 1)
+
+
+def grid_prototypes(
+    features: Tensor, mask: Tensor, window: int, threshold: float
+) -> Tuple[Tensor, Tensor]:
+    """Return the mean feature of each grid cell, and which cells belong to each structure.
+
+    Incomplete cells at the lower and right border are left out, as in ALPNet (Ouyang et al.,
+    ECCV 2020, section 3.3). Cells are those of the features, so all structures share them.
+
+    Args:
+        features: (B, C, h, w).
+        mask: weights in [0, 1], (B, N, h, w).
+        window: side of a cell in feature positions, clipped to the features' size.
+        threshold: share of a cell that the mask must exceed.
+
+    Returns:
+        Cells (B, P, C) in row order and their validity (B, N, P) bool, with
+        P = (h // window) * (w // window).
+    """
+    side = _clipped(window, features)
+    cells = F.avg_pool2d(features, side).flatten(2).transpose(1, 2)  # (B, P, C)
+    filled = F.avg_pool2d(to_compute_dtype(mask), side).flatten(2)  # (B, N, P)
+    return cells, filled > threshold
+
+
+def fills_a_block(mask: Tensor, window: int, threshold: float) -> Tensor:
+    """Return where a structure fills any block, (B, N) bool: there local prototypes serve.
+
+    Args:
+        mask: (B, N, h, w).
+        window: side of a block in feature positions, clipped to the features' size.
+        threshold: share of the block that the mask must reach.
+    """
+    filled = F.avg_pool2d(to_compute_dtype(mask), _clipped(window, mask))
+    return filled.flatten(2).amax(2) >= threshold
+
+
+def _clipped(window: int, maps: Tensor) -> List[int]:
+    return [min(window, maps.shape[-2]), min(window, maps.shape[-1])]

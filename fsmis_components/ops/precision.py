@@ -1,6 +1,7 @@
 """The precision in which the operators compute, whatever the precision of their inputs."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -9,6 +10,11 @@ def to_compute_dtype(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.float64:
         return tensor
     return tensor.to(torch.float32)
+
+
+def unit_vectors(vectors: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
+    """Return vectors along `dim` with unit length, float32; a zero vector stays zero."""
+    return F.normalize(to_compute_dtype(vectors), dim=dim, eps=eps)
 
 
 def shape_text(tensor: Tensor) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fsmis_components.ops.similarity import shared, streamed
+from fsmis_components.ops.similarity import streamed
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +20,5 @@ def fresh_buffers_are_nan() -> Iterator[None]:
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles so small that the sizes of the tests need several along every axis."""
-    monkeypatch.setattr(streamed, "_TILE_CPU", 40)
-    monkeypatch.setattr(streamed, "_TILE_DEVICE", 40)
-    monkeypatch.setattr(streamed, "_POSITIONS", 4)
-    monkeypatch.setattr(streamed, "_PROTOTYPES", 3)
-    for place in ("CPU", "DEVICE"):
-        monkeypatch.setattr(shared, f"_POSITIONS_{place}", 4)
-        monkeypatch.setattr(shared, f"_PROTOTYPES_{place}", 3)
+    monkeypatch.setattr(streamed, "_SIDE_CPU", 4)
+    monkeypatch.setattr(streamed, "_SIDE_DEVICE", 4)

@@ -1,7 +1,5 @@
 """Inputs of the tests of prototype similarity."""
 
-from contextlib import nullcontext
-
 import torch
 
 from fsmis_components.ops import prototype_similarity
@@ -34,6 +32,11 @@ def inputs(
     return arguments
 
 
+def single(device, **changes):
+    """Inputs of one prototype for each structure."""
+    return inputs(device, **changes, num_prototypes=1)
+
+
 def cast(arguments, dtype):
     return {k: v.to(dtype) if v.is_floating_point() else v for k, v in arguments.items()}
 
@@ -42,21 +45,20 @@ def twisted(arguments):
     """Return the inputs, each with strides of another order of its axes."""
     result = {
         "query": arguments["query"].movedim(1, 3).contiguous().movedim(3, 1),
-        "prototypes": arguments["prototypes"].transpose(0, 3).contiguous().transpose(0, 3),
+        "prototypes": arguments["prototypes"].transpose(2, 3).contiguous().transpose(2, 3),
         "valid": arguments["valid"].transpose(0, 2).contiguous().transpose(0, 2),
     }
     assert not any(tensor.is_contiguous() for tensor in result.values())
     return result
 
 
-def with_gradients(arguments, forward_under=nullcontext(), **settings):  # noqa: B008
+def with_gradients(arguments, **settings):
     """Return the result and gradients by name, for a fixed weighting of the result."""
     arguments = {
         name: tensor.detach().clone().requires_grad_(tensor.is_floating_point())
         for name, tensor in arguments.items()
     }
-    with forward_under:
-        result = prototype_similarity(**arguments, **settings)
+    result = prototype_similarity(**arguments, **settings)
     weights = draw(result.shape, seed=4, device=result.device).to(result.dtype)
     (result * weights).sum().backward()
     return result.detach(), {

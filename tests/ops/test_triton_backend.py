@@ -10,7 +10,7 @@ from similarity_samples import C, N, P
 
 from fsmis_components.ops import prototype_similarity
 from fsmis_components.ops.similarity import triton_backend
-from fsmis_components.ops.similarity.triton_backend import tiles_of
+from fsmis_components.ops.similarity.triton_backend import tile_of
 
 HERE = Path(__file__).parent
 needs_triton = pytest.mark.skipif(
@@ -39,27 +39,28 @@ def test_kernels(device):
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
-def test_reasons(monkeypatch):
+@pytest.mark.parametrize(
+    ("backend", "reasons"),
+    [
+        ("triton", "Triton is not installed; the tensors are on cpu, not on a CUDA device"),
+        ("streamed", "each structure has several prototypes of its own; scale 50 is above 40"),
+    ],
+)
+def test_reasons(backend, reasons, monkeypatch):
     monkeypatch.setattr(triton_backend, "_INSTALLED", False)
-    reasons = (
-        r"cannot run query \(2, 19, 8\) torch.float32 on cpu, .*: "
-        "Triton is not installed; the tensors are on cpu, not on a CUDA device"
-    )
+    message = rf"cannot run query \(2, 19, 8\) torch.float32 on cpu, .*: {reasons}"
     tensors = torch.rand(2, C, 8), torch.rand(1, N, P, C)
-    with pytest.raises(NotImplementedError, match=reasons):
-        prototype_similarity(*tensors, backend="triton")
+    with pytest.raises(NotImplementedError, match=message):
+        prototype_similarity(*tensors, scale=50.0, backend=backend)
 
 
 def compile_cases():
-    """Yield both tiles of every kernel, for either kind of operands, where they are taken."""
-    for dtype in (torch.bfloat16, torch.float32):
-        for kernel in KERNELS:
-            for channels in (C, 320):  # in one block, and in several
-                width = None if kernel == "reduce_scores" else channels
-                best, small = tiles_of(dtype, width)
-                for tile, capability in ((best, 80), (best, 90), (small, 89)):
-                    yield kernel, tile, dtype, capability, {"C": channels}
-            yield kernel, small, dtype, 89, {"C": channels, **ONES}
+    """Yield every kernel for either kind of operands, its channels in several blocks and in one."""
+    for kernel in KERNELS:
+        for dtype in (torch.bfloat16, torch.float32):
+            yield kernel, dtype, 90, {"C": 320}
+        yield kernel, torch.bfloat16, 80, {"C": 320}
+        yield kernel, torch.float32, 89, {"C": C, **ONES}
 
 
 def compiled(kernel, tile, dtype, capability, constants):
@@ -104,7 +105,8 @@ def test_compiles(case, tmp_path, monkeypatch):
     from fsmis_components.ops.similarity import triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    name, tile, dtype, capability, constants = case
+    name, dtype, capability, constants = case
+    tile = tile_of(dtype, None if name == "reduce_scores" else constants["C"])
     result = compiled(getattr(triton_kernels, name), tile, dtype, capability, constants)
     assert result.asm["cubin"]
     assert result.metadata.shared <= SHARED_MEMORY[capability]

@@ -55,8 +55,8 @@ def use(tile, monkeypatch):
     of_gradient = {**sizes, "BLOCK_D": columns}
     monkeypatch.setattr(
         triton_backend,
-        "tiles_of",
-        lambda dtype, channels=None: [sizes if channels is None else of_gradient],
+        "tile_of",
+        lambda dtype, channels=None: sizes if channels is None else of_gradient,
     )
 
 
@@ -102,7 +102,7 @@ def check(arguments, scale=20.0, size=1.0):
 
 
 def sample(device, **changes):
-    settings = {"space": SPACE, "num_prototypes": 40, "valid": "own", "dtype": torch.float32}
+    settings = {"space": SPACE, "num_prototypes": 20, "valid": "own", "dtype": torch.float32}
     return inputs(device, **{**settings, **changes})
 
 
@@ -111,10 +111,8 @@ def sample(device, **changes):
     [
         (1, None, True, WHOLE),
         (P, "own", False, CHUNKS),
-        (40, None, False, WHOLE),
-        (40, "own", True, CHUNKS),
-        (83, "shared", False, WHOLE),
-        (83, "rare", True, CHUNKS),
+        (20, None, False, WHOLE),
+        (40, "rare", True, CHUNKS),
     ],
 )
 def test_matches_reference(num_prototypes, valid, shared, tile, device, monkeypatch):
@@ -127,10 +125,6 @@ def test_structures_that_share_their_prototypes(device):
     arguments = sample(device)
     arguments["prototypes"] = arguments["prototypes"][:, :1].clone()
     check(arguments)
-
-
-def test_scale_too_large_without_a_running_maximum(device):
-    check(sample(device), scale=100.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -152,8 +146,8 @@ def test_without_a_valid_prototype(device):
     assert gradients["prototypes"][:, 1].eq(0).all()
 
 
-def test_strided_operands(device):
-    check(twisted(sample(device)))
+def test_strided_operands_at_a_scale_too_large_without_a_running_maximum(device):
+    check(twisted(sample(device)), scale=100.0)
 
 
 def test_short_vectors_are_divided_by_eps(device):
@@ -165,19 +159,15 @@ def test_short_vectors_are_divided_by_eps(device):
     assert all(gradient.abs().max() > 1e3 for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_through_the_public_function(dtype, device):
-    arguments = sample(device, dtype=dtype)
+def test_through_the_public_function(device):
+    arguments = sample(device)
     expected, expected_gradients, grad = by_definition(arguments)
     query, prototypes = (arguments[name].requires_grad_() for name in ("query", "prototypes"))
     result = prototype_similarity(query, prototypes, arguments["valid"], backend="triton")
     assert result.shape == (B, N, *SPACE)
-    assert result.dtype == dtype
-    result.backward(grad.to(dtype).unflatten(-1, SPACE))
-    torch.testing.assert_close(result.flatten(2).double(), expected, **TOLERANCES[dtype])
+    result.backward(grad.float().unflatten(-1, SPACE))
+    torch.testing.assert_close(result.flatten(2).double(), expected, **TOLERANCES[torch.float32])
     for tensor, gradient in zip((query, prototypes), expected_gradients.values(), strict=True):
-        assert tensor.grad.dtype == dtype
-        if dtype == torch.float32:
-            torch.testing.assert_close(
-                tensor.grad.double(), gradient, **GRADIENT_TOLERANCES[torch.float32]
-            )
+        torch.testing.assert_close(
+            tensor.grad.double(), gradient, **GRADIENT_TOLERANCES[torch.float32]
+        )

@@ -1,53 +1,77 @@
 """Prototype similarity in tiles, so that memory does not grow with the number of prototypes.
 
-Scores are made tile by tile (prototypes by positions) and reduced at once by an online softmax
-(Milakov and Gimelshein, 2018); the backward pass makes them again.
+Two forms, those that the networks need: one set of prototypes that all structures share, of which
+each counts its own (ALPNet), so that one product serves all; and a single prototype for each
+structure, whose softmax-weighted sum is its scaled cosine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fsmis_components.ops.similarity import shared
-from fsmis_components.ops.similarity.shared import to_unit, to_unit_backward
+from fsmis_components.ops.precision import to_compute_dtype
 
-# added to the scores of invalid prototypes: finite, so that no inf - inf arises, and so large
-# that one valid prototype erases all invalid ones
-_EXCLUDED = -1e30
-# scores held at once: on a CPU about a core's second-level cache, elsewhere enough to fill it
-_TILE_CPU = 2**18
-_TILE_DEVICE = 2**25
-# a tile's smallest sides, so that its product stays one that keeps a matrix unit busy
-_POSITIONS = 512
-_PROTOTYPES = 32
-# dropping few prototypes costs more than it saves
-_WORTHWHILE = 0.8
+# exponentials are taken of scores in [-scale, scale]: no maximum is needed while the sum of the
+# largest and the smallest of them, here exp(40) and exp(-40), are normal in float32
+_LARGEST_SCALE = 40.0
+# positions and prototypes whose scores are held at once: on a CPU about a core's second-level
+# cache, elsewhere enough to fill it
+_SIDE_CPU = 512
+_SIDE_DEVICE = 4096
+
+
+def unsupported_reasons(prototypes: Tensor, valid: Tensor | None, scale: float) -> list[str]:
+    """Return why this backend cannot run; empty: it can."""
+    if _is_single(prototypes, valid):
+        return []
+    reasons = []
+    if prototypes.shape[1] > 1:
+        reasons.append("each structure has several prototypes of its own")
+    if scale > _LARGEST_SCALE:
+        reasons.append(f"scale {scale:g} is above {_LARGEST_SCALE:g}")
+    return reasons
 
 
 def forward(
-    query: Tensor,
-    prototypes: Tensor,
-    valid: Tensor | None,
-    scale: float,
-    eps: float,
+    query: Tensor, prototypes: Tensor, valid: Tensor | None, scale: float, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the result and what the backward pass needs, as `operator.reduced_similarity`."""
-    if valid is not None and shared.applies(prototypes, valid, scale):
-        return shared.forward(query, prototypes, valid, scale, eps)
-    operands = _prepare(query, prototypes, valid, scale, eps)
-    shape = (query.shape[0], operands.prototypes.shape[1], query.shape[2])
-    reduced = operands.query.new_empty(shape)
-    kept = torch.empty_like(reduced)
-    for batch, positions in operands.tiles():
-        found = _forward_tile(operands, batch, positions)
-        reduced[batch, :, positions], kept[batch, :, positions] = found
-    if operands.valid is not None:
-        reduced = torch.where(operands.valid.any(2, keepdim=True), reduced, 0.0)
-    return reduced, kept
+    """Reduce scores over prototypes; the products do not grow with N.
+
+    Args:
+        query: (B, C, L).
+        prototypes: (B or 1, 1, P, C), or (B or 1, N, 1, C) without valid.
+        valid: (B or 1, N, P) bool.
+        scale: factor of the cosine, at most _LARGEST_SCALE.
+        eps: smallest norm to divide by.
+
+    Returns:
+        the weighted scores and the logarithm of the sum of exponentials, both (B, N, L).
+    """
+    query, _ = _to_unit(query, 1, eps)
+    if _is_single(prototypes, valid):
+        unit, _ = _to_unit(prototypes[:, :, 0].to(query.dtype), 2, eps)
+        every = unit.expand(query.shape[0], -1, -1)
+        scores = torch.baddbmm(query.new_zeros(1), every, query, beta=0, alpha=scale)
+        return scores, scores
+    prototypes, _ = _to_unit(prototypes[:, 0].to(query.dtype), 2, eps)
+    valid = _all_of(prototypes) if valid is None else valid
+    batch, _, length = query.shape
+    total = query.new_zeros(batch, valid.shape[1], length)
+    weighted = torch.zeros_like(total)
+    for index, chosen, counts, unit in _slices(query, prototypes, valid):
+        unit = unit * scale
+        for part, positions in _tiles(len(chosen), length, query.device):
+            scores = torch.mm(unit[part], query[index, :, positions])  # (p, l)
+            weights = scores.exp()
+            total[index, :, positions] += torch.mm(counts[:, part], weights)
+            weighted[index, :, positions] += torch.mm(counts[:, part], weights.mul_(scores))
+    some = valid.any(2, keepdim=True)
+    # without a valid prototype the sum is 0; any finite logarithm will do
+    kept = torch.where(some, total, 1.0).log_()
+    return torch.where(some, weighted / total, 0.0), kept
 
 
 def backward(
@@ -60,168 +84,96 @@ def backward(
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of query and prototypes, in the precision of the sums."""
-    if valid is not None and shared.applies(prototypes, valid, scale):
-        return shared.backward(grad, query, prototypes, valid, reduced, kept, scale, eps)
-    operands = _prepare(query, prototypes, valid, scale, eps)
-    if operands.valid is not None:
-        grad = torch.where(operands.valid.any(2, keepdim=True), grad, 0.0)
-    grad_query = torch.zeros_like(operands.query)
-    grad_prototypes = torch.zeros_like(operands.prototypes)
-    for batch, positions in operands.tiles():
-        place = operands.query[batch, :, positions]
-        # (b, N, 1, l)
-        tile_grad, tile_reduced, tile_kept = (
-            tensor[batch, :, positions].unsqueeze(2) for tensor in (grad, reduced, kept)
+    """Return gradients of query and prototypes; the scores are made again."""
+    query, query_length = _to_unit(query, 1, eps)
+    if _is_single(prototypes, valid):
+        unit, length = _to_unit(prototypes[:, :, 0].to(query.dtype), 2, eps)
+        slope = (reduced + (1.0 - reduced)) * grad  # as below, of the one weight 1
+        every = unit.expand(query.shape[0], -1, -1).transpose(1, 2)
+        grad_query = torch.zeros_like(query).baddbmm_(every, slope, alpha=scale)
+        grad_unit = torch.bmm(slope, query.transpose(1, 2)).mul_(scale).sum_to_size(unit.shape)
+        return (
+            _to_unit_backward(grad_query, query, query_length, 1, eps),
+            _to_unit_backward(grad_unit, unit, length, 2, eps).unsqueeze(2),
         )
-        for chunk in operands.chunks():
-            scores = operands.scores(batch, positions, chunk)
-            # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k)
-            grad_scores = (scores - tile_kept).exp_()
-            grad_scores.mul_(scores.add_(1.0 - tile_reduced)).mul_(tile_grad)
-            grad_scores = grad_scores.flatten(1, 2)  # (b, N * p, l)
-            grad_query[batch, :, positions].baddbmm_(
-                operands.unit(batch, chunk).transpose(1, 2), grad_scores, alpha=scale
-            )
-            grad_unit = torch.bmm(grad_scores, place.transpose(1, 2)).mul_(scale)
-            grad_unit = grad_unit.unflatten(1, (grad_prototypes.shape[1], -1))
-            if grad_prototypes.shape[0] == 1:
-                grad_unit = grad_unit.sum(0, keepdim=True)
-            _part(grad_prototypes, batch)[:, :, chunk] += grad_unit
-    grad_prototypes = to_unit_backward(
-        grad_prototypes, operands.prototypes, operands.prototypes_length, 3, eps
-    )
-    if operands.numbers is not None:
-        index = operands.numbers.unsqueeze(-1).expand_as(grad_prototypes)
-        every = grad_prototypes.new_zeros(*index.shape[:2], *prototypes.shape[2:])
-        grad_prototypes = every.scatter_(2, index, grad_prototypes)
+    prototypes, prototypes_length = _to_unit(prototypes[:, 0].to(query.dtype), 2, eps)
+    valid = _all_of(prototypes) if valid is None else valid
+    grad_query, grad_prototypes = torch.zeros_like(query), torch.zeros_like(prototypes)
+    some = valid.any(2, keepdim=True)
+    share = torch.where(some, grad * kept.neg().exp_(), 0.0)  # (B, N, L)
+    offset = share * reduced
+    for index, chosen, counts, unit in _slices(query, prototypes, valid):
+        support = 0 if len(prototypes) == 1 else index
+        for part, positions in _tiles(len(chosen), query.shape[2], query.device):
+            place = query[index, :, positions]
+            scores = torch.mm(unit[part], place).mul_(scale)
+            weights = scores.exp()
+            # d (sum_k w_k s_k) / d s_j = w_j (1 + s_j - sum_k w_k s_k), summed over N
+            slope = torch.mm(counts[:, part].T, share[index, :, positions])
+            slope.mul_(scores.add_(1.0))
+            slope -= torch.mm(counts[:, part].T, offset[index, :, positions])
+            slope.mul_(weights).mul_(scale)
+            grad_query[index, :, positions] += torch.mm(unit[part].T, slope)
+            grad_prototypes[support].index_add_(0, chosen[part], torch.mm(slope, place.T))
     return (
-        to_unit_backward(grad_query, operands.query, operands.query_length, 1, eps),
-        grad_prototypes.sum_to_size(prototypes.shape),
+        _to_unit_backward(grad_query, query, query_length, 1, eps),
+        _to_unit_backward(grad_prototypes, prototypes, prototypes_length, 2, eps).unsqueeze(1),
     )
 
 
-def _prepare(
-    query: Tensor, prototypes: Tensor, valid: Tensor | None, scale: float, eps: float
-) -> _Operands:
-    """Return unit vectors of the query and of the prototypes that any query slice may use."""
-    numbers = None
-    if valid is not None:
-        prototypes = prototypes.expand(-1, valid.shape[1], -1, -1)
-        numbers = _used_numbers(valid, one_support=prototypes.shape[0] == 1)
-        if numbers is not None:
-            valid = _take(valid.unsqueeze(-1), numbers).squeeze(-1)
-            prototypes = _take(prototypes, numbers)
-    query, query_length = to_unit(query, 1, eps)
-    prototypes, prototypes_length = to_unit(prototypes.to(query.dtype), 3, eps)
-    return _Operands(query, query_length, prototypes, prototypes_length, valid, numbers, scale)
+def _is_single(prototypes: Tensor, valid: Tensor | None) -> bool:
+    return valid is None and prototypes.shape[2] == 1
 
 
-def _used_numbers(valid: Tensor, one_support: bool) -> Tensor | None:
-    """Return which prototypes to keep; most cells lie outside a structure.
+def _all_of(prototypes: Tensor) -> Tensor:
+    return torch.ones((1, 1, prototypes.shape[1]), dtype=torch.bool, device=prototypes.device)
 
-    Only on a CPU: elsewhere the number that remains would have to be waited for.
 
-    Args:
-        valid: (B or 1, N, P) bool.
-        one_support: whether all query slices share the prototypes.
+def _slices(
+    query: Tensor, prototypes: Tensor, valid: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield per query slice: its number, prototypes that count (P'), (N, P') of 0 and 1, (P', C).
 
-    Returns:
-        numbers (B or 1, N, K) of prototypes, K as many as the fullest structure needs: the others
-        are filled up with invalid ones. None: keep all.
+    Elsewhere than on a CPU all prototypes count: the number that do would have to be waited for.
     """
-    if valid.device.type != "cpu":
-        return None
-    kept = valid.any(0, keepdim=True) if one_support else valid
-    most = max(1, int(kept.sum(2).max())) if kept.numel() else 1
-    if most > _WORTHWHILE * valid.shape[2]:
-        return None
-    # the sort is stable: prototypes keep their order
-    return kept.to(torch.uint8).argsort(dim=2, descending=True, stable=True)[..., :most]
+    everything = torch.arange(prototypes.shape[1], device=query.device)
+    for index in range(len(query)):
+        allowed = valid[0 if len(valid) == 1 else index]
+        unit = prototypes[0 if len(prototypes) == 1 else index]
+        chosen = everything
+        if query.device.type == "cpu":
+            chosen = torch.nonzero(allowed.any(0)).flatten()
+            allowed, unit = allowed[:, chosen], unit[chosen]
+        yield index, chosen, allowed.to(query.dtype), unit
 
 
-def _take(tensor: Tensor, numbers: Tensor) -> Tensor:
-    """Return the vectors (B or 1, N, K, C) of (B or 1, N, P, C) at numbers (B or 1, N, K)."""
-    batch = max(tensor.shape[0], numbers.shape[0])
-    index = numbers.unsqueeze(-1).expand(batch, -1, -1, tensor.shape[3])
-    return tensor.expand(batch, -1, -1, -1).gather(2, index)
+def _tiles(count: int, length: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of the prototypes and of the positions."""
+    side = _SIDE_CPU if device.type == "cpu" else _SIDE_DEVICE
+    for start in range(0, length, side):
+        for first in range(0, count, side):
+            yield slice(first, min(count, first + side)), slice(start, min(length, start + side))
 
 
-@dataclass(frozen=True)
-class _Operands:
-    """Unit vectors, query (B, C, L) and prototypes (B or 1, N, P, C), and how to tile them."""
-
-    query: Tensor
-    query_length: Tensor  # what the query was divided by, (B, 1, L)
-    prototypes: Tensor
-    prototypes_length: Tensor  # (B or 1, N, P, 1)
-    valid: Tensor | None  # (B or 1, N, P)
-    numbers: Tensor | None  # which of the caller's prototypes these are, (B or 1, N, P); None: all
-    scale: float
-
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """Yield slices of the batch and of the positions."""
-        b, _, length = self.query.shape
-        n, p = self.prototypes.shape[1:3]
-        budget = self._budget()
-        row = n * min(p, self._prototypes_at_once())
-        positions = min(length, max(_POSITIONS, budget // row))
-        batch = max(1, budget // (row * positions))
-        for first in range(0, b, batch):
-            for start in range(0, length, positions):
-                yield (
-                    slice(first, min(b, first + batch)),
-                    slice(start, min(length, start + positions)),
-                )
-
-    def chunks(self) -> Iterator[slice]:
-        """Yield slices of the prototypes."""
-        p, step = self.prototypes.shape[2], self._prototypes_at_once()
-        for start in range(0, p, step):
-            yield slice(start, min(p, start + step))
-
-    def scores(self, batch: slice, positions: slice, chunk: slice) -> Tensor:
-        """Return scale times the cosine of one tile, (b, N, p, l)."""
-        query = self.query[batch, :, positions]
-        chosen = self.unit(batch, chunk)
-        if self.valid is None:
-            scores = torch.baddbmm(query.new_zeros(1), chosen, query, beta=0, alpha=self.scale)
-        else:
-            excluded = _part(self.valid, batch)[:, :, chunk].logical_not().to(query.dtype)
-            bias = excluded.mul_(_EXCLUDED).flatten(1).unsqueeze(-1)  # (b or 1, N * p, 1)
-            scores = torch.baddbmm(bias, chosen, query, alpha=self.scale)
-        return scores.unflatten(1, (self.prototypes.shape[1], -1))
-
-    def unit(self, batch: slice, chunk: slice) -> Tensor:
-        """Return a chunk of the prototypes as matrices, (b, N * p, C)."""
-        chosen = _part(self.prototypes, batch)[:, :, chunk].flatten(1, 2)
-        return chosen.expand(self.query[batch].shape[0], -1, -1)
-
-    def _budget(self) -> int:
-        return _TILE_CPU if self.query.device.type == "cpu" else _TILE_DEVICE
-
-    def _prototypes_at_once(self) -> int:
-        n = max(1, self.prototypes.shape[1])
-        return max(_PROTOTYPES, self._budget() // (n * _POSITIONS))
+def _to_unit(vectors: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Return ``x / max(|x|, eps)`` along dim, and the divisor, in the precision of the sums."""
+    vectors = to_compute_dtype(vectors)
+    if vectors.device.type == "cpu" and vectors.stride(dim) != 1:
+        # three times as fast there as vector_norm along an axis that is not contiguous
+        length = vectors.square().sum(dim, keepdim=True).sqrt_()
+    else:
+        length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    length.clamp_min_(eps)
+    return vectors / length, length
 
 
-def _forward_tile(operands: _Operands, batch: slice, positions: slice) -> tuple[Tensor, Tensor]:
-    """Return the reduced tile and the logarithm of its sum of exponentials."""
-    largest: Tensor | float = _EXCLUDED
-    total: Tensor | float = 0.0
-    weighted: Tensor | float = 0.0
-    for chunk in operands.chunks():
-        scores = operands.scores(batch, positions, chunk)
-        new_largest = scores.amax(2).clamp_min(largest)  # (b, N, l)
-        exponentials = (scores - new_largest.unsqueeze(2)).exp_()
-        shrink = (largest - new_largest).exp()
-        total = total * shrink + exponentials.sum(2)
-        weighted = weighted * shrink + scores.mul_(exponentials).sum(2)
-        largest = new_largest
-    assert isinstance(total, Tensor)
-    return weighted / total, largest + total.log()
+def _to_unit_backward(
+    grad_unit: Tensor, unit: Tensor, length: Tensor, dim: int, eps: float
+) -> Tensor:
+    """Return the gradient of the vectors of :func:`_to_unit`, written over grad_unit.
 
-
-def _part(tensor: Tensor, batch: slice) -> Tensor:
-    """Return the tensor's entries of a slice of the batch, or the one that all share."""
-    return tensor if tensor.shape[0] == 1 else tensor[batch]
+    With ``u = x / |x|`` it is ``(g - u <u, g>) / |x|``; where |x| < eps the divisor is a constant.
+    """
+    along = (unit * grad_unit).sum(dim, keepdim=True)
+    along = torch.where(length > eps, along, 0.0)
+    return grad_unit.addcmul_(unit, along, value=-1.0).div_(length)

@@ -46,22 +46,12 @@ def unsupported_reasons(query: Tensor, prototypes: Tensor) -> list[str]:
 
 
 def forward(
-    query: Tensor,
-    prototypes: Tensor,
-    valid: Tensor | None,
-    scale: float,
-    eps: float,
+    query: Tensor, prototypes: Tensor, valid: Tensor | None, scale: float, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the result and what the backward pass needs, as `operator.reduced_similarity`.
+    """Return the weighted scores and the logarithm of the sum of exponentials, both (B, N, L).
 
-    Memory beside copies of the operands and the result is independent of P.
-
-    Args:
-        query: (B, C, L), any strides; as prototypes float16, bfloat16 or float32.
-        prototypes: (B or 1, N or 1, P, C).
-        valid: (B or 1, N, P) bool.
-        scale: factor of the cosine.
-        eps: smallest norm to divide by.
+    Memory beside copies of the operands and the result is independent of P. The arguments are
+    those of `prototype_similarity`, with a query (B, C, L).
     """
     from fsmis_components.ops.similarity.triton_kernels import reduce_scores
 
@@ -70,7 +60,7 @@ def forward(
     reduced = query.new_empty((batch, structures, length), dtype=torch.float32)
     kept = torch.empty_like(reduced)
     arguments |= {"reduced": reduced, "kept": kept}
-    _launch(reduce_scores, arguments, tiles_of(dtype), batch * structures, {"BLOCK_L": length})
+    _launch(reduce_scores, arguments, tile_of(dtype), batch * structures, {"BLOCK_L": length})
     return reduced, kept
 
 
@@ -95,23 +85,23 @@ def backward(
         arguments[name] = tensor.to(torch.float32).contiguous()
     batch, channels, length = query.shape
     structures, p = arguments["num_structures"], prototypes.shape[2]
-    tiles = tiles_of(dtype, channels)
+    tile = tile_of(dtype, channels)
 
     grad_query = query.new_empty((batch, length, channels), dtype=torch.float32)
     axes = {"BLOCK_L": length, "BLOCK_D": channels}
-    _launch(query_gradient, {**arguments, "result": grad_query}, tiles, batch, axes)
+    _launch(query_gradient, {**arguments, "result": grad_query}, tile, batch, axes)
 
     axes = {"BLOCK_P": p, "BLOCK_D": channels}
     groups = batch * structures
-    parts, size = _split(groups * _programs(tiles[0], axes), length, query.device)
+    parts, size = _split(groups * _programs(tile, axes), length, query.device)
     result = query.new_empty((batch, structures, parts, p, channels), dtype=torch.float32)
     arguments |= {"result": result, "parts": parts, "positions_per_part": size}
-    _launch(prototype_gradient, arguments, tiles, groups * parts, axes)
+    _launch(prototype_gradient, arguments, tile, groups * parts, axes)
     return grad_query.transpose(1, 2), result.sum(2).sum_to_size(prototypes.shape)
 
 
-def tiles_of(dtype: torch.dtype, channels: int | None = None) -> list[dict[str, int]]:
-    """Return sizes of one program's work, best first; the last fits wherever Triton runs.
+def tile_of(dtype: torch.dtype, channels: int | None = None) -> dict[str, int]:
+    """Return the size of one program's work, which needs a third of a GPU's shared memory.
 
     ``BLOCK_L`` positions, ``BLOCK_P`` prototypes, ``BLOCK_C`` channels of a product at once.
 
@@ -119,18 +109,13 @@ def tiles_of(dtype: torch.dtype, channels: int | None = None) -> list[dict[str, 
         dtype: of the operands.
         channels: of a gradient, of which ``BLOCK_D`` are written at once; None: no gradient.
     """
-    sizes = [(64, 64, 32, 64), (32, 32, 32, 32)]
-    if dtype != torch.float32:
-        sizes = [(64, 64, 64, 128), (32, 32, 64, 64)]
-    tiles = []
-    for block_l, block_p, block_c, block_d in sizes:
-        tile = {"BLOCK_L": block_l, "BLOCK_P": block_p, "BLOCK_C": block_c}
-        if channels is not None:
-            # a power of two, from the smallest that a product takes
-            tile["BLOCK_D"] = min(block_d, max(16, 1 << (channels - 1).bit_length()))
-        # with 8 warps, Triton 3.2 crashes on some of these shapes for Hopper
-        tiles.append({**tile, "num_warps": 4, "num_stages": 2})
-    return tiles
+    block_c, block_d = (32, 64) if dtype == torch.float32 else (64, 128)
+    tile = {"BLOCK_L": 64, "BLOCK_P": 64, "BLOCK_C": block_c}
+    if channels is not None:
+        # a power of two, from the smallest that a product takes
+        tile["BLOCK_D"] = min(block_d, max(16, 1 << (channels - 1).bit_length()))
+    # with 8 warps, Triton 3.2 crashes on some of these shapes for Hopper
+    return {**tile, "num_warps": 4, "num_stages": 2}
 
 
 def _programs(tile: dict[str, int], axes: dict[str, int]) -> int:
@@ -154,28 +139,14 @@ def _split(programs: int, terms: int, device: torch.device) -> tuple[int, int]:
 
 
 def _launch(
-    kernel: Any,
-    arguments: dict[str, Any],
-    tiles: list[dict[str, int]],
-    groups: int,
-    axes: dict[str, int],
+    kernel: Any, arguments: dict[str, Any], tile: dict[str, int], groups: int, axes: dict[str, int]
 ) -> None:
-    """Start a kernel with the first tile for which the GPU has the memory."""
-    from triton.runtime.errors import OutOfResources
-
-    failure = None
-    for tile in tiles:
-        programs = groups * _programs(tile, axes)
-        if programs == 0:  # a batch of 0 has nothing to do
-            return
-        try:
-            with torch.cuda.device_of(arguments["query"]):
-                # said outright, because the default differs between versions of Triton
-                kernel[(programs,)](**arguments, **tile, enable_fp_fusion=True)
-            return
-        except OutOfResources as error:
-            failure = error
-    raise RuntimeError(f"prototype_similarity: no tile of {tiles} fits the GPU") from failure
+    """Start a kernel."""
+    programs = groups * _programs(tile, axes)
+    if programs > 0:  # a batch of 0 has nothing to do
+        with torch.cuda.device_of(arguments["query"]):
+            # said outright, because the default differs between versions of Triton
+            kernel[(programs,)](**arguments, **tile, enable_fp_fusion=True)
 
 
 def _operands(
