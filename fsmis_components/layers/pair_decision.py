@@ -6,43 +6,15 @@ IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2
 from typing import NamedTuple, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.cell_masks import (
-    cells_inside,
-    channel_maxima,
-    confident_cells,
-    means_of_highest,
-)
-from fsmis_components.layers.prototype_interaction import PrototypeInteraction
+from fsmis_components.layers.cell_masks import cells_inside, confident_cells
+from fsmis_components.layers.interactive_prototypes import InteractivePrototypes, IPSFeatures
+from fsmis_components.layers.ips_decoders import SelfLearningDecoder
 from fsmis_components.layers.resize import resize_logits
-from fsmis_components.layers.self_learning import SelfLearningDecoder
-from fsmis_components.layers.self_support import SelfSupport
 from fsmis_components.ops.masked_average_pool import masked_average_pool
 from fsmis_components.ops.similarity import prototype_similarity
-
-INTERACTIONS = ("none", "mean", "both")
-
-
-class IPSFeatures(NamedTuple):
-    """Features of a batch of slices at four levels, and the size of the images before padding."""
-
-    edge: Tensor
-    low: Tensor
-    mid: Tensor
-    high: Tensor
-    image_size: Tuple[int, int]
-
-
-def take_slices(features: IPSFeatures, first: int, end: int) -> IPSFeatures:
-    """Return the features of the slices from first to end - 1."""
-    return IPSFeatures(
-        features.edge[first:end],
-        features.low[first:end],
-        features.mid[first:end],
-        features.high[first:end],
-        features.image_size,
-    )
 
 
 class PairMaps(NamedTuple):
@@ -57,125 +29,96 @@ class PairMaps(NamedTuple):
     decided: Tensor  # (B, Q, H, W), at the image's size
 
 
-class InteractivePrototypes(nn.Module):
-    """Mean prototypes of middle features and peak prototypes of high ones, each with interaction.
+class SelfSupport(nn.Module):
+    """Compare a query with prototypes that are partly its own (SSP; Fan et al., ECCV 2022).
 
-    The support's prototypes give a preliminary mask; its sure cells give the query's prototypes;
-    both sides exchange (:class:`PrototypeInteraction`) and segment the query again.
+    The abstract names a "query-features-guided self-learning": the support's foreground prototype
+    is averaged with the mean of the query's sure foreground; background is the mean of its sure
+    background, mixed for each cell with the sure background that resembles this cell.
+
+    SSP compares each cell with all sure background cells. Here these are averaged in the fields of
+    a grid first, so that nothing need be drawn at random to keep the number of them small.
 
     Args:
-        mid_channels: of the middle features.
-        high_channels: of the high features; 0: no peak prototypes.
-        interaction: of ``both`` kinds of prototypes, of the ``mean`` ones, or ``none``.
-
-    Raises:
-        ValueError: an unknown interaction, or one that needs peak prototypes without them.
+        grid: fields per side, at most.
     """
 
-    def __init__(
-        self,
-        mid_channels: int,
-        high_channels: int,
-        interaction: str = "both",
-    ) -> None:
+    def __init__(self, grid: int = 32) -> None:
         super().__init__()
-        if interaction not in INTERACTIONS:
-            raise ValueError(f"expected interaction in {INTERACTIONS}, got {interaction!r}")
-        if high_channels == 0 and interaction == "both":
-            raise ValueError(
-                "interaction 'both' needs peak prototypes; use 'mean' or 'none' without the deep "
-                "module"
-            )
-        self.support_share = 0.5  # of the support's tokens in the prototypes; SSP (ECCV 2022)
-        self.scale = 10.0  # factor of the cosine, as in SSP
-        self.has_peaks = high_channels > 0
-        self.mean_interaction = (
-            PrototypeInteraction(mid_channels) if interaction != "none" else None
-        )
-        self.peak_interaction = (
-            PrototypeInteraction(high_channels) if interaction == "both" else None
-        )
-        # the sigmoid of it is the weight of the mean map
-        self.blend = nn.Parameter(torch.zeros(())) if high_channels > 0 else None
+        self.grid = grid
+        # numbers of SSP
+        self.support_share = 0.5  # of the support's foreground prototype, beside the query's own
+        self.global_share = 0.3  # of the one background prototype, beside the adaptive one
+        self.sharpness = 2.0  # factor of the cosine in the adaptive weights
+        self.scale = 10.0  # factor of the cosines in the answer
 
     def forward(
         self,
-        query: IPSFeatures,
-        mean: Tensor,
-        peak: Tensor,
-        inside: Tensor,
-        known: Optional[Tensor] = None,
-        use_known: Optional[Tensor] = None,
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        """Segment B query slices by Q structures of support slices; see :class:`PairDecision`.
+        features: Tensor,
+        prototypes: Tensor,
+        foreground: Tensor,
+        background: Tensor,
+        trusted: Tensor,
+    ) -> Tensor:
+        """Return the scaled cosines to background and foreground, (B, Q, 2, h, w).
 
-        Which cells are no padding is said by ``inside``, bool (1, h, w); C' of the peaks may be 0.
-
-        Returns:
-            two margins (B, Q, h, w), the guidance and the intermediate one of :class:`PairMaps`,
-            and the prototypes of the classes at the middle level, (B, Q, 2, C).
+        Args:
+            features: of B query slices, (B, C, h, w).
+            prototypes: of background and foreground, after interaction, Q for each slice,
+                (B, Q, 2, C).
+            foreground: sure cells, bool (B, Q, h, w).
+            background: likewise.
+            trusted: bool (B, Q); False: the given prototypes alone.
         """
-        mid, high = query.mid, query.high
-        guidance = self.margins(high, peak) if self.has_peaks else self.margins(mid, mean)
-        front, back = confident_cells(torch.sigmoid(guidance), inside)
-        if known is not None and use_known is not None:
-            replaced = use_known[:, None, None, None]
-            front = torch.where(replaced, known, front)
-            back = torch.where(replaced, inside & torch.logical_not(known), back)
-        mean_tokens, peak_tokens = self.tokens(query, mean, peak, front, back)
-
-        prototypes = mean if self.mean_interaction is None else self._joined(mean_tokens)
-        blended = self.margins(mid, prototypes)
-        if self.blend is not None:
-            if self.peak_interaction is not None:
-                peak = self._joined(peak_tokens)
-            share = torch.sigmoid(self.blend)
-            blended = share * blended + (1 - share) * self.margins(high, peak)
-        return guidance, blended, prototypes
-
-    def _joined(self, tokens: Tensor) -> Tensor:
-        """Return the prototypes (B, Q, 2, C) of the classes, of both sides' tokens."""
-        share = self.support_share
-        return share * tokens[:, :, :, 0] + (1 - share) * tokens[:, :, :, 1]
-
-    def tokens(
-        self, query: IPSFeatures, mean: Tensor, peak: Tensor, foreground: Tensor, background: Tensor
-    ) -> Tuple[Tensor, Tensor]:
-        """Return the mean and the peak tokens (B, Q, 2, 2, C) after interaction.
-
-        Tokens are prototypes: class (background, foreground), then side (support, query). The
-        queries' are those of their cells, foreground and background, bool (B, Q, h, w) each.
-        """
-        weights = torch.stack([background, foreground], 2).flatten(1, 2).to(query.mid.dtype)
-        pooled = masked_average_pool(query.mid, weights).reshape(mean.shape).to(mean.dtype)
-        means = torch.stack([mean, pooled], 3)
-        if self.mean_interaction is not None:
-            means = self.mean_interaction(means.flatten(0, 1)).reshape(means.shape)
-        pooled = self.peaks(query.high, foreground, background).to(peak.dtype)
-        peaks = torch.stack([peak, pooled], 3)
-        if self.peak_interaction is not None:
-            peaks = self.peak_interaction(peaks.flatten(0, 1)).reshape(peaks.shape)
-        return means, peaks
-
-    def peaks(self, high: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
-        """Return the peak prototypes of background and foreground cells, (B, Q, 2, C')."""
-        b, q = foreground.shape[0], foreground.shape[1]
-        if not self.has_peaks:
-            return high.new_zeros([b, q, 2, 0])
-        pairs = high.repeat_interleave(q, 0)
-        front = channel_maxima(pairs, foreground.flatten(0, 1))
-        back = means_of_highest(pairs, background.flatten(0, 1))
-        return torch.stack([back, front], 1).reshape([b, q, 2, high.shape[1]])
-
-    def margins(self, features: Tensor, prototypes: Tensor) -> Tensor:
-        """Return the margins (B, Q, h, w) of features (B, C, h, w) by prototypes (B, Q, 2, C)."""
-        flat = prototypes.to(features.dtype).flatten(1, 2).unsqueeze(2)
+        b, q, size = foreground.shape[0], foreground.shape[1], foreground.shape[2:]
+        sure = torch.stack([background, foreground], 2).flatten(1, 2).to(features.dtype)
+        pooled = masked_average_pool(features, sure).unflatten(1, [q, 2]).to(prototypes.dtype)
+        mixed = (
+            self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * pooled[:, :, 1]
+        )
+        pair = torch.stack([pooled[:, :, 0], mixed], 2)
+        pair = torch.where(trusted[..., None, None], pair, prototypes)  # (B, Q, 2, C)
         # of one prototype the softmax-weighted sum is its scaled cosine
+        flat = pair.flatten(1, 2).unsqueeze(2).to(features.dtype)
         scores = prototype_similarity(features, flat, scale=self.scale)
-        b, h, w = features.shape[0], features.shape[2], features.shape[3]
-        # by the features' shape: for the exporter to ONNX the batch of the scores is a constant
-        scores = scores.reshape([b, prototypes.shape[1], 2, h, w])
-        return scores[:, :, 1] - scores[:, :, 0]
+        scores = scores.reshape([b, q, 2, size[0], size[1]])
+        adapted = self.scale * self._adapted(features, pooled[:, :, 0], background)
+        back = torch.where(trusted[..., None, None], adapted.to(scores.dtype), scores[:, :, 0])
+        return torch.stack([back, scores[:, :, 1]], 2)
+
+    def _adapted(self, features: Tensor, mean: Tensor, background: Tensor) -> Tensor:
+        """Return the cosine of each cell to the background made for it, (B, Q, h, w).
+
+        With w the weights of a cell and u_k the vector of field k, mixed with the one background
+        prototype: the cosine to ``f = sum(w_k * u_k)`` needs ``sum(w_k * <q, u_k>)`` and
+        ``|f|^2 = w' U U' w``, never the map of f itself.
+        """
+        vectors, filled = self._fields(features, background)  # (B, Q, K, C), (B, Q, K)
+        mixed = self.global_share * mean.unsqueeze(2) + (1 - self.global_share) * vectors
+        unit = F.normalize(features.float(), dim=1).flatten(2)  # (B, C, h * w)
+        q, k = vectors.shape[1], vectors.shape[2]
+        alike = torch.matmul(F.normalize(vectors, dim=-1).flatten(1, 2), unit)
+        alike = alike.unflatten(1, [q, k])  # (B, Q, K, h * w)
+        weights = torch.softmax(
+            self.sharpness * alike.float() + torch.where(filled > 0, 0.0, -1e4).unsqueeze(-1), 2
+        )
+        dot = torch.matmul(mixed.flatten(1, 2), unit).unflatten(1, [q, k])
+        dot = (weights * dot).sum(2)
+        products = torch.matmul(mixed, mixed.transpose(2, 3))  # (B, Q, K, K)
+        square = (weights * torch.matmul(products, weights)).sum(2)
+        cosine = dot / square.clamp_min(1e-12).sqrt()
+        return cosine.unflatten(-1, [features.shape[2], features.shape[3]])
+
+    def _fields(self, features: Tensor, background: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return the mean vectors of the fields' sure cells, and how many there are."""
+        h, w = features.shape[2], features.shape[3]
+        high, wide = -(-h // self.grid), -(-w // self.grid)
+        margin = [0, -w % wide, 0, -h % high]
+        cells = _cut(F.pad(features.float(), margin), high, wide)  # (B, K, cells, C)
+        sure = _cut(F.pad(background.float(), margin), high, wide)  # (B, K, cells, Q)
+        filled = sure.sum(2).transpose(1, 2)  # (B, Q, K)
+        total = torch.matmul(sure.transpose(2, 3), cells).transpose(1, 2)  # (B, Q, K, C)
+        return total / filled.clamp_min(1.0).unsqueeze(-1), filled
 
 
 class PairDecision(nn.Module):
@@ -262,3 +205,10 @@ class PairDecision(nn.Module):
         flat = maps.reshape([1, -1, maps.shape[-2], maps.shape[-1]])
         enlarged = resize_logits(flat, (h, w))[:, :, : image_size[0], : image_size[1]]
         return enlarged.reshape(maps.shape[:-2] + image_size)
+
+
+def _cut(maps: Tensor, high: int, wide: int) -> Tensor:
+    """Cut maps (B, C, h, w) into fields of high x wide cells, (B, K, high * wide, C)."""
+    rows, columns = maps.shape[2] // high, maps.shape[3] // wide
+    cut = maps.reshape([maps.shape[0], maps.shape[1], rows, high, columns, wide])
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)

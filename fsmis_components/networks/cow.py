@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.map_fusion import MapFusion, MeanFusion, unit_vectors
-from fsmis_components.layers.prototype_sets import PrototypeMiner, PrototypeSets
+from fsmis_components.layers.cow_decoders import MapFusion, MeanFusion
+from fsmis_components.layers.prototype_miner import PrototypeMiner, PrototypeSets
 from fsmis_components.layers.resize import upsample_corners
 from fsmis_components.layers.support_state import SupportState
 from fsmis_components.losses import auxiliary_loss, margin_cross_entropy, self_prediction_loss
@@ -18,8 +18,15 @@ from fsmis_components.networks.few_shot_network import (
     check_switches,
     with_background,
 )
+from fsmis_components.ops.precision import unit_vectors
 
 FUSIONS = ("decoder", "mean")
+BACKGROUND_WEIGHT = 0.1  # of background pixels in the query loss, as in the paper
+# Of a labelled slice without a pixel of the structure: the released code then decides as ADNet
+# does, by half of the scaled cosine less a threshold, which is 10 at first; the cosine to a zero
+# prototype is 0.
+EMPTY_MARGIN = -5.0
+ABSENT_MARGIN = -40.0
 
 
 class CoW(FewShotNetwork):
@@ -48,7 +55,6 @@ class CoW(FewShotNetwork):
         fusion: ``decoder`` or ``mean``, the scaled mean of the maps (ablation).
         guided_init: begin as a comparison with local means, so that training from scratch is short;
             False: at random, as in the released code.
-        background_weight: weight of background pixels in the query loss; 0.1 in the paper.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
 
     Raises:
@@ -68,7 +74,6 @@ class CoW(FewShotNetwork):
         hpg: bool = True,
         fusion: str = "decoder",
         guided_init: bool = False,
-        background_weight: float = 0.1,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
@@ -93,12 +98,6 @@ class CoW(FewShotNetwork):
             for number, width in zip(self.miner.set_sizes, widths, strict=True)
         )
         self.fusion = fusion
-        self.background_weight = background_weight
-        # Of a labelled slice without a pixel of the structure: the released code then decides as
-        # ADNet does, by half of the scaled cosine less a threshold, which is 10 at first; the
-        # cosine to a zero prototype is 0.
-        self.empty_margin = -5.0
-        self.absent_margin = -40.0
 
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
@@ -155,7 +154,7 @@ class CoW(FewShotNetwork):
             self_prediction = self_prediction_loss(self_predicted, truth).reshape(b, s, n).mean(1)
         return {
             "logits": with_background(logits),
-            "query_loss": margin_cross_entropy(logits, label, self.background_weight),
+            "query_loss": margin_cross_entropy(logits, label, BACKGROUND_WEIGHT),
             "alignment_loss": alignment.reshape(b, s).mean(1),
             "auxiliary_loss": (auxiliary * found).mean(1),
             "self_prediction_loss": self_prediction.mean(1),
@@ -173,13 +172,13 @@ class CoW(FewShotNetwork):
         b, s = valid.shape[0], valid.shape[1]
         # the mean prototype is zero for an empty mask only
         empty = torch.logical_not(sets.foreground[:, :, -2].any(-1))
-        state: Dict[str, Tensor] = {
-            "valid": valid.transpose(1, 2),
-            "empty": empty.unflatten(0, [b, s]).transpose(1, 2),
-            "foreground": self._mix(sets.foreground, True).unflatten(0, [b, s]).transpose(1, 2),
-            "background": self._mix(sets.background, False).unflatten(0, [b, s]).transpose(1, 2),
+        state = {
+            "empty": empty,
+            "foreground": self.foreground_fusion.mix(sets.foreground),
+            "background": self.background_fusion.mix(sets.background),
         }
-        return state
+        state = {name: t.unflatten(0, [b, s]).transpose(1, 2) for name, t in state.items()}
+        return {"valid": valid.transpose(1, 2), **state}
 
     def _margins(
         self, query: Tensor, state: SupportState, section_weights: Optional[Tensor]
@@ -190,20 +189,20 @@ class CoW(FewShotNetwork):
         weights = state["valid"].to(unit)  # (B or 1, N, S)
         if section_weights is None:
             margins = self._compare(unit, state["foreground"], state["background"], size)
-            margins = torch.where(state["empty"][..., None, None], self.empty_margin, margins)
+            margins = torch.where(state["empty"][..., None, None], EMPTY_MARGIN, margins)
         else:
             weights = (weights * section_weights).expand(b, -1, -1)
             margins = self._compare_used(unit, state, weights, size)
         total = weights.sum(-1)[..., None, None]
         averaged = (margins * weights[..., None, None]).sum(2) / total.clamp_min(1e-12)
-        return torch.where(total > 0, averaged, self.absent_margin)
+        return torch.where(total > 0, averaged, ABSENT_MARGIN)
 
     def _compare(
         self, unit: Tensor, foreground: Tensor, background: Tensor, size: Tuple[int, int]
     ) -> Tensor:
         """Return the margin of each section, (B, N, S, h, w), of unit features (B, C, h * w)."""
-        front = self._fused(unit, foreground, size, True)
-        return front - self._fused(unit, background, size, False)
+        front = _fused(self.foreground_fusion, unit, foreground, size)
+        return front - _fused(self.background_fusion, unit, background, size)
 
     def _compare_used(
         self, unit: Tensor, state: SupportState, weights: Tensor, size: Tuple[int, int]
@@ -211,36 +210,29 @@ class CoW(FewShotNetwork):
         """Return as :func:`_compare`, slice by slice, 0 for sections of weight 0."""
         shape = weights.shape + size
         margins = torch.zeros(shape, device=unit.device)
-        empty = state["empty"]
         for i in range(shape[0]):
-            number = min(i, empty.shape[0] - 1)  # one support for all slices, or one for each
             n, s = torch.where(weights[i] > 0)
-            front = state["foreground"][number][n, s][None, :, None]  # (1, K, 1, J, C)
-            back = state["background"][number][n, s][None, :, None]
-            found = self._compare(unit[i : i + 1], front, back, size)[0, :, 0]
-            found = torch.where(
-                empty[number][n, s][:, None, None], self.empty_margin, found.float()
+            # one support for all slices, or one for each
+            empty, front, back = (
+                state[name][min(i, state[name].shape[0] - 1)][n, s]
+                for name in ("empty", "foreground", "background")
             )
-            margins[i, n, s] = found
+            # (1, K, 1, J, C)
+            front, back = front[None, :, None], back[None, :, None]
+            found = self._compare(unit[i : i + 1], front, back, size)[0, :, 0].float()
+            margins[i, n, s] = torch.where(empty[:, None, None], EMPTY_MARGIN, found)
         return margins
-
-    def _fused(
-        self, unit: Tensor, vectors: Tensor, size: Tuple[int, int], is_foreground: bool
-    ) -> Tensor:
-        """Compare with mixed vectors (B or 1, N, S, J, C) and fuse the maps: (B, N, S, h, w)."""
-        b, n, s, j = unit.shape[0], vectors.shape[1], vectors.shape[2], vectors.shape[3]
-        maps = torch.matmul(vectors.flatten(1, 3), unit).reshape(b * n * s, j, size[0], size[1])
-        fused = self.foreground_fusion(maps) if is_foreground else self.background_fusion(maps)
-        return fused.reshape(b, n, s, size[0], size[1])
-
-    def _mix(self, prototypes: Tensor, is_foreground: bool) -> Tensor:
-        if is_foreground:
-            return self.foreground_fusion.mix(prototypes)
-        return self.background_fusion.mix(prototypes)
 
     def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
         h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
         return upsample_corners(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
+
+
+def _fused(fusion: nn.Module, unit: Tensor, vectors: Tensor, size: Tuple[int, int]) -> Tensor:
+    """Compare with mixed vectors (B or 1, N, S, J, C) and fuse the maps: (B, N, S, h, w)."""
+    b, n, s, j = unit.shape[0], vectors.shape[1], vectors.shape[2], vectors.shape[3]
+    maps = torch.matmul(vectors.flatten(1, 3), unit).reshape(b * n * s, j, size[0], size[1])
+    return fusion(maps).reshape(b, n, s, size[0], size[1])
 
 
 def _new_seeds(slices: int, structures: int, image: Tensor) -> Tensor:

@@ -7,16 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsmis_components.layers.cell_masks import cell_shares, chosen_cells, class_means
-from fsmis_components.layers.deep_module import DeepModule
-from fsmis_components.layers.pair_decision import (
+from fsmis_components.layers.interactive_prototypes import (
     InteractivePrototypes,
     IPSFeatures,
-    PairDecision,
-    PairMaps,
     take_slices,
 )
-from fsmis_components.layers.self_learning import SelfLearningDecoder
-from fsmis_components.layers.self_support import SelfSupport
+from fsmis_components.layers.ips_decoders import DeepModule, SelfLearningDecoder
+from fsmis_components.layers.pair_decision import PairDecision, PairMaps, SelfSupport
 from fsmis_components.layers.support_state import SupportState, select_pairs
 from fsmis_components.losses import margin_cross_entropy, prototype_loss, soft_dice_loss
 from fsmis_components.networks.few_shot_network import (
@@ -26,6 +23,9 @@ from fsmis_components.networks.few_shot_network import (
     pad_slices,
     with_background,
 )
+
+BACKGROUND_WEIGHT = 0.1  # of background pixels in the cross-entropies of the query
+ABSENT_MARGIN = -40.0
 
 
 class IPSNet(FewShotNetwork):
@@ -50,7 +50,6 @@ class IPSNet(FewShotNetwork):
         background_grid: fields per side, at most, in which background is averaged first.
         warmup_steps: training steps in which the label replaces the preliminary mask, with a
             probability that falls from 1 to 0.
-        background_weight: weight of background pixels in the cross-entropies of the query.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
 
     Raises:
@@ -71,7 +70,6 @@ class IPSNet(FewShotNetwork):
         low_level: bool = True,
         background_grid: int = 32,
         warmup_steps: int = 5000,
-        background_weight: float = 0.1,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
@@ -95,8 +93,6 @@ class IPSNet(FewShotNetwork):
         )
         self.interaction = interaction
         self.warmup_steps = warmup_steps
-        self.background_weight = background_weight
-        self.absent_margin = -40.0
         # kept with the weights, so that a training that goes on does not warm up again
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
@@ -121,13 +117,9 @@ class IPSNet(FewShotNetwork):
         back = self.decision.inside(features) & torch.logical_not(front)
         peak = self.decision.prototypes.peaks(features.high, front, back)
         area = shares.flatten(2).sum(2)
-        state: Dict[str, Tensor] = {
-            "valid": valid.transpose(1, 2),
-            "area": area.unflatten(0, [b, s]).transpose(1, 2),
-            "mean": mean.unflatten(0, [b, s]).transpose(1, 2),
-            "peak": peak.unflatten(0, [b, s]).transpose(1, 2),
-        }
-        return state
+        state = {"area": area, "mean": mean, "peak": peak}
+        state = {name: t.unflatten(0, [b, s]).transpose(1, 2) for name, t in state.items()}
+        return {"valid": valid.transpose(1, 2), **state}
 
     def segment(  # type: ignore[override]
         self,
@@ -158,7 +150,7 @@ class IPSNet(FewShotNetwork):
             for i in range(b):
                 slices = take_slices(query_features, i, i + 1)
                 margins[i] = self._summed(slices, state, i, weights[i])[0]
-        averaged = torch.where(total > 0, margins / total.clamp_min(1e-12), self.absent_margin)
+        averaged = torch.where(total > 0, margins / total.clamp_min(1e-12), ABSENT_MARGIN)
         return with_background(averaged)
 
     def support_settings(self) -> Dict[str, Union[int, str]]:
@@ -183,7 +175,7 @@ class IPSNet(FewShotNetwork):
         margins = maps.decided.unflatten(1, [n, s]).mean(2)
         terms: Dict[str, Tensor] = {
             "logits": with_background(margins),
-            "query_loss": margin_cross_entropy(margins, label, self.background_weight),
+            "query_loss": margin_cross_entropy(margins, label, BACKGROUND_WEIGHT),
             "dice_loss": soft_dice_loss(margins, label),
             "intermediate_loss": self._map_loss(maps.intermediate, label),
             "guidance_loss": self._map_loss(maps.guidance, label),
@@ -276,7 +268,7 @@ class IPSNet(FewShotNetwork):
         margins = maps.unflatten(1, [label.shape[1], -1]).mean(2)
         enlarged = self.decision.to_image(margins, (label.shape[-2], label.shape[-1]))
         # the weighted cross-entropy alone finds too much
-        loss = margin_cross_entropy(enlarged, label, self.background_weight)
+        loss = margin_cross_entropy(enlarged, label, BACKGROUND_WEIGHT)
         return loss + soft_dice_loss(enlarged, label)
 
     def _cells(self, masks: Tensor, features: IPSFeatures) -> Tensor:

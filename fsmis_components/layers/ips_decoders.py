@@ -1,4 +1,7 @@
-"""Decoder of IPSNet: separated features of a query and its low-level maps become the mask."""
+"""What IPSNet convolves: the deep module behind the encoder, the decoder of the mask.
+
+IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025).
+"""
 
 from typing import List, Optional, Sequence
 
@@ -6,22 +9,80 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.deep_module import double_conv, group_norm
 from fsmis_components.layers.resize import resize_logits
+
+HEADS = 4  # of the self-attention; they divide the width
+
+
+class DeepModule(nn.Module):
+    """A small U-shaped network behind the encoder, shared by support and query.
+
+    The abstract names a "deep encoding-decoding module" and what it is for, no layer. Two stages
+    at half resolution each, self-attention at the bottom, and a decoder with skips that ends on the
+    middle level's grid. After the last ReLU a channel's maximum is its strongest evidence.
+    Group norm, because a batch may hold one episode.
+
+    Args:
+        top_channels: of the encoder's deepest level.
+        mid_channels: of its middle level.
+        width: channels of the high-level features; 256 in our specification.
+    """
+
+    def __init__(self, top_channels: int, mid_channels: int, width: int = 256) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(top_channels, width, 1), group_norm(width), nn.ReLU())
+        self.unet = _Unet(mid_channels, width)
+
+    def forward(self, top: Tensor, mid: Tensor) -> Tensor:
+        """Return high-level features (B, width, h, w) >= 0.
+
+        Args:
+            top: the encoder's deepest level, (B, top_channels, h', w').
+            mid: its middle level, (B, mid_channels, h, w).
+        """
+        return self.unet(self.reduce(top), mid)
+
+
+class _Unet(nn.Module):
+    def __init__(self, mid_channels: int, width: int) -> None:
+        super().__init__()
+        self.down1 = double_conv(width, width, 2)
+        self.down2 = double_conv(width, width, 2)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
+        self.up1 = double_conv(2 * width, width)
+        self.up0 = double_conv(2 * width, width)
+        self.skip = nn.Conv2d(mid_channels, width // 2, 1)
+        self.last = double_conv(width + width // 2, width)
+
+    def forward(self, e0: Tensor, mid: Tensor) -> Tensor:
+        e1 = self.down1(e0)
+        e2 = self.down2(e1)
+        e2 = e2 + self._attend(e2)
+        # by size, never by a factor: 33 cells become 17
+        d1 = self.up1(torch.cat([resize_logits(e2, (e1.shape[-2], e1.shape[-1])), e1], 1))
+        d0 = self.up0(torch.cat([resize_logits(d1, (e0.shape[-2], e0.shape[-1])), e0], 1))
+        fine = resize_logits(d0, (mid.shape[-2], mid.shape[-1]))
+        return self.last(torch.cat([fine, self.skip(mid)], 1))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x.flatten(2).transpose(1, 2))  # (B, h * w, C)
+        # a view, that PyTorch not take its fused self-attention, which ONNX has not
+        answer = self.attention(tokens.view_as(tokens), tokens, tokens, need_weights=False)[0]
+        return answer.transpose(1, 2).reshape(x.shape)
 
 
 class SelfLearningDecoder(nn.Module):
     """Corrects the prototypes' map with features that are separated by this map.
 
-    IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025): it says
-    that foreground and background are separated at the feature level and that low-level maps bring
-    the boundary in. What all structures and supports of a slice share is convolved once for the
-    slice: a convolution is linear, and so is its sum over groups of channels.
+    The abstract says that foreground and background are separated at the feature level and that
+    low-level maps bring the boundary in. What all structures and supports of a slice share is
+    convolved once: a convolution is linear, and so is its sum over groups of channels.
 
     Args:
         channels: of the edge, low, middle and high-level features.
-        split_width: channels of each separated map; 128 in our specification.
-        widths: channels at the middle, the low and the edge level; 256, 128 and 64.
+        split_width: channels of each separated map.
+        widths: channels at the middle, the low and the edge level.
         low_level: the low and the edge level are seen, up to twice as strongly where the map is
             undecided; False: they are not (ablation).
 
@@ -32,8 +93,8 @@ class SelfLearningDecoder(nn.Module):
     def __init__(
         self,
         channels: Sequence[int],
-        split_width: int = 128,
-        widths: Sequence[int] = (256, 128, 64),
+        split_width: int,
+        widths: Sequence[int],
         low_level: bool = True,
     ) -> None:
         super().__init__()
@@ -41,8 +102,7 @@ class SelfLearningDecoder(nn.Module):
             raise ValueError(f"SelfLearningDecoder: expected three widths, got {list(widths)}")
         edge, low, mid, high = channels
         self.split = nn.Conv2d(mid, 2 * split_width, 1)
-        self.low: Optional[nn.Conv2d] = None
-        self.edge: Optional[nn.Conv2d] = None
+        self.low = self.edge = None
         low_width = edge_width = 0
         if low_level:
             # the 48 channels are DeepLabV3+'s (Chen et al., ECCV 2018), for 128 behind them
@@ -67,16 +127,13 @@ class SelfLearningDecoder(nn.Module):
         front, back = self.split(slices[2]).repeat_interleave(q, 0).chunk(2, 1)
         front, back = front * inside, back * (1 - inside)
         weight = 1 + 4 * inside * (1 - inside)
-        low: Optional[Tensor] = None
-        edge: Optional[Tensor] = None
+        low = edge = None
         if self.low is not None and self.edge is not None:
             low = self.low(slices[1]).repeat_interleave(q, 0)
             low = low * resize_logits(weight, (low.shape[-2], low.shape[-1]))
             edge = self.edge(slices[0]).repeat_interleave(q, 0)
             edge = edge * resize_logits(weight, (edge.shape[-2], edge.shape[-1]))
-        margins = torch.cat([front, back, scores, hints], 1)
-        for path in self.paths:
-            margins = path(margins, slices[3], low, edge)
+        margins = self.paths[0](torch.cat([front, back, scores, hints], 1), slices[3], low, edge)
         return margins.reshape([b, q, margins.shape[-2], margins.shape[-1]])
 
 
@@ -99,9 +156,7 @@ class _Path(nn.Module):
         self.own = nn.Conv2d(own + 4, first, 3, padding=1, bias=False)
         self.norm = group_norm(first)
         self.body = double_conv(first + low_width, second)
-        self.finest: Optional[nn.Sequential] = None
-        if edge_width > 0:
-            self.finest = double_conv(second + edge_width, third)
+        self.finest = double_conv(second + edge_width, third) if edge_width > 0 else None
         self.last = nn.Conv2d(third if edge_width > 0 else second, 1, 1, bias=False)
         # the untrained decoder adds nothing to the prototypes' map
         nn.init.zeros_(self.last.weight)
@@ -122,3 +177,20 @@ class _Path(nn.Module):
             x = resize_logits(x, (edge.shape[-2], edge.shape[-1]))
             x = self.finest(torch.cat([x, edge], 1))
         return self.last(x).squeeze(1)
+
+
+def double_conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """Two 3x3 convolutions; the first has the stride."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
+        group_norm(out_channels),
+        nn.ReLU(),
+        nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
+        group_norm(out_channels),
+        nn.ReLU(),
+    )
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Groups of eight channels, 32 groups of 256; fewer channels than eight are one group."""
+    return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)

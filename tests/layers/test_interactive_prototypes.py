@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fsmis_components.layers.prototype_interaction import PrototypeInteraction, suppress
+from fsmis_components.layers.interactive_prototypes import PrototypeInteraction, suppress
 
 BACKGROUND, FOREGROUND = 0, 1
 SUPPORT, QUERY = 0, 1
