@@ -1,31 +1,83 @@
-"""Handlers that let a training be stopped at any time and go on as if it had not been; its end."""
+"""What lets a training be stopped at any time and go on as if it had not been; its end."""
 
 from __future__ import annotations
 
-import json
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 import torch.distributed as dist
 from filelock import AcquireReturnProxy
 from ignite.engine import Engine, Events
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Sampler
 
-from fsmis_components.data.atomic import atomic_write_text, lock_folder, remove_unfinished
+from fsmis_components.data.atomic import lock_folder, remove_unfinished
 from fsmis_components.data.errors import DataError, exit_on_data_error, unwritable, writing
 from fsmis_components.data.weights import write_torch
 
 logger = logging.getLogger(__name__)
 
-_BEST = "model_best.json"
 _STATE = "state.pt"
+
+
+class EpisodeSampler(Sampler[int]):
+    """Yield the numbers of one epoch's episodes, from ``epoch * episodes_per_epoch`` on.
+
+    Args:
+        episodes_per_epoch: episodes of one epoch, over all processes.
+        rank: number of this process.
+        world_size: number of processes; each takes every ``world_size``-th episode.
+    """
+
+    def __init__(self, episodes_per_epoch: int, rank: int = 0, world_size: int = 1) -> None:
+        if episodes_per_epoch < world_size:
+            raise ValueError(
+                f"EpisodeSampler: expected at least one episode per process and epoch, got "
+                f"{episodes_per_epoch} episodes for {world_size} processes"
+            )
+        self.count = episodes_per_epoch // world_size
+        self.episodes_per_epoch = episodes_per_epoch
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the numbers of the current epoch that belong to this process."""
+        first = self.epoch * self.episodes_per_epoch + self.rank
+        return iter(range(first, first + self.count * self.world_size, self.world_size))
+
+    def __len__(self) -> int:
+        """Return the number of episodes of this process per epoch."""
+        return self.count
+
+
+class EpochSetter:
+    """Ignite handler that makes an epoch the same whether or not a training was resumed before it.
+
+    The sampler learns which epoch begins, and torch's generators, which dropout and a network's
+    own draws use, begin at a pure function of the seed, the epoch and the process.
+    """
+
+    def __init__(self, sampler: EpisodeSampler, seed: int) -> None:
+        self.sampler = sampler
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        """Set the epoch before the engine asks the loader for its first batch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Set the sampler's epoch, which counts from 0, and the generators of all devices."""
+        self.sampler.epoch = engine.state.epoch - 1
+        mixed = np.random.SeedSequence([self.seed, self.sampler.epoch, self.sampler.rank])
+        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
 
 
 class TrainingState:
@@ -40,40 +92,23 @@ class TrainingState:
         folder: gets the checkpoint `state.pt`, which is replaced after each epoch.
         objects: what is saved beside the epoch, each with ``state_dict`` and ``load_state_dict``.
         settings: plain numbers, strings and lists that must be the same when a training goes on.
-        max_minutes: the run ends after the epoch in which they are over; None: there is no limit.
-
-    Raises:
-        SystemExit: the limit is no number above 0.
     """
 
-    @exit_on_data_error
     def __init__(
-        self,
-        folder: str | Path,
-        objects: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        max_minutes: float | None = None,
+        self, folder: str | Path, objects: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> None:
-        limit = float("inf") if max_minutes is None else max_minutes
-        if not (isinstance(limit, int | float) and limit > 0):
-            raise DataError(
-                f"max_minutes: expected minutes above 0, or None for no limit, got {limit!r}."
-            )
         self.folder = Path(folder)
         self.objects = objects
         self.settings = dict(settings)
-        self.limit = 60 * limit
         self.seconds = 0.0  # of the epochs that were saved, over all pieces of the training
         self._lock: AcquireReturnProxy | None = None
         shared = any(isinstance(item, DistributedDataParallel) for item in objects.values())
-        self._processes = idist.get_world_size() if shared else 1
         self._first = idist.get_rank() == 0 or not shared
 
     def attach(self, engine: Engine) -> None:
         """Restore when the engine starts, save when an epoch is complete."""
         engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.COMPLETED, self.release)
-        engine.add_event_handler(Events.TERMINATE, self.release)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def release(self) -> None:
@@ -96,41 +131,30 @@ class TrainingState:
         if self._first:
             self._lock = lock_folder(self.folder)
         try:
-            self.restore(engine)
-        except SystemExit:
+            self._restore(engine)
+        except DataError:
             self.release()
             raise
-        self.started = monotonic()
-        self.former = self.seconds
+        self.started = monotonic() - self.seconds
         # attached only now, to come behind the other handlers of an epoch: where one of them is
         # interrupted, the epoch is done again, and no weights file or validation is missing
         if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
-    @exit_on_data_error
-    def restore(self, engine: Engine) -> None:
-        """Go on from the checkpoint where there is one.
-
-        Raises:
-            SystemExit: the checkpoint is damaged or belongs to other settings.
-        """
+    def _restore(self, engine: Engine) -> None:
         if not has_state(self.folder):
-            if (self.folder / "index.json").is_file():
-                raise DataError(
-                    f"{self.folder}: a training of version 0.1 lies here, with which this one "
-                    "cannot go on; name another --output_dir and begin from its weights with "
-                    "--initial_weights."
-                )
             return
         saved = load_state(self.folder)
-        different = sorted(k for k, v in self.settings.items() if saved["settings"].get(k) != v)
-        if different:
-            changes = ", ".join(
-                f"{k} {saved['settings'].get(k)} -> {self.settings[k]}" for k in different
-            )
+        former = saved["settings"]
+        changes = [
+            f"{name} {former.get(name)} -> {value}"
+            for name, value in sorted(self.settings.items())
+            if former.get(name) != value
+        ]
+        if changes:
             raise DataError(
-                f"{self.folder}: a training with other settings lies here ({changes}); name "
-                "another --output_dir, or the old settings to go on with it."
+                f"{self.folder}: a training with other settings lies here ({', '.join(changes)}); "
+                "name another --output_dir, or the old settings to go on with it."
             )
         for name, item in self.objects.items():
             item.load_state_dict(saved[name])
@@ -141,13 +165,12 @@ class TrainingState:
 
     @exit_on_data_error
     def save(self, engine: Engine) -> None:
-        """Replace the checkpoint; of several processes the first one does. End the run in time.
+        """Replace the checkpoint; of several processes the first one does.
 
         Raises:
             SystemExit: it cannot be written.
         """
-        here = monotonic() - self.started
-        self.seconds = self.former + here
+        self.seconds = monotonic() - self.started
         if self._first:
             state: dict[str, Any] = {k: v.state_dict() for k, v in self.objects.items()}
             state["epoch"] = engine.state.epoch
@@ -155,12 +178,6 @@ class TrainingState:
             state["seconds"] = self.seconds
             state["settings"] = self.settings
             save_state(state, self.folder)
-        late = here > self.limit
-        if self._processes > 1:  # all processes must stop after the same epoch
-            late = bool(idist.broadcast(float(late), src=0))
-        if late and engine.state.epoch < (engine.state.max_epochs or 0):
-            logger.info("%s: max_minutes are over; give the same command to go on", self.folder)
-            engine.terminate()
 
 
 def save_state(state: Mapping[str, Any], folder: str | Path) -> Path:
@@ -193,68 +210,13 @@ def load_state(folder: str | Path) -> dict[str, Any]:
         ) from error
 
 
-class WeightsSaver:
-    """Write plain state dicts: the last weights after each epoch, the best after a validation.
-
-    Args:
-        network: whose weights are written, ``DistributedDataParallel`` unwrapped.
-        folder: gets ``model.pt`` (last) and ``model_best.pt`` with ``model_best.json``.
-        key_metric: name of the validation metric; the greater the better.
-    """
-
-    def __init__(self, network: nn.Module, folder: str | Path, key_metric: str) -> None:
-        self.network = network
-        self.folder = Path(folder)
-        self.key_metric = key_metric
-
-    def attach(self, engine: Engine) -> None:
-        """Write the best weights when a trainer's or a validation's engine is done."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    @exit_on_data_error
-    def __call__(self, engine: Engine) -> None:
-        """Write ``model.pt``, or ``model_best.pt`` where the engine carries the key metric.
-
-        Raises:
-            SystemExit: they cannot be written, or the record of the best is damaged.
-        """
-        value = engine.state.metrics.get(self.key_metric)
-        with writing(self.folder):
-            if value is None:
-                write_torch(plain_weights(self.network), self.folder / "model.pt")
-            elif float(value) > self._best():
-                write_torch(plain_weights(self.network), self.folder / "model_best.pt")
-                text = json.dumps({"metric": self.key_metric, "value": float(value)})
-                atomic_write_text(self.folder / _BEST, text)
-
-    def _best(self) -> float:
-        record = self.folder / _BEST
-        if not record.exists():
-            return float("-inf")
-        try:
-            return float(json.loads(record.read_text(encoding="utf-8"))["value"])
-        except (ValueError, LookupError, TypeError) as error:
-            raise DataError(
-                f"{record}: damaged; delete it, and the best weights are chosen anew among those "
-                "to come."
-            ) from error
-
-
-def plain_weights(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict on the CPU, `DistributedDataParallel` unwrapped."""
-    state = getattr(network, "module", network).state_dict()
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
-
-
 def leave_process_group(network: DistributedDataParallel) -> None:
     """Wait for the other processes, then end the common group and its threads.
 
-    The network keeps the group alive beyond ``destroy_process_group``, and with it gloo's threads.
-    One that lets go of a gradient while Python shuts down asks for the interpreter's lock and
-    aborts the process (PyTorch issue 179291), so the network lets go first.
-
-    Args:
-        network: network that was trained; no step can follow.
+    The network, which takes no step after it, keeps the group alive beyond
+    ``destroy_process_group``, and with it gloo's threads. One that lets go of a gradient while
+    Python shuts down asks for the interpreter's lock and aborts the process (PyTorch issue 179291),
+    so the network lets go first.
     """
     dist.barrier()
     vars(network).update(reducer=None, logger=None, process_group=None)

@@ -1,8 +1,9 @@
-"""A dataset of self-supervised episodes, drawn and made on demand."""
+"""A dataset of self-supervised episodes: volumes as slices with pseudo-labels, drawn on demand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,60 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
+from fsmis_components.data.field_of_view import CT_FRACTION
+from fsmis_components.data.geometry import SliceView, centre_fit, choose_slice_grid
+from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
+from fsmis_components.data.training_cases import excluded, shown_structures
 from fsmis_components.data.volume_names import strip_volume_suffix
-from fsmis_components.episodes.corpus import CorpusSettings, load_corpus
-from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule
+from fsmis_components.data.volumes import Volume, load_image
+from fsmis_components.episodes.episode import Episode, EpisodeDrawer, EpisodeRule, RegionTable
 from fsmis_components.episodes.transform import EpisodeTransform
 from fsmis_components.transforms.pseudo_labels import PseudoLabels
 
 MAX_ATTEMPTS = 50
 
 
+@dataclass(frozen=True)
+class CorpusSettings:
+    """How volumes become slices; the same rules as in volume inference.
+
+    Attributes:
+        spatial_size: side of a slice in pixels; a volume's larger in-plane extent fills it.
+        modality: ``auto``, ``mr`` or ``ct``.
+        slice_axis: ``auto``, 0, 1 or 2 (left-right, posterior-anterior, inferior-superior).
+        ignore_spacing: take voxels as square where headers lie.
+        exclude_labels: label values of Setting 2; slices that show them are not drawn.
+        exclude_rule: drop a slice that shows ``any`` (SSL-ALPNet) or only ``all`` of them.
+    """
+
+    spatial_size: int = 256
+    modality: str = "auto"
+    slice_axis: str | int = "auto"
+    ignore_spacing: bool = False
+    exclude_labels: tuple[int, ...] = ()
+    exclude_rule: str = "any"
+
+
 class RedrawnEpisodes(Dataset[dict[str, Tensor]]):
     """Episodes by their number; one that loses a region in the warp is drawn again, and counted.
 
-    Subclasses set `drawer` and `length` and give ``_make``.
+    Subclasses set the attributes and give ``_slices``.
 
     Attributes:
         drawer: draws the episode of a number and an attempt.
+        transform: random transforms; None for episodes that stay as they are.
         length: number of episodes where the dataset is read without a sampler.
     """
 
     drawer: Any
+    transform: Any
     length: int
     lost = "a region"  # what an episode must not lose, for the message
+    query_shows_ways = True
 
     def __len__(self) -> int:
         """Return the number of episodes of one pass."""
@@ -56,16 +86,32 @@ class RedrawnEpisodes(Dataset[dict[str, Tensor]]):
             "draws; use weaker transforms or a larger min_area"
         )
 
-    def _make(self, episode: Any) -> dict[str, Tensor] | None:
-        """Return the tensors of an episode; None where it lost a region."""
+    def _make(self, episode: Episode) -> dict[str, Tensor] | None:
+        """The tensors of an episode; None where it lost a region."""
+        support = self._slices(episode.support, episode.support_slices, episode.ways)
+        query = self._slices(episode.query, (episode.query_slice,), episode.ways)
+        if self.transform is not None:
+            support, query = self.transform(support, query, episode.seed)
+        for _, masks in (support, query) if self.query_shows_ways else (support,):
+            if not bool(masks.any(-1).any(-1).all()):
+                return None
+        return {
+            "image": query[0][0],
+            "label": query[1][0],
+            "support_image": support[0],
+            "support_label": support[1],
+            "redraws": torch.tensor(episode.attempt),
+        }
+
+    def _slices(
+        self, volume: int, places: Sequence[int], ways: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Images (S, 1, H, W) and masks (S, N, H, W) of some slices of a volume."""
         raise NotImplementedError
 
 
 class EpisodeDataset(RedrawnEpisodes):
     """Episodes as tensors; item i is a pure function of the seed and of i.
-
-    An episode whose region leaves the image in the warp is drawn again, and counted in the item's
-    ``redraws``; nothing is skipped in silence.
 
     Args:
         data: cases, or MONAI's dictionaries with an ``image`` path.
@@ -93,35 +139,94 @@ class EpisodeDataset(RedrawnEpisodes):
         length: int = 1000,
         otherwise: Sequence[Case | Mapping[str, object]] = (),
     ) -> None:
-        data = data or otherwise
+        self.data = data = data or otherwise
         if not data:
             raise DataError("no scan to train on: label one and submit it, or name a dataset_dir.")
-        self.data = data
         self.transform = transform
         self.length = length
         cases = [_as_case(item) for item in data]
         kinds = [pseudo_labels] if isinstance(pseudo_labels, PseudoLabels) else pseudo_labels
-        self.corpus = load_corpus(cases, kinds, settings or CorpusSettings())
+        self.corpus = _load_corpus(cases, kinds, settings or CorpusSettings())
         tables = [volume.table for volume in self.corpus]
         self.drawer = EpisodeDrawer(tables, rule or EpisodeRule(), seed)
 
-    def _make(self, episode: Episode) -> dict[str, Tensor] | None:
-        volume = self.corpus[episode.support]
-        support, query = (
-            _slice(volume.images, volume.labels, z, episode.ways)
-            for z in (episode.support_slices[0], episode.query_slice)
-        )
-        if self.transform is not None:
-            support, query = self.transform(support, query, episode.seed)
-        if not bool(support[1].any(-1).any(-1).all() and query[1].any(-1).any(-1).all()):
-            return None
-        return {
-            "image": query[0],
-            "label": query[1],
-            "support_image": support[0].unsqueeze(0),
-            "support_label": support[1].unsqueeze(0),
-            "redraws": torch.tensor(episode.attempt),
-        }
+    def _slices(
+        self, volume: int, places: Sequence[int], ways: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        scan = self.corpus[volume]
+        images = torch.from_numpy(scan.images[list(places)].astype(np.float32)).unsqueeze(1)
+        masks = scan.labels[list(places), None] == np.array(ways)[:, None, None]
+        return images, torch.from_numpy(masks.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _CorpusVolume:
+    images: np.ndarray  # normalised slices, (D, H, W) float16, H = W = spatial_size
+    labels: np.ndarray  # pseudo-label ids, (D, H, W), 0 outside the body
+    table: RegionTable  # where the regions are
+
+
+def _load_corpus(
+    cases: Sequence[Case], pseudo_labels: Sequence[PseudoLabels], settings: CorpusSettings
+) -> list[_CorpusVolume]:
+    """Read the cases and make their pseudo-labels, or take those from the cache.
+
+    The groups that are drawn with equal chance are the folders that the cases lie in. Several
+    kinds of pseudo-labels give several entries of a volume, which share its images.
+    """
+    folders = sorted({case.image.parent for case in cases})
+    corpus = []
+    for case in tqdm(cases, desc="pseudo-labels", unit="scan", disable=len(cases) < 2):
+        volume = load_image(case.image)
+        modality = resolve_modality(volume, settings.modality)
+        view, images = normalised_slices(volume, modality, settings)
+        allowed = None
+        if settings.exclude_labels:
+            shown = shown_structures(case, volume, view.grid, settings.exclude_labels)
+            allowed = np.logical_not(excluded(shown, settings.exclude_rule))
+        group = folders.index(case.image.parent)
+        fitted = fit_images(images, settings.spatial_size)
+        for kind in pseudo_labels:
+            labels = _fit(_suited(kind, view, modality)(images), settings.spatial_size, 0)
+            table = RegionTable.from_labels(labels, allowed, group)
+            corpus.append(_CorpusVolume(fitted, labels, table))
+    return corpus
+
+
+def _suited(kind: PseudoLabels, view: SliceView, modality: str) -> PseudoLabels:
+    """Suit the settings to a volume: the body's threshold in CT, the smoothing of enlarged slices.
+
+    Where a slice is enlarged, regions would follow the edges of the old pixels.
+    """
+    enlargement = view.working_size[0] / view.native_size[0]
+    sigma = 0.5 * enlargement if enlargement > 2 else kind.sigma
+    fraction = CT_FRACTION if modality == "ct" else kind.body_fraction
+    return replace(kind, sigma=sigma, body_fraction=fraction)
+
+
+def normalised_slices(
+    volume: Volume, modality: str, settings: CorpusSettings
+) -> tuple[SliceView, np.ndarray]:
+    """A scan of modality `mr` or `ct` on its working grid, and its slices, float32 (D, h, w)."""
+    grid = choose_slice_grid(
+        volume,
+        spatial_size=settings.spatial_size,
+        slice_axis=settings.slice_axis,
+        ignore_spacing=settings.ignore_spacing,
+    )
+    view = SliceView(volume, grid)
+    normalise = fit_normaliser(volume, Normalisation(modality=modality))
+    return view, normalise(view.slices(0, view.depth))[:, 0].numpy()
+
+
+def fit_images(images: np.ndarray, size: int) -> np.ndarray:
+    """Normalised slices as float16 (D, size, size); what is added is as dark as the darkest."""
+    return _fit(images, size, float(images.min())).astype(np.float16)
+
+
+def _fit(slices: np.ndarray, size: int, fill: float) -> np.ndarray:
+    """Crop or pad (D, H, W) about the centre to (D, size, size)."""
+    return centre_fit(torch.from_numpy(slices), (size, size), fill).numpy()
 
 
 def _as_case(item: Case | Mapping[str, object]) -> Case:
@@ -130,11 +235,3 @@ def _as_case(item: Case | Mapping[str, object]) -> Case:
     image = Path(str(item["image"]))
     label = Path(str(item["label"])) if "label" in item else None
     return Case(strip_volume_suffix(image.name), image, label)
-
-
-def _slice(
-    images: np.ndarray, labels: np.ndarray, z: int, regions: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    image = torch.from_numpy(images[z].astype(np.float32)).unsqueeze(0)
-    masks = np.stack([labels[z] == region for region in regions])
-    return image, torch.from_numpy(masks.astype(np.float32))

@@ -55,11 +55,15 @@ class RegionTable:
         cls, labels: np.ndarray, allowed: np.ndarray | None = None, group: int = 0
     ) -> RegionTable:
         """Count the pixels of each region of a pseudo-label volume (D, H, W)."""
-        count = int(labels.max()) + 1
-        areas = np.stack([np.bincount(s.ravel(), minlength=count) for s in labels])
         if allowed is None:
             allowed = np.ones(len(labels), dtype=bool)
-        return cls(areas.astype(np.int32), allowed, group)
+        return cls(count_pixels(labels).astype(np.int32), allowed, group)
+
+
+def count_pixels(labels: np.ndarray) -> np.ndarray:
+    """Pixels of each value of a label volume (D, H, W) in each slice, (D, V + 1)."""
+    count = int(labels.max()) + 1
+    return np.stack([np.bincount(s.ravel(), minlength=count) for s in labels])
 
 
 @dataclass(frozen=True)

@@ -16,28 +16,32 @@ from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.geometry import SliceView, centre_fit
 from fsmis_components.data.intensity import resolve_modality
-from fsmis_components.data.volumes import Volume, load_image, load_label
-from fsmis_components.episodes.corpus import CorpusSettings, fit_images, normalised_slices
-from fsmis_components.episodes.dataset import EpisodeDataset, RedrawnEpisodes
-from fsmis_components.episodes.episode import Episode, PatientDrawer, PatientRule, PatientTable
+from fsmis_components.data.volumes import load_image, load_label
+from fsmis_components.episodes.dataset import (
+    CorpusSettings,
+    EpisodeDataset,
+    RedrawnEpisodes,
+    fit_images,
+    normalised_slices,
+)
+from fsmis_components.episodes.episode import (
+    PatientDrawer,
+    PatientRule,
+    PatientTable,
+    count_pixels,
+)
 from fsmis_components.episodes.transform import PatientTransform
 
 NEAR_ISOTROPIC = 1.5  # largest spacing over smallest; below it a scan may be cut in any plane
 
 
 @dataclass(frozen=True)
-class PatientVolume:
-    """A labelled scan cut in one plane.
+class _PatientVolume:
+    """A labelled scan cut in one plane."""
 
-    Attributes:
-        images: normalised slices, (D, H, W) float16, H = W = spatial_size.
-        label: the label map as slices, at its native resolution.
-        table: where its structures are.
-    """
-
-    images: np.ndarray
-    label: SliceView
-    table: PatientTable
+    images: np.ndarray  # normalised slices, (D, H, W) float16, H = W = spatial_size
+    label: SliceView  # the label map as slices, at its native resolution
+    table: PatientTable  # where its structures are
 
 
 class PatientEpisodeDataset(RedrawnEpisodes):
@@ -59,6 +63,7 @@ class PatientEpisodeDataset(RedrawnEpisodes):
     """
 
     lost = "a structure of its support"
+    query_shows_ways = False
 
     @exit_on_data_error
     def __init__(
@@ -73,37 +78,20 @@ class PatientEpisodeDataset(RedrawnEpisodes):
         length: int = 1000,
     ) -> None:
         settings = settings or CorpusSettings()
-        rule = rule or PatientRule()
         self.transform = transform
         self.length = length
-        self.corpus: list[PatientVolume] = []
+        self.corpus: list[_PatientVolume] = []
         for case in tqdm(data, desc="labelled scans", unit="scan", disable=len(data) < 2):
             self.corpus += _patient_volumes(case, settings, patient_pattern)
         tables = [volume.table for volume in self.corpus]
-        self.drawer = PatientDrawer(tables, rule, seed, batch_size)
-
-    def _make(self, episode: Episode) -> dict[str, Tensor] | None:
-        support = self._slices(episode.support, episode.support_slices, episode.ways)
-        query = self._slices(episode.query, (episode.query_slice,), episode.ways)
-        if self.transform is not None:
-            support, query = self.transform(support, query, episode.seed)
-        if not bool(support[1].any(-1).any(-1).all()):
-            return None
-        return {
-            "image": query[0][0],
-            "label": query[1][0],
-            "support_image": support[0],
-            "support_label": support[1],
-            "redraws": torch.tensor(episode.attempt),
-        }
+        self.drawer = PatientDrawer(tables, rule or PatientRule(), seed, batch_size)
 
     def _slices(
-        self, volume: int, places: Sequence[int], structures: Sequence[int]
+        self, volume: int, places: Sequence[int], ways: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Images (S, 1, H, W) and masks (S, N, H, W) of some slices."""
         scan = self.corpus[volume]
         images = torch.from_numpy(scan.images[list(places)].astype(np.float32)).unsqueeze(1)
-        masks = [scan.label.labels(place, place + 1, structures) for place in places]
+        masks = [scan.label.labels(place, place + 1, ways) for place in places]
         return images, centre_fit(torch.cat(masks), images.shape[-2:])
 
 
@@ -122,9 +110,9 @@ class MixedEpisodes(Dataset[dict[str, Tensor]]):
         self,
         label_free: EpisodeDataset,
         between_patients: PatientEpisodeDataset,
-        supervised_share: float = 0.5,
-        batch_size: int = 1,
-        seed: int = 0,
+        supervised_share: float,
+        batch_size: int,
+        seed: int,
     ) -> None:
         self.label_free = label_free
         self.between_patients = between_patients
@@ -146,7 +134,7 @@ class MixedEpisodes(Dataset[dict[str, Tensor]]):
 
 def _patient_volumes(
     case: Case, settings: CorpusSettings, patient_pattern: str
-) -> list[PatientVolume]:
+) -> list[_PatientVolume]:
     if case.label is None:
         raise DataError(f"{case.image}: episodes between patients need a label for each scan.")
     image = load_image(case.image)
@@ -154,28 +142,17 @@ def _patient_volumes(
     found = re.match(patient_pattern, case.name)
     patient = found.group(0) if found else case.name
     modality = resolve_modality(image, settings.modality)
-    volumes = []
-    for axis in _planes(image, settings):
-        view, slices = normalised_slices(image, modality, replace(settings, slice_axis=axis))
-        label_view = SliceView(label, view.grid)
-        table = PatientTable(
-            _areas(label_view), patient, (str(case.image.parent), view.grid.slice_axis)
-        )
-        volumes.append(PatientVolume(fit_images(slices, settings.spatial_size), label_view, table))
-    return volumes
-
-
-def _planes(image: Volume, settings: CorpusSettings) -> tuple[str | int, ...]:
     near_isotropic = max(image.spacing) <= NEAR_ISOTROPIC * min(image.spacing)
+    axes: tuple[str | int, ...] = (settings.slice_axis,)
     if settings.slice_axis == "auto" and near_isotropic and not settings.ignore_spacing:
-        return (0, 1, 2)
-    return (settings.slice_axis,)
-
-
-def _areas(view: SliceView) -> np.ndarray:
-    """Pixels of each label value in each slice at the working resolution, (D, V + 1)."""
-    slices = view.native_labels()
-    count = int(slices.max()) + 1
-    scale = np.prod(view.working_size) / np.prod(view.native_size)
-    counts = np.stack([np.bincount(s.ravel(), minlength=count) for s in slices])
-    return (counts * scale).astype(np.int32)
+        axes = (0, 1, 2)
+    volumes = []
+    for axis in axes:
+        view, slices = normalised_slices(image, modality, replace(settings, slice_axis=axis))
+        labels = SliceView(label, view.grid)
+        # pixels of the working resolution
+        scale = np.prod(labels.working_size) / np.prod(labels.native_size)
+        areas = (count_pixels(labels.native_labels()) * scale).astype(np.int32)
+        table = PatientTable(areas, patient, (str(case.image.parent), view.grid.slice_axis))
+        volumes.append(_PatientVolume(fit_images(slices, settings.spatial_size), labels, table))
+    return volumes

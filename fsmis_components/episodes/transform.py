@@ -17,15 +17,16 @@ from fsmis_components.transforms.contrast import (
 )
 from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
 
+Slices = tuple[Tensor, Tensor]  # images and their masks
+
 
 @dataclass(frozen=True)
 class EpisodeTransform:
     """Warp and re-colour the support and the query of an episode independently.
 
     Attributes:
-        which: ``both`` transforms both slices (SSL-ALPNet's released code), ``one`` only one of
-            them, drawn with equal chance (the paper's text); ``each`` warps one of them and
-            re-colours one of them, drawn separately (CoW and its lineage, released code).
+        which: ``both`` transforms both slices (SSL-ALPNet's released code); ``each`` warps one of
+            them and re-colours one of them, drawn separately (CoW and its lineage, released code).
         warp: ranges of the geometric transform; the paper's by default.
         gamma: range of the gamma exponent; (0.5, 1.5) in the paper.
         contrast: ranges of the randomised contrast, which replaces gamma where it strikes.
@@ -40,27 +41,24 @@ class EpisodeTransform:
 
     def __post_init__(self) -> None:
         """Refuse an unknown choice of slices."""
-        if self.which not in ("both", "one", "each"):
+        if self.which not in ("both", "each"):
             raise ValueError(
-                f"EpisodeTransform: expected which 'both', 'one' or 'each', got {self.which!r}"
+                f"EpisodeTransform: expected which 'both' or 'each', got {self.which!r}"
             )
 
-    def __call__(
-        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], seed: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Transform (image (1, H, W), masks (N, H, W)) of support and query."""
+    def __call__(self, support: Slices, query: Slices, seed: int) -> tuple[Slices, Slices]:
+        """Transform images (1, 1, H, W) with masks (1, N, H, W) of support and query."""
         rng = np.random.default_rng(seed)
-        warped = coloured = int(rng.integers(2))
+        warped = int(rng.integers(2))
         randomised = bool(rng.random() < self.contrast_probability)
-        if self.which == "each":
-            coloured = int(rng.integers(2))
+        coloured = int(rng.integers(2)) if self.which == "each" else warped
         pair = []
-        for position, (image, masks) in enumerate((support, query)):
+        for position, ((image,), (masks,)) in enumerate((support, query)):
             if self.which == "both" or position == warped:
                 image, masks = apply_warp(image, masks, draw_warp(rng, self.warp))
             if self.which == "both" or position == coloured:
                 image = self._recolour(image, rng, randomised)
-            pair.append((image, masks))
+            pair.append((image[None], masks[None]))
         return pair[0], pair[1]
 
     def _recolour(self, image: Tensor, rng: np.random.Generator, randomised: bool) -> Tensor:
@@ -107,9 +105,7 @@ class PatientTransform:
     coarse_probability: float = 0.25
     coarsest: float = 2.5
 
-    def __call__(
-        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], seed: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def __call__(self, support: Slices, query: Slices, seed: int) -> tuple[Slices, Slices]:
         """Transform images (S, 1, H, W) with masks (S, N, H, W) of support and query."""
         rng = np.random.default_rng(seed)
         turn = int(rng.integers(8)) if rng.random() < self.turned else 0
