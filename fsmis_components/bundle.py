@@ -70,28 +70,18 @@ class Bundle:
     def support(self, labelled: str | Path | SupportSet, **wanted: Any) -> SupportPack:
         """Encode labelled scans once, for any number of scans to segment.
 
-        Args:
-            labelled: a folder of scans and labels, a stored pack, or loaded scans.
-            wanted: `support_ids`, `structures`, `num_shots` or `labelled_slices` of a folder, see
-                `SupportSource`; `structures` also of a pack.
-
-        Raises:
-            DataError: it cannot be used.
+        `labelled` is a folder of scans and labels, a stored pack, or loaded scans; what cannot be
+        used is a `DataError`. `wanted` are `support_ids`, `structures`, `num_shots` or
+        `labelled_slices` of a folder, see `SupportSource`; `structures` also of a pack.
         """
         encoding: dict[str, Any] = {"batch_size": self.inferer.batch_size, "amp": self.inferer.amp}
         if isinstance(labelled, SupportSet):
             pack = build_support_pack(self.network, labelled, **self.geometry, **encoding)
             encoder = ScanEncoder(self.network, **encoding)
             return with_mirrored(encoder, pack, labelled.scans[0].image)
-        folder = Path(labelled).is_dir()
-        source = SupportSource(
-            labelled if folder else None,
-            None if folder else labelled,
-            self_test=True,
-            **self.geometry,
-            **encoding,
-            **wanted,
-        )
+        places = (labelled, None) if Path(labelled).is_dir() else (None, labelled)
+        given = {**self.geometry, **encoding, **wanted}
+        source = SupportSource(*places, self_test=True, **given)
         return VolumeInferer(source, **encoding).resolve(self.network)
 
     def segment(
@@ -100,15 +90,12 @@ class Bundle:
         support: SupportPack | str | Path | SupportSet,
         output: str | Path | None = None,
     ) -> Segmentation:
-        """Segment one scan; its label has no place here.
+        """Segment one scan: labels on its own grid, and what is expected of them.
 
         Args:
             scan: a file, or a volume that was read.
             support: what `support` gives, or takes.
-            output: file for the mask, on the scan's own grid and with its header; None: none.
-
-        Returns:
-            Labels on the scan's own grid, and what is expected of them.
+            output: file for the mask, with the scan's header; None: none.
 
         Raises:
             DataError: scan or support cannot be used, or the mask cannot be written.
@@ -128,19 +115,14 @@ class Bundle:
     ) -> None:
         """Do what the command `monai.bundle run` does with the bundle's `inference.json`.
 
-        Args:
-            scans: folder of scans.
-            output_dir: receives masks, pictures, a table and a report.
-            support: folder of labelled scans, or a stored pack.
-            knobs: further knobs of the config.
-
-        Raises:
-            DataError: as the command would end, or scans that failed; all others are done.
+        `output_dir` receives masks, pictures, a table and a report; `support` is a folder of
+        labelled scans or a stored pack, `knobs` are further ones of the config. As the command
+        would end, a `DataError` is raised; of scans that failed when all others are done.
         """
         source = "support_dir" if Path(support).is_dir() else "support_pack"
-        given = {"dataset_dir": scans, "output_dir": output_dir, source: support}
-        places = {knob: str(path) for knob, path in given.items()}
-        wanted = {"weights": str(self.weights), **places, **knobs}
+        given = {"weights": self.weights, "dataset_dir": scans, "output_dir": output_dir}
+        given |= {source: support}
+        wanted = {knob: str(value) for knob, value in given.items()} | knobs
         evaluator = folder_evaluator(self._parser(wanted))
         with errors_of_commands():
             evaluator.run()
@@ -152,8 +134,7 @@ class Bundle:
 def folder_evaluator(parser: ConfigParser) -> FolderEvaluator:
     """The evaluator of a bundle's `inference.json`, ready to run.
 
-    Raises:
-        DataError: a knob or the weights cannot be used, or there is no scan.
+    That a knob or the weights cannot be used, or that there is no scan, is a `DataError`.
     """
     with errors_of_commands():
         parser.get_parsed_content("initialize")
@@ -162,15 +143,9 @@ def folder_evaluator(parser: ConfigParser) -> FolderEvaluator:
 
 
 def parsed_config(root: Path, name: str, knobs: Mapping[str, Any]) -> ConfigParser:
-    """A config of a bundle with values for some of its knobs.
+    """A config of a bundle, such as "inference", with values for some of its knobs.
 
-    Args:
-        root: the bundle's folder.
-        name: of the config, as "inference".
-        knobs: values by knob.
-
-    Raises:
-        DataError: no such config there, or no such knob in it.
+    That there is no such config, or no such knob in it, is a `DataError`.
     """
     path = root / "configs" / f"{name}.json"
     if not path.is_file():

@@ -30,10 +30,7 @@ _STATE = "state.pt"
 class EpisodeSampler(Sampler[int]):
     """Yield the numbers of one epoch's episodes, from ``epoch * episodes_per_epoch`` on.
 
-    Args:
-        episodes_per_epoch: episodes of one epoch, over all processes.
-        rank: number of this process.
-        world_size: number of processes; each takes every ``world_size``-th episode.
+    Of ``world_size`` processes each takes every ``world_size``-th episode, from its ``rank`` on.
     """
 
     def __init__(self, episodes_per_epoch: int, rank: int = 0, world_size: int = 1) -> None:
@@ -165,19 +162,13 @@ class TrainingState:
 
     @exit_on_data_error
     def save(self, engine: Engine) -> None:
-        """Replace the checkpoint; of several processes the first one does.
-
-        Raises:
-            SystemExit: it cannot be written.
-        """
+        """Replace the checkpoint; of several processes the first one does."""
         self.seconds = monotonic() - self.started
         if self._first:
-            state: dict[str, Any] = {k: v.state_dict() for k, v in self.objects.items()}
-            state["epoch"] = engine.state.epoch
-            state["iteration"] = engine.state.iteration
-            state["seconds"] = self.seconds
-            state["settings"] = self.settings
-            save_state(state, self.folder)
+            facts = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            facts |= {"seconds": self.seconds, "settings": self.settings}
+            state = {name: item.state_dict() for name, item in self.objects.items()}
+            save_state({**state, **facts}, self.folder)
 
 
 def save_state(state: Mapping[str, Any], folder: str | Path) -> Path:

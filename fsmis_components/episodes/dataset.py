@@ -30,23 +30,14 @@ MAX_ATTEMPTS = 50
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """How volumes become slices; the same rules as in volume inference.
+    """How volumes become slices; the same rules as in volume inference."""
 
-    Attributes:
-        spatial_size: side of a slice in pixels; a volume's larger in-plane extent fills it.
-        modality: ``auto``, ``mr`` or ``ct``.
-        slice_axis: ``auto``, 0, 1 or 2 (left-right, posterior-anterior, inferior-superior).
-        ignore_spacing: take voxels as square where headers lie.
-        exclude_labels: label values of Setting 2; slices that show them are not drawn.
-        exclude_rule: drop a slice that shows ``any`` (SSL-ALPNet) or only ``all`` of them.
-    """
-
-    spatial_size: int = 256
-    modality: str = "auto"
-    slice_axis: str | int = "auto"
-    ignore_spacing: bool = False
-    exclude_labels: tuple[int, ...] = ()
-    exclude_rule: str = "any"
+    spatial_size: int = 256  # side of a slice in pixels; the larger in-plane extent fills it
+    modality: str = "auto"  # or mr, ct
+    slice_axis: str | int = "auto"  # 0, 1, 2: left-right, posterior-anterior, inferior-superior
+    ignore_spacing: bool = False  # take voxels as square where headers lie
+    exclude_labels: tuple[int, ...] = ()  # of Setting 2; slices that show them are not drawn
+    exclude_rule: str = "any"  # drop a slice that shows any (SSL-ALPNet) or only all of them
 
 
 class RedrawnEpisodes(Dataset[dict[str, Tensor]]):

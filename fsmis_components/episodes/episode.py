@@ -14,41 +14,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Episode:
-    """One task: segment in a query slice what is shown in support slices.
+    """One task: segment in a query slice what is shown in support slices."""
 
-    Attributes:
-        attempt: how often it was redrawn before.
-        support: position of the support's volume in the corpus.
-        query: position of the query's volume; between patients another one.
-        support_slices: one or several slices, each of which shows all ways.
-        query_slice: slice of the query; equal to the support's for superpixels, and between
-            patients it need not show the ways.
-        ways: pseudo-label ids, or label values.
-        seed: seed of the transforms.
-    """
-
-    attempt: int
-    support: int
-    query: int
-    support_slices: tuple[int, ...]
-    query_slice: int
-    ways: tuple[int, ...]
-    seed: int
+    attempt: int  # how often it was redrawn before
+    support: int  # position of the support's volume in the corpus
+    query: int  # position of the query's volume; between patients another one
+    support_slices: tuple[int, ...]  # each of them shows all ways
+    query_slice: int  # between patients it need not show the ways
+    ways: tuple[int, ...]  # pseudo-label ids, or label values
+    seed: int  # of the transforms
 
 
 @dataclass(frozen=True)
 class RegionTable:
-    """Where the pseudo-labels of a volume are, all that drawing an episode needs.
+    """Where the pseudo-labels of a volume are, all that drawing an episode needs."""
 
-    Attributes:
-        areas: pixels of region r in slice z, (D, R + 1); column 0 is the background.
-        allowed: slices that may be drawn, (D,); Setting 2 forbids some.
-        group: volumes of one group (one folder) are drawn as often as those of another.
-    """
-
-    areas: np.ndarray
-    allowed: np.ndarray
-    group: int = 0
+    areas: np.ndarray  # pixels of region r in slice z, (D, R + 1); column 0 is the background
+    allowed: np.ndarray  # slices that may be drawn, (D,); Setting 2 forbids some
+    group: int = 0  # volumes of one group (one folder) are drawn as often as those of another
 
     @classmethod
     def from_labels(
@@ -68,31 +51,19 @@ def count_pixels(labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class EpisodeRule:
-    """How episodes are drawn.
+    """How episodes are drawn."""
 
-    Attributes:
-        num_ways: pseudo-labels per pair of slices; they share the encoder's work. 1 in the paper.
-        gaps: distances between support and query slice; (0,) is the paper's single slice.
-        min_area: pixels that a region must have in either slice.
-    """
-
-    num_ways: int = 6
-    gaps: tuple[int, ...] = (1, 2)
-    min_area: int = 100
+    num_ways: int = 6  # pseudo-labels per pair of slices, which share the encoder's work; paper: 1
+    gaps: tuple[int, ...] = (1, 2)  # between support and query slice; (0,): the paper's one slice
+    min_area: int = 100  # pixels that a region must have in either slice
 
 
 class EpisodeDrawer:
     """Draw the episode of a number: a pure function of seed, number and attempt.
 
     Groups are drawn with equal chance, slices of a group likewise, then the gap, then the ways.
-
-    Args:
-        tables: one per volume.
-        rule: see :class:`EpisodeRule`.
-        seed: seed of the whole training.
-
-    Raises:
-        ValueError: no pair of slices shares a region that is large enough.
+    There is a table for each volume. Where no pair of slices shares a region that is large enough,
+    a ValueError is raised.
     """
 
     def __init__(self, tables: Sequence[RegionTable], rule: EpisodeRule, seed: int) -> None:
@@ -102,9 +73,8 @@ class EpisodeDrawer:
         groups: dict[int, list[tuple[int, int, tuple[int, ...]]]] = {}
         for v, table in enumerate(tables):
             for z in range(len(table.areas)):
-                partners = tuple(
-                    q for q in self._partners(len(table.areas), z) if self._ok(v, z, q)
-                )
+                reached = sorted({z + sign * gap for gap in rule.gaps for sign in (-1, 1)})
+                partners = tuple(q for q in reached if self._ok(v, z, q))
                 if partners:
                     groups.setdefault(table.group, []).append((v, z, partners))
         self.pairs = [groups[g] for g in sorted(groups)]
@@ -134,13 +104,10 @@ class EpisodeDrawer:
             seed=int(rng.integers(2**31)),
         )
 
-    def _partners(self, depth: int, z: int) -> list[int]:
-        reached = {z + sign * gap for gap in self.rule.gaps for sign in (-1, 1)}
-        return sorted(q for q in reached if 0 <= q < depth)
-
     def _ok(self, volume: int, z: int, query: int) -> bool:
         allowed = self.tables[volume].allowed
-        return bool(allowed[z] and allowed[query]) and len(self._shared(volume, z, query)) > 0
+        usable = 0 <= query < len(allowed) and allowed[z] and allowed[query]
+        return bool(usable) and len(self._shared(volume, z, query)) > 0
 
     def _shared(self, volume: int, z: int, query: int) -> np.ndarray:
         areas = self.tables[volume].areas
@@ -150,39 +117,26 @@ class EpisodeDrawer:
 
 @dataclass(frozen=True)
 class PatientTable:
-    """Where the structures of a labelled volume are, all that drawing an episode needs.
+    """Where the structures of a labelled volume are, all that drawing an episode needs."""
 
-    Attributes:
-        areas: pixels of each label value in each slice, at the working resolution, (D, V + 1);
-            column 0 is the background.
-        patient: scans of one patient are never support and query of each other.
-        domain: volumes of one domain (a folder, cut in one plane) are paired with each other.
-    """
-
+    # pixels of each label value in each slice at the working resolution, (D, V + 1)
     areas: np.ndarray
-    patient: str
-    domain: tuple[str, int]
+    patient: str  # scans of one patient are never support and query of each other
+    domain: tuple[str, int]  # volumes of one folder, cut in one plane, are paired with each other
 
 
 @dataclass(frozen=True)
 class PatientRule:
-    """How episodes between patients are drawn.
+    """How episodes between patients are drawn."""
 
-    Attributes:
-        num_ways: structures per episode; they share the encoder's work.
-        sections: support slices of an episode, drawn evenly from these numbers.
-        min_area: pixels that a structure has in a support slice.
-        height_spread: standard deviation of the query's height in the structure about the
-            support's, as a share of the structure's extent.
-        absent: how often the query's slice is drawn from those beside the structure's extent.
-        folder_weights: how often folders are drawn, by name, relative to the others' 1.
-    """
-
-    num_ways: int = 4
-    sections: tuple[int, ...] = (1, 2, 3)
-    min_area: int = 40
+    num_ways: int = 4  # structures per episode; they share the encoder's work
+    sections: tuple[int, ...] = (1, 2, 3)  # numbers of support slices, drawn evenly
+    min_area: int = 40  # pixels that a structure has in a support slice
+    # standard deviation of the query's height in the structure about the support's, as a share of
+    # the structure's extent
     height_spread: float = 0.1
-    absent: float = 0.15
+    absent: float = 0.15  # how often the query's slice lies beside the structure's extent
+    # how often folders are drawn, by name, relative to the others' 1
     folder_weights: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -190,16 +144,9 @@ class PatientDrawer:
     """Draw the episode of a number: a pure function of seed, number and attempt.
 
     A folder is drawn by the rule's weights, then one of its planes, then the structures of that
-    domain, then a patient who has the structure, then another one.
-
-    Args:
-        tables: one per volume.
-        rule: see :class:`PatientRule`.
-        seed: seed of the whole training.
-        batch_size: as many consecutive episodes have one number of support slices.
-
-    Raises:
-        ValueError: no structure is shown by two patients.
+    domain, then a patient who has the structure, then another one. There is a table for each
+    volume; `batch_size` consecutive episodes have one number of support slices. Where no structure
+    is shown by two patients, a ValueError is raised.
     """
 
     def __init__(
@@ -209,14 +156,12 @@ class PatientDrawer:
         self.rule = rule
         self.seed = seed
         self.batch_size = batch_size
-        members: dict[tuple[str, int], list[int]] = {}
+        self.members: dict[tuple[str, int], list[int]] = {}
         for v, table in enumerate(tables):
-            members.setdefault(table.domain, []).append(v)
+            self.members.setdefault(table.domain, []).append(v)
         self.folders: dict[str, list[dict[int, list[int]]]] = {}
-        self.members = members
-        for domain in sorted(members):
-            shown = self._shown(members[domain])
-            if shown:
+        for domain in sorted(self.members):
+            if shown := self._shown(self.members[domain]):
                 self.folders.setdefault(domain[0], []).append(shown)
         if not self.folders:
             raise ValueError(

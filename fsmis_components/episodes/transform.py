@@ -22,22 +22,15 @@ Slices = tuple[Tensor, Tensor]  # images and their masks
 
 @dataclass(frozen=True)
 class EpisodeTransform:
-    """Warp and re-colour the support and the query of an episode independently.
+    """Warp and re-colour the support and the query of an episode independently."""
 
-    Attributes:
-        which: ``both`` transforms both slices (SSL-ALPNet's released code); ``each`` warps one of
-            them and re-colours one of them, drawn separately (CoW and its lineage, released code).
-        warp: ranges of the geometric transform; the paper's by default.
-        gamma: range of the gamma exponent; (0.5, 1.5) in the paper.
-        contrast: ranges of the randomised contrast, which replaces gamma where it strikes.
-        contrast_probability: share of pairs whose contrast is randomised; 0 is the paper.
-    """
-
+    # both: both slices are transformed (SSL-ALPNet's released code); each: one of them is warped
+    # and one of them re-coloured, drawn separately (CoW and its lineage, released code)
     which: str = "both"
-    warp: WarpRanges = field(default_factory=WarpRanges)
-    gamma: tuple[float, float] = (0.5, 1.5)
-    contrast: ContrastRanges = field(default_factory=ContrastRanges)
-    contrast_probability: float = 0.0
+    warp: WarpRanges = field(default_factory=WarpRanges)  # the paper's
+    gamma: tuple[float, float] = (0.5, 1.5)  # range of the exponent, the paper's
+    contrast: ContrastRanges = field(default_factory=ContrastRanges)  # in place of gamma
+    contrast_probability: float = 0.0  # share of pairs whose contrast is randomised; paper: 0
 
     def __post_init__(self) -> None:
         """Refuse an unknown choice of slices."""
@@ -74,18 +67,10 @@ class PatientTransform:
     Flips, quarter turns and the randomised contrast are shared by support and query, because two
     scans of one kind lie alike and look alike; warps, bias fields, gamma, blur, noise and
     resolution are drawn for either side.
-
-    Attributes:
-        turned: share of episodes that are flipped and turned by quarters.
-        contrast_probability: share of episodes whose contrast is randomised.
-        warp: ranges of the geometric transform of either side.
-        contrast: ranges of the randomised contrast; its gamma, bias, blur and noise strike always.
-        coarse_probability: how often a side loses resolution.
-        coarsest: largest factor by which it does.
     """
 
-    turned: float = 0.3
-    contrast_probability: float = 0.5
+    turned: float = 0.3  # share of episodes that are flipped and turned by quarters
+    contrast_probability: float = 0.5  # share of episodes whose contrast is randomised
     warp: WarpRanges = field(
         default_factory=lambda: WarpRanges(
             rotation=15,
@@ -97,13 +82,14 @@ class PatientTransform:
             shear_about="centre",
         )
     )
+    # its gamma, bias, blur and noise strike always
     contrast: ContrastRanges = field(
         default_factory=lambda: ContrastRanges(
             remap_probability=1.0, gamma=(0.7, 1.4), bias=0.2, blur_sigma=0.8
         )
     )
-    coarse_probability: float = 0.25
-    coarsest: float = 2.5
+    coarse_probability: float = 0.25  # how often a side loses resolution
+    coarsest: float = 2.5  # largest factor by which it does
 
     def __call__(self, support: Slices, query: Slices, seed: int) -> tuple[Slices, Slices]:
         """Transform images (S, 1, H, W) with masks (S, N, H, W) of support and query."""

@@ -44,11 +44,7 @@ class WeightsSaver:
 
     @exit_on_data_error
     def __call__(self, engine: Engine) -> None:
-        """Write ``model.pt``, or ``model_best.pt`` where the engine carries the key metric.
-
-        Raises:
-            SystemExit: they cannot be written.
-        """
+        """Write ``model.pt``, or ``model_best.pt`` where the engine carries the key metric."""
         value = engine.state.metrics.get(self.key_metric)
         record = self.folder / "model_best.json"
         with writing(self.folder):
@@ -65,12 +61,7 @@ class PublishWeights:
 
     The former weights, and a support pack that fits them and no others, go to
     `models/previous/<beginning of their hash>/`, so nothing is lost and no pack of other weights is
-    left in use.
-
-    Args:
-        network: whose weights are written, `DistributedDataParallel` unwrapped.
-        models_dir: the bundle's `models`.
-        active: False for a training that must leave the bundle as it is.
+    left in use. A training that is not `active` leaves the bundle's `models_dir` as it is.
     """
 
     def __init__(self, network: nn.Module, models_dir: str | Path, active: bool) -> None:
@@ -85,11 +76,7 @@ class PublishWeights:
 
     @exit_on_data_error
     def __call__(self, engine: Engine) -> None:
-        """Publish; of several processes the first one does.
-
-        Raises:
-            SystemExit: the training failed numerically, or the files cannot be written.
-        """
+        """Publish; of several processes the first one does."""
         if idist.get_rank() != 0:
             return
         state = _plain_weights(self.network)

@@ -15,7 +15,7 @@ from fsmis_components.data.errors import errors_of_commands, writing
 from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.data.volumes import save_mask
 from fsmis_components.fitting.folder_fit import FolderFit
-from fsmis_components.support.requested import relabel
+from fsmis_components.support.support_request import relabel
 from fsmis_components.support.support_set import SupportSet
 
 FITTED = "fitted"  # the folder that `FolderFit` fills

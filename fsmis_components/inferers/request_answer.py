@@ -9,8 +9,7 @@ import numpy as np
 
 import fsmis_components
 from fsmis_components.inferers.segmentation import Segmentation
-from fsmis_components.support.requested import ResolvedSupport, relabel
-from fsmis_components.support.support_request import SupportRequest
+from fsmis_components.support.support_request import ResolvedSupport, SupportRequest, relabel
 
 _LEAST = 3  # one or two slices side by side may as well be all that somebody cared to label
 

@@ -47,13 +47,17 @@ from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, 
 from fsmis_components.inferers.trust.self_test import self_test
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.recent import RecentResults
-from fsmis_components.support.requested import ResolvedSupport
 from fsmis_components.support.scan_profile import shape_cell
+from fsmis_components.support.self_similarity import tissue_shares
 from fsmis_components.support.source import SupportSource
 from fsmis_components.support.support_pack import SupportPack
-from fsmis_components.support.support_request import RESULT_KEY, SUPPORT_KEY, SupportRequest
+from fsmis_components.support.support_request import (
+    RESULT_KEY,
+    SUPPORT_KEY,
+    ResolvedSupport,
+    SupportRequest,
+)
 from fsmis_components.support.support_set import SupportSet
-from fsmis_components.support.tissue_shares import tissue_shares
 
 _MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in three planes
 

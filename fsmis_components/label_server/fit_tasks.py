@@ -29,8 +29,7 @@ from fsmis_components.data.run_record import finished_scans
 from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.fitting import FITTED, GEOMETRY_KNOBS, fit_of_bundle
 from fsmis_components.label_server.tasks import FewShotTask, Result, readable_scans
-from fsmis_components.support.requested import relabel
-from fsmis_components.support.support_request import common_structures
+from fsmis_components.support.support_request import common_structures, relabel
 from fsmis_components.support.support_set import (
     SupportSet,
     choose_structures,

@@ -29,44 +29,37 @@ _SHOWN = 12  # digits of a hash in a message
 
 @exit_on_data_error
 def own_package(bundle_root: str | Path, modules: Iterable[str] = ()) -> ModuleType:
-    """Return `fsmis_components`, checked by `require_own_package`, for expressions of a config.
+    """Return `fsmis_components`, for expressions of a config.
 
     It is the first thing that a config evaluates, so it also asks `refuse_code_of_requests`. Parts
     of the package that expressions use, such as "data.weights", are imported.
 
+    A bundle without stamp, that is one in the repository, takes the package that is installed. The
+    bundle's own copy is taken as it is: who edits it means it.
+
     Raises:
         SystemExit: `bundle_root` is no path, or the bundle was packed with another content of the
-            package.
+            package than the imported one.
         CodeInRequest: a server's client put code into the config.
     """
     check_path("bundle_root", bundle_root)
-    refuse_code_of_requests(Path(bundle_root))
-    require_own_package(Path(bundle_root))
+    root = Path(bundle_root)
+    refuse_code_of_requests(root)
+    stamp = PackageStamp.of_bundle(root)
+    imported = Path(fsmis_components.__file__).resolve().parent
+    if stamp is not None and imported != (root / imported.name).resolve():
+        content = content_hash(imported)
+        if content != stamp.content:
+            raise DataError(
+                f"bundle {stamp.bundle} {stamp.bundle_version} was packed with fsmis_components "
+                f"{stamp.package_version} (content {stamp.content[:_SHOWN]}), but "
+                f"{fsmis_components.__version__} (content {content[:_SHOWN]}) from {imported} is "
+                f"imported: run the bundle in a Python process of its own, started in "
+                f"{root.resolve()}."
+            )
     for name in modules:
         importlib.import_module(f"{fsmis_components.__name__}.{name}")
     return fsmis_components
-
-
-def require_own_package(bundle_root: Path) -> None:
-    """Check that the imported package is that of the bundle, or has the same content.
-
-    A bundle without stamp, that is one in the repository, takes the package that is installed. The
-    bundle's own copy is taken as it is: who edits it means it. Another content than that with which
-    a bundle was packed is a `DataError`.
-    """
-    stamp = PackageStamp.of_bundle(bundle_root)
-    imported = Path(fsmis_components.__file__).resolve().parent
-    if stamp is None or imported == (bundle_root / imported.name).resolve():
-        return
-    content = content_hash(imported)
-    if content == stamp.content:
-        return
-    raise DataError(
-        f"bundle {stamp.bundle} {stamp.bundle_version} was packed with fsmis_components "
-        f"{stamp.package_version} (content {stamp.content[:_SHOWN]}), but "
-        f"{fsmis_components.__version__} (content {content[:_SHOWN]}) from {imported} is imported: "
-        f"run the bundle in a Python process of its own, started in {bundle_root.resolve()}."
-    )
 
 
 @dataclass(frozen=True)
@@ -80,10 +73,7 @@ class PackageStamp:
 
     @classmethod
     def of_bundle(cls, bundle_root: Path) -> PackageStamp | None:
-        """The stamp of a packed bundle; None for a folder of the repository.
-
-        One that cannot be read is a `DataError`.
-        """
+        """The stamp of a packed bundle, or a `DataError`; None for a folder of the repository."""
         path = bundle_root / "fsmis_components" / STAMP
         if not path.is_file():
             return None

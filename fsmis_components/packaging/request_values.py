@@ -29,12 +29,9 @@ class CodeInRequest(RuntimeError):
 def refuse_code_of_requests(bundle_root: Path) -> None:
     """Check what a server's client can set in the config that is being evaluated.
 
-    Does nothing in a process that serves no studies, where the config and its overrides are those
-    of the person who runs it.
-
-    Raises:
-        CodeInRequest: a number of epochs or a device that is text to be evaluated, or weights that
-            do not lie in the bundle's `models`.
+    Numbers of epochs and devices that are text to be evaluated, and weights that do not lie in the
+    bundle's `models`, are a `CodeInRequest`. In a process that serves no studies nothing is
+    checked: the config and its overrides are those of the person who runs it.
     """
     parser = _evaluated_config() if os.environ.get("MONAI_LABEL_STUDIES") else None
     if parser is None:

@@ -6,15 +6,13 @@ from fsmis_components.selection.descriptors import (
     ScanDescriptors,
     load_stack,
 )
-from fsmis_components.selection.proposal import Proposal, RankedScan, propose
-from fsmis_components.selection.similarity import Compared
+from fsmis_components.selection.proposal import Compared, Proposal, propose
 
 __all__ = [
     "Compared",
     "Describer",
     "Preprocessing",
     "Proposal",
-    "RankedScan",
     "ScanDescriptors",
     "load_stack",
     "propose",

@@ -141,10 +141,6 @@ class Describer:
             **computed_by(encoder.network, encoder.amp),
         }
 
-    def like(self, preprocessing: Preprocessing) -> Describer:
-        """The same with scans cut and normalised in another way."""
-        return Describer(self.encoder, preprocessing, self.cache)
-
     def is_kept(self, image: Path) -> bool:
         """Whether a scan was described before."""
         return self._key(image) in self.cache

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,90 +15,33 @@ from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, failure_sentence
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume, load_image
+from fsmis_components.inferers.z_alignment import Alignment, align
 from fsmis_components.selection.descriptors import Describer, Preprocessing, ScanDescriptors
-from fsmis_components.selection.similarity import (
-    Compared,
-    align_scans,
-    by_gain,
-    choose_scans,
-    compare_scans,
-    gains_of,
-)
 from fsmis_components.support.sections import part_middles
 from fsmis_components.support.support_pack import SupportPack
 
+# of the similarities to the scans that a support is to serve; chosen on ACDC and a fold of CHAOS
+_QUANTILE = 0.25
 _SHOWN_BY = 0.5  # share of the other scans that must show a slice
 OF_STRUCTURE = 3  # slices to label of a structure, what the methods ask for
 OF_SCAN = 6  # where nothing is known of structures, so that most are met twice
 ALL = "all structures"
 
-
-def common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
-    """First and last slice of a scan that at least half of the others show; all where none agree.
-
-    `shown` (K, 2) are the places where the first and last slice of each other scan lie.
-    """
-    slices = np.arange(depth)
-    if len(shown):
-        within = (slices >= shown[:, :1] - 0.5) & (slices <= shown[:, 1:] + 0.5)
-        slices = np.flatnonzero(within.mean(0) >= _SHOWN_BY)
-    return (int(slices[0]), int(slices[-1])) if len(slices) else (0, depth - 1)
-
-
-def spread_slices(first: int, last: int, num: int) -> list[int]:
-    """Middles of `num` equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
-
-    Of a shorter range each slice is taken once. For three parts it is the rule of SSL-ALPNet.
-    """
-    return sorted({first + middle for middle in part_middles(last - first + 1, num)})
-
-
-def structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict[str, list[int]]:
-    """Slices (numbered as in `SliceView`) for each structure that lies in a scan, by name.
-
-    They lie where the present support expects the structure; the scan is preprocessed as the
-    support.
-    """
-    lines = [align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
-    # the most similar scan in which a structure is labelled answers
-    ranked = sorted(zip(lines, pack.profiles, strict=True), key=lambda pair: -pair[0].similarity)
-    slices = {}
-    for index, structure in enumerate(pack.structures):
-        line, (first, last) = next(
-            (line, profile.extents[index].tolist())
-            for line, profile in ranked
-            if not profile.extents[index].isnan().any()
-        )
-        inside = np.flatnonzero((line.positions >= first) & (line.positions <= last))
-        if len(inside):
-            slices[structure.name] = spread_slices(int(inside[0]), int(inside[-1]), num)
-    return slices
-
-
-def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
-    """How a viewer that knows nothing of our order finds slices of a scan.
-
-    Returns numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
-    """
-    view = SliceView(volume, grid)
-    axes, numbers = zip(*map(view.stored_slice, slices), strict=True)
-    return list(numbers), "ijk"[axes[0]]
+# similarity, and where the slices of each scan lie in the other, by the keys of both scans
+Compared = dict[tuple[str, str], tuple[float, list[float], list[float]]]
 
 
 @dataclass(frozen=True)
 class RankedScan:
     """A scan that may be labelled."""
 
-    name: str  # of the scan
+    name: str
     image: str  # its file or DICOM folder
     grid: SliceGrid  # how it was cut
     depth: int  # number of its slices
     similarity: float  # mean similarity to the other scans
-    # by how much labelling it now raises the lower quartile of the similarities of the other scans
-    # to their support, see `gains_of`
-    gain: float
-    # 1 for the scan to label first, 2 for the one to label after it; 0: not proposed
-    chosen: int = 0
+    gain: float  # the first one of `gains_of`
+    chosen: int = 0  # 1: to label first, 2: to label after it, ...; 0: not proposed
     # what to label of a proposed scan, by structure; numbers from 0 in the order of `SliceView`
     slices: Mapping[str, list[int]] = field(default_factory=dict)
     file_axis: str = ""  # "i", "j" or "k", the stored axis along which slices are counted
@@ -130,8 +74,8 @@ def propose(
 ) -> Proposal:
     """Rank scans by what labelling them would bring to those that have no label.
 
-    A scan that cannot be used is noted and the others go on. Each scan is encoded once and kept in
-    the describer's cache, so what was interrupted goes on where it stopped.
+    A scan that cannot be used is noted and the others go on. Each scan is encoded once, see
+    `Describer`.
 
     Args:
         describer: looks at the scans. Where it cuts them as the support is cut, scans of the
@@ -143,7 +87,7 @@ def propose(
         num_slices: slices to label per structure; None: 3, or 6 where no structure is known.
         proposed_before: when scans were proposed, by name; they wait until all others were, the
             oldest first.
-        known: pairs of scans that were compared before, see `compare_scans`.
+        known: pairs of scans that were compared before; those that are compared now are added.
         seconds: after this time no further scan is encoded, but for one without a label.
         progress: show bars with the time that is left.
 
@@ -160,24 +104,25 @@ def propose(
         raise DataError(f"no scan that can be read is left to label: {'; '.join(refused)}")
     described = [*found.values(), *support]
     bar = tqdm(range(len(described)), desc="comparing", unit="scan", disable=not progress)
-    similarity = compare_scans(described, known, bar)
+    similarity, shown = compare_scans(described, known, bar)
     ready = [place for place in range(len(described)) if place not in free]
     turns = {place: (proposed_before or {}).get(described[place].name, 0.0) for place in free}
     first = [place for place in free if turns[place] == min(turns.values())]
-    chosen = choose_scans(similarity.values, first, ready, num)
-    table = gains_of(similarity.values, free, ready)
+    chosen = choose_scans(similarity, first, ready, num)
+    table = gains_of(similarity, free, ready)
     gains = dict(zip(free, table[:, 0], strict=True))
-    order = [*chosen, *(place for place in by_gain(free, table) if place not in chosen)]
+    order = [*chosen, *(place for place in _by_gain(free, table) if place not in chosen)]
     images = {case.name: case for case in scans}
     ranked = []
     for place in order:
         scan, case = described[place], images[described[place].name]
-        figures = similarity.to_others(place), float(gains[place])
+        others = np.delete(similarity[place], place)
+        figures = float(others.mean()) if len(others) else 1.0, float(gains[place])
         entry = RankedScan(case.name, str(case.image), scan.grid, scan.depth, *figures)
         if place in chosen:
             entry = replace(entry, chosen=chosen.index(place) + 1)
-            shown = np.delete(similarity.shown[place], place, axis=0)
-            entry = _with_slices(entry, describer, case, scan, shown, pack, num_slices)
+            ends = np.delete(shown[place], place, axis=0)
+            entry = _with_slices(entry, describer, case, scan, ends, pack, num_slices)
         ranked.append(entry)
     return Proposal(ranked, left_out, waiting)
 
@@ -225,11 +170,11 @@ def _with_slices(
     if pack is not None:  # where the support expects each structure
         preprocessing = Preprocessing.of_support(pack)
         if describer.preprocessing != preprocessing:
-            scan = describer.like(preprocessing).describe(case)
-        slices = structure_slices(scan, pack, num or OF_STRUCTURE)
+            scan = Describer(describer.encoder, preprocessing, describer.cache).describe(case)
+        slices = _structure_slices(scan, pack, num or OF_STRUCTURE)
     if not slices:  # nothing is known of any structure
-        first, last = common_range(shown, scan.depth)
-        slices = {ALL: spread_slices(first, last, num or OF_SCAN)}
+        first, last = _common_range(shown, scan.depth)
+        slices = {ALL: _spread_slices(first, last, num or OF_SCAN)}
     volume = load_image(case.image)
     stored = {what: file_numbers(volume, scan.grid, numbers) for what, numbers in slices.items()}
     return replace(
@@ -239,3 +184,148 @@ def _with_slices(
         file_axis=next(iter(stored.values()))[1],
         file_slices={what: numbers for what, (numbers, _) in stored.items()},
     )
+
+
+def _common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
+    """First and last slice of a scan that at least half of the others show; all where none agree.
+
+    `shown` (K, 2) are the places where the first and last slice of each other scan lie.
+    """
+    slices = np.arange(depth)
+    if len(shown):
+        within = (slices >= shown[:, :1] - 0.5) & (slices <= shown[:, 1:] + 0.5)
+        slices = np.flatnonzero(within.mean(0) >= _SHOWN_BY)
+    return (int(slices[0]), int(slices[-1])) if len(slices) else (0, depth - 1)
+
+
+def _spread_slices(first: int, last: int, num: int) -> list[int]:
+    """Middles of `num` equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
+
+    Of a shorter range each slice is taken once. For three parts it is the rule of SSL-ALPNet.
+    """
+    return sorted({first + middle for middle in part_middles(last - first + 1, num)})
+
+
+def _structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dict[str, list[int]]:
+    """Slices (numbered as in `SliceView`) where the support expects its structures, by name.
+
+    The scan is preprocessed as the support; a structure that lies beside it has no entry.
+    """
+    lines = [_align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
+    # the most similar scan in which a structure is labelled answers
+    ranked = sorted(zip(lines, pack.profiles, strict=True), key=lambda pair: -pair[0].similarity)
+    slices = {}
+    for index, structure in enumerate(pack.structures):
+        line, (first, last) = next(
+            (line, profile.extents[index].tolist())
+            for line, profile in ranked
+            if not profile.extents[index].isnan().any()
+        )
+        inside = np.flatnonzero((line.positions >= first) & (line.positions <= last))
+        if len(inside):
+            slices[structure.name] = _spread_slices(int(inside[0]), int(inside[-1]), num)
+    return slices
+
+
+def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
+    """How a viewer that knows nothing of our order finds slices of a scan.
+
+    Returns numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
+    """
+    view = SliceView(volume, grid)
+    axes, numbers = zip(*map(view.stored_slice, slices), strict=True)
+    return list(numbers), "ijk"[axes[0]]
+
+
+class Comparison(NamedTuple):
+    """All K scans, compared as inference compares a query with its support."""
+
+    # (K, K) mean similarity of slices along the best line, symmetric; 1 on the diagonal
+    similarity: np.ndarray
+    # (K, K, 2) where scan j lies in scan i: first and last slice of j as places in i, ascending
+    shown: np.ndarray
+
+
+def compare_scans(
+    scans: Sequence[ScanDescriptors],
+    known: Compared | None = None,
+    progress: Iterable[int] | None = None,
+) -> Comparison:
+    """Compare every scan with every other; `progress` yields their numbers, for a bar.
+
+    Costs one alignment per pair, about a hundredth of a second for 40 slices each. Pairs that are
+    `known` are not compared again; those of scans with a key are added.
+    """
+    count = len(scans)
+    similarity, shown = np.eye(count), np.empty((count, count, 2))
+    for i in progress if progress is not None else range(count):
+        shown[i, i] = 0, scans[i].depth - 1
+        for j in range(i):
+            pair = scans[j].key, scans[i].key
+            found = known.get(pair) if known is not None else None
+            if found is None:
+                line = _align_scans(scans[j], scans[i])
+                # the same line seen from the other scan
+                ends = (np.array([0, scans[i].depth - 1]) - line.positions[0]) / line.slope
+                found = line.similarity, sorted(line.positions[[0, -1]]), sorted(ends)
+                if known is not None and all(pair):
+                    known[pair] = found
+            similarity[i, j] = similarity[j, i] = found[0]
+            shown[i, j], shown[j, i] = found[1:]
+    return Comparison(similarity, shown)
+
+
+def _align_scans(query: ScanDescriptors, support: ScanDescriptors) -> Alignment:
+    """Where the slices of one scan lie in another."""
+    spacings = query.slice_spacing, support.slice_spacing
+    trusted = query.grid.spacing is not None and support.grid.spacing is not None
+    return align(
+        query.descriptors, support.descriptors, spacings[0] / spacings[1] if trusted else 1.0
+    )
+
+
+def choose_scans(
+    similarity: np.ndarray, candidates: Sequence[int], labelled: Sequence[int], num: int
+) -> list[int]:
+    """At most `num` candidates that, with the labelled ones, stand for the others best."""
+    chosen: list[int] = []
+    left = list(candidates)
+    while left and len(chosen) < num:
+        best = _by_gain(left, gains_of(similarity, left, [*labelled, *chosen]))[0]
+        chosen.append(best)
+        left.remove(best)
+    return chosen
+
+
+def _by_gain(candidates: Sequence[int], gains: np.ndarray) -> list[int]:
+    """Candidates by falling gain (len(candidates), 2); the second column counts in a tie."""
+    order = sorted(range(len(candidates)), key=lambda index: tuple(-gains[index].round(9)))
+    return [candidates[index] for index in order]
+
+
+def gains_of(
+    similarity: np.ndarray, candidates: Sequence[int], labelled: Sequence[int]
+) -> np.ndarray:
+    """What each candidate, if labelled, brings to the other scans that are not, (candidates, 2).
+
+    A scan is stood for by the labelled scan most like it, by `similarity` (K, K). The lower
+    quartile of that similarity counts, and in the second column its mean: that is high too for a
+    scan that closely resembles some and is useless to others. With nothing labelled the gain is
+    that of a candidate's similarity to all others.
+    """
+    gains = np.zeros((len(candidates), 2))
+    for index, candidate in enumerate(candidates):
+        others = np.setdiff1d(np.arange(len(similarity)), [candidate, *labelled])
+        if not len(others):
+            continue
+        offered = similarity[others, candidate]
+        if len(labelled):
+            before = similarity[others][:, labelled].max(1)
+            gains[index] = _summary(np.maximum(before, offered)) - _summary(before)
+        else:
+            gains[index] = _summary(offered)
+    return gains
+
+
+def _summary(values: np.ndarray) -> np.ndarray:
+    return np.array([np.quantile(values, _QUANTILE), values.mean()])

@@ -49,11 +49,8 @@ class Calibration:
 
     def describe(self, structures: Sequence[Structure]) -> str:
         """One sentence for people: the expected Dice of each structure."""
-        parts = [
-            f"{structure.name} {test.describe()}"
-            for structure, test in zip(structures, self.tests, strict=True)
-        ]
-        return "; ".join(parts) + "."
+        pairs = zip(structures, self.tests, strict=True)
+        return "; ".join(f"{structure.name} {test.describe()}" for structure, test in pairs) + "."
 
     def selected(self, index: Sequence[int]) -> Calibration:
         """The calibration of some structures."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError
@@ -12,7 +15,7 @@ from fsmis_components.data.nifti import is_nifti_name
 from fsmis_components.data.run_record import masks_as_written
 from fsmis_components.data.volume_names import strip_volume_suffix
 from fsmis_components.data.volumes import load_image, load_label
-from fsmis_components.support.support_set import SupportScan
+from fsmis_components.support.support_set import Structure, SupportScan
 
 _RESULT = "_seg"
 _NO_MASK = "_uncertainty"
@@ -28,23 +31,35 @@ class Correction:
     def load(self) -> SupportScan:
         """The scan with its mask on the scan's grid.
 
-        Raises:
-            DataError: a file cannot be used, or the mask belongs to another scan.
+        A file that cannot be used, or a mask of another scan, is a `DataError`.
         """
         image = load_image(self.case.image)
         return SupportScan(self.case.name, image, load_label(self.mask, image))
 
+    def support_scan(self, structures: Sequence[Structure]) -> SupportScan | None:
+        """The scan, to join a support; None where its mask is empty, which is right for some scans.
+
+        A label value that is none of the structures is a `DataError`.
+        """
+        scan = self.load()
+        known = {structure.value: structure.name for structure in structures}
+        values = {int(value) for value in np.unique(np.asarray(scan.label.data))} - {0}
+        unknown = sorted(values - set(known))
+        if unknown:
+            listing = ", ".join(f"{value} ({name})" for value, name in known.items())
+            raise DataError(
+                f"{self.mask}: holds label value {unknown[0]}, which is no structure of the "
+                f"support ({listing}); correct the mask."
+            )
+        return scan if values else None
+
 
 class Corrections:
-    """The corrected masks of a folder, found when they are first asked for.
+    """The corrected masks of a folder (None: there are none) of the scans of another.
 
     A mask is named after its scan: for `image_7.nii.gz` it is `image_7_seg.nii.gz` or
     `image_7.nii.gz`. The folder may be the output folder of a run, in which some masks were
     corrected in place: then those count that are no longer as the run wrote them.
-
-    Args:
-        corrections_dir: folder of corrected masks; None: there are none.
-        dataset_dir: folder of the scans.
     """
 
     def __init__(self, corrections_dir: str | Path | None, dataset_dir: str | Path) -> None:

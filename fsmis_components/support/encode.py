@@ -35,7 +35,6 @@ from fsmis_components.encoding.identity import network_method, network_settings,
 from fsmis_components.encoding.scan_encoder import ScanEncoder, chosen_features, join_features
 from fsmis_components.encoding.slice_descriptors import coarse_descriptors, slice_descriptors
 from fsmis_components.layers.support_state import SupportState
-from fsmis_components.support.join_packs import join_states
 from fsmis_components.support.scan_profile import (
     ScanProfile,
     mirror_places,
@@ -43,10 +42,9 @@ from fsmis_components.support.scan_profile import (
     shapes_and_extents,
 )
 from fsmis_components.support.sections import plan_sections
-from fsmis_components.support.self_similarity import self_similarity
-from fsmis_components.support.support_pack import Frame, SupportPack
+from fsmis_components.support.self_similarity import self_similarity, tissue_shares
+from fsmis_components.support.support_pack import Frame, SupportPack, join_states
 from fsmis_components.support.support_set import SupportScan, SupportSet
-from fsmis_components.support.tissue_shares import tissue_shares
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +59,6 @@ def build_support_pack(
     support_set: SupportSet,
     *,
     frame: Frame | None = None,
-    partial: bool = False,
     batch_size: int = 8,
     amp: bool = False,
     cache: FeatureStore | None = None,
@@ -75,20 +72,17 @@ def build_support_pack(
     Args:
         network: any network of the contract; left in the mode in which it came.
         support_set: the labelled scans and the structures.
-        frame: of the pack that the scans are to join; None: `frame_of` the first scan.
-        partial: the scans need not show every structure, because they are to join a pack.
+        frame: of the pack that the scans are to join, for which they need not show every
+            structure; None: `frame_of` the first scan.
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         cache: where features of scans are kept; None: nowhere.
         geometry: arguments of `frame_of`.
 
-    Returns:
-        The pack of the first plane, tensors in float32 on the CPU; those of the others are its
-        `planes`.
-
     Raises:
         DataError: a structure vanishes at the working resolution.
     """
+    partial = frame is not None
     (first, *others), rule = frame or frame_of(support_set.scans[0].image, **geometry)
     scans = tuple(patient_of(scan, first) for scan in support_set.scans)
     if all(map(_keeps_labels, support_set.scans, scans)):
@@ -101,10 +95,7 @@ def build_support_pack(
     encoder = ScanEncoder(network, batch_size, amp, cache, weights_hash(network))
     with eval_mode(network):
         pack = _encode_plane(encoder, support_set, first, rule, partial)
-        # labels are read through only where there is another plane
-        whole = (
-            tuple(s for s in support_set.scans if _serves_all_planes(s, first)) if others else ()
-        )
+        whole = tuple(s for s in support_set.scans if others and _serves_all_planes(s, first))
         if not whole:
             return pack
         serving = replace(support_set, scans=whole)
@@ -137,9 +128,8 @@ def frame_of(
         fuse_planes: a near-isotropic scan is cut along all three axes.
     """
     common: dict[str, Any] = {"spatial_size": spatial_size, "ignore_spacing": ignore_spacing}
-    image = field_of_view(image, choose_slice_grid(image, slice_axis=slice_axis, **common)).cut(
-        image
-    )
+    whole = choose_slice_grid(image, slice_axis=slice_axis, **common)
+    image = field_of_view(image, whole).cut(image)
     grids = [choose_slice_grid(image, slice_axis=slice_axis, **common)]
     if fuse_planes and near_isotropic(image, grids[0]):
         others = [axis for axis in AXIS_NAMES.values() if axis != grids[0].slice_axis]
@@ -165,24 +155,16 @@ def _keeps_labels(whole: SupportScan, part: SupportScan) -> bool:
 
 def structure_masks(view: SliceView, values: Sequence[int]) -> Tensor:
     """Masks (D, N, H, W) of a label volume at the working resolution, bool; `values` give N."""
-    parts = []
-    for start in range(0, view.depth, _SLICES):
-        parts.append(view.labels(start, min(start + _SLICES, view.depth), values) > 0)
-    return torch.cat(parts)
+    starts = range(0, view.depth, _SLICES)
+    return torch.cat([view.labels(s, min(s + _SLICES, view.depth), values) > 0 for s in starts])
 
 
-def draw_seeds(images: Tensor, masks: Tensor) -> Tensor:
-    """Return a seed for each labelled slice: a hash of its pixels and of the structure's mask.
+def _draw_seeds(images: Tensor, masks: Tensor) -> Tensor:
+    """A seed for each labelled slice: a hash of its pixels and of the structure's mask.
 
     The same labelled slice has the same seed whatever its file is called and whatever other
     slices, structures and scans come with it, so a network that draws at random answers alike.
-
-    Args:
-        images: normalised slices before any padding, (S, 1, H, W).
-        masks: 1 inside the structure, 0 outside, (S, N, H, W).
-
-    Returns:
-        int64 in [0, 2**63), (S, N).
+    Images are normalised, (S, 1, H, W), masks (S, N, H, W); seeds int64 in [0, 2**63), (S, N).
     """
     pixels = images.float().cpu().numpy().astype("<f4")
     inside = masks.to(torch.uint8).cpu().numpy()
@@ -220,9 +202,8 @@ def _encode_plane(
     normalisation: Normalisation,
     partial: bool,
 ) -> SupportPack:
-    scans = [
-        _encode_scan(encoder, scan, support_set, grid, normalisation) for scan in support_set.scans
-    ]
+    rules = support_set, grid, normalisation
+    scans = [_encode_scan(encoder, scan, *rules) for scan in support_set.scans]
     sections = torch.cat([scan.sections for scan in scans], dim=1)  # (N, S, 3)
     for structure, used in zip(support_set.structures, sections.flatten(1).any(1), strict=True):
         if not used and not (partial and sections.any()):
@@ -234,9 +215,7 @@ def _encode_plane(
     return SupportPack(
         state=join_states([scan.state for scan in scans if scan.state is not None]),
         sections=sections,
-        origins=torch.tensor(
-            [(index, place) for index, scan in enumerate(scans) for place in scan.chosen]
-        ),
+        origins=torch.tensor([(i, place) for i, scan in enumerate(scans) for place in scan.chosen]),
         profiles=tuple(scan.profile for scan in scans),
         structures=support_set.structures,
         grid=grid,
@@ -302,11 +281,7 @@ def _scan_state(
     """
     normalise, device = fit_normaliser(view.volume, normalisation), encoder.device
     # no autocast here: prototypes are kept in float32, and layers would meet half of it
-    whole = (
-        entry.float() if torch.is_tensor(entry) and entry.is_floating_point() else entry
-        for entry in features
-    )
-    features = type(features)(*whole)
+    features = type(features)(*map(_in_float32, features))
     number = max(1, PAIRS_AT_ONCE // masks.shape[1])
     parts = []
     for first in range(0, len(chosen), number):
@@ -317,15 +292,14 @@ def _scan_state(
             chosen_features(features, range(rows.start, rows.stop)),
             part[None].to(device),
             sections[:, rows].any(-1).T[None].to(device),
-            draw_seeds(images, part)[None].to(device),
+            _draw_seeds(images, part)[None].to(device),
         )
-        parts.append(
-            {
-                key: (value.float() if value.is_floating_point() else value).cpu().contiguous()
-                for key, value in state.items()
-            }
-        )
+        parts.append({k: _in_float32(value).cpu().contiguous() for k, value in state.items()})
     return join_states(parts)
+
+
+def _in_float32(value: Any) -> Any:
+    return value.float() if torch.is_tensor(value) and value.is_floating_point() else value
 
 
 def with_mirrored(encoder: ScanEncoder, pack: SupportPack, first: Volume) -> SupportPack:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from fsmis_components.encoding.slice_descriptors import CELLS
 from fsmis_components.layers.support_state import check_state
+from fsmis_components.support.calibration import HeldOut
 from fsmis_components.support.scan_profile import ScanProfile, mirror_places
-from fsmis_components.support.self_similarity import CHANNELS
-from fsmis_components.support.tissue_shares import EDGES
+from fsmis_components.support.self_similarity import CHANNELS, EDGES
 
 if TYPE_CHECKING:
     from fsmis_components.support.support_pack import SupportPack
@@ -23,7 +23,6 @@ MOST_STRUCTURES = 500  # whole-body label sets have some hundred
 _LARGEST_VALUE = 2**31 - 1  # masks are written as int32 at most
 _LONGEST_NAME = 1000
 _LARGEST_SIZE = 4096  # pixels along the side of a slice
-_HELD_OUT = ("scans", "slices", "nothing")
 
 
 def check_content(pack: SupportPack) -> None:
@@ -31,11 +30,10 @@ def check_content(pack: SupportPack) -> None:
 
     Raises:
         ValueError: the first thing that is wrong, in words.
-        TypeError: a tensor has another type.
+        TypeError: a value or a tensor has another type.
     """
     _check_structures(pack)
     _check_rules(pack)
-    _check_calibration(pack)
     check_state(pack.state)
     n, s = pack.state["valid"].shape[1:]
     _require(n == len(pack.structures), "the state has another number of structures")
@@ -58,10 +56,8 @@ def check_content(pack: SupportPack) -> None:
     serves = pack.sections.any(-1)
     _require(bool(serves.any(1).all()), "a structure has no labelled slice")
     _require(torch.equal(pack.state["valid"][0], serves), "state.valid and sections differ")
-    known = torch.stack(
-        [profile.extents[:, 0].isfinite() for profile in pack.profiles]
-    )  # (scans, N)
-    _require(torch.equal(known[scan].T | serves, known[scan].T), "a labelled slice has no extent")
+    known = torch.stack([profile.extents[:, 0].isfinite() for profile in pack.profiles])[scan].T
+    _require(torch.equal(known | serves, known), "a labelled slice has no extent")
     _require(len(pack.planes) <= 2, "more planes than a volume has")
     for plane in pack.planes:
         _require(not plane.planes, "planes of planes")
@@ -81,70 +77,61 @@ def _check_structures(pack: SupportPack) -> None:
     for key in ("column", "value"):
         values = {getattr(structure, key) for structure in pack.structures}
         _require(len(values) == count, f"two structures share a {key}")
+    if pack.calibration is None:
+        return
+    tests = pack.calibration.tests
+    _require(len(tests) == count, "calibration of another number of structures")
+    for test in tests:
+        figures = (test.spread if test.mean is None else test.mean, test.spread)
+        _require(all(_number(f) and 0 <= f <= 1 for f in figures), "expected Dice, not 0 to 1")
+        _require(type(test.tests) is int and test.tests >= 0, "number of tests")
+        _require(test.held_out in get_args(HeldOut), f"held_out {test.held_out!r}")
 
 
 def _check_rules(pack: SupportPack) -> None:
     grid, rule, size = pack.grid, pack.normalisation, pack.grid.spatial_size
-    _require(_axis(grid.slice_axis), "slice_axis, not 0 to 2")
-    _require(grid.thick is None or _axis(grid.thick), "thick, not 0 to 2")
-    _require(grid.spacing is None or _number(grid.spacing, above=0), "spacing, not above 0")
-    sound = type(size) is int and 8 <= size <= _LARGEST_SIZE
-    _require(sound, f"spatial_size, not 8 to {_LARGEST_SIZE}")
-    sound = grid.directions is None or _frame(grid.directions)
-    _require(sound, "directions, no three unit vectors")
-    sound = _number(rule.clip_quantile, above=0) and rule.clip_quantile <= 1
-    _require(sound, "clip_quantile, not above 0 and up to 1")
     lower, upper = rule.window
-    _require(_number(lower) and _number(upper, above=lower), "window, not two rising numbers")
-    _require(rule.mean is None or _number(rule.mean), "mean, no number")
-    _require(rule.std is None or _number(rule.std, above=0), "std, not above 0")
+    digest = isinstance(pack.weights_hash, str) and re.fullmatch("[0-9a-f]{64}", pack.weights_hash)
+    sound = {
+        "slice_axis": _axis(grid.slice_axis),
+        "thick": grid.thick is None or _axis(grid.thick),
+        "spacing": grid.spacing is None or _number(grid.spacing, above=0),
+        "spatial_size": type(size) is int and 8 <= size <= _LARGEST_SIZE,
+        "directions": grid.directions is None or _frame(grid.directions),
+        "clip_quantile": _number(rule.clip_quantile, above=0) and rule.clip_quantile <= 1,
+        "window": _number(lower) and _number(upper, above=lower),
+        "mean": rule.mean is None or _number(rule.mean),
+        "std": rule.std is None or _number(rule.std, above=0),
+        "weights_hash": bool(digest),
+        "settings": isinstance(pack.settings, dict),
+    }
+    for name, holds in sound.items():
+        _require(holds, f"{name} is out of range")
     _check_name("method", pack.method)
     _check_name("version", pack.version)
-    digest = isinstance(pack.weights_hash, str) and re.fullmatch("[0-9a-f]{64}", pack.weights_hash)
-    _require(bool(digest), "weights_hash, no SHA-256")
-    _require(isinstance(pack.settings, dict), "settings, no names and values")
-
-
-def _check_calibration(pack: SupportPack) -> None:
-    if pack.calibration is None:
-        return
-    tests = pack.calibration.tests
-    _require(len(tests) == len(pack.structures), "calibration of another number of structures")
-    for test in tests:
-        _require(test.mean is None or _share(test.mean), "expected Dice, not 0 to 1")
-        _require(_share(test.spread), "spread of Dice, not 0 to 1")
-        _require(type(test.tests) is int and test.tests >= 0, "number of tests")
-        _require(test.held_out in _HELD_OUT, f"held_out, none of {', '.join(_HELD_OUT)}")
 
 
 def _check_profile(title: str, profile: ScanProfile, n: int, features: Sequence[int]) -> None:
     _check_name(title, profile.name)
-    spacing = profile.slice_spacing
+    spacing, z = profile.slice_spacing, profile.depth
     _require(spacing is None or _number(spacing, above=0), f"{title}: slice_spacing, not above 0")
-    _require(profile.descriptors.ndim == 2, f"{title}.descriptors, not (Z, F)")
-    z = profile.depth
-    _require(z > 0, f"{title} has no slice")
-    _check_tensor(f"{title}.descriptors", profile.descriptors, torch.float16, (z, *features))
-    _require(profile.shapes.ndim == 4, f"{title}.shapes, not (N, Z, h, w)")
-    cells = profile.shapes.shape[2:]
-    _require(
-        0 < min(cells) <= max(cells) <= _LARGEST_SIZE, f"{title}.shapes of {tuple(cells)} cells"
-    )
-    _check_tensor(f"{title}.shapes", profile.shapes, torch.uint8, (n, z, *cells))
-    extents = profile.extents
-    _check_tensor(f"{title}.extents", extents, torch.float32, (n, 2), finite=False)
     _require(type(profile.oriented) is bool, f"{title}: oriented, neither true nor false")
-    if profile.mirrored is not None:
-        wanted = (3, len(mirror_places(z)), *features)
-        _check_tensor(f"{title}.mirrored", profile.mirrored, torch.float16, wanted)
-    if profile.self_similarity is not None:
-        wanted = (z, CHANNELS, *cells)
-        _check_tensor(f"{title}.self_similarity", profile.self_similarity, torch.uint8, wanted)
-    if profile.tissues is not None:
-        wanted = (z, len(EDGES) * CELLS * CELLS)
-        _check_tensor(f"{title}.tissues", profile.tissues, torch.float16, wanted)
-    absent = extents.isnan().all(1)
-    first, last = extents.unbind(1)
+    _require(profile.descriptors.ndim == 2 and z > 0, f"{title}.descriptors, not (Z, F)")
+    cells = profile.shapes.shape[2:]
+    known = len(cells) == 2 and 0 < min(cells) <= max(cells) <= _LARGEST_SIZE
+    _require(known, f"{title}.shapes of {tuple(cells)} cells")
+    wanted = {
+        "descriptors": (torch.float16, (z, *features)),
+        "shapes": (torch.uint8, (n, z, *cells)),
+        "extents": (torch.float32, (n, 2)),
+        "mirrored": (torch.float16, (3, len(mirror_places(z)), *features)),
+        "self_similarity": (torch.uint8, (z, CHANNELS, *cells)),
+        "tissues": (torch.float16, (z, len(EDGES) * CELLS * CELLS)),
+    }
+    for name, tensor in profile.tensors().items():
+        _check_tensor(f"{title}.{name}", tensor, *wanted[name], finite=name != "extents")
+    absent = profile.extents.isnan().all(1)
+    first, last = profile.extents.unbind(1)
     within = (first < last) & (first >= -z) & (last <= 2 * z)
     _require(bool((absent | within).all()), f"{title}.extents, outside the scan")
 
@@ -173,20 +160,15 @@ def _number(value: Any, above: float = -math.inf) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value > above
 
 
-def _share(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
-
-
 def _axis(value: Any) -> bool:
     return type(value) is int and value in (0, 1, 2)
 
 
 def _frame(directions: Sequence[Any]) -> bool:
     """Whether these are three unit vectors that span space; a tilted gantry shears them."""
-    rows = [list(row) for row in directions]
-    if [len(row) for row in rows] != [3, 3, 3] or not all(_number(v) for row in rows for v in row):
+    frame = torch.tensor(directions, dtype=torch.float64)
+    if frame.shape != (3, 3) or not frame.isfinite().all():
         return False
-    frame = torch.tensor(rows, dtype=torch.float64)
     unit = bool(((frame.norm(dim=1) - 1).abs() < 1e-3).all())
     return unit and float(torch.linalg.det(frame).abs()) > 0.1
 

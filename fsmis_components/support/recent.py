@@ -11,31 +11,21 @@ T = TypeVar("T")
 
 
 class RecentResults(Generic[T]):
-    """The results that were used last; each is made by one worker while the others wait for it.
-
-    Args:
-        most: how many are kept.
-    """
+    """The `most` results that were used last; each is made once, while others wait for it."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._entries: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[Lock, list[T]]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The result for a key; where `make` raises, the next one who asks tries again."""
         with self._lock:
-            entry = self._entries.setdefault(key, _Entry())
+            lock, made = self._entries.setdefault(key, (Lock(), []))
             self._entries.move_to_end(key)
             while len(self._entries) > self.most:
                 self._entries.popitem(last=False)
-        with entry.lock:
-            if not entry.made:
-                entry.made.append(make())
-            return entry.made[0]
-
-
-class _Entry(Generic[T]):
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.made: list[T] = []
+        with lock:
+            if not made:
+                made.append(make())
+            return made[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +43,6 @@ class ScanProfile:
     # a former version
     tissues: Tensor | None = None
 
-    TENSORS: ClassVar[tuple[str, ...]] = ("descriptors", "shapes", "extents")
-    OPTIONAL: ClassVar[tuple[str, ...]] = ("mirrored", "self_similarity", "tissues")
-
     @property
     def depth(self) -> int:
         """Number of slices Z."""
@@ -74,8 +71,7 @@ class ScanProfile:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        tensors = {name: getattr(self, name) for name in (*self.TENSORS, *self.OPTIONAL)}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return {name: value for name, value in vars(self).items() if torch.is_tensor(value)}
 
     def facts(self) -> dict[str, Any]:
         """What is no tensor, as JSON values."""
@@ -104,10 +100,10 @@ def shape_cell(grid: SliceGrid) -> int:
 
 
 def shapes_and_extents(masks: Tensor, labelled: Tensor, cell: int) -> tuple[Tensor, Tensor]:
-    """The shapes and the extents of a `ScanProfile`, of masks, bool (Z, N, H, W).
+    """The shapes and the extents of a `ScanProfile`.
 
-    `labelled`, bool (Z, N), are the slices in which a structure is labelled, `cell` is the
-    `shape_cell` of the working grid.
+    Masks are bool (Z, N, H, W), `labelled`, bool (Z, N), are the slices that show a structure, and
+    `cell` is the `shape_cell` of the working grid.
     """
     shapes, extents = [], []
     for index in range(masks.shape[1]):

@@ -15,13 +15,9 @@ MOST_SLICES = 48
 def section_slices(slices: Sequence[int]) -> tuple[int, int, int]:
     """The slices at 1/6, 1/2 and 5/6 of a structure's extent, of those that contain it, ascending.
 
-    Fewer than three are distinct where the structure is shorter; without a slice a ValueError is
-    raised.
-
+    There is at least one of them; fewer than three are distinct where the structure is shorter.
     Source: SSL-ALPNet (ECCV 2020), released evaluation: indices floor(len * {1/6, 3/6, 5/6}).
     """
-    if not slices:
-        raise ValueError("section_slices: expected at least one slice, got none")
     lower, middle, upper = part_middles(len(slices), NUM_SECTIONS)
     return slices[lower], slices[middle], slices[upper]
 
@@ -43,24 +39,21 @@ def plan_sections(
     Returns the slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
     section k of structure n. A structure of one or two slices uses one slice for several sections.
     """
-    picked = [_sections_of(each, every_slice) if each else set() for each in slices]
+    picked: list[set[tuple[int, int]]] = []  # pairs of a slice and a section that it stands for
+    for each in slices:
+        middles = section_slices(each) if each else ()
+        pairs = {(index, section) for section, index in enumerate(middles)}
+        if every_slice and each:
+            count = min(len(each), MOST_SLICES)
+            served = np.linspace(0, len(each) - 1, count).round().astype(int)
+            pairs |= {(each[at], section_of_slice(each[at], each[0], each[-1])) for at in served}
+        picked.append(pairs)
     chosen = sorted({index for pairs in picked for index, _ in pairs})
     table = torch.zeros(len(slices), len(chosen), NUM_SECTIONS, dtype=torch.bool)
     for structure, pairs in enumerate(picked):
         for index, section in pairs:
             table[structure, chosen.index(index), section] = True
     return chosen, table
-
-
-def _sections_of(slices: Sequence[int], every_slice: bool) -> set[tuple[int, int]]:
-    """Pairs of a slice and a section that it stands for; each section has at least one slice."""
-    pairs = {(index, section) for section, index in enumerate(section_slices(slices))}
-    if every_slice:
-        count = min(len(slices), MOST_SLICES)
-        spread = np.linspace(0, len(slices) - 1, count).round().astype(int)
-        served = [slices[place] for place in spread]
-        pairs |= {(index, section_of_slice(index, slices[0], slices[-1])) for index in served}
-    return pairs
 
 
 def section_of_slice(index: int, first: int, last: int) -> int:

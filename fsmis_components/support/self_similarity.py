@@ -1,4 +1,4 @@
-"""What the surroundings of a place look like, whatever the scanner: MIND descriptors."""
+"""What scans show whatever the network: MIND descriptors, and the tissues of CT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsmis_components.data.geometry import SliceView
-from fsmis_components.data.intensity import Normalisation, fit_normaliser
+from fsmis_components.data.intensity import Normalisation, fit_normaliser, modality_of
 
 CHANNELS = 12
 _LARGEST = 255
@@ -25,6 +25,8 @@ _PAIRS = [
     for second in _SIX[index + 1 :]
     if any(a + b for a, b in zip(first, second, strict=True))
 ]
+# Hounsfield units, within the window that data sets of CT are clipped to
+EDGES = (-110.0, -60.0, -20.0, 20.0, 60.0, 100.0, 150.0, 200.0, 250.0)
 
 
 def self_similarity(view: SliceView, normalisation: Normalisation, cell: int) -> Tensor:
@@ -39,15 +41,12 @@ def self_similarity(view: SliceView, normalisation: Normalisation, cell: int) ->
     for start in range(0, view.depth, _SLICES):
         stop = min(start + _SLICES, view.depth)
         first, last = max(start - _HALO, 0), min(stop + _HALO, view.depth)
-        image = _halved(normalise(view.slices(first, last)), cell)[:, 0]
+        slices = normalise(view.slices(first, last)).float()
+        image = F.avg_pool2d(slices, max(1, cell // 2), ceil_mode=True)[:, 0]
         channels = _descriptors(image)[:, start - first : stop - first]
         cells = F.avg_pool2d(channels, 2 if cell > 1 else 1, ceil_mode=True)
         result.append((cells * _LARGEST).round().to(torch.uint8).transpose(0, 1))
     return torch.cat(result)
-
-
-def _halved(slices: Tensor, cell: int) -> Tensor:
-    return F.avg_pool2d(slices.float(), max(1, cell // 2), ceil_mode=True)
 
 
 def _descriptors(image: Tensor) -> Tensor:
@@ -83,3 +82,21 @@ def patch_mean(maps: Tensor) -> Tensor:
         for z, y, x in product(range(3), repeat=3):
             sums += around[:, z : z + depth, y : y + height, x : x + width]
     return total.div_(27)
+
+
+def tissue_shares(view: SliceView, normalisation: Normalisation, cell: int) -> Tensor | None:
+    """Share of each cell that is denser than each of nine values, float16 (D, 9, h, w).
+
+    Only CT is measured in a unit, so that scans can be compared by it; None: MR. A cell is `cell`
+    working pixels wide.
+    """
+    if normalisation.modality != "ct":
+        return None
+    offset = modality_of(view.volume).offset
+    edges = torch.tensor(EDGES)[:, None, None] + offset
+    result = []
+    for start in range(0, view.depth, _SLICES):
+        slices = view.slices(start, min(start + _SLICES, view.depth)).float()
+        denser = (slices > edges).float()
+        result.append(F.avg_pool2d(denser, cell, ceil_mode=True).half())
+    return torch.cat(result)

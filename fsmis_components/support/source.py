@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from monai.networks import eval_mode
 from torch import nn
@@ -19,23 +18,24 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.encoding import FeatureStore, ScanEncoder
 from fsmis_components.encoding.identity import weights_hash
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
-from fsmis_components.layers.support_state import SupportState, move_state
+from fsmis_components.layers.support_state import move_state
 from fsmis_components.support.calibration import Calibration
-from fsmis_components.support.corrections import Correction, Corrections
+from fsmis_components.support.corrections import Corrections
 from fsmis_components.support.encode import build_support_pack, with_mirrored
-from fsmis_components.support.join_packs import join_packs
-from fsmis_components.support.requested import RequestedSupport, ResolvedSupport
-from fsmis_components.support.support_pack import SupportPack, rebuild_sentence
-from fsmis_components.support.support_request import SupportRequest
+from fsmis_components.support.support_pack import SupportPack, join_packs
+from fsmis_components.support.support_request import (
+    RequestedSupport,
+    ResolvedSupport,
+    SupportRequest,
+)
 from fsmis_components.support.support_set import (
     LabelledSlices,
-    SupportScan,
     SupportSet,
     Wanted,
     load_support_set,
 )
 
-_SIDES = (64, 96)  # pixels; a network takes slices of any size
+_SIDE = 96  # pixels; a network takes slices of any size
 # given from above, because it segments volumes
 Tester = Callable[[ScanEncoder, SupportSet, SupportPack], Calibration]
 
@@ -61,8 +61,8 @@ class SupportSource:
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         corrections: scans whose masks were corrected; they join the support.
-        self_test: a support that is built from a folder is tested, by who resolves it.
         cache: where features of scans are kept, so that no scan is encoded twice.
+        self_test: a support that is built from a folder is tested, by who resolves it.
         geometry: arguments of `frame_of`; `fuse_planes` False also leaves out the planes of a pack.
     """
 
@@ -84,15 +84,15 @@ class SupportSource:
         self_test: bool = False,
         **geometry: Any,
     ) -> None:
-        self.support_dir = support_dir or None
-        self.support_pack = support_pack or None
-        self.default_pack = default_pack or None
-        self.save_support_pack = save_support_pack or None
+        if labelled_slices not in get_args(LabelledSlices):
+            raise DataError(f"labelled_slices: expected all or sections, got {labelled_slices!r}.")
+        self.support_dir = support_dir
+        self.support_pack = support_pack
+        self.default_pack = default_pack
+        self.save_support_pack = save_support_pack
         self.support_ids = support_ids
         self.structures = structures
         self.num_shots = num_shots
-        if labelled_slices not in get_args(LabelledSlices):
-            raise DataError(f"labelled_slices: expected all or sections, got {labelled_slices!r}.")
         self.labelled_slices = labelled_slices
         self.geometry = geometry
         self.encoding: dict[str, Any] = {"batch_size": batch_size, "amp": amp, "cache": cache}
@@ -121,7 +121,7 @@ class SupportSource:
                     check_writable(Path(self.save_support_pack).parent, another)
                 pack = self._with_corrections(self._make(network, current, tester), network)
                 if self.save_support_pack:
-                    pack = pack.renamed(str(pack.save(self.save_support_pack)))
+                    pack = replace(pack, source=str(pack.save(self.save_support_pack)))
                 self._pack, self._network, self._hash = pack, weakref.ref(network), current
             return self._pack
 
@@ -130,34 +130,27 @@ class SupportSource:
     ) -> ResolvedSupport:
         """The pack for a request, with what the person who asked should know.
 
-        Args:
-            network: encodes volumes; left in the mode in which it came.
-            request: None, or one that names no volumes: `resolve` answers.
-            tester: as of `resolve`.
-
-        Raises:
-            DataError: as `resolve`, or no volume of the request can serve.
+        Where the request is None, or names no volumes, `resolve` answers. That it cannot, or that
+        no volume of the request can serve, is a `DataError`.
         """
-        if request is not None and request.volumes:
+        if request is None:
+            return ResolvedSupport(self.resolve(network, tester), (), self._name())
+        if request.volumes:
             found = self._requested.resolve(network, weights_hash(network), request)
             return found._replace(notes=(*request.notes, *found.notes))
-        notes = () if request is None else request.notes
         try:
-            pack = self.resolve(network, tester)
-            if request is not None:
-                pack = pack.selected(request.structures)
+            pack = self.resolve(network, tester).selected(request.structures)
         except DataError as error:
-            if request is None:
-                raise
-            known = notes[0] if notes else "no volume is labelled."
+            known = request.notes[0] if request.notes else "no volume is labelled."
             raise DataError(
                 f"{known[:-1]}, and the bundle's own support cannot serve ({str(error)[:-1]}); "
                 "label a volume and submit its label."
             ) from error
-        if request is not None and request.number_structures:
-            pack = pack.numbered()
-        source = self.support_dir or self.support_pack or "default pack"
-        return ResolvedSupport(pack, notes, str(source))
+        pack = pack.numbered() if request.number_structures else pack
+        return ResolvedSupport(pack, request.notes, self._name())
+
+    def _name(self) -> str:
+        return str(self.support_dir or self.support_pack or "default pack")
 
     def _make(self, network: nn.Module, current: str, tester: Tester | None) -> SupportPack:
         if self.support_dir:
@@ -173,7 +166,7 @@ class SupportSource:
             if self.self_test and tester is not None:
                 pack = replace(pack, calibration=tester(encoder, support_set, pack))
             pack = with_mirrored(encoder, pack, support_set.scans[0].image)
-            return pack.renamed(str(self.support_dir))
+            return replace(pack, source=str(self.support_dir))
         if self.support_ids is not None or self.num_shots is not None:
             raise DataError(
                 "--support_ids and --num_shots choose among labelled scans; give their folder with "
@@ -193,84 +186,36 @@ class SupportSource:
         )
 
     def _with_corrections(self, pack: SupportPack, network: nn.Module) -> SupportPack:
-        found = self.corrections.found() if self.corrections is not None else {}
-        scans = [scan for each in found.values() if (scan := _support_scan(each, pack))]
+        if self.corrections is None:
+            return pack
+        found = self.corrections.found().values()
+        scans = tuple(scan for each in found if (scan := each.support_scan(pack.structures)))
         if not scans:
             return pack
-        source = str(self.corrections.corrections_dir) if self.corrections is not None else ""
-        added = build_support_pack(
-            network,
-            SupportSet(tuple(scans), pack.structures, source),
-            frame=pack.frame,
-            partial=True,
-            **self.encoding,
-        )
+        support_set = SupportSet(scans, pack.structures, str(self.corrections.corrections_dir))
+        added = build_support_pack(network, support_set, frame=pack.frame, **self.encoding)
         return join_packs([pack, added])
 
 
-def _support_scan(correction: Correction, pack: SupportPack) -> SupportScan | None:
-    """A scan that joins a support; None where its mask is empty, which is right for some scans."""
-    scan = correction.load()
-    known = {structure.value: structure.name for structure in pack.structures}
-    values = {int(value) for value in np.unique(np.asarray(scan.label.data))} - {0}
-    unknown = sorted(values - set(known))
-    if unknown:
-        listing = ", ".join(f"{value} ({name})" for value, name in known.items())
-        raise DataError(
-            f"{correction.mask}: holds label value {unknown[0]}, which is no structure of the "
-            f"support ({listing}); correct the mask."
-        )
-    return scan if values else None
-
-
 def try_pack(pack: SupportPack, network: nn.Module) -> None:
-    """Compare a pack that fits its network with what this makes of a blank slice, and segment one.
-
-    A missing tensor, or one of another shape than the network makes, is a `DataError`.
-    """
-    for plane in pack.planes:
-        try_pack(plane, network)
+    """Segment a blank slice with each plane of a pack; where that fails it is a `DataError`."""
     encoder = ScanEncoder(network)
-    device, count = encoder.device, len(pack.structures)
     with eval_mode(network):
-        states = []
-        for side in _SIDES:
-            features = encoder.slices(torch.zeros(1, 1, side, side))
-            masks = torch.zeros(1, 1, count, side, side, device=device)
-            masks[..., : side // 2, : side // 2] = 1
-            valid = torch.ones(1, 1, count, dtype=torch.bool, device=device)
-            states.append(network.build_support(features, masks, valid, None))  # type: ignore[operator]
-        _compare(pack, states)
-        if pack.profiles[0].descriptors.shape[1] != slice_descriptors(features.high).shape[1]:
-            raise _unfit(pack, "scan.0.descriptors of another length")
-        weights = pack.sections.any(-1)[None].float().to(device)
-        try:
-            logits = network.segment(features, move_state(pack.state, device), weights)  # type: ignore[operator]
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise _unfit(pack, " ".join(str(error).split()[:20])) from error
-    if logits.shape[:2] != (1, 1 + count) or not logits.isfinite().all():
-        raise _unfit(pack, "a blank slice gets no finite logits")
-
-
-def _compare(pack: SupportPack, states: Sequence[SupportState]) -> None:
-    first, second = states
-    if pack.state.keys() != first.keys():
-        names = ", ".join(sorted(pack.state.keys() ^ first.keys()))
-        raise _unfit(pack, f"only one of the two knows {names}")
-    for name, kept in pack.state.items():
-        made, larger = first[name], second[name]
-        kind = torch.float32 if made.is_floating_point() else made.dtype
-        same = kept.dtype == kind and kept.ndim == made.ndim and kept.shape[1] == made.shape[1]
-        # a length that does not follow the size of the slice is the network's
-        if not same or any(
-            made.shape[axis] == larger.shape[axis] != kept.shape[axis]
-            for axis in range(3, kept.ndim)
-        ):
-            raise _unfit(pack, f"state.{name} of {kept.dtype} and shape {tuple(kept.shape)}")
-
-
-def _unfit(pack: SupportPack, reason: str) -> DataError:
-    return DataError(
-        f"{pack.source or 'this support pack'}: the support pack does not fit its network: "
-        f"{reason}. {rebuild_sentence(pack.source)}"
-    )
+        features = encoder.slices(torch.zeros(1, 1, _SIDE, _SIDE))
+        valid = torch.ones(1, 1, 1, dtype=torch.bool, device=encoder.device)
+        mask = torch.zeros(1, 1, 1, _SIDE, _SIDE, device=encoder.device)
+        mask[..., : _SIDE // 2] = 1
+        made = network.build_support(features, mask, valid, None)  # type: ignore[operator]
+        for plane in (pack, *pack.planes):
+            if names := plane.state.keys() ^ made.keys():
+                raise pack.unfit(f"only one of the two knows {', '.join(sorted(names))}")
+            if plane.profiles[0].descriptors.shape[1] != slice_descriptors(features.high).shape[1]:
+                raise pack.unfit("its descriptors are of another length")
+            weights = plane.sections.any(-1)[None].float().to(encoder.device)
+            try:
+                state = move_state(plane.state, encoder.device)
+                logits = network.segment(features, state, weights)  # type: ignore[operator]
+            except (RuntimeError, ValueError, LookupError) as error:
+                raise pack.unfit(" ".join(str(error).split()[:20])) from error
+            if logits.shape[:2] != (1, 1 + len(plane.structures)) or not logits.isfinite().all():
+                raise pack.unfit("a blank slice gets no finite logits")

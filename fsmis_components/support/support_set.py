@@ -16,16 +16,8 @@ from fsmis_components.data.volumes import Volume, load_image, load_label
 
 # A qualitative palette that stays apart on grey images and for most colour-blind readers.
 PALETTE = (
-    "#e6550d",
-    "#3182bd",
-    "#31a354",
-    "#d62fa8",
-    "#e7ba12",
-    "#17becf",
-    "#8c6bb1",
-    "#ff9896",
-    "#98df8a",
-    "#c49c94",
+    *("#e6550d", "#3182bd", "#31a354", "#d62fa8", "#e7ba12"),
+    *("#17becf", "#8c6bb1", "#ff9896", "#98df8a", "#c49c94"),
 )
 
 LabelledSlices = Literal["sections", "all"]
@@ -83,13 +75,11 @@ def load_support_set(
     Args:
         support_dir: folder in any layout of `find_cases`; scans that are not named by
             `support_ids` are not opened.
-        support_ids: which scans to use; None: all of the folder, each of which needs a label.
+        support_ids: which scans to use, in this order; None: all of the folder, each of which
+            needs a label.
         structures: label values or names to segment (one string may hold several, separated by
             commas), or a mapping from name to value; None: every value above 0 that occurs.
         num_shots: use only the first so many scans; None: all.
-
-    Returns:
-        The support set, scans in the finder's order (or that of `support_ids`).
 
     Raises:
         DataError: nothing labelled, a named scan has no label, a structure is in no support scan.
@@ -151,6 +141,7 @@ def choose_structures(
     messages. An unknown name, or a value that no support scan holds, is a `DataError`.
     """
     known = {value: names.get(value, f"structure_{value}") for value in present}
+    listing = ", ".join(f"{value} ({name})" for value, name in known.items())
     if wanted is None:
         pairs = [(name, value) for value, name in known.items()]
     elif isinstance(wanted, Mapping):
@@ -161,7 +152,6 @@ def choose_structures(
         pairs = [_named_pair(item, known, names, source) for item in items]
     if not pairs:
         raise DataError("structures: expected at least one label value or name, got an empty list.")
-    listing = ", ".join(f"{value} ({name})" for value, name in known.items())
     for name, value in pairs:
         if value not in known:
             raise DataError(
@@ -170,18 +160,17 @@ def choose_structures(
             )
     if len({value for _, value in pairs}) < len(pairs):
         raise DataError(f"structures: a label value is named twice in {wanted}; name each once.")
-    chosen = tuple(
+    columns = [column_name(name) for name, _ in pairs]
+    for name, _ in pairs:
+        if columns.count(column_name(name)) > 1:
+            raise DataError(
+                f"{source}: two structures are called {name}, so that tables could not tell them "
+                "apart; rename one in dataset.json or --structures."
+            )
+    return tuple(
         Structure(name, value, PALETTE[index % len(PALETTE)])
         for index, (name, value) in enumerate(pairs)
     )
-    columns = [structure.column for structure in chosen]
-    for structure in chosen:
-        if columns.count(structure.column) > 1:
-            raise DataError(
-                f"{source}: two structures are called {structure.name}, so that tables could not "
-                "tell them apart; rename one in dataset.json or --structures."
-            )
-    return chosen
 
 
 def _named_pair(
@@ -208,16 +197,14 @@ def label_names(folder: str | Path) -> dict[int, str]:
     path = Path(folder)
     path = path if path.suffix == ".json" else path / "dataset.json"
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        labels = dict(parse_json(path.read_text(encoding="utf-8"))["labels"])
+    except (OSError, ValueError, LookupError, TypeError):
         return {}  # names are a courtesy: the finder reports a broken file where it matters
-    labels = content.get("labels") if isinstance(content, dict) else None
     names: dict[int, str] = {}
-    if isinstance(labels, dict):
-        for key, entry in labels.items():
-            if str(key).isdecimal() and isinstance(entry, str):
-                names[int(key)] = entry
-            elif isinstance(entry, int):
-                names[entry] = str(key)
+    for key, entry in labels.items():
+        if str(key).isdecimal() and isinstance(entry, str):
+            names[int(key)] = entry
+        elif isinstance(entry, int):
+            names[entry] = str(key)
     names.pop(0, None)
     return names

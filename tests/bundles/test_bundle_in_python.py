@@ -16,10 +16,10 @@ from fsmis_components.support import load_support_set
 KNOBS = {"spatial_size": 64, "self_test": False}
 
 
-def test_one_scan_and_a_folder(bundle: Path, tmp_path: Path) -> None:
+def test_one_scan_and_a_folder(tmp_path: Path) -> None:
     write_scan(tmp_path / "labelled", 1, block_label())
     scan = write_scan(tmp_path / "scans", 5)
-    loaded = load_bundle(bundle, **KNOBS)
+    loaded = load_bundle("ssl_alpnet", **KNOBS)
     support = loaded.support(tmp_path / "labelled", structures=[2])
     # read by the caller, they make the same pack, which knows mirrored scans too
     read = loaded.support(load_support_set(tmp_path / "labelled", structures=[2]))

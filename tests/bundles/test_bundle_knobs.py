@@ -51,14 +51,9 @@ def test_a_wrong_knob_ends_the_command(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(("amp", "used"), [("false", False), ("true", True), (True, True)])
-def test_half_precision_by_word(bundle: Path, command: str, amp: object, used: bool) -> None:
-    parser = workflow(bundle, command, amp=amp, device="cpu").parser
-    assert parser.get_parsed_content("half_precision") is used
-
-
-def test_training_decides_by_the_processor_and_inference_stays_exact(bundle: Path) -> None:
-    parser = workflow(bundle, "train", device="cpu").parser
-    assert parser.get_parsed_content("train#inferer").amp is native_bfloat16()
-    for command in ("evaluate", "inference"):
-        assert not workflow(bundle, command).parser.get_parsed_content("half_precision")
+def test_half_precision_by_word(command: str) -> None:
+    """Left alone, training decides by the processor and inference stays exact."""
+    alone = native_bfloat16() if command == "train" else False
+    for knobs, used in (({"amp": "false"}, False), ({"amp": True}, True), ({}, alone)):
+        parser = workflow(REFERENCE, command, device="cpu", **knobs).parser
+        assert parser.get_parsed_content("half_precision") is used

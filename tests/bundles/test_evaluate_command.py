@@ -11,12 +11,12 @@ from bundle_folders import REFERENCE
 from monai.bundle import ConfigWorkflow, run
 
 
-def settings(bundle: Path, folder: Path) -> dict:
-    configs = bundle / "configs"
+def settings(folder: Path) -> dict:
+    configs = REFERENCE / "configs"
     return {
         "config_file": [str(configs / "train.json"), str(configs / "evaluate.json")],
         "logging_file": False,
-        "bundle_root": str(bundle),
+        "bundle_root": str(REFERENCE),
         "dataset_dir": str(folder / "d"),
         "output_dir": str(folder / "o"),
         "weights": "none",
@@ -32,10 +32,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_writes_the_table_of_the_fold(
-    bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(fold=4, **settings(bundle, folder))
+def test_writes_the_table_of_the_fold(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(fold=4, **settings(folder))
     with (folder / "o" / "ep1_fold4.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["support"] for row in rows} == {"1"}  # the next case, wrapping
@@ -48,12 +46,12 @@ def test_writes_the_table_of_the_fold(
 def test_too_few_labels_are_one_sentence(folder: Path) -> None:
     (folder / "d" / "label_2.nii.gz").unlink()
     with pytest.raises(SystemExit) as raised:
-        run(**settings(REFERENCE, folder))
+        run(**settings(folder))
     assert "image_2.nii.gz" in str(raised.value.code)
 
 
 def test_metric_names_are_those_of_training(folder: Path) -> None:
-    workflow = ConfigWorkflow(workflow_type="train", **settings(REFERENCE, folder))
+    workflow = ConfigWorkflow(workflow_type="train", **settings(folder))
     workflow.initialize()
     evaluator = workflow.parser.get_parsed_content("validate#evaluator")
     metrics = workflow.parser.get("validate#key_metric")

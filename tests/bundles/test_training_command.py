@@ -78,7 +78,8 @@ def test_one_process_shows_the_progress_of_the_whole_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RANK", str(rank))
-    train(REFERENCE, phantom_dataset, tmp_path / "out", episodes_per_epoch=2).run()
+    changes = {"episodes_per_epoch": 2, "val_interval": 3}
+    train(REFERENCE, phantom_dataset, tmp_path / "out", **changes).run()
     said = capsys.readouterr().err
     for bar in ("training: [1/2]", "training: [2/2]", "epoch [1/2]"):
         assert (bar in said) == shown
@@ -97,25 +98,20 @@ def test_resume_equals_an_uninterrupted_training(
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), stop)
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    train(bundle, phantom_dataset, output).run()
+    path = uninterrupted / "models" / "model.pt"
+    again = train(bundle, phantom_dataset, output, initial_weights=str(path))
+    # what initial weights gave is replaced by the state of the training
+    network = again.parser.get_parsed_content("network_def")
+    assert_equal_weights(dict(network.state_dict()), weights(uninterrupted))
+    torch.nn.init.zeros_(next(network.parameters()))
+    again.run()
     assert_equal_weights(weights(output), weights(uninterrupted))
 
 
-def test_initial_weights_from_a_file(
-    bundle: Path, phantom_dataset: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
-    path = uninterrupted / "models" / "model.pt"
-    workflow = train(bundle, phantom_dataset, tmp_path / "adapted", initial_weights=str(path))
-    network = workflow.parser.get_parsed_content("network_def")
-    assert_equal_weights(dict(network.state_dict()), weights(uninterrupted))
-
-
 @pytest.mark.slow
-def test_boundary_loss_and_paper_schedule_train(
-    bundle: Path, phantom_dataset: Path, tmp_path: Path
-) -> None:
+def test_boundary_loss_and_paper_schedule_train(phantom_dataset: Path, tmp_path: Path) -> None:
     workflow = train(
-        bundle,
+        REFERENCE,
         phantom_dataset,
         tmp_path / "paper",
         "paper",
@@ -123,7 +119,7 @@ def test_boundary_loss_and_paper_schedule_train(
         epochs=1,
         episodes_per_epoch=2,
         # the schedule is under test here; test_paper_size.py has the network
-        **network_knobs(bundle),
+        **network_knobs(REFERENCE),
     )
     assert type(workflow.parser.get_parsed_content("optimizer")).__name__ == "SGD"
     workflow.run()
@@ -131,8 +127,8 @@ def test_boundary_loss_and_paper_schedule_train(
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(bundle: Path, phantom_dataset: Path, tmp_path: Path) -> None:
-    root = bundle.relative_to(REPOSITORY)
+def test_two_processes_train_together(phantom_dataset: Path, tmp_path: Path) -> None:
+    root = REFERENCE.relative_to(REPOSITORY)
     configs = [f"{root}/configs/{name}.json" for name in ("train", "multi_gpu_train")]
     knobs = {"config_file": configs, "bundle_root": root, "dataset_dir": phantom_dataset, **SMALL}
     line = ["torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2", "-m"]
@@ -145,10 +141,10 @@ def test_two_processes_train_together(bundle: Path, phantom_dataset: Path, tmp_p
     assert not any(name.startswith("module.") for name in weights(tmp_path / "out"))
 
 
-def test_episodes_between_patients(bundle: Path, phantom_dataset: Path, tmp_path: Path) -> None:
+def test_episodes_between_patients(phantom_dataset: Path, tmp_path: Path) -> None:
     left_out = {phantom_dataset.name: ["2", "4"]}
-    changes = {"left_out": left_out, "absent_share": 0.5, "epochs": 1, "episodes_per_epoch": 12}
-    workflow = train(bundle, phantom_dataset, tmp_path / "out", "between_patients", **changes)
+    changes = {"left_out": left_out, "absent_share": 0.5, "epochs": 1, "episodes_per_epoch": 8}
+    workflow = train(REFERENCE, phantom_dataset, tmp_path / "out", "between_patients", **changes)
     learned = workflow.parser.get_parsed_content("cases")
     assert [case.name for case in learned.train] == ["1", "3"]
     assert [case.name for case in learned.held_out] == ["2", "4"]

@@ -11,8 +11,11 @@ from block_scans import block_image, block_label, write_nifti
 from fake_network import Intensities, IntensityNetwork
 
 from fsmis_components.data.cases import Case
+from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding import ScanEncoder
 from fsmis_components.selection import Describer, Preprocessing, Proposal, propose
+from fsmis_components.selection.proposal import file_numbers
 from fsmis_components.support import FeatureCache, build_support_pack, support_set_of_cases
 
 GEOMETRY = {"spatial_size": 64, "modality": "mr", "slice_axis": "auto", "ignore_spacing": False}
@@ -115,3 +118,17 @@ def test_whatever_fails_in_a_scan_is_noted_and_the_others_go_on(scans: list[Case
     assert len(found.scans) == 2
     assert "scan_2.nii.gz: OverflowError: too large" in found.left_out["scan_2"]
     assert "Traceback" in (scans[0].image.parents[1] / "encoded" / "errors.log").read_text()
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_numbers_in_the_file(slice_axis: int) -> None:
+    # stored as (inferior, left, anterior)
+    affine = np.zeros((4, 4))
+    affine[[2, 0, 1, 3], [0, 1, 2, 3]] = [-1, -1, 1, 1]
+    data = np.random.default_rng(0).normal(size=(9, 10, 11))
+    volume = Volume(data, affine)
+    grid = SliceGrid(slice_axis, None, 64)
+    numbers, axis = file_numbers(volume, grid, [2])
+    assert axis == {0: "j", 1: "k", 2: "i"}[slice_axis]
+    own = np.take(data, numbers[0], axis="ijk".index(axis))
+    assert np.sort(own, None) == pytest.approx(np.sort(SliceView(volume, grid).native(2, 3), None))

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_scans import body, scan
+import torch
 
-from fsmis_components.selection.similarity import (
-    choose_scans,
-    compare_scans,
-    gains_of,
-)
+from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.selection import ScanDescriptors
+from fsmis_components.selection.proposal import choose_scans, compare_scans, gains_of
 
 # scan 1 resembles 0 and 2 well; scan 3 resembles none
 SIMILARITY = np.array(
@@ -21,8 +19,19 @@ SIMILARITY = np.array(
 )
 
 
+def scan(first: int, last: int, seed: int) -> ScanDescriptors:
+    """The places first to last of a body; neighbours look alike, each seed is another patient."""
+    draw = torch.Generator().manual_seed(7)
+    places = torch.arange(first, last + 1)[:, None]
+    frequencies = torch.rand(96, generator=draw) * 0.5
+    phases = torch.rand(96, generator=draw) * 6.28
+    own = torch.randn(1, 96, generator=torch.Generator().manual_seed(seed))
+    descriptors = torch.cos(places * frequencies + phases) + own
+    return ScanDescriptors(str(seed), SliceGrid(2, 1.0, 64), 1.0, descriptors.half())
+
+
 def test_where_scans_lie_in_each_other() -> None:
-    found = compare_scans([scan("whole", body(0, 35)), scan("part", body(6, 27, seed=1))])
+    found = compare_scans([scan(0, 35, seed=0), scan(6, 27, seed=1)])
     assert np.allclose(found.shown[0, 1], [6, 27], atol=0.5)
     assert np.allclose(found.shown[1, 0], [-6, 29], atol=0.5)
     assert np.array_equal(found.shown[0, 0], [0, 35])

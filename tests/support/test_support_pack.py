@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from block_scans import block_label, write_scan
+from block_scans import SHAPE, block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 from safetensors.torch import load_file
 
@@ -15,7 +15,7 @@ from fsmis_components.support import (
     build_support_pack,
     load_support_set,
 )
-from fsmis_components.support.support_pack import content_hash
+from fsmis_components.support.support_pack import content_hash, join_packs, join_states
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_rejects_other_networks(
 def test_rejects_what_is_no_pack(tmp_path: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no pack at all")
-    with pytest.raises(DataError, match="not a readable support pack"):
+    with pytest.raises(DataError, match="not a usable support pack"):
         SupportPack.load(broken)
     with pytest.raises(DataError, match="no such support pack"):
         SupportPack.load(tmp_path / "none.safetensors")
@@ -105,3 +105,27 @@ def test_selected_structures(pack: SupportPack) -> None:
     assert one.profiles[0].extents.tolist() == [[2.5, 8.5]]
     with pytest.raises(DataError, match="label value 3"):
         pack.selected([3])
+
+
+def test_joined_packs_equal_the_pack_of_all_scans(
+    tmp_path: Path, network: IntensityNetwork
+) -> None:
+    larger = (SHAPE[0] + 6, SHAPE[1] + 3, SHAPE[2])
+    write_scan(tmp_path, 1, block_label())
+    write_scan(tmp_path, 2, block_label(None, larger), block_image(larger))
+    one, two, both = (load_support_set(tmp_path, support_ids=ids) for ids in ([1], [2], [1, 2]))
+    first, whole = (build_support_pack(network, each, spatial_size=24) for each in (one, both))
+    joined = join_packs([first, build_support_pack(network, two, frame=first.frame)])
+    assert content_hash(joined) == content_hash(whole)
+    assert [profile.name for profile in joined.profiles] == ["1", "2"]
+
+
+def test_what_one_scan_has_fewer_of_is_filled_with_what_is_not_valid() -> None:
+    cells = [torch.ones(1, 1, 2, 3, 4), torch.ones(1, 1, 1, 5, 4)]  # 3 and 5 cells a slice
+    flags = [torch.ones(1, 2, 2, 3, dtype=torch.bool), torch.ones(1, 2, 1, 5, dtype=torch.bool)]
+    state = join_states(
+        [{"cells": cell, "flags": flag} for cell, flag in zip(cells, flags, strict=True)]
+    )
+    assert state["cells"].shape == (1, 1, 3, 5, 4) and state["flags"].dtype == torch.bool
+    assert state["flags"][0, 0].tolist() == [[True] * 3 + [False] * 2] * 2 + [[True] * 5]
+    assert state["cells"].sum() == (2 * 3 + 5) * 4 and not state["cells"][0, 0, 0, 3:].any()

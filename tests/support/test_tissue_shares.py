@@ -10,7 +10,7 @@ from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding.slice_descriptors import coarse_descriptors
 from fsmis_components.inferers.z_alignment import align
-from fsmis_components.support.tissue_shares import EDGES, tissue_shares
+from fsmis_components.support.self_similarity import EDGES, tissue_shares
 
 SIDE = 64
 
