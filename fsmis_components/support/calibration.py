@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fsmis_components.support.support_set import Structure
@@ -56,11 +56,7 @@ class Calibration:
         """The calibration of some structures."""
         return Calibration(tuple(self.tests[place] for place in index))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"tests": [asdict(test) for test in self.tests]}
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
-        """The calibration that `to_dict` described."""
+        """The calibration that `dataclasses.asdict` described."""
         return cls(tuple(StructureTest(**test) for test in values["tests"]))

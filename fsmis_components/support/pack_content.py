@@ -61,8 +61,8 @@ def check_content(pack: SupportPack) -> None:
     _require(len(pack.planes) <= 2, "more planes than a volume has")
     for plane in pack.planes:
         _require(not plane.planes, "planes of planes")
-        _require(plane.profiles[0].descriptors.shape[1:] == features, "planes of other features")
         check_content(plane)
+        _require(plane.profiles[0].descriptors.shape[1:] == features, "planes of other features")
 
 
 def _check_structures(pack: SupportPack) -> None:

@@ -108,17 +108,16 @@ def shapes_and_extents(masks: Tensor, labelled: Tensor, cell: int) -> tuple[Tens
     shapes, extents = [], []
     for index in range(masks.shape[1]):
         slices = torch.nonzero(labelled[:, index]).flatten().tolist()
-        extents.append(extent_of(slices))
+        extents.append(_extent_of(slices))
         shapes.append(_interpolated(_cells(masks[:, index], cell), slices, extents[-1]))
     return torch.from_numpy(np.stack(shapes)), torch.tensor(extents, dtype=torch.float32)
 
 
-def extent_of(slices: list[int]) -> tuple[float, float]:
-    """First and last place of a structure in slices, as its labelled slices (ascending) tell.
+def _extent_of(slices: list[int]) -> tuple[float, float]:
+    """First and last place of a structure, as its labelled slices (ascending) tell; else NaN.
 
     It goes on for half the distance to the neighbouring labelled slice: half a slice where all are
-    labelled; where only the sections at 1/6, 1/2 and 5/6 are, the whole structure. NaN where
-    nothing is labelled.
+    labelled; where only the sections at 1/6, 1/2 and 5/6 are, the whole structure.
     """
     if not slices:
         return float("nan"), float("nan")

@@ -84,7 +84,7 @@ class SupportPack:
             "method": self.method,
             "weights_hash": self.weights_hash,
             "settings": self.settings,
-            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "calibration": None if self.calibration is None else asdict(self.calibration),
             "version": self.version,
         }
         metadata = {_METADATA_KEY: json.dumps(content, sort_keys=True)}

@@ -68,9 +68,8 @@ def test_one_labelled_scan_segments_another(network: nn.Module, fsmis_data_dir: 
     means = []
     for subject in (NetworkSubject(network), MaskCopy()):
         found = answer(subject, "ep1-alp", support, query, RULES["ep1-alp"])
-        both = (found.predicted & found.truth).sum((0, 2, 3))
-        total = found.predicted.sum((0, 2, 3)) + found.truth.sum((0, 2, 3))
-        means.append(np.mean(200 * both / total))
+        pairs = zip(found.predicted.swapaxes(0, 1), found.truth.swapaxes(0, 1), strict=True)
+        means.append(np.mean([dice_percent(*pair) for pair in pairs]))
     assert means[0] > means[1] + 10
 
 
@@ -78,9 +77,8 @@ def test_the_default_pack_segments_without_any_support(
     network: nn.Module, pack: SupportPack, fsmis_data_dir: Path
 ) -> None:
     image = load_image(fsmis_data_dir / "chaos_t2" / "image_1.nii.gz")
-    first, second = (VolumeInferer(pack).segment_volume(image, network).label for _ in range(2))
-    assert np.array_equal(first, second)
-    assert set(np.unique(first).tolist()) == {0, 1, 2, 3, 4}
+    found = VolumeInferer(pack).segment_volume(image, network).label
+    assert set(np.unique(found).tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_an_oblique_heart_is_segmented_as_the_plain_one(
@@ -96,25 +94,19 @@ def test_an_oblique_heart_is_segmented_as_the_plain_one(
     bent = VolumeInferer(pack).segment_volume(query, network).label
     plain = VolumeInferer(pack, steps=moves).segment_volume(query, network).label
     assert plain.any()
-    for axis, degrees in ((0, 60), (1, -45)):
-        oblique = [
-            replace(
-                scan,
-                image=turned(scan.image, axis, degrees),
-                label=turned(scan.label, axis, degrees),
-            )
-            for scan in support.scans
-        ]
-        pack = build_support_pack(network, replace(support, scans=tuple(oblique)))
-        assert pack.grid.directions is not None
-        tilted = turned(turned(query, axis, degrees), (axis + 1) % 3, 20)
-        moved = VolumeInferer(pack, steps=moves).segment_volume(tilted, network).label
-        assert np.array_equal(moved, plain)
-        # slices may follow each other in reverse, and a registration adds them up in their order
-        again = VolumeInferer(pack).segment_volume(tilted, network).label
-        for value in (1, 2, 3):
-            both = ((again == value) & (bent == value)).sum()
-            assert 2 * both > 0.99 * ((again == value).sum() + (bent == value).sum())
+    scans = tuple(
+        replace(scan, image=turned(scan.image, 1, -45), label=turned(scan.label, 1, -45))
+        for scan in support.scans
+    )
+    pack = build_support_pack(network, replace(support, scans=scans))
+    assert pack.grid.directions is not None
+    tilted = turned(turned(query, 1, -45), 2, 20)
+    moved = VolumeInferer(pack, steps=moves).segment_volume(tilted, network).label
+    assert np.array_equal(moved, plain)
+    # slices may follow each other in reverse, and a registration adds them up in their order
+    again = VolumeInferer(pack).segment_volume(tilted, network).label
+    for value in (1, 2, 3):
+        assert dice_percent(again == value, bent == value) > 99
 
 
 def test_a_scan_without_orientation_is_segmented_as_the_plain_one(

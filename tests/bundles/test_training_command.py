@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_folders import REFERENCE, REPOSITORY, network_knobs
+from bundle_folders import REFERENCE, REPOSITORY
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
@@ -35,7 +35,7 @@ def train(
         bundle_root=str(bundle),
         dataset_dir=str(dataset),
         output_dir=str(output),
-        cache_dir=str(output.parent / "cache"),
+        cache_dir=str(dataset.parent / "pseudo_labels"),  # shared by all trainings
         **(SMALL | changes),
     )
     workflow.initialize()
@@ -106,24 +106,6 @@ def test_resume_equals_an_uninterrupted_training(
     torch.nn.init.zeros_(next(network.parameters()))
     again.run()
     assert_equal_weights(weights(output), weights(uninterrupted))
-
-
-@pytest.mark.slow
-def test_boundary_loss_and_paper_schedule_train(phantom_dataset: Path, tmp_path: Path) -> None:
-    workflow = train(
-        REFERENCE,
-        phantom_dataset,
-        tmp_path / "paper",
-        "paper",
-        boundary_weight=0.5,
-        epochs=1,
-        episodes_per_epoch=2,
-        # the schedule is under test here; test_paper_size.py has the network
-        **network_knobs(REFERENCE),
-    )
-    assert type(workflow.parser.get_parsed_content("optimizer")).__name__ == "SGD"
-    workflow.run()
-    assert (tmp_path / "paper" / "models" / "model.pt").is_file()
 
 
 @pytest.mark.slow
