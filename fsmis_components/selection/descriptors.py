@@ -97,11 +97,6 @@ class Preprocessing:
         """That of an existing support."""
         return cls(pack.grid, pack.normalisation, False)
 
-    def view(self, volume: Volume) -> SliceView:
-        """A scan as slices."""
-        grid = own_extent_grid(volume, self.grid) if self.own_extent else self.grid
-        return SliceView(volume, grid)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
@@ -162,7 +157,10 @@ class Describer:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _described(self, image: Path) -> Iterator[EncodedSlices]:
-        view = self.preprocessing.view(load_stack(image))
+        volume, grid = load_stack(image), self.preprocessing.grid
+        if self.preprocessing.own_extent:
+            grid = own_extent_grid(volume, grid)
+        view = SliceView(volume, grid)
         with eval_mode(self.encoder.network), torch.inference_mode():
             described = self.encoder.descriptors(view, self.preprocessing.normalisation).half()
         kept = _Kept(described, view.grid.to_dict(), view.native_spacing[0])
