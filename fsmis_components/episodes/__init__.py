@@ -6,9 +6,13 @@ from fsmis_components.episodes.checkpoint import (
     TrainingState,
     leave_process_group,
 )
-from fsmis_components.episodes.dataset import CorpusSettings, EpisodeDataset
+from fsmis_components.episodes.dataset import (
+    CorpusSettings,
+    EpisodeDataset,
+    MixedEpisodes,
+    PatientEpisodeDataset,
+)
 from fsmis_components.episodes.episode import EpisodeRule, PatientRule
-from fsmis_components.episodes.patient_dataset import MixedEpisodes, PatientEpisodeDataset
 from fsmis_components.episodes.transform import EpisodeTransform, PatientTransform
 from fsmis_components.episodes.weights_files import PublishWeights, WeightsSaver
 

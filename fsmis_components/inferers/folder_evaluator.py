@@ -39,7 +39,7 @@ from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 from fsmis_components.reporting.drawing import save_overlay
 from fsmis_components.reporting.slice_sheets import save_sheets
-from fsmis_components.support.corrections import Correction, Corrections
+from fsmis_components.support.source import Correction, Corrections
 from fsmis_components.support.support_pack import SupportPack, content_hash
 from fsmis_components.support.support_set import Structure
 

@@ -2,9 +2,8 @@
 
 from fsmis_components.encoding.feature_cache import FeatureCache
 from fsmis_components.encoding.identity import weights_hash
-from fsmis_components.support.corrections import Corrections
 from fsmis_components.support.encode import build_support_pack
-from fsmis_components.support.source import SupportSource
+from fsmis_components.support.source import Corrections, SupportSource
 from fsmis_components.support.support_pack import SupportPack, stored_state
 from fsmis_components.support.support_set import (
     Structure,

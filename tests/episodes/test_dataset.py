@@ -115,10 +115,10 @@ def test_masks_lie_on_their_structures(of_patients: Make) -> None:
     plain = of_patients(transform=None)
     episode, item = plain.drawer.draw(0), plain[0]
     volume = plain.corpus[episode.query]
-    expected = volume.label.native(episode.query_slice, episode.query_slice + 1)[0]
+    expected = volume.labels.native(episode.query_slice, episode.query_slice + 1)[0]
     for way, structure in enumerate(episode.ways):
         share = float((expected == structure).mean())
-        padded = np.prod(volume.label.working_size) / 64**2
+        padded = np.prod(volume.labels.working_size) / 64**2
         assert float(item["label"][way].mean()) == pytest.approx(share * padded, abs=0.02)
 
 
