@@ -19,25 +19,23 @@ from fsmis_components.ops.masked_average_pool import masked_average_pool
 from fsmis_components.ops.precision import to_compute_dtype
 from fsmis_components.ops.similarity import prototype_similarity
 
-# of the paper; windows are lengths in pixels of the image
-EVAL_WINDOW = 16  # side of a local prototype's cell in evaluation
-SWITCH_WINDOW = 32  # a structure that fills no block of this side has a global prototype alone
-THRESHOLD = 0.95  # share of a cell that the mask must fill
-SCALE = 20.0  # factor of the cosine similarity
-BACKGROUND_WEIGHT = 0.05  # of background pixels in the query loss
-
 
 class ALPNet(FewShotNetwork):
     """Adaptive local prototype network, several structures and shots in one call.
 
-    The prototypes of all sections of positive weight are joined; where all weights are zero the
-    structure is absent and its logit is -40.
+    Windows are lengths in pixels of the image. The prototypes of all sections of positive weight
+    are joined; where all weights are zero the structure is absent and its logit is ``-2 * scale``.
 
     Args:
         encoder: ``resunet`` (default), ``resnet101`` (the paper's) or a module with ``stride``,
             ``pad_multiple`` and a level ``high``.
-        train_window: side of a local prototype's cell in training, in pixels of the image; 32 in
-            the paper.
+        train_window: side of a local prototype's cell in training; 32 in the paper.
+        eval_window: side of a cell in evaluation; 16 in the paper.
+        switch_window: a structure that fills no block of this side is segmented by its global
+            prototype alone; 32 in the paper.
+        threshold: share of a cell that the mask must fill; 0.95 in the paper.
+        scale: factor of the cosine similarity; 20 in the paper.
+        background_weight: weight of background pixels in the query loss; 0.05 in the paper.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
     """
 
@@ -47,13 +45,21 @@ class ALPNet(FewShotNetwork):
         self,
         encoder: Union[str, nn.Module] = "resunet",
         train_window: int = 32,
+        eval_window: int = 16,
+        switch_window: int = 32,
+        threshold: float = 0.95,
+        scale: float = 20.0,
+        background_weight: float = 0.05,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
+        self.threshold = threshold
+        self.scale = scale
+        self.background_weight = background_weight
         # in positions of the features
         self.train_window = max(1, train_window // self.stride)
-        self.eval_window = max(1, EVAL_WINDOW // self.stride)
-        self.switch_window = max(1, SWITCH_WINDOW // self.stride)
+        self.eval_window = max(1, eval_window // self.stride)
+        self.switch_window = max(1, switch_window // self.stride)
 
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
@@ -68,7 +74,7 @@ class ALPNet(FewShotNetwork):
         return {
             "cell": self.eval_window,
             "switch": self.switch_window,
-            "threshold": THRESHOLD,
+            "threshold": self.threshold,
         }
 
     def _train_step(
@@ -85,7 +91,7 @@ class ALPNet(FewShotNetwork):
         logits = self._to_image(margins, size)
         return {
             "logits": with_background(logits),
-            "query_loss": margin_cross_entropy(logits, label, BACKGROUND_WEIGHT),
+            "query_loss": margin_cross_entropy(logits, label, self.background_weight),
             "alignment_loss": self._alignment(support, query, margins, support_label, label),
         }
 
@@ -123,9 +129,9 @@ class ALPNet(FewShotNetwork):
         foreground = foreground * valid.flatten(0, 1)[:, :, None, None]
         background = background * valid.flatten(0, 1)[:, :, None, None]
         window = self.train_window if self.training else self.eval_window
-        cells, foreground_cells = grid_prototypes(features, foreground, window, THRESHOLD)
-        background_cells = grid_prototypes(features, background, window, THRESHOLD)[1]
-        local_mode = fills_a_block(foreground, self.switch_window, THRESHOLD)
+        cells, foreground_cells = grid_prototypes(features, foreground, window, self.threshold)
+        background_cells = grid_prototypes(features, background, window, self.threshold)[1]
+        local_mode = fills_a_block(foreground, self.switch_window, self.threshold)
         state = {
             "foreground_cells": foreground_cells,
             "background_cells": background_cells,
@@ -158,22 +164,22 @@ class ALPNet(FewShotNetwork):
         background_valid = torch.cat([background_cells, torch.zeros_like(own_shots)], 2)
         counted = torch.cat([foreground_valid, background_valid], 1)
         if torch.jit.is_tracing() and everything.shape[0] == 1 and counted.shape[0] == 1:
-            scores = _similarity_of_used(query, everything, counted)
+            scores = _similarity_of_used(query, everything, counted, self.scale)
         else:
-            scores = prototype_similarity(query, everything, counted, scale=SCALE)
+            scores = prototype_similarity(query, everything, counted, scale=self.scale)
         foreground, background = scores[:, :n], scores[:, n:]
 
         absent = torch.logical_not(used.any(-1))[:, :, None, None]
         local_mode = (state["local_mode"] & used).any(-1)[:, :, None, None]
         if not bool((local_mode | absent).all()):
-            single = _global_score(query, shots, used)
+            single = _global_score(query, shots, used, self.scale)
             foreground = torch.where(local_mode, foreground, single)
         # the released code stops where no cell is pure background; we compare with its mean
         no_cell = torch.logical_not(background_cells.any(-1))[:, :, None, None]
         if not bool((torch.logical_not(no_cell) | absent).all()):
-            fallback = _global_score(query, state["background_global"], used)
+            fallback = _global_score(query, state["background_global"], used, self.scale)
             background = torch.where(no_cell, fallback, background)
-        return torch.where(absent, -2.0 * SCALE, foreground - background)
+        return torch.where(absent, -2.0 * self.scale, foreground - background)
 
     def _to_features(self, masks: Tensor, features: SliceFeatures) -> Tensor:
         """Resize masks (B, N, H, W) to the features; the encoder's padding belongs to nothing."""
@@ -187,14 +193,14 @@ class ALPNet(FewShotNetwork):
         return resize_logits(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
 
 
-def _global_score(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
+def _global_score(query: Tensor, prototypes: Tensor, used: Tensor, scale: float) -> Tensor:
     """Compare with the mean over sections of global prototypes (B or 1, N, S, C)."""
     weights = used.to(prototypes).unsqueeze(-1)
     mean = (prototypes * weights).sum(2) / weights.sum(2).clamp_min(1.0)
-    return prototype_similarity(query, mean.unsqueeze(2), scale=SCALE)
+    return prototype_similarity(query, mean.unsqueeze(2), scale=scale)
 
 
-def _similarity_of_used(query: Tensor, prototypes: Tensor, valid: Tensor) -> Tensor:
+def _similarity_of_used(query: Tensor, prototypes: Tensor, valid: Tensor, scale: float) -> Tensor:
     """Compare with the valid ones of (1, 1, P, C) alone, structure by structure.
 
     For export, which would make the scores of all prototypes at once.
@@ -205,7 +211,7 @@ def _similarity_of_used(query: Tensor, prototypes: Tensor, valid: Tensor) -> Ten
         if used.shape[0] == 0:
             maps.append(torch.zeros_like(query[:, :1]))
         else:
-            maps.append(prototype_similarity(query, prototypes[:, :, used], scale=SCALE))
+            maps.append(prototype_similarity(query, prototypes[:, :, used], scale=scale))
     return torch.cat(maps, 1)
 
 

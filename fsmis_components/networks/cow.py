@@ -21,7 +21,6 @@ from fsmis_components.networks.few_shot_network import (
 from fsmis_components.ops.precision import unit_vectors
 
 FUSIONS = ("decoder", "mean")
-BACKGROUND_WEIGHT = 0.1  # of background pixels in the query loss, as in the paper
 # Of a labelled slice without a pixel of the structure: the released code then decides as ADNet
 # does, by half of the scaled cosine less a threshold, which is 10 at first; the cosine to a zero
 # prototype is 0.
@@ -55,6 +54,7 @@ class CoW(FewShotNetwork):
         fusion: ``decoder`` or ``mean``, the scaled mean of the maps (ablation).
         guided_init: begin as a comparison with local means, so that training from scratch is short;
             False: at random, as in the released code.
+        background_weight: weight of background pixels in the query loss; 0.1 in the paper.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
 
     Raises:
@@ -74,9 +74,11 @@ class CoW(FewShotNetwork):
         hpg: bool = True,
         fusion: str = "decoder",
         guided_init: bool = False,
+        background_weight: float = 0.1,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
+        self.background_weight = background_weight
         check_switches("CoW", self_prediction=self_prediction, hpg=hpg, guided_init=guided_init)
         if fusion not in FUSIONS:
             raise ValueError(f"CoW: expected fusion in {FUSIONS}, got {fusion!r}")
@@ -154,7 +156,7 @@ class CoW(FewShotNetwork):
             self_prediction = self_prediction_loss(self_predicted, truth).reshape(b, s, n).mean(1)
         return {
             "logits": with_background(logits),
-            "query_loss": margin_cross_entropy(logits, label, BACKGROUND_WEIGHT),
+            "query_loss": margin_cross_entropy(logits, label, self.background_weight),
             "alignment_loss": alignment.reshape(b, s).mean(1),
             "auxiliary_loss": (auxiliary * found).mean(1),
             "self_prediction_loss": self_prediction.mean(1),

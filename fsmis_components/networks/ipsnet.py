@@ -24,7 +24,6 @@ from fsmis_components.networks.few_shot_network import (
     with_background,
 )
 
-BACKGROUND_WEIGHT = 0.1  # of background pixels in the cross-entropies of the query
 ABSENT_MARGIN = -40.0
 
 
@@ -50,6 +49,7 @@ class IPSNet(FewShotNetwork):
         background_grid: fields per side, at most, in which background is averaged first.
         warmup_steps: training steps in which the label replaces the preliminary mask, with a
             probability that falls from 1 to 0.
+        background_weight: weight of background pixels in the cross-entropies of the query.
         support_pack: state of a support that ``net(image)`` uses; not part of the weights.
 
     Raises:
@@ -70,9 +70,11 @@ class IPSNet(FewShotNetwork):
         low_level: bool = True,
         background_grid: int = 32,
         warmup_steps: int = 5000,
+        background_weight: float = 0.1,
         support_pack: Optional[SupportState] = None,
     ) -> None:
         super().__init__(encoder, support_pack)
+        self.background_weight = background_weight
         check_switches("IPSNet", deep=deep, self_learning=self_learning, low_level=low_level)
         edge, low, middle, last = (int(c) for c in self.encoder.channels)  # type: ignore[union-attr]
         strides = [int(s) for s in self.encoder.strides]  # type: ignore[union-attr]
@@ -175,7 +177,7 @@ class IPSNet(FewShotNetwork):
         margins = maps.decided.unflatten(1, [n, s]).mean(2)
         terms: Dict[str, Tensor] = {
             "logits": with_background(margins),
-            "query_loss": margin_cross_entropy(margins, label, BACKGROUND_WEIGHT),
+            "query_loss": margin_cross_entropy(margins, label, self.background_weight),
             "dice_loss": soft_dice_loss(margins, label),
             "intermediate_loss": self._map_loss(maps.intermediate, label),
             "guidance_loss": self._map_loss(maps.guidance, label),
@@ -268,7 +270,7 @@ class IPSNet(FewShotNetwork):
         margins = maps.unflatten(1, [label.shape[1], -1]).mean(2)
         enlarged = self.decision.to_image(margins, (label.shape[-2], label.shape[-1]))
         # the weighted cross-entropy alone finds too much
-        loss = margin_cross_entropy(enlarged, label, BACKGROUND_WEIGHT)
+        loss = margin_cross_entropy(enlarged, label, self.background_weight)
         return loss + soft_dice_loss(enlarged, label)
 
     def _cells(self, masks: Tensor, features: IPSFeatures) -> Tensor:
