@@ -17,8 +17,8 @@ from fsmis_components.evaluation.fold_training import read_plan
 NOT_THE_NETWORK = {"guided_init"}
 # ids that MONAI itself, not the config, reads
 READ_BY_MONAI = {"imports", "bundle_root", "initialize", "run", "finalize", "val_interval"}
-# what tools/benchmark.py and tools/ablate.py read: lists of trainings, no configs of MONAI
-PLANS = {"ablation", "fold_training"}
+# what `fsmis benchmark train` reads: a list of trainings, no config of MONAI
+PLANS = {"fold_training"}
 
 
 def texts(value: Any) -> Iterator[str]:
