@@ -30,9 +30,8 @@ def main() -> int:
     if run(python, ["-m", "fsmis_components", "segment", *words]):
         print("\nThe segmentation stopped; the last line above says why.")
         return 1
-    scored = [("--support_dir", folders.support_dir), ("--label_dir", folders.query_dir)]
-    scored.append(("--mask_dir", folders.output_dir))
-    status = run(python, ["tools/compare_masks.py", *(word for pair in scored for word in pair)])
+    words = ["--label_dir", folders.query_dir, "--mask_dir", folders.output_dir]
+    status = run(python, ["tools/compare_masks.py", *words])
     print(f"\nLook at the result in a browser:\n  {folders.output_dir / 'report.html'}")
     return status
 

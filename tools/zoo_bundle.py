@@ -20,11 +20,11 @@ from pathlib import Path
 import yaml
 
 import fsmis_components
-from bundle_checks import Bundle, check_published
 from fsmis_components.commands.command_line import command
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
 from pack_bundle import bundle_files
+from verify_bundle import check_published, read_metadata
 
 LARGE = "models/"  # what lies here stays out of git
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s]+)\)")
@@ -48,14 +48,14 @@ def zoo_bundle(
     for knob, address in (("release", release), ("project", project)):
         if not re.match(r"(https?|file)://", address):
             raise DataError(f"--{knob} {address}: give an address that begins with https://.")
-    problems = check_published(Bundle(root))
+    problems = check_published(root)
     if problems:
         raise DataError(f"{root.name}: {'; '.join(problems)}.")
     target, uploads = output / "models" / root.name, output / "release"
     card = output / "huggingface" / root.name / "README.md"
     if target.exists():
         raise DataError(f"{target} is there already: remove it, or name another --output.")
-    metadata = json.loads((root / "configs" / "metadata.json").read_text())
+    metadata = read_metadata(root)
     # the zoo's bundle carries no Python: its tests install what this names
     metadata["required_packages_version"]["fsmis-components"] = fsmis_components.__version__
     large = []
@@ -114,10 +114,5 @@ def _front_matter() -> str:
     return f"---\n{yaml.safe_dump(entries, sort_keys=False)}---\n\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Return 0 if everything was written."""
-    return command(zoo_bundle, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(zoo_bundle))

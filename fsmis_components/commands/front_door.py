@@ -99,7 +99,7 @@ def pack(bundle: Path, output: Path = Path("dist")) -> None:
 
     Args:
         bundle: the bundle's folder.
-        output: receives the archive and index.json.
+        output: receives the archive.
     """
     words = [str(shipped("tools", "pack_bundle.py")), str(bundle), "--output", str(output)]
     print(shlex.join(["python", *words]), flush=True)

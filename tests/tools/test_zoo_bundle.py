@@ -12,10 +12,11 @@ from monai.apps.utils import HashCheckError
 from monai.bundle import download_large_files, verify_metadata
 
 import fsmis_components
-from bundle_checks import SCHEMAS, Bundle, check_published
 from environment import REPOSITORY
+from fsmis_components.commands.command_line import command
 from fsmis_components.data.errors import DataError
-from zoo_bundle import main, zoo_bundle
+from verify_bundle import SCHEMAS, check_published
+from zoo_bundle import zoo_bundle
 
 BUNDLES = sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
 PROJECT = "https://example.org/project/blob/v0.2.0"
@@ -43,7 +44,7 @@ def test_a_clone_of_the_zoo_gets_the_whole_bundle(zoo: Path, bundle: Path, tmp_p
     verify_metadata(meta_file=str(metadata), filepath=str(schema))
     needed = json.loads(metadata.read_text())["required_packages_version"]
     assert needed["fsmis-components"] == fsmis_components.__version__
-    assert not check_published(Bundle(root))
+    assert not check_published(root)
 
 
 def test_weights_that_were_changed_are_refused(zoo: Path, tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_what_the_zoo_would_refuse_is_said_here(
     root = shutil.copytree(BUNDLES[0], tmp_path / "bundles" / BUNDLES[0].name)
     change(root)
     addresses = ["--release", "https://example.org/r", "--project", PROJECT]
-    assert main([str(root), *addresses, "--output", str(tmp_path / "zoo")]) == 1
+    assert command(zoo_bundle, [str(root), *addresses, "--output", str(tmp_path / "zoo")]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "zoo").exists()
 
