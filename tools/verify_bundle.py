@@ -262,12 +262,17 @@ def use_packed(root: Path, archive: Path | None) -> list[str]:
             words += ["--bundle_root", str(place), "--dataset_dir", str(scans)]
             return [*words, "--output_dir", str(folder / config), *knobs]
 
-        short = ("--epochs", "1", "--episodes_per_epoch", "2", "--num_workers", "0")
-        once = ("--whole_volume", "False")
+        small = ("--spatial_size", "64")
+        short = (*small, "--epochs", "1", "--episodes_per_epoch", "2", "--val_episodes", "2")
+        once = (*small, "--whole_volume", "False")
         # where it is done, what is done, what is there afterwards
         steps = [
             (folder, run(root, "inference", query), "inference/image_2_seg.nii.gz"),
-            (root, run(".", "train", data, *short), "train/models/model.pt"),
+            (
+                root,
+                run(".", "train", data, *short, "--pseudo_label_min_size", "[300]"),
+                "train/models/model.pt",
+            ),
             (root, run(".", "train+evaluate", data, *once), "train+evaluate/ep1_fold0.csv"),
         ]
         if archive is not None:
