@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,68 +14,45 @@ _COPY = "copy or export the series again, or move the file away"
 # numbers that say where a slice lies: its first pixel; the directions along a row and along a
 # column; millimetres between rows and between columns
 _PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-# what all slices of one stack share, and the share by which numbers may differ: of repetition times
-# a triggered scan has some spread, and pixel spacings are rounded
-_ALIKE = {
-    "Modality": 0.0,
-    "ImageType": 0.0,
-    "PhotometricInterpretation": 0.0,
-    "PixelSpacing": 1e-3,
-    "EchoTime": 0.01,
-    "EchoNumbers": 0.0,
-    "RepetitionTime": 0.1,
-    "InversionTime": 0.01,
-    "FlipAngle": 0.01,
-    "DiffusionBValue": 0.0,
-    "TemporalPositionIdentifier": 0.0,
-    "ConvolutionKernel": 0.0,
-    "KVP": 0.01,
-}
+# what all slices of one stack share
+_ALIKE = (
+    *("Modality", "ImageType", "PhotometricInterpretation", "PixelSpacing", "EchoTime"),
+    *("EchoNumbers", "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue"),
+    *("TemporalPositionIdentifier", "ConvolutionKernel", "KVP"),
+)
+# the share by which numbers of it may differ: pixel spacings are rounded, and repetition times of a
+# triggered scan have some spread
+_TOLERANCE = {"PixelSpacing": 1e-3, "RepetitionTime": 0.1, "EchoTime": 0.01, "InversionTime": 0.01}
+_TOLERANCE |= {"FlipAngle": 0.01, "KVP": 0.01}
 _UNEVEN = 0.05  # share of the spacing by which slices may be off: rounded headers, not gaps
 _SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 _MOST_ASIDE = 0.5  # pixels by which a slice may lie beside the line through the others
 _MOST_SHEAR = 1.0  # millimetres aside per millimetre along the normal: a gantry at 45 degrees
 
 
-@dataclass(frozen=True)
-class _SliceHeader:
-    """What a series is put together from."""
+class _Slice(NamedTuple):
+    """A file of a series."""
 
-    path: Path  # the file
-    series: str  # SeriesInstanceUID, "" where there is none
+    path: Path
+    header: Any  # a pydicom dataset without pixels
     # rows and columns; None: the file holds no image (a report), or is cut off before it
     size: tuple[int, int] | None
-    grey: bool  # one grey slice, not a movie or a colour picture
-    place: dict[str, np.ndarray]  # those of the elements of `_PLACE` that the header has
-    thickness: float  # SliceThickness in millimetres, 0 where there is none
-    # what has to be the same in all slices of one stack, numbers or texts by the name of the
-    # element; elements that are not there, or empty, are left out
-    shared: dict[str, np.ndarray | str]
+    place: dict[str, list[float]]  # those of the elements of `_PLACE` that the header has
 
 
-def _read_header(path: Path) -> _SliceHeader | None:
+def _read_header(path: Path) -> _Slice | None:
     """The header of a file; None where it is no DICOM; a damaged one is a `DataError`."""
     pydicom = _pydicom(path)
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-        frames = int(header.get("NumberOfFrames") or 1)
-        return _SliceHeader(
-            path=path,
-            series=str(header.get("SeriesInstanceUID", "")),
-            size=(int(header.Rows), int(header.Columns)) if "Rows" in header else None,
-            grey=frames == 1 and int(header.get("SamplesPerPixel", 1)) == 1,
-            place={
-                name: np.array([float(value) for value in header.get(name)])
-                for name, count in _PLACE.items()
-                if name in header and np.size(header.get(name)) == count
-            },
-            thickness=float(header.get("SliceThickness") or 0),
-            shared={
-                name: _comparable(header.get(name))
-                for name in _ALIKE
-                if header.get(name) not in (None, "")
-            },
-        )
+        size = (int(header.Rows), int(header.Columns)) if "Rows" in header else None
+        used = {name: header.get(name) for name in (*_ALIKE, *_PLACE)}  # where they are converted
+        place = {
+            name: [float(value) for value in used[name]]
+            for name, count in _PLACE.items()
+            if np.size(used[name]) == count
+        }
+        return _Slice(path, header, size, place)
     except (pydicom.errors.InvalidDicomError, EOFError):
         return None
     except OSError as error:  # the disk's trouble, not the file's
@@ -85,18 +61,22 @@ def _read_header(path: Path) -> _SliceHeader | None:
         raise DataError(f"{path}: this DICOM file is damaged ({error}); {_COPY}.") from error
 
 
-def _unlike(one: _SliceHeader, other: _SliceHeader) -> str | None:
-    """The first element by which two slices cannot be of one stack; None: they can."""
-    for name, tolerance in _ALIKE.items():
-        if name in one.shared and name in other.shared:
-            left, right = one.shared[name], other.shared[name]
-            if isinstance(left, str) or isinstance(right, str) or left.shape != right.shape:
-                same = str(left) == str(right)
-            else:
-                same = np.allclose(left, right, rtol=tolerance, atol=0)
-            if not same:
-                return name
-    return None
+def _check_alike(one: _Slice, other: _Slice, folder: Path) -> None:
+    """Refuse two slices that cannot be of one stack."""
+    for name in _ALIKE:
+        left, right = one.header.get(name), other.header.get(name)
+        if "" in (left, right) or None in (left, right):
+            continue
+        try:
+            numbers = np.asarray(left, float), np.asarray(right, float)
+            same = np.allclose(*numbers, rtol=_TOLERANCE.get(name, 0), atol=0)
+        except ValueError:  # texts, or another number of values
+            same = left == right
+        if not same:
+            raise DataError(
+                f"{folder}: slices of one series differ in {name} ({left} and {right}), so they "
+                "are not of one stack; put each stack in its own folder."
+            )
 
 
 def _read_plane(path: Path) -> np.ndarray:
@@ -121,15 +101,6 @@ def _read_plane(path: Path) -> np.ndarray:
 
 def _damaged(path: Path) -> DataError:
     return DataError(f"{path}: not readable as a slice, as the files beside it are; {_COPY}.")
-
-
-def _comparable(value: Any) -> np.ndarray | str:
-    """An element's numbers, or its text where it has none."""
-    values = [value] if np.ndim(value) == 0 else list(value)
-    try:
-        return np.array([float(each) for each in values])
-    except ValueError:
-        return "\\".join(map(str, values))
 
 
 def _pydicom(path: Path) -> Any:
@@ -165,11 +136,13 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     one stack (another size, place in plane, contrast, time), uneven spacing, a compression that
     pydicom cannot read.
     """
-    headers, along_row, along_column, order = _ordered(folder)
+    slices, along_row, along_column, order = _ordered(folder)
+    positions = _places(slices, "ImagePositionPatient", folder)[order]
     normal = np.cross(along_row, along_column)
-    positions = _places(headers, "ImagePositionPatient", folder)[order]
-    step = _slice_step(positions, normal, headers[0].thickness, folder)
-    row_spacing, column_spacing = _places(headers[:1], "PixelSpacing", folder)[0]
+    step = _slice_step(
+        positions, normal, float(slices[0].header.get("SliceThickness") or 0), folder
+    )
+    row_spacing, column_spacing = _places(slices[:1], "PixelSpacing", folder)[0]
     _check_in_line(positions, normal, min(row_spacing, column_spacing), folder)
     affine = np.eye(4)
     # PixelSpacing is (between rows, between columns); the first index runs along a row
@@ -178,7 +151,7 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
     affine[:2] *= -1.0  # DICOM counts towards left and posterior
-    return _read_slices([headers[index] for index in order]), affine
+    return _read_slices([slices[index] for index in order]), affine
 
 
 def series_slices(folder: Path) -> list[Any]:
@@ -186,52 +159,50 @@ def series_slices(folder: Path) -> list[Any]:
 
     Errors as `load_dicom_series`.
     """
-    pydicom = _pydicom(folder)
-    headers, *_, order = _ordered(folder)
-    return [pydicom.dcmread(headers[index].path, stop_before_pixels=True) for index in order]
+    slices, *_, order = _ordered(folder)
+    return [slices[index].header for index in order]
 
 
-def _ordered(folder: Path) -> tuple[list[_SliceHeader], np.ndarray, np.ndarray, np.ndarray]:
-    """The headers of the one series in a folder, its row and column directions, and their order."""
-    headers = _read_headers(folder)
-    positions = _places(headers, "ImagePositionPatient", folder)
-    directions = _places(headers, "ImageOrientationPatient", folder)
+def _ordered(folder: Path) -> tuple[list[_Slice], np.ndarray, np.ndarray, np.ndarray]:
+    """The images of the one series in a folder, its row and column directions, and their order."""
+    slices = _read_headers(folder)
+    positions = _places(slices, "ImagePositionPatient", folder)
+    directions = _places(slices, "ImageOrientationPatient", folder)
     if np.abs(directions - directions[0]).max() > _SAME_DIRECTION:
         raise DataError(f"{folder}: slices point in different directions; keep one stack of them.")
     along_row, along_column = directions[0, :3], directions[0, 3:]
     order = np.argsort(positions @ np.cross(along_row, along_column), kind="stable")
-    return headers, along_row, along_column, order
+    return slices, along_row, along_column, order
 
 
-def _read_headers(folder: Path) -> list[_SliceHeader]:
+def _read_headers(folder: Path) -> list[_Slice]:
     """The headers of the images of the one series in a folder."""
     files = {path: _read_header(path) for path in sorted(folder.iterdir()) if _may_be_slice(path)}
-    headers = [header for header in files.values() if header is not None and header.size]
-    if not headers:
+    slices = [each for each in files.values() if each is not None and each.size]
+    if not slices:
         raise DataError(f"{folder}: no DICOM image in this folder; name the folder of a series.")
-    series = {header.series for header in headers}
+    series = {each.header.get("SeriesInstanceUID", "") for each in slices}
     if len(series) > 1:
         raise DataError(f"{folder}: holds {len(series)} DICOM series; put each in its own folder.")
     # notes, previews and reports may lie beside the slices; but a damaged first or last slice
     # leaves no gap, so that the scan would be shorter in silence
-    endings = {header.path.suffix.lower() for header in headers}
-    for path, header in files.items():
-        if header is None and path.suffix.lower() in endings:
+    endings = {each.path.suffix.lower() for each in slices}
+    for path, each in files.items():
+        if each is None:
+            damaged = path.suffix.lower() in endings
+        else:
+            damaged = not each.size and each.header.get("SeriesInstanceUID", "") in ("", *series)
+        if damaged:
             raise _damaged(path)
-        if header is not None and header.size is None and header.series in ("", *series):
-            raise _damaged(path)
-    for header in headers:
-        if not header.grey:
+    first = slices[0]
+    for each in slices:
+        frames, samples = (each.header.get(n) or 1 for n in ("NumberOfFrames", "SamplesPerPixel"))
+        if (int(frames), int(samples)) != (1, 1):
             raise DataError(f"{folder}: expected one grey slice per DICOM file; {_CONVERT}.")
-        if header.size != headers[0].size:
+        if each.size != first.size:
             raise DataError(f"{folder}: slices differ in size; keep one stack of equal slices.")
-        if name := _unlike(headers[0], header):
-            values = " and ".join(_shown(each.shared[name]) for each in (headers[0], header))
-            raise DataError(
-                f"{folder}: slices of one series differ in {name} ({values}), so they are not of "
-                "one stack; put each stack in its own folder."
-            )
-    return headers
+        _check_alike(first, each, folder)
+    return slices
 
 
 def _slice_step(
@@ -269,33 +240,29 @@ def _check_in_line(positions: np.ndarray, normal: np.ndarray, pixel: float, fold
         )
 
 
-def _shown(value: np.ndarray | str) -> str:
-    return value if isinstance(value, str) else ", ".join(f"{number:g}" for number in value)
-
-
-def _read_slices(headers: list[_SliceHeader]) -> np.ndarray:
+def _read_slices(slices: list[_Slice]) -> np.ndarray:
     """Voxels (columns, rows, slices) of files in this order, as int16 or float32.
 
     The volume becomes float only at the first slice that needs it: the 1,000 slices of a CT stay
     at two bytes per voxel.
     """
-    rows, columns = headers[0].size or (0, 0)
-    voxels = np.empty((columns, rows, len(headers)), np.int16, order="F")
-    for index, header in enumerate(headers):
-        plane = _read_plane(header.path)
+    rows, columns = slices[0].size or (0, 0)
+    voxels = np.empty((columns, rows, len(slices)), np.int16, order="F")
+    for index, each in enumerate(slices):
+        plane = _read_plane(each.path)
         if plane.shape != voxels.shape[:2] or not np.isfinite(plane).all():
-            raise _damaged(header.path)
+            raise _damaged(each.path)
         if (plane != np.rint(plane.clip(-(1 << 15), (1 << 15) - 1))).any():
             voxels = voxels.astype(np.float32, copy=False)
         voxels[..., index] = plane
     return voxels
 
 
-def _places(headers: list[_SliceHeader], name: str, folder: Path) -> np.ndarray:
+def _places(slices: list[_Slice], name: str, folder: Path) -> np.ndarray:
     """An element of `_PLACE` of all slices, one a row."""
-    if not all(name in header.place for header in headers):
+    if not all(name in each.place for each in slices):
         raise DataError(f"{folder}: a slice has no {name}, so its place is unknown; {_CONVERT}.")
-    return np.array([header.place[name] for header in headers])
+    return np.array([each.place[name] for each in slices])
 
 
 def _may_be_slice(path: Path) -> bool:

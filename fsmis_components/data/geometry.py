@@ -63,9 +63,7 @@ class SliceGrid:
     def from_dict(cls, values: dict[str, Any]) -> SliceGrid:
         """The grid that `to_dict` described."""
         directions = values.get("directions")  # packs of version 0.1 have none
-        if directions is not None:
-            directions = tuple(tuple(direction) for direction in directions)
-        return cls(**{**values, "directions": directions})
+        return cls(**{**values, "directions": directions and tuple(map(tuple, directions))})
 
 
 def choose_slice_grid(
@@ -113,11 +111,9 @@ def choose_slice_grid(
         first, second = (stored for stored in range(3) if stored != coarse)
         order = StorageOrder((coarse, first, second), (False, False, False))
     frame = order.directions(volume)
-    directions = None
     if np.abs(frame - grid.frame).max() > _SAME_DIRECTION:
-        directions = tuple((float(r), float(a), float(s)) for r, a, s in frame.round(6) + 0.0)
-    thick = None if coarse is None else order.axes.index(coarse)
-    return replace(grid, directions=directions, thick=thick)
+        grid = replace(grid, directions=tuple(map(tuple, (frame.round(6) + 0.0).tolist())))
+    return replace(grid, thick=None if coarse is None else order.axes.index(coarse))
 
 
 def own_extent_grid(volume: Volume, grid: SliceGrid) -> SliceGrid:
@@ -134,12 +130,11 @@ class SliceView:
 
     Without directions of its own a grid lies in the body: slices follow each other from left to
     right, posterior to anterior or inferior to superior; in a slice the rows run along the first of
-    the two remaining axes of R, A, S and the columns along the second, both ascending, whatever the
-    storage order. An oblique grid turns all of this with it, and a scan is read in the order of its
-    own axes that turns least away from it. Thick slices stay slices: a heart's short axis lies near
-    45 degrees, where the nearest anatomical axis of one patient is not that of the next. Voxels are
-    only reordered, so the way back is exact; `slices`, `labels` and `to_native_logits` resize in
-    plane, never across slices.
+    the two remaining axes of R, A, S and the columns along the second, both ascending. An oblique
+    grid turns all of this with it. A scan is read in the order of its own axes that turns least
+    away from the grid. Thick slices stay slices: a heart's short axis lies near 45 degrees, where
+    the nearest anatomical axis of one patient is not that of the next. Voxels are only reordered,
+    so the way back is exact; `slices`, `labels` and `to_native_logits` resize in plane only.
 
     Args:
         volume: image or label; read slab by slab.
@@ -147,7 +142,6 @@ class SliceView:
         order: how the volume is read; None: the order that turns least away from the grid.
 
     Attributes:
-        order: how the volume is read.
         tilt: degrees between the direction in which slices follow each other here and on the grid;
             0 where the header says nothing of it.
 
@@ -156,16 +150,13 @@ class SliceView:
     """
 
     def __init__(self, volume: Volume, grid: SliceGrid, order: StorageOrder | None = None) -> None:
-        self.volume = volume
-        self.grid = grid
+        self.volume, self.grid = volume, grid
         self.order = order or _order_on(volume, grid)
-        # stored axis of slices, rows, columns, and which of them run backwards
-        self._order, self._backwards = self.order.axes, self.order.backwards
-        self._steps = tuple(slice(None, None, -1 if back else 1) for back in self._backwards)
+        self._steps = tuple(slice(None, None, -1 if back else 1) for back in self.order.backwards)
         cosine = float(self.order.directions(volume)[0] @ grid.frame[0])
         self.tilt = math.degrees(math.acos(min(max(cosine, -1.0), 1.0))) if volume.oriented else 0.0
-        self.depth = volume.shape[self._order[0]]
-        self.native_size = (volume.shape[self._order[1]], volume.shape[self._order[2]])
+        self.depth, *size = (volume.shape[axis] for axis in self.order.axes)
+        self.native_size = (size[0], size[1])
         self.working_size = self._working_size()
 
     @property
@@ -176,33 +167,32 @@ class SliceView:
     @property
     def slice_axis(self) -> int:
         """The anatomical axis nearest to that of the slices, see `SliceGrid`."""
-        return StorageOrder.nearest(self.volume, np.eye(3)).axes.index(self._order[0])
+        return StorageOrder.nearest(self.volume, np.eye(3)).axes.index(self.order.axes[0])
 
     @property
     def native_spacing(self) -> tuple[float, float, float]:
         """Millimetres between slices, rows and columns of `native`."""
-        through, row, column = (self.volume.spacing[axis] for axis in self._order)
+        through, row, column = (self.volume.spacing[axis] for axis in self.order.axes)
         return through, row, column
 
     @property
     def working_spacing(self) -> tuple[float, float]:
         """Millimetres between slices and between pixels of `slices`."""
-        through, row, _ = (self.volume.spacing[axis] for axis in self._order)
+        through, row, _ = self.native_spacing
         return through, row * self.native_size[0] / self.working_size[0]
 
     def stored_slice(self, index: int) -> tuple[int, int]:
         """The stored axis along which slices follow each other, and a slice's number along it."""
-        return self._order[0], self.depth - 1 - index if self._backwards[0] else index
+        return self.order.axes[0], self.depth - 1 - index if self.order.backwards[0] else index
 
     def native(self, start: int, stop: int) -> np.ndarray:
         """Slices start..stop-1 as stored values (n, h, w), without resampling."""
         if not 0 <= start < stop <= self.depth:
             raise ValueError(f"expected slices within 0..{self.depth}, got {start}..{stop}")
-        first, last = start, stop
-        if self._backwards[0]:
-            first, last = self.depth - stop, self.depth - start
+        if self.order.backwards[0]:
+            start, stop = self.depth - stop, self.depth - start
         index = [slice(None)] * 3
-        index[self._order[0]] = slice(first, last)
+        index[self.order.axes[0]] = slice(start, stop)
         return self.stacked(np.asarray(self.volume.data[tuple(index)]))
 
     def slices(self, start: int, stop: int) -> Tensor:
@@ -236,22 +226,20 @@ class SliceView:
         expected = (self.depth, *self.native_size)
         if label_slices.shape != expected:
             raise ValueError(f"restack: expected (D, h, w) = {expected}, got {label_slices.shape}")
-        return np.transpose(label_slices[self._steps], np.argsort(self._order))
+        return np.transpose(label_slices[self._steps], np.argsort(self.order.axes))
 
     def stacked(self, part: np.ndarray) -> np.ndarray:
         """An array in the storage order of the volume as slices (D, h, w), not copied."""
-        return np.transpose(part, self._order)[self._steps]
+        return np.transpose(part, self.order.axes)[self._steps]
 
     def _working_size(self) -> tuple[int, int]:
         size, spacing = self.grid.spatial_size, self.grid.spacing
+        (rows, columns), (_, *steps) = self.native_size, self.native_spacing
         if spacing is None:
-            steps = [size / max(self.native_size)] * 2
+            first = second = size / max(rows, columns)
         else:
-            steps = [self.volume.spacing[axis] / spacing for axis in self._order[1:]]
-        height, width = (
-            max(1, round(length * step))
-            for length, step in zip(self.native_size, steps, strict=True)
-        )
+            first, second = (step / spacing for step in steps)
+        height, width = max(1, round(rows * first)), max(1, round(columns * second))
         if not size / _MAX_FACTOR <= max(height, width) <= size * _MAX_FACTOR:
             raise DataError(
                 f"{self.volume.title}: slices would have {height} x {width} pixels at the "
@@ -321,30 +309,27 @@ def candidate_orders(
     image. Without one a file may hold its slices in any direction, turned or mirrored; a coarse
     axis tells which axis is that of the slices.
     """
-    first = _order_on(volume, grid)
+    first, frame = _order_on(volume, grid), grid.frame
     coarse = _coarse_axis(volume, grid.spacing is None)
     kept = None
     if coarse is not None and (known or grid.thick is not None):
         kept = (first.axes.index(coarse), coarse)
-    others = (order for order in StorageOrder.every(kept) if order != first)
+    others = [order for order in StorageOrder.every(kept) if order != first]
     if known:
-        most = first.turn(volume, grid.frame) + _TIE
-        handedness = np.sign(np.linalg.det(grid.frame))
-        others = (
+        most = first.turn(volume, frame) + _TIE
+        others = [
             order
             for order in others
-            if np.sign(np.linalg.det(order.directions(volume))) == handedness
-            and order.turn(volume, grid.frame) < most
-        )
+            if np.linalg.det(order.directions(volume)) * np.linalg.det(frame) > 0
+            and order.turn(volume, frame) < most
+        ]
     return first, *others
 
 
 def _axis_number(slice_axis: str | int) -> int | None:
     text = str(slice_axis).strip().lower()
-    if text == "auto":
-        return None
-    number = AXIS_NAMES.get(text, int(text) if text.isdecimal() else -1)
-    if number not in (0, 1, 2):
+    number = {"auto": None, **AXIS_NAMES, "0": 0, "1": 1, "2": 2}.get(text, -1)
+    if number == -1:
         raise DataError(
             f"slice_axis: expected auto, axial, coronal, sagittal, 0, 1 or 2, got {slice_axis!r}."
         )

@@ -10,6 +10,8 @@ import numpy as np
 
 from fsmis_components.data.volumes import Volume
 
+_EITHER = (False, True)
+
 
 @dataclass(frozen=True)
 class StorageOrder:
@@ -25,10 +27,10 @@ class StorageOrder:
         `kept` is a place (0 slices, 1 rows, 2 columns) and the stored axis that is to lie there.
         """
         return tuple(
-            cls((slices, rows, columns), (first, second, third))
-            for slices, rows, columns in itertools.permutations(range(3))
-            if kept is None or (slices, rows, columns)[kept[0]] == kept[1]
-            for first, second, third in itertools.product((False, True), repeat=3)
+            cls(axes, backwards)
+            for axes in itertools.permutations(range(3), 3)
+            if kept is None or axes[kept[0]] == kept[1]
+            for backwards in itertools.product(_EITHER, _EITHER, _EITHER)
         )
 
     @classmethod
@@ -41,8 +43,7 @@ class StorageOrder:
         """
         cosines = frame @ _stored_directions(volume)  # (3 places, 3 stored axes)
         orders = []
-        for slices, rows, columns in itertools.permutations(range(3)):
-            axes = (slices, rows, columns)
+        for axes in itertools.permutations(range(3), 3):
             if kept is None or axes[kept[0]] == kept[1]:
                 first, second, third = (bool(cosines[p, axis] < 0) for p, axis in enumerate(axes))
                 orders.append(cls(axes, (first, second, third)))

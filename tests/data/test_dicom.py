@@ -14,7 +14,6 @@ ROWS, COLUMNS = 6, 5
 MR_HEADER = {
     "ImageType": ["ORIGINAL", "PRIMARY", "M"],
     "EchoTime": 4.6,
-    "EchoNumbers": 1,
     "RepetitionTime": 500,
     "TemporalPositionIdentifier": 1,
 }
@@ -71,37 +70,19 @@ def test_mask_of_a_series(tmp_path):
     [
         ((0, 4, 12, 16), {}, "the distance between slices is uneven (4 to 8 mm), so a slice is m"),
         ((0, 4, 4, 8), {}, "the distance between slices is uneven (0 to 4 mm), so a slice is m"),
-        ((0, 4, 8), {"SeriesInstanceUID": "1.9"}, "holds 2 DICOM series; put each in its own"),
-        ((0, 4, 8), {"NumberOfFrames": 3}, "expected one grey slice per DICOM file; convert"),
-        ((0, 4, 8), {"SamplesPerPixel": 3}, "expected one grey slice per DICOM file; convert"),
-        ((0, 4, 8), {"Rows": 5}, "slices differ in size; keep one stack"),
-        ((0, 4, 8), {"ImagePositionPatient": None}, "a slice has no ImagePositionPatient, so its"),
-        (
-            (0, 4, 8),
-            {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]},
-            "slices point in different directions; keep one stack",
-        ),
-        ((0, 4, 8), {"PixelSpacing": [2, 0.6]}, "slices of one series differ in PixelSpacing (2, "),
-        ((0, 4, 8), {"EchoTime": 9.2}, "slices of one series differ in EchoTime (4.6 and 9.2), s"),
-        ((0, 4, 8), {"RepetitionTime": 900}, "slices of one series differ in RepetitionTime (50"),
-        ((0, 4, 8), {"EchoNumbers": 2}, "slices of one series differ in EchoNumbers (1 and 2), s"),
-        ((0, 4, 8), {"TemporalPositionIdentifier": 2}, "slices of one series differ in Temporal"),
-        (
-            (0, 4, 8),
-            {"ImageType": ["ORIGINAL", "PRIMARY", "P"]},
-            "slices of one series differ in ImageType (ORIGINAL\\PRIMARY\\M and ORIGINAL\\PR",
-        ),
-        ((0, 4, 8), {"PhotometricInterpretation": "MONOCHROME1"}, "slices of one series differ in"),
-        (
-            (0, 4, 8, 12),
-            {"ImagePositionPatient": [12, 20, 34]},
-            "slices are shifted sideways against each other (ImagePositionPatient, by",
-        ),
-        (
-            (0, 4),
-            {"ImagePositionPatient": [10, 60, 34]},
-            "slices are shifted sideways against each other (ImagePositionPatient, by 40 mm)",
-        ),
+        ((0, 4), {"SeriesInstanceUID": "1.9"}, "holds 2 DICOM series; put each in its own"),
+        ((0, 4), {"NumberOfFrames": 3}, "expected one grey slice per DICOM file; convert"),
+        ((0, 4), {"SamplesPerPixel": 3}, "expected one grey slice per DICOM file; convert"),
+        ((0, 4), {"Rows": 5}, "slices differ in size; keep one stack"),
+        ((0, 4), {"ImagePositionPatient": None}, "a slice has no ImagePositionPatient, so its"),
+        ((0, 4), {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "slices point in different di"),
+        ((0, 4), {"PixelSpacing": [2, 0.6]}, "slices of one series differ in PixelSpacing (["),
+        ((0, 4), {"RepetitionTime": 900}, "slices of one series differ in RepetitionTime ("),
+        ((0, 4), {"TemporalPositionIdentifier": 2}, "slices of one series differ in Temporal"),
+        ((0, 4), {"ImageType": ["ORIGINAL", "P"]}, "slices of one series differ in ImageType"),
+        ((0, 4), {"PhotometricInterpretation": "MONOCHROME1"}, "slices of one series differ in"),
+        ((0, 4, 8, 12), {"ImagePositionPatient": [12, 20, 34]}, "slices are shifted sideways aga"),
+        ((0, 4), {"ImagePositionPatient": [10, 60, 34]}, "slices are shifted sideways against e"),
     ],
 )
 def test_rejects(tmp_path, positions, changes, message):

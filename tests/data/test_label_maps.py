@@ -41,17 +41,6 @@ def test_shares_under_a_slope_are_no_label(tmp_path: Path, largest: float) -> No
             load_label(path)
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
-def test_an_image_is_no_label_of_itself(tmp_path: Path, kind: type) -> None:
-    # so even that its values do not change from voxel to voxel
-    data = np.kron(np.arange(1, 217).reshape(6, 6, 6), np.ones((4, 4, 4))).astype(kind)
-    image = load_image(write_nifti(tmp_path / "image_1.nii.gz", data))
-    label = write_nifti(tmp_path / "label_1.nii.gz", data)
-    with pytest.raises(DataError, match="label_1.* holds the very voxels of its image; name the"):
-        load_label(label, image)
-    assert load_label(write_nifti(label, (data // 60).astype(np.uint8)), image).data.max() == 3
-
-
 def test_another_scan_is_no_label(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 400, block_label().shape).astype(np.int16)
     image = load_image(write_nifti(tmp_path / "image_1.nii.gz", block_image()))
