@@ -21,11 +21,10 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
     """Write a file so that a reader, an interruption or a power cut never leaves half of it.
 
     Folders above it are made, an existing file is replaced; where that fails by an OSError, what
-    was there before is untouched. `write` is called with a hidden name in the same folder and makes
-    that file; the name has the ending of `path`, by which some libraries choose the format.
+    was there before is untouched. `write` makes the file under a hidden name in the same folder,
+    with the ending of `path`, by which some libraries choose the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # in the same folder, as a rename is atomic only within one file system
     unfinished = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name.lower()}")
     try:
         write(unfinished)
@@ -33,7 +32,6 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
             os.fsync(file.fileno())  # else a power cut may leave the name without the content
         os.replace(unfinished, path)
     finally:
-        # also after an interruption; nothing is left of it once it has its name
         unfinished.unlink(missing_ok=True)
     return path
 

@@ -8,14 +8,12 @@ from typing import Literal
 
 from fsmis_components.data.dicom import is_dicom_file
 from fsmis_components.data.volume_names import (
-    HEADER_SUFFIXES,
-    is_data_of,
+    DETACHED_SUFFIXES,
     is_image_name,
     is_label_folder,
     is_label_name,
     is_result_name,
     is_volume_name,
-    labelled_stem,
     nnunet_channels,
     scan_name,
     strip_volume_suffix,
@@ -96,7 +94,7 @@ class FolderSearch:
             # by name first: labels are neither opened nor asked for their kind
             if is_volume_name(path.name):
                 (labels if _is_no_scan(path, paired is None) else scans).append(path)
-            elif path.name in _KNOWN:
+            elif path.name in _KNOWN or path.name.lower().endswith(DETACHED_SUFFIXES):
                 pass
             elif paired is None and is_label_folder(path.name):
                 self._leave([path], "named as labels; a folder of scans needs another name")
@@ -122,15 +120,21 @@ class FolderSearch:
                 self._leave(rest, "not called image_<id>, as the scans beside it are")
                 scans = prefixed
             self._add(scans, labelled if prefixed or paired is not None else {}, paired is not None)
-        headers = [path for path in scans if path.suffix.lower() in HEADER_SUFFIXES]
-        self._leave([f for f in files if not any(is_data_of(f, h) for h in headers)], STRANGER)
+        self._leave(files, STRANGER)
         beside = len(self.cases) > first
         for path, inner in below:
-            self._merge(path, inner, labelled, beside, paired is not None)
-        # labels and results of scans that are here are no news
-        known = {name for case in self.cases[first:] for name in (case.stem, case.name, "")}
-        orphans = [path for path in labels if labelled_stem(path.name) not in known]
-        self._leave(orphans, "named as the label or the result of a scan that is not here")
+            for case in inner.cases:
+                if case.image == path and (paired is not None or is_image_name(path.name)):
+                    case = Case(case.name, case.image, labelled.get(case.name))
+                if beside and not case.image.is_dir():  # beside scans only DICOM series
+                    self._leave(
+                        [case.image], "in a folder beside scans; name that folder to use it"
+                    )
+                else:
+                    self.cases.append(case)
+            self.unused += inner.unused
+        if len(self.cases) == first:  # else labels and results are no news
+            self._leave(labels, "named as the label or the result of a scan")
 
     def _add(self, scans: list[Path], labelled: dict[str, Path], certain: bool) -> None:
         channels = nnunet_channels(scans, certain)
@@ -158,24 +162,6 @@ class FolderSearch:
         if not inner.cases and not worth_telling:
             inner.unused = [(path, "a folder without scans")]
         return inner
-
-    def _merge(
-        self,
-        path: Path,
-        inner: FolderSearch,
-        labelled: dict[str, Path],
-        beside: bool,
-        paired: bool,
-    ) -> None:
-        """Take over what a subfolder holds; beside scans only DICOM series."""
-        for case in inner.cases:
-            if case.image == path and (paired or is_image_name(path.name)):
-                case = Case(case.name, case.image, labelled.get(case.name))
-            if beside and not case.image.is_dir():
-                self._leave([case.image], "in a folder beside scans; name that folder to use it")
-            else:
-                self.cases.append(case)
-        self.unused += inner.unused
 
     def _leave(self, paths: list[Path], reason: str) -> None:
         self.unused += [(path, reason) for path in paths]

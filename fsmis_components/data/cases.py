@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ _DATALIST_KEYS = {
 _LISTS = (".txt", ".csv")
 _SHOWN = 10
 _SHOWN_IN_ERROR = 3
-# bytes: file systems allow 255, and "_uncertainty.nii.gz" and a hidden name are added
-_LONGEST_STEM = 200
 _LAYOUTS = (
     "image_<id>.nii.gz with label_<id>.nii.gz, images/ with labels/, imagesTr/ with labelsTr/, "
     "or a datalist JSON"
@@ -65,26 +62,20 @@ def search_cases(
     Args:
         folder: one of these, tried in this order: a `.txt` or `.csv` file with one path per line
             (of a table the first column); a datalist JSON file, or a folder with a `dataset.json`
-            that lists files; the Decathlon folders `imagesTr`, `labelsTr`,
-            `imagesTs`; `images/` with `labels/` (same file names); `image_<id>` with `label_<id>`;
-            any other files of a format that is read, as images without labels. A folder of a DICOM
-            series counts as an image of its name, at any depth; other scans in subfolders are
-            found where none lies beside the subfolder. Of nnU-Net's `case_0000`, `case_0001` the
-            first channel counts, as `case`. Hidden files are left out.
+            that lists files; the Decathlon folders `imagesTr`, `labelsTr`, `imagesTs`; `images/`
+            with `labels/` (same file names); `image_<id>` with `label_<id>`; any other files of a
+            format that is read, as images without labels. A folder of a DICOM series counts as an
+            image of its name, at any depth; other scans in subfolders are found where none lies
+            beside the subfolder. Of nnU-Net's `case_0000`, `case_0001` the first channel counts.
         labels: "required": each scan must have one; "optional": where there is one; "never":
             labels are not looked for.
         section: "training": of layouts that tell training and test apart, the training cases.
-
-    Returns:
-        At least one case.
 
     Raises:
         DataError: no such folder, no image in it, a label is missing, two scans of one name, a
             broken JSON file.
     """
     folder = Path(folder).expanduser()
-    if labels not in ("required", "optional", "never") or section not in _DATALIST_KEYS:
-        raise ValueError(f"search_cases: unknown labels {labels!r} or section {section!r}")
     if not folder.exists():
         raise DataError(f"{folder}: there is no such file or folder; check the path.")
     kind = folder.suffix.lower() if folder.is_file() else ""
@@ -108,10 +99,9 @@ def search_cases(
     # what may be a scan comes first
     search.unused.sort(key=lambda entry: entry[1] == STRANGER)
     if not search.cases:
-        part = "" if section == "all" else f" for section {section}"
         left = [f"{_below(path, folder)}: {why}" for path, why in search.unused[:_SHOWN_IN_ERROR]]
         shown = f" (not used: {' | '.join(left)})" if left else ""
-        raise DataError(f"{folder}: no image found{part}; expected {_LAYOUTS}{shown}.")
+        raise DataError(f"{folder}: no image found; expected {_LAYOUTS}{shown}.")
     cases = _unique(search.cases, folder)
     if labels == "required":
         cases, found = _labelled(cases, folder)
@@ -213,20 +203,19 @@ def _from_datalist(
 
 def _labelled(cases: list[Case], folder: Path) -> tuple[list[Case], list[Unused]]:
     """The labelled cases; of scans in subfolders, labels are not demanded."""
-    labelled = [case for case in cases if case.label is not None]
+    labelled = [case for case in cases if case.label]
     places = {case.image.parent for case in labelled}
-    missing = [case for case in cases if case.label is None]
-    demanded = [
-        case.image.name
-        for case in missing
-        if not labelled or is_image_name(case.image.name) or case.image.parent in places
-    ]
+    missing = [case.image for case in cases if not case.label]
+    demanded = sorted(
+        image.name
+        for image in missing
+        if not labelled or is_image_name(image.name) or image.parent in places
+    )
     if demanded:
-        shown = ", ".join(sorted(demanded)[:_SHOWN_IN_ERROR])
-        if len(demanded) > _SHOWN_IN_ERROR:
-            shown += f" and {len(demanded) - _SHOWN_IN_ERROR} more"
-        raise DataError(f"{folder}: no label for {shown}; expected {_LAYOUTS}.")
-    return labelled, [(case.image, "a scan without a label") for case in missing]
+        shown = ", ".join(demanded[:_SHOWN_IN_ERROR])
+        more = f" and {len(demanded) - _SHOWN_IN_ERROR} more" if demanded[_SHOWN_IN_ERROR:] else ""
+        raise DataError(f"{folder}: no label for {shown}{more}; expected {_LAYOUTS}.")
+    return labelled, [(image, "a scan without a label") for image in missing]
 
 
 def _unique(cases: list[Case], folder: Path) -> list[Case]:
@@ -237,10 +226,6 @@ def _unique(cases: list[Case], folder: Path) -> list[Case]:
         stem = case.stem
         if counts[stem] > 1:
             stem = "_".join([*_below(case.image, folder).parent.parts, stem])
-        if len(stem.encode()) > _LONGEST_STEM:
-            # as outputs have longer names than the scan; the hash tells apart what is cut off
-            head = stem.encode()[: _LONGEST_STEM - 9].decode(errors="ignore")
-            stem = f"{head}_{sha256(stem.encode()).hexdigest()[:8]}"
         named.append(case if stem == case.stem else replace(case, name=stem, alias=stem))
     for key in ("stem", "name"):
         first: dict[str, Case] = {}

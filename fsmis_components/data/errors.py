@@ -6,6 +6,7 @@ import errno
 import functools
 import importlib
 import inspect
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ LOG = "errors.log"
 _SHOWN = 300  # characters of a foreign message
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # or this user's share of it
 _DENIED = (errno.EACCES, errno.EPERM)
+_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
 # PyTorch raises a plain RuntimeError where the memory of the CPU is used up
 _CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
 
@@ -25,21 +27,18 @@ _CPU_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memor
 class DataError(ValueError):
     """The user's data or arguments are unusable.
 
-    The message is one sentence, on one line, that names the file or argument, what is wrong with it
-    and what to do about it.
+    The message is one sentence: the file or argument, what is wrong with it, what to do about it.
     """
 
     def __init__(self, sentence: str) -> None:
         super().__init__(" ".join(str(sentence).split()))
 
 
-def unwritable(
-    place: str | Path, error: OSError, another: str = "choose another --output_dir"
-) -> DataError:
-    """The error about what cannot be written, with advice that fits its cause.
+_ANOTHER = "choose another --output_dir"
 
-    `another` says how another place is named.
-    """
+
+def unwritable(place: str | Path, error: OSError, another: str = _ANOTHER) -> DataError:
+    """The error about what cannot be written; `another` says how another place is named."""
     if error.errno in _DISK_IS_FULL:
         advice = "free some space and give the same command again"
     elif error.errno == errno.ENAMETOOLONG:
@@ -52,7 +51,7 @@ def unwritable(
 
 
 @contextmanager
-def writing(place: str | Path, another: str = "choose another --output_dir") -> Iterator[None]:
+def writing(place: str | Path, another: str = _ANOTHER) -> Iterator[None]:
     """Tell an OSError of the body as `unwritable` does; arguments as there."""
     try:
         yield
@@ -62,9 +61,8 @@ def writing(place: str | Path, another: str = "choose another --output_dir") -> 
 
 def unreadable(place: str | Path, error: OSError) -> DataError:
     """The error about a file or folder that is there but cannot be opened."""
-    advice = "check the disk and copy it again"
-    if error.errno in _DENIED:
-        advice = "get the right to read it"
+    denied = error.errno in _DENIED
+    advice = "get the right to read it" if denied else "check the disk and copy it again"
     return DataError(f"{place}: cannot be read ({error.strerror or error}); {advice}.")
 
 
@@ -80,8 +78,7 @@ def exit_on_data_error(entry: T) -> T:
     """Let an entry that configs name end the command with the sentence of a `DataError`.
 
     MONAI turns a ValueError into sixty lines of traceback but lets SystemExit pass, whose message
-    Python prints as the last line, with exit code 1. Library code raises `DataError`; only entries
-    that configs name are decorated: functions and methods, and classes, whose constructor it is.
+    Python prints as the last line, with exit code 1. Of a class it is the constructor.
     """
     if inspect.isclass(entry):
         entry.__init__ = exit_on_data_error(entry.__init__)  # type: ignore[method-assign]
@@ -116,11 +113,10 @@ def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
         return str(unwritable(f"{source}: its results", error))
-    text = " ".join(str(error).split())
-    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
-    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    used_up = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if used_up or any(sign in str(error) for sign in _CPU_MEMORY):
+    kind = type(error).__name__
+    text = textwrap.shorten(str(error), _SHOWN, placeholder=" ...")
+    reason = f"{kind}: {text}" if text else kind
+    if kind in _MEMORY_ERRORS or any(sign in str(error) for sign in _CPU_MEMORY):
         reason = f"too little memory ({reason}); close other programs, or take a larger machine"
     try:
         with (folder / LOG).open("a", encoding="utf-8") as file:

@@ -35,14 +35,15 @@ def modality_of(volume: Volume) -> Modality:
     lower end of a window to which the scan was clipped) beside soft tissue. Resampled MR has
     negative values too, but they grow fewer with the distance from zero and make no peak. CT with
     an offset is known by its air and its fat and soft tissue, 1,000 apart. CT on another scale
-    (0 to 1, 0 to 255) holds no Hounsfield units and passes for MR, which is brought to a common
-    scale.
+    (0 to 1, 0 to 255) passes for MR, which is brought to a common scale.
     """
     values = sample(volume.data).astype(np.float64)
     if _is_hounsfield(values):
         return Modality("ct")
-    shifted = (Modality("ct", o) for o in _OFFSETS if _is_shifted_hounsfield(values - o))
-    return next(shifted, Modality("mr"))
+    for offset in _OFFSETS:
+        if _is_shifted_hounsfield(values - offset):
+            return Modality("ct", offset)
+    return Modality("mr")
 
 
 def _is_hounsfield(values: np.ndarray) -> bool:
@@ -69,10 +70,8 @@ def _is_shifted_hounsfield(values: np.ndarray) -> bool:
     body = values[values > -500]
     if air < 0.05 or not body.size:
         return False
-    narrow, fat, soft = (
-        ((body > low) & (body < high)).mean() for low, high in ((-200, 200), (-150, -50), (0, 100))
-    )
-    return bool(narrow >= 0.7 and fat >= 0.03 and soft >= 0.2)
+    least = {(-200, 200): 0.7, (-150, -50): 0.03, (0, 100): 0.2}  # all tissue, fat, soft tissue
+    return all(((body > low) & (body < high)).mean() >= n for (low, high), n in least.items())
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ class Normalisation:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Normalisation:
         """The rule that `to_dict` described."""
-        lower, upper = values["window"]
-        return cls(**{**values, "window": (float(lower), float(upper))})
+        lower, upper = map(float, values["window"])
+        return cls(**{**values, "window": (lower, upper)})
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,7 @@ def resolve_modality(volume: Volume, modality: str = "auto") -> str:
     Another word is a `DataError`.
     """
     name = str(modality).strip().lower()
-    if name != "auto":
-        return Normalisation(name).modality
-    return modality_of(volume).name
+    return modality_of(volume).name if name == "auto" else Normalisation(name).modality
 
 
 def intensity_warning(seen: Modality, normalisation: Normalisation) -> str:
@@ -162,8 +159,7 @@ def shown_range(volume: Volume, normalisation: Normalisation) -> tuple[float, fl
 def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
     """Measure on a volume the numbers that its normalisation needs.
 
-    Voxels count in storage order, so that the result does not depend on the working resolution. MR
-    whose mean a mark for "no data" would spoil, and CT without a value in the window, are a
+    MR whose mean a mark for "no data" would spoil, and CT without a value in the window, are a
     `DataError`.
     """
     offset = 0.0
@@ -173,12 +169,11 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
     else:
         lower, upper = -math.inf, quantile(volume.data, normalisation.clip_quantile)
         _check_fill(volume, upper)
-    mean, std = normalisation.mean, normalisation.std
-    if mean is not None:
-        mean += offset
-    if mean is None or std is None:
-        own_mean, own_std = _mean_and_std(volume, lower, upper)
-        mean, std = own_mean if mean is None else mean, own_std if std is None else std
+    mean, std = _mean_and_std(volume, lower, upper)
+    if normalisation.mean is not None:
+        mean = normalisation.mean + offset
+    if normalisation.std is not None:
+        std = normalisation.std
     low, high = _extremes(volume)
     if std == 0 and low < high and normalisation.modality == "ct":
         raise DataError(
@@ -207,7 +202,7 @@ def _check_fill(volume: Volume, upper: float) -> None:
         fill = high
     else:
         return
-    count = sum(int(np.count_nonzero(chunk == fill)) for chunk in chunks(volume.data))
+    count = sum(np.count_nonzero(chunk == fill) for chunk in chunks(volume.data))
     raise DataError(
         f"{volume.title}: holds {fill:g} in {count} of its voxels, far from all other values: a "
         "mark for no data, which normalisation would count in; replace it by the darkest intensity "

@@ -22,19 +22,17 @@ from fsmis_components.data.stored_array import StoredArray, VoxelArray
 from fsmis_components.data.volume_names import is_data_of, is_volume_name
 
 MOST_VOXELS = 2**31  # a whole body at half a millimetre; as float32 8 GiB
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _CONVERT = "convert it to .nii.gz"
 _META_IMAGE = (".mha", ".mhd")
 _HEADER_BYTES = 1 << 20
 # where the voxels lie: MetaImage's ElementDataFile, NRRD's data file
 _DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*[=:]|data ?file:)(.*)$", re.I | re.M)
-_OWN_DATA = ("local", "")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")  # of NRRD
 
 
 def is_nifti_name(name: str) -> bool:
     """Whether a file name ends in `.nii` or `.nii.gz`."""
-    return name.lower().endswith(NIFTI_SUFFIXES)
+    return name.lower().endswith((".nii.gz", ".nii"))
 
 
 def read_voxels(
@@ -44,19 +42,17 @@ def read_voxels(
 
     Damaged ones are a `DataError`, and what `checked_shape` refuses.
     """
-    proxy = image.dataobj
-    slope, inter = (proxy.slope, proxy.inter) if isinstance(proxy, ArrayProxy) else (1.0, 0.0)
-    shape = checked_shape(image, path, most_voxels)
+    shape, data = checked_shape(image, path, most_voxels), image.dataobj
+    slope, inter = 1.0, 0.0
     try:
-        raw = np.asanyarray(proxy.get_unscaled() if isinstance(proxy, ArrayProxy) else proxy)
+        if isinstance(data, ArrayProxy):
+            slope, inter, data = data.slope, data.inter, data.get_unscaled()
+        raw = np.asanyarray(data).reshape(shape, order="F")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{path}: the file ends early or is damaged ({error}); copy or export it again."
         ) from error
-    raw = raw.reshape(shape, order="F")
-    if (slope, inter) == (1.0, 0.0):
-        return raw
-    return StoredArray(raw, slope, inter)
+    return raw if (slope, inter) == (1.0, 0.0) else StoredArray(raw, slope, inter)
 
 
 def checked_shape(
@@ -118,11 +114,6 @@ def is_coded(image: nibabel.Nifti1Image) -> bool:
     return bool(image.header["qform_code"] > 0 or image.header["sform_code"] > 0)
 
 
-def has_position(image: nibabel.Nifti1Image) -> bool:
-    """Whether the header says where the voxels lie."""
-    return is_coded(image) and not is_identity(image.affine)
-
-
 def is_identity(affine: npt.ArrayLike) -> bool:
     """Whether an affine is what tools write that know nothing: an identity, up to signs."""
     return np.allclose(np.abs(np.asarray(affine)), np.eye(4), atol=1e-6)
@@ -136,8 +127,6 @@ def write_nifti(
     `ready` is called with the complete file under its hidden name, before it gets its own. What
     cannot be written is a `DataError`; what was there before is untouched.
     """
-    if not is_nifti_name(path.name):
-        raise ValueError(f"{path}: expected a name that ends in .nii.gz or .nii")
 
     def write(unfinished: Path) -> None:
         nibabel.save(image, unfinished)
@@ -233,12 +222,12 @@ def _keeps_to_its_folder(header: bytes, path: Path) -> bool:
         if not end and len(header) == _HEADER_BYTES:
             return False
     names = [name.decode(errors="replace").strip() for name in _DATA_FILE.findall(header)]
-    if meta_image and not names:
-        return False
+    if meta_image:  # what follows the first is voxels
+        names = names[:1] or ["none"]
     return all(
-        name.lower() in _OWN_DATA
+        name.lower() in ("local", "")
         or (Path(name.replace("\\", "/")).name == name and is_data_of(Path(name), path))
-        for name in (names[:1] if meta_image else names)
+        for name in names
     )
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from monai.utils import optional_import
+from typing import Any
 
 from fsmis_components.data.errors import DataError
 
-if TYPE_CHECKING:
-    _ServerError = Exception
-else:
-    # MONAI Label turns every exception into "Internal Server Error" except this one of its web
-    # framework; where that is not installed, nobody listens
-    _ServerError, _found = optional_import("starlette.exceptions", name="HTTPException")
-    _ServerError = _ServerError if _found else Exception
+_ServerError: Any = Exception
+with suppress(ImportError):  # where the web framework is not installed, nobody listens
+    # MONAI Label turns every exception into "Internal Server Error" except this one
+    _ServerError = importlib.import_module("starlette.exceptions").HTTPException
 
 UNPROCESSABLE = 422
 # the folders of an absolute path, of Unix or of Windows

@@ -15,7 +15,7 @@ from filelock import FileLock
 from fsmis_components.data.atomic import atomic_write_text, remove_unfinished
 from fsmis_components.data.case_row import DONE, CaseRow, ResultFiles
 from fsmis_components.data.cases import Case
-from fsmis_components.data.errors import DataError, writing
+from fsmis_components.data.errors import DataError, unreadable, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.safe_text import csv_table, parse_json
 from fsmis_components.data.volumes import load_image, load_label
@@ -32,14 +32,10 @@ _SET_ASIDE = "set_aside"  # folder for masks that are not as they were written
 class RunRecord:
     """Keeps `cases.csv` and `run.json` of an output folder up to date, case by case.
 
-    A second run with the same settings and support keeps what is finished; one with others is
-    refused, so that no mask is overwritten in silence and none is left over from other settings.
-    Only a run with corrected masks may replace what an earlier one wrote, and only masks that are
-    still as that run wrote them.
-
-    The record is on disk before what it describes: the settings before the first file, the hash of
-    a mask before the mask has its name. So a run that was killed at any moment is taken up, and a
-    mask whose hash is not there was changed by someone else.
+    A second run with the same settings keeps what is finished; one with others is refused, so that
+    no mask is overwritten in silence. The record is on disk before what it describes: the settings
+    before the first file, the hash of a mask before the mask has its name. So a run that was killed
+    at any moment is taken up, and a mask whose hash is not there was changed by someone else.
 
     Several processes may share the cases of a run (`share`), each with a copy of the record.
 
@@ -73,6 +69,9 @@ class RunRecord:
         self._order: list[str] | None = None  # of all cases, where several processes share them
         self._own: tuple[set[str], set[str]] = (set(), set())  # this one's cases and their files
 
+    def _paths(self, cases: Iterable[Case]) -> list[Path]:
+        return [path for case in cases for path in self.files(case) if path is not None]
+
     def files(self, case: Case) -> ResultFiles:
         """Where the results of a case go."""
         folder, stem = self.output_dir, case.stem
@@ -100,21 +99,20 @@ class RunRecord:
             DataError: the folder holds the results of another run or files of unknown origin, its
                 record is damaged, or it cannot be written.
         """
-        corrected = corrected or {}
-        files = {case.stem: self.files(case) for case in cases}
-        paths = [path for each in files.values() for path in each if path is not None]
-        earlier = self._read()
+        corrected, cases = corrected or {}, list(cases)
+        paths = self._paths(cases)
+        earlier = _read(self.output_dir)
         # also those that are still to be replaced: they must not pass for corrected ones
         self._masks = dict(earlier.get(_MASKS, {}))
         if earlier.get("run_hash") == self.run_hash:
-            self._scans = earlier["cases"]
+            self._scans, self.rows = earlier["cases"], earlier["rows"]
             self._files = earlier.get("files", {})
-            self.rows = _rows(earlier)
         elif (corrected or renews) and _MASKS in earlier:
-            for stem, (*_, mask) in files.items():
-                if mask == corrected.get(stem) or not mask.exists():
+            for case in cases:
+                mask = self.files(case).mask
+                if mask == corrected.get(case.stem) or not mask.exists():
                     continue
-                if file_hash(mask) != self._masks.get(stem):
+                if file_hash(mask) != self._masks.get(case.stem):
                     raise DataError(
                         f"{mask}: is not as the former run wrote it, and no corrected mask either; "
                         "put it into the folder of --corrections_dir or remove it (nothing was "
@@ -128,10 +126,8 @@ class RunRecord:
 
     def share(self, cases: Iterable[Case], own: Iterable[Case]) -> None:
         """Leave all cases but its own to copies of this record in other processes."""
-        self._order = [case.stem for case in cases]
-        files = {case.stem: self.files(case) for case in own}
-        paths = (path for each in files.values() for path in each if path is not None)
-        self._own = (set(files), {self._name(path) for path in paths})
+        self._order, own = [case.stem for case in cases], list(own)
+        self._own = ({case.stem for case in own}, set(map(self._name, self._paths(own))))
 
     def finished(self, case: Case) -> bool:
         """Whether the case was done by this run's settings, and its scan and files are the same.
@@ -172,10 +168,9 @@ class RunRecord:
         """
         if self._scans.get(case.stem, scan) == scan:
             return
-        *others, _ = self.files(case)
-        for path in filter(None, others):
-            path.unlink(missing_ok=True)
         self._clear(case)
+        for path in self._paths([case]):
+            path.unlink(missing_ok=True)
         for known in (self._scans, self._masks):
             known.pop(case.stem, None)
 
@@ -186,10 +181,10 @@ class RunRecord:
         """
         self.rows[case.stem] = row
         if row.status == DONE:
-            files = self.files(case)
             self._scans[case.stem] = scan
-            self._files |= {self._name(path): file_hash(path) for path in filter(None, files)}
-            self._masks[case.stem] = self._files[self._name(files.mask)] if made_here else ""
+            self._files |= {self._name(path): file_hash(path) for path in self._paths([case])}
+            mask = self._files[self._name(self.files(case).mask)]
+            self._masks[case.stem] = mask if made_here else ""
 
     def sort(self, stems: Sequence[str]) -> None:
         """Bring the lines into the order of the stems of all cases, those of others first."""
@@ -198,25 +193,20 @@ class RunRecord:
 
     def write(self) -> None:
         """Rewrite `cases.csv` and `run.json`; an interruption leaves the former files."""
+        names = [f"{column}_{what}" for what in ("ml", "expected_dice") for column in self.columns]
+        lines = [["case", "status", "seconds", *names, "modality", "warning", "message"]]
         with self._of_all_processes():
-            self._write()
-
-    def _write(self) -> None:
-        figures = [
-            f"{column}_{what}" for what in ("ml", "expected_dice") for column in self.columns
-        ]
-        lines = [["case", "status", "seconds", *figures, "modality", "warning", "message"]]
-        for row in self.rows.values():
-            figures = [
-                f"{known[column]:.3f}" if column in known else ""
-                for known in (row.volumes, row.expected_dice)
-                for column in self.columns
-            ]
-            remarks = [row.modality, row.warning, row.message]
-            lines.append([row.case, row.status, f"{row.seconds:.2f}", *figures, *remarks])
-        # the record first: it decides what counts
-        self._write_record()
-        self._write_text("cases.csv", csv_table(lines))
+            for row in self.rows.values():
+                figures = [
+                    f"{known[column]:.3f}" if column in known else ""
+                    for known in (row.volumes, row.expected_dice)
+                    for column in self.columns
+                ]
+                remarks = [row.modality, row.warning, row.message]
+                lines.append([row.case, row.status, f"{row.seconds:.2f}", *figures, *remarks])
+            # the record first: it decides what counts
+            self._write_record()
+            self._write_text("cases.csv", csv_table(lines))
 
     def _write_record(self) -> None:
         record = {
@@ -236,11 +226,11 @@ class RunRecord:
             yield
             return
         with FileLock(self.output_dir / _LOCK):
-            there, (cases, files) = self._read(), self._own
+            there, (cases, files) = _read(self.output_dir), self._own
             self._scans = _joined(there["cases"], self._scans, cases)
             self._masks = _joined(there[_MASKS], self._masks, cases)
             self._files = _joined(there["files"], self._files, files)
-            self.rows = _joined(_rows(there), self.rows, cases)
+            self.rows = _joined(there["rows"], self.rows, cases)
             self.sort(self._order)
             yield
 
@@ -287,29 +277,27 @@ class RunRecord:
             "overwritten)."
         )
 
-    def _read(self) -> dict[str, Any]:
-        """The record of an earlier run; empty where there is none."""
-        path = self.output_dir / _RECORD
-        try:
-            record: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
-            for row in record["rows"].values():
-                CaseRow(**row)
-            for name, kind in (("run_hash", str), ("settings", dict), ("cases", dict)):
-                if not isinstance(record[name], kind):
-                    raise TypeError(name)
-            return record
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error.strerror}); choose another --output_dir."
-            ) from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path}: is damaged or no record of a folder run, so nobody knows what wrote the "
-                "masks beside it; choose another --output_dir, or move this file away if no mask "
-                "is there (nothing was overwritten)."
-            ) from error
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The record of an earlier run; empty where there is none."""
+    path = folder / _RECORD
+    try:
+        record: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        record["rows"] = {stem: CaseRow(**row) for stem, row in record["rows"].items()}
+        for name, kind in (("run_hash", str), ("settings", dict), ("cases", dict)):
+            if not isinstance(record[name], kind):
+                raise TypeError(name)
+        return record
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: is damaged or no record of a folder run, so nobody knows what wrote the "
+            "masks beside it; choose another --output_dir, or move this file away if no mask "
+            "is there (nothing was overwritten)."
+        ) from error
 
 
 def read_rows(folder: Path) -> dict[str, CaseRow]:
@@ -318,11 +306,8 @@ def read_rows(folder: Path) -> dict[str, CaseRow]:
     Raises:
         DataError: the record cannot be read.
     """
-    return _rows(RunRecord(folder, (), {})._read())
-
-
-def _rows(record: Mapping[str, Any]) -> dict[str, CaseRow]:
-    return {stem: CaseRow(**row) for stem, row in record.get("rows", {}).items()}
+    rows: dict[str, CaseRow] = _read(folder).get("rows", {})
+    return rows
 
 
 def finished_scans(folder: Path) -> dict[str, CaseRow]:
@@ -331,11 +316,10 @@ def finished_scans(folder: Path) -> dict[str, CaseRow]:
     Raises:
         DataError: the record cannot be read.
     """
-    record = RunRecord(folder, (), {})._read()
-    scans = record.get("cases", {})
+    scans = _read(folder).get("cases", {})
     return {
         scans[stem]: row
-        for stem, row in _rows(record).items()
+        for stem, row in read_rows(folder).items()
         if row.status == DONE and stem in scans and (folder / f"{stem}_seg.nii.gz").is_file()
     }
 

@@ -2,10 +2,7 @@
 
 A spreadsheet takes a cell that begins with `=`, `+`, `-` or `@` for a formula, and a formula may
 start programs or send data away. Names of files and structures, and messages that quote them, come
-from strangers. Such text gets an apostrophe in front, which spreadsheets show as text. Nothing of
-this package reads a name back from a CSV file; what a run resumes by is kept in JSON.
-
-JSON of files and headers from outside is read with bounds, so that a bad one is one sentence.
+from strangers. Such text gets an apostrophe in front, which spreadsheets show as text.
 """
 
 from __future__ import annotations
@@ -56,14 +53,9 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from None
     level = [content]
-    for _ in range(DEEPEST):
-        level = [child for node in level for child in _nests(node)]
-        if not level:
+    for _ in range(DEEPEST + 1):
+        nests = [node for node in level if isinstance(node, dict | list)]
+        if not nests:
             return content
+        level = [x for node in nests for x in (node.values() if isinstance(node, dict) else node)]
     raise ValueError(f"nested deeper than {DEEPEST} levels")
-
-
-def _nests(node: Any) -> list[Any]:
-    """What a node holds that may hold something itself."""
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return [child for child in children if isinstance(child, dict | list)]

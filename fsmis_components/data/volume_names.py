@@ -8,17 +8,9 @@ from pathlib import Path
 
 # the longest that fits comes first: ".seg.nrrd" before ".nrrd"
 VOLUME_SUFFIXES = (
-    ".nii.gz",
-    ".nii",
-    ".mgz",
-    ".mgh",
-    ".seg.nrrd",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
+    *(".nii.gz", ".nii", ".mgz", ".mgh"),
+    *(".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd"),
 )
-HEADER_SUFFIXES = (".mhd", ".nhdr")
 DETACHED_SUFFIXES = (".raw", ".raw.gz", ".zraw")  # the voxels that such headers refer to
 _RESULTS = ("_seg", "_uncertainty")  # a later run over the same folder takes no mask for a scan
 _LABEL_WORDS = r"(?:labels?|masks?|segmentations?|segs?|dseg|probseg)"
@@ -35,15 +27,15 @@ def is_volume_name(name: str) -> bool:
 
 def strip_volume_suffix(name: str) -> str:
     """File name without the ending of a format that is read, in capitals or not."""
-    endings = (len(suffix) for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix))
-    return name[: len(name) - next(endings, 0)]
+    ending = next((suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(ending)]
 
 
 def volume_parts(path: Path) -> list[Path]:
     """The files of a volume: of a DICOM folder, of a header with its voxels, or the file itself."""
     if path.is_dir():
         return sorted(part for part in path.rglob("*") if part.is_file())
-    if path.suffix.lower() in HEADER_SUFFIXES:
+    if path.suffix.lower() in (".mhd", ".nhdr"):
         return [path, *(part for part in sorted(path.parent.iterdir()) if is_data_of(part, path))]
     return [path]
 
@@ -80,13 +72,6 @@ def is_label_folder(name: str) -> bool:
 def is_result_name(name: str) -> bool:
     """Whether a file is named as our own output."""
     return strip_volume_suffix(name).endswith(_RESULTS)
-
-
-def labelled_stem(name: str) -> str:
-    """The stem without what makes it a label or a result: "p1" of p1_mask and of label_p1."""
-    stem = strip_volume_suffix(name).removesuffix("_uncertainty")
-    stem = re.sub(rf"^{_LABEL_WORDS}(?:[_.-]|$)", "", stem, flags=re.IGNORECASE)
-    return re.sub(rf"(?:^|[_.-]){_LABEL_WORDS}$", "", stem, flags=re.IGNORECASE)
 
 
 def nnunet_channels(paths: Iterable[Path], certain: bool) -> dict[Path, tuple[str, int]]:

@@ -15,8 +15,8 @@ from fsmis_components.data.nifti import (
     MOST_VOXELS,
     checked_affine,
     checked_shape,
-    has_position,
     is_coded,
+    is_identity,
     is_nifti_name,
     open_volume,
     read_voxels,
@@ -134,7 +134,9 @@ def load_label(path: str | Path, image: Volume | None = None) -> Volume:
         raise _shapes_differ(path, shape, image)
     data = _whole_numbers(read_voxels(file, path), path)
     if image is not None:
-        data = _on_image_grid(data, affine if has_position(file) else image.affine, image, path)
+        # what tools write that know nothing of the place is taken voxel by voxel
+        placed = is_coded(file) and not is_identity(affine)
+        data = _on_image_grid(data, affine if placed else image.affine, image, path)
         affine = image.affine
     _check_no_scan(data, path)
     return Volume(data, affine, path)
