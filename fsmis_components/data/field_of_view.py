@@ -30,15 +30,13 @@ class FieldOfView:
     is not found by a support whose field is filled.
     """
 
-    window: tuple[slice, slice, slice]  # along the stored axes
+    window: tuple[slice, ...]  # along the three stored axes
     shape: tuple[int, int, int]  # of the whole scan
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is left out."""
-        return all(
-            part == slice(0, size) for part, size in zip(self.window, self.shape, strict=True)
-        )
+        return self.window == tuple(slice(0, size) for size in self.shape)
 
     def cut(self, volume: Volume) -> Volume:
         """The block of a volume of that shape; its voxels stay where they are in the patient."""
@@ -64,23 +62,21 @@ def field_of_view(volume: Volume, grid: SliceGrid) -> FieldOfView:
     They are cut where the patient fills less than two thirds of a side. Slices are never left out,
     nor anything where a grid wants whole slices or it is not known which axis they follow.
     """
-    whole = FieldOfView(tuple(slice(0, size) for size in volume.shape), volume.shape)  # type: ignore[arg-type]
-    unsure = not volume.oriented and near_isotropic(volume, grid)
-    if grid.whole_slices or unsure:
+    window, shape = [slice(0, size) for size in volume.shape], volume.shape
+    whole = FieldOfView(tuple(window), shape)
+    if grid.whole_slices or (not volume.oriented and near_isotropic(volume, grid)):
         return whole
     through, *in_plane = SliceView(volume, grid).order.axes
-    if min(volume.shape[axis] for axis in in_plane) < _SMALLEST:
+    if min(shape[axis] for axis in in_plane) < _SMALLEST:
         return whole
     sides = _patient(volume, through)
-    shares = {axis: (sides[axis][1] - sides[axis][0]) / volume.shape[axis] for axis in in_plane}
-    if min(shares.values()) >= _LEAST_SHARE:
+    if all((sides[axis][1] - sides[axis][0]) / shape[axis] >= _LEAST_SHARE for axis in in_plane):
         return whole
-    window = list(whole.window)
     for axis in in_plane:
         first, last = sides[axis]
         air = round(_MARGIN / (1 - 2 * _MARGIN) * (last - first))
-        window[axis] = slice(max(0, first - air), min(volume.shape[axis], last + air))
-    return FieldOfView((window[0], window[1], window[2]), volume.shape)
+        window[axis] = slice(max(0, first - air), min(shape[axis], last + air))
+    return FieldOfView(tuple(window), shape)
 
 
 def _patient(volume: Volume, through: int) -> list[tuple[int, int]]:
@@ -110,28 +106,21 @@ def _spread(size: int) -> np.ndarray:
     return np.unique(np.concatenate([places, size - 1 - places]))
 
 
-def body_threshold(volume: np.ndarray, fraction: float = MR_FRACTION) -> float:
-    """Intensity above which a voxel of a volume of any shape and scale counts as patient.
-
-    SSL-ALPNet compares raw MR intensities with 50 and windowed CT with just above the window's
-    lower end. Normalised data have neither number, so the threshold is a fraction of the way from
-    the darkest voxel to the 99th percentile. The rule does not split the histogram in two (Otsu
-    would): a crop without background keeps all but its darkest voxels.
-    """
-    darkest = float(volume.min())
-    return darkest + fraction * (float(np.quantile(volume, 0.99)) - darkest)
-
-
 def body_mask(volume: np.ndarray, fraction: float = MR_FRACTION) -> np.ndarray:
-    """Mask of the patient: brighter than the threshold, largest component per slice, no holes.
+    """Mask of the patient: brighter than a threshold, largest component per slice, no holes.
+
+    The threshold is a fraction of the way from the darkest voxel to the 99th percentile, as
+    normalised data have no absolute number such as SSL-ALPNet's. It does not split the histogram in
+    two (Otsu would): a crop without background keeps all but its darkest voxels.
 
     Of a volume (D, H, W), a boolean mask of its shape. A slice with nothing above the threshold is
     empty; a constant volume is patient everywhere, since nothing tells its background.
     """
-    if volume.min() == volume.max():
+    darkest = float(volume.min())
+    if darkest == volume.max():
         return np.ones(volume.shape, dtype=bool)
-    above = volume > body_threshold(volume, fraction)
-    return np.stack([_largest_filled(plane) for plane in above])
+    threshold = darkest + fraction * (float(np.quantile(volume, 0.99)) - darkest)
+    return np.stack([_largest_filled(plane) for plane in volume > threshold])
 
 
 def _largest_filled(plane: np.ndarray) -> np.ndarray:

@@ -39,11 +39,10 @@ def from_first(make: Callable[[], T]) -> T:
 
     Where the first one ends by an error, the others end by a `DataError`.
     """
-    if num_processes() == 1:
-        return make()
     made = [make() if process_rank() == 0 else None]
-    with _told_where_one_ended():
-        dist.broadcast_object_list(made)
+    if num_processes() > 1:
+        with _told_where_one_ended():
+            dist.broadcast_object_list(made)
     return made[0]  # type: ignore[return-value]
 
 

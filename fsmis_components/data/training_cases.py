@@ -32,14 +32,10 @@ def fold_split(cases: Sequence[Case], fold: int | None, num_folds: int = 5) -> F
     Cases are in the finder's order (sorted by number). Fold i tests cases sep[i] .. sep[i+1]-1,
     its support is the next case (wrapping), the rest trains. The support case is seen by neither
     training nor test, so it serves as the held-out case. Without a fold nothing is tested and the
-    last case is held out.
-
-    Raises:
-        DataError: no such fold, or too few cases for the folds.
+    last case is held out. No such fold, or too few cases for the folds, is a `DataError`.
     """
     if fold is None:
-        train = tuple(cases[:-1] or cases)
-        return FoldSplit(train, tuple(cases[-1:]), (), ())
+        return FoldSplit(tuple(cases[:-1] or cases), tuple(cases[-1:]), (), ())
     if not 0 <= fold < num_folds:
         raise DataError(f"fold: expected a number from 0 to {num_folds - 1}, got {fold}.")
     if len(cases) <= num_folds:
@@ -78,20 +74,17 @@ def training_split(
     for folder in folders:
         found = search_cases(folder, labels=labels, section="training")
         found.tell()
-        cases = found.cases
         names = set((left_out or {}).get(Path(folder).name, ()))
         if not names:
-            splits.append(fold_split(cases, fold))
+            splits.append(fold_split(found.cases, fold))
             continue
-        missing = names - {case.name for case in cases}
-        if missing or fold is not None:
+        if fold is not None or names - {case.name for case in found.cases}:
             raise DataError(
-                f"{folder}: left_out names {', '.join(sorted(missing)) or 'cases'}, but "
-                f"{'no such case lies there' if missing else 'a fold leaves out its own'}; "
-                "correct --left_out."
+                f"{folder}: left_out names {', '.join(sorted(names))}, but not all of these cases "
+                "lie there, or a fold leaves out its own; correct --left_out."
             )
-        inside = tuple(case for case in cases if case.name not in names)
-        outside = tuple(case for case in cases if case.name in names)
+        inside = tuple(case for case in found.cases if case.name not in names)
+        outside = tuple(case for case in found.cases if case.name in names)
         splits.append(FoldSplit(inside, outside, (), ()))
     return FoldSplit(*(tuple(itertools.chain(*parts)) for parts in zip(*splits, strict=True)))
 

@@ -15,7 +15,6 @@ from fsmis_components.data.atomic import atomic_write_bytes
 from fsmis_components.data.errors import DataError, exit_on_data_error
 
 logger = logging.getLogger(__name__)
-_ENCODER = "encoder."
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -45,11 +44,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def write_torch(content: Mapping[str, Any], path: Path) -> Path:
-    """Write tensors and plain values as PyTorch does, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written. PyTorch's own writer of files makes a RuntimeError of that.
-    """
+    """Write tensors and plain values as PyTorch does, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return atomic_write_bytes(path, buffer.getbuffer())
@@ -83,12 +78,10 @@ def load_initial_weights(
 ) -> None:
     """Begin a training from ``none``, from the ``shipped`` weights or from a file.
 
-    With a ResNet-101 a file may be torchvision's ``deeplabv3_resnet101`` checkpoint; its backbone
-    is taken.
-
     Args:
         network: gets the weights.
-        initial_weights: ``none``, ``shipped`` or a file.
+        initial_weights: ``none``, ``shipped`` or a file; with a ResNet-101 also torchvision's
+            ``deeplabv3_resnet101`` checkpoint, whose backbone is taken.
         bundle_root: has the shipped weights in ``models/model.pt``.
         encoder_is_enough: a file of another method, or of another size, gives its encoder if all of
             that fits; what else the network has begins at random, and a warning says so.
@@ -103,16 +96,16 @@ def load_initial_weights(
         return
     state = read_state_dict(initial_weights)
     load_torchvision = getattr(getattr(network, "encoder", None), "load_torchvision", None)
-    if load_torchvision is not None and any(k.startswith("backbone.") for k in state):
+    if load_torchvision and any(k.startswith("backbone.") for k in state):
         try:
             load_torchvision(state)
         except ValueError as error:
             raise DataError(f"{initial_weights}: {error}.") from error
         return
     wrong = differing_entries(network, state)
-    encoder = {k: v for k, v in state.items() if k.startswith(_ENCODER)}
-    fits = encoder and not any(name.startswith(_ENCODER) for name in wrong)
-    if not (wrong and encoder_is_enough and fits):
+    encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
+    unfit = not encoder or any(name.startswith("encoder.") for name in wrong)
+    if not wrong or unfit or not encoder_is_enough:
         fill_network(network, initial_weights)
         return
     network.load_state_dict(encoder, strict=False)

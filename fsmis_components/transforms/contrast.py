@@ -69,17 +69,11 @@ def draw_contrast(
 
 
 def apply_contrast(image: Tensor, parameters: ContrastParameters) -> Tensor:
-    """Image with the change of contrast; the same arguments give the same bits.
+    """Image (C, H, W) with the change of contrast; the same arguments give the same bits.
 
     Mean and variance stay those of the image, which keeps a slice of a volume that was normalised
-    as a whole at its level.
-
-    Args:
-        image: (C, H, W) float; channels share one remap and one bias field.
-        parameters: the change.
-
-    Returns:
-        (C, H, W), same type and device. A constant image gives itself.
+    as a whole at its level. Channels share one remap and one bias field. A constant image gives
+    itself.
     """
     darkest = image.min()
     extent = image.max() - darkest
@@ -129,10 +123,9 @@ def _draw_levels(rng: np.random.Generator, ranges: ContrastRanges) -> tuple[floa
 def _remap(share: Tensor, levels: tuple[float, ...]) -> Tensor:
     """Piecewise linear through (knot, level); knots: the minimum, then spread over the tissue.
 
-    Air fills half of many slices. Quantiles of all pixels would spend half of the levels on it
-    and turn its noise into structure; so air lies between the first two knots. The others lie half
-    way between tissue quantiles, which reach every organ but cut a large one into noise, and even
-    steps, which are smooth but lump the organs together.
+    Air fills half of many slices; so that its noise makes no structure, it lies between the first
+    two knots. The others lie half way between tissue quantiles, which reach every organ but cut a
+    large one into noise, and even steps, which are smooth but lump the organs together.
     """
     sample = share.flatten()[:: max(1, share.numel() // 8192)]
     tissue = sample[sample > BODY_FRACTION]

@@ -29,20 +29,14 @@ class LoadVolumed(MapTransform):
 
     Args:
         keys: entries that hold a path.
-        allow_missing_keys: skip entries that are not there.
         studies_dir: of a label server: other files than its own are refused; None: any file.
 
     Raises:
         RequestError: the file cannot be used; one sentence says why.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        allow_missing_keys: bool = False,
-        studies_dir: str | Path | None = None,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, studies_dir: str | Path | None = None) -> None:
+        super().__init__(keys)
         self.studies_dir = studies_dir
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

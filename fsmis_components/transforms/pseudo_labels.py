@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -34,23 +34,12 @@ class PseudoLabels:
     # voxels or pixels of a region, and in-plane smoothing in pixels; None: that of `KINDS`
     min_size: int | None = None
     sigma: float | None = None
-    body_fraction: float = MR_FRACTION  # threshold of the patient's mask, see `body_threshold`
+    body_fraction: float = MR_FRACTION  # threshold of the patient's mask, see `body_mask`
     cache_dir: str | Path | None = None  # made when missing; None: nothing is kept
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"PseudoLabels: expected kind in {list(KINDS)}, got {self.kind!r}")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that decides the labels of a volume, ready for JSON."""
-        _, min_size, sigma = self._rule()
-        return {
-            "kind": self.kind,
-            "min_size": min_size,
-            "sigma": sigma,
-            "body_fraction": self.body_fraction,
-        }
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         """Labels of the volume (D, H, W), normalised slices, from the cache where it has them."""
@@ -58,8 +47,7 @@ class PseudoLabels:
         path = None
         if self.cache_dir is not None:
             path = Path(self.cache_dir) / f"pseudo_labels_{self.cache_key(volume)}.npz"
-            kept = _read(path, volume.shape)
-            if kept is not None:
+            if path.is_file() and (kept := _read(path)) is not None:
                 return kept
         make, min_size, sigma = self._rule()
         labels = make(volume, body_mask(volume, self.body_fraction), min_size, sigma)
@@ -70,38 +58,29 @@ class PseudoLabels:
 
     def cache_key(self, volume: np.ndarray) -> str:
         """SHA-256 of the volume's content, the settings and the algorithm's version."""
-        recipe = {
-            "version": ALGORITHM_VERSION,
-            "settings": self.settings,
-            "shape": list(volume.shape),
-        }
+        _, min_size, sigma = self._rule()
+        settings = {"kind": self.kind, "min_size": min_size, "sigma": sigma}
+        settings["body_fraction"] = self.body_fraction
+        shape = list(volume.shape)
+        recipe = {"version": ALGORITHM_VERSION, "settings": settings, "shape": shape}
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
         digest.update(np.ascontiguousarray(volume, dtype=np.float32).tobytes())
         return digest.hexdigest()
 
     def _rule(self) -> tuple[Callable[..., np.ndarray], int, float]:
         make, min_size, sigma = KINDS[self.kind]
-        return (
-            make,
-            min_size if self.min_size is None else self.min_size,
-            sigma if self.sigma is None else self.sigma,
-        )
+        size = min_size if self.min_size is None else self.min_size
+        return make, size, sigma if self.sigma is None else self.sigma
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    if not path.is_file():
-        return None
+def _read(path: Path) -> np.ndarray | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            labels = archive["labels"]
+            labels: np.ndarray = archive["labels"]
+            return labels
     # a file cut short or overwritten: zip, zlib and NumPy each have their own way to say it
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        problem = f"{type(error).__name__}: {error}"
-    else:
-        if labels.shape == shape and labels.dtype == np.int32:
-            return labels
-        problem = f"{labels.dtype} {labels.shape} in place of int32 {shape}"
-    warnings.warn(
-        f"PseudoLabels: {path} is unusable ({problem}) and is computed again", stacklevel=3
-    )
-    return None
+        warnings.warn(
+            f"PseudoLabels: {path} is unusable ({error}) and is computed again", stacklevel=3
+        )
+        return None

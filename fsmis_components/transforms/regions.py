@@ -15,8 +15,7 @@ def supervoxel_labels(
     The small-region pass of Felzenszwalb & Huttenlocher (IJCV 2004) in 3D: neighbouring voxels are
     joined from the smallest intensity difference to the largest, as long as one of the two regions
     has fewer than `min_size` voxels. The paper's first pass, ruled by `scale`, is left out: at the
-    scale of SSL-ALPNet it decides nothing (methods of few-shot segmentation set the result by the
-    minimum size). Neighbours are compared whatever their distance.
+    scale of SSL-ALPNet it decides nothing. Neighbours are compared whatever their distance.
 
     Args:
         volume: (D, H, W) intensities of any scale.
@@ -27,8 +26,7 @@ def supervoxel_labels(
             enlarged by a factor f before want about 0.4 f, else regions follow the old pixels.
 
     Returns:
-        0 outside the mask, regions 1, 2, ... without gaps, in order of their first voxel. The same
-        input gives the same labels.
+        0 outside the mask, regions 1, 2, ... without gaps, in order of their first voxel.
     """
     if not mask.any():
         return np.zeros(volume.shape, dtype=np.int32)
@@ -61,27 +59,14 @@ def supervoxel_labels(
 
 
 def superpixel_labels(
-    volume: np.ndarray,
-    mask: np.ndarray,
-    min_size: int = 400,
-    sigma: float = 1.0,
+    volume: np.ndarray, mask: np.ndarray, min_size: int = 400, sigma: float = 1.0
 ) -> np.ndarray:
-    """Felzenszwalb superpixels of every slice, inside the mask.
+    """Felzenszwalb superpixels of every slice, int32 (D, H, W); otherwise as `supervoxel_labels`.
 
     Intensities are first brought to 0..255, so that the scale of 1 means what it means in
     SSL-ALPNet, where the result is set by `min_size`. The paper cuts regions at the mask
     afterwards, which leaves slivers below the minimum size; here the outside of the mask is set
-    apart before, so that regions end at the mask.
-
-    Args:
-        volume: (D, H, W) intensities of any scale.
-        mask: (D, H, W) bool.
-        min_size: pixels; every region has at least as many, unless its part of the mask is smaller.
-        sigma: Gaussian smoothing before, in pixels.
-
-    Returns:
-        int32 (D, H, W): 0 outside the mask, regions 1, 2, ... of each slice without gaps. The same
-        number in two slices means nothing.
+    apart before. The same number in two slices means nothing.
     """
     low, high = float(volume.min()), float(volume.max())
     grey = (volume.astype(np.float64) - low) * (255.0 / max(high - low, 1e-12))

@@ -75,17 +75,11 @@ def apply_warp(
     parameters: WarpParameters,
     padding: Literal["zeros", "minimum"] = "zeros",
 ) -> tuple[Tensor, Tensor]:
-    """Image and masks bent by the same transform, on one sampling grid, linearly.
+    """Image (C, H, W) and masks (N, H, W) in [0, 1] bent by the same transform, linearly.
 
-    Args:
-        image: (C, H, W) float, the channels move together.
-        masks: (N, H, W) bool or number in [0, 1]; N may be 0.
-        parameters: the transform; the same ones give the same bits on the same device.
-        padding: what fills the image from outside its frame: 0 (the paper's; mean intensity of
-            z-normalised slices) or its darkest value. Masks get 0.
-
-    Returns:
-        image (C, H, W) and masks (N, H, W) of their own types; masks hold 0 and 1 only (>= 0.5).
+    Both come back in their own types; masks hold 0 and 1 only (>= 0.5). Outside its frame the image
+    is padded by 0 (the paper's; mean intensity of z-normalised slices) or its darkest value, masks
+    by 0. The same parameters give the same bits on the same device.
     """
     grid = _sampling_grid(image, parameters)
     fill = image.min() if padding == "minimum" else image.new_zeros(())
