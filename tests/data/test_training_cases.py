@@ -40,14 +40,6 @@ def names(split: tuple[Case, ...]) -> list[int]:
     return [int(case.name) for case in split]
 
 
-def test_borders_and_support_of_ssl_alpnet() -> None:
-    first, last = fold_split(cases(20), 0), fold_split(cases(20), 4)
-    assert (names(first.test), names(first.support)) == ([0, 1, 2, 3], [4])
-    assert (names(last.test), names(last.support)) == ([16, 17, 18, 19], [0])
-    assert names(first.train) == list(range(5, 20))
-    assert names(first.held_out) == [4]
-
-
 @pytest.mark.parametrize("count", [6, 20, 23, 60])
 def test_every_case_is_tested_once(count: int) -> None:
     splits = [fold_split(cases(count), fold) for fold in range(5)]
@@ -55,6 +47,12 @@ def test_every_case_is_tested_once(count: int) -> None:
     for split in splits:
         parts = [names(split.train), names(split.support), names(split.test)]
         assert sorted(sum(parts, [])) == list(range(count))
+        assert names(split.held_out) == names(split.support)
+    if count == 20:  # as in SSL-ALPNet
+        assert [(names(s.test)[0], names(s.support)) for s in (splits[0], splits[4])] == [
+            (0, [4]),
+            (16, [0]),
+        ]
 
 
 def test_without_a_fold_only_some_are_held_out() -> None:
@@ -63,11 +61,17 @@ def test_without_a_fold_only_some_are_held_out() -> None:
     assert names(fold_split(cases(1), None).held_out) == [0]  # one scan must serve for both
 
 
-def test_several_folders_are_split_one_by_one(phantom_dataset: Path) -> None:
-    split = training_split([phantom_dataset, phantom_dataset])
-    assert (len(split.train), len(split.held_out)) == (6, 2)
+def test_several_folders_are_split_one_by_one(tmp_path: Path) -> None:
+    for name in ("image_1.nii", "image_2.nii", "image_3.nii"):
+        (tmp_path / name).touch()
+    split = training_split([tmp_path, tmp_path])
+    assert (len(split.train), len(split.held_out)) == (4, 2)
     with pytest.raises(SystemExit, match="more than 5 cases"):
-        training_split(str(phantom_dataset), fold=0)
+        training_split(str(tmp_path), fold=0)
+    split = training_split(tmp_path, left_out={tmp_path.name: ["2"]})
+    assert (names(split.train), names(split.held_out)) == ([1, 3], [2])
+    with pytest.raises(SystemExit, match="left_out names 9, but not all"):
+        training_split(tmp_path, left_out={tmp_path.name: ["9"]})
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
