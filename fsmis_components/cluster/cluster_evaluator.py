@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 from fsmis_components.cluster.ray_workers import Workers
 from fsmis_components.cluster.scan_worker import UNFINISHED, FinishedScan
-from fsmis_components.data.case_row import DONE
 from fsmis_components.data.errors import writing
-from fsmis_components.data.run_record import RunRecord
+from fsmis_components.data.run_record import DONE, RunRecord
 from fsmis_components.inferers.folder_evaluator import Begun, FolderEvaluator
 from fsmis_components.support.support_pack import SupportPack
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fsmis_components.cluster.scan_worker import FinishedScan
-from fsmis_components.data.case_row import FAILED, CaseRow
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.run_record import FAILED, CaseRow
 
 _TRIES = 3  # of a scan whose worker ends, and of workers that end before their first scan
 _MOMENT = 1.0  # seconds after which the caller is asked whether there is something else to do

@@ -13,10 +13,9 @@ import torch
 
 import fsmis_components
 from fsmis_components.bundle import folder_evaluator, parsed_config
-from fsmis_components.data.case_row import CaseRow, ResultFiles
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.run_record import RunRecord
+from fsmis_components.data.run_record import CaseRow, ResultFiles, RunRecord
 from fsmis_components.data.shipped_bundles import bundle_folder
 from fsmis_components.packaging import content_hash
 from fsmis_components.support.support_pack import SupportPack

@@ -24,9 +24,10 @@ Section = Literal["training", "all"]
 Unused = tuple[Path, str]
 
 STRANGER = "no format of scans that is read; convert a scan to .nii.gz"
+_BESIDE_SCANS = "in a folder beside scans; name that folder to use it"
 _KNOWN = {"cases.csv", "run.json", "report.html", "overlays"}  # our own output
 _KNOWN |= {"packed.json", "prepared.json", "dataset.json", "DICOMDIR"}
-_SECTIONS = {"training": ("Tr",), "all": ("Tr", "Ts")}
+_SECTIONS: dict[str, tuple[str, ...]] = {"training": ("Tr",), "all": ("Tr", "Ts")}
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,12 @@ class FolderSearch:
         if folder.resolve() in self._seen:  # a link that leads back
             return
         self._seen.add(folder.resolve())
-        parts: tuple[str, ...] = ("Tr", "Ts")
-        wanted: tuple[str, ...] = _SECTIONS[self.section]
+        parts, wanted = _SECTIONS["all"], _SECTIONS[self.section]
         if not any((folder / f"images{part}").is_dir() for part in parts):
+            parts = wanted = ("",)
             if not (folder / "images").is_dir():
                 self._files(folder)
                 return
-            parts, wanted = ("",), ("",)
         for part in wanted:
             images, labels = folder / f"images{part}", folder / f"labels{part}"
             if images.is_dir():
@@ -127,9 +127,7 @@ class FolderSearch:
                 if case.image == path and (paired is not None or is_image_name(path.name)):
                     case = Case(case.name, case.image, labelled.get(case.name))
                 if beside and not case.image.is_dir():  # beside scans only DICOM series
-                    self._leave(
-                        [case.image], "in a folder beside scans; name that folder to use it"
-                    )
+                    self._leave([case.image], _BESIDE_SCANS)
                 else:
                     self.cases.append(case)
             self.unused += inner.unused
@@ -143,9 +141,8 @@ class FolderSearch:
             if channel:
                 self._leave([path], "a further channel of a scan; one channel is used, _0000")
             else:
-                self.cases.append(
-                    Case(name, path, labelled.get(name) or labelled.get(scan_name(path)))
-                )
+                label = labelled.get(name) or labelled.get(scan_name(path))
+                self.cases.append(Case(name, path, label))
 
     def _searched(self, path: Path) -> FolderSearch:
         inner = FolderSearch(self.labels, self.section, _seen=self._seen)
@@ -156,10 +153,8 @@ class FolderSearch:
                 inner.folder(path)
         except OSError as error:
             inner._leave([path], _no_access(error))
-        worth_telling = [
-            left for left, _ in inner.unused if left.parent != path or is_volume_name(left.name)
-        ]
-        if not inner.cases and not worth_telling:
+        told = (left.parent != path or is_volume_name(left.name) for left, _ in inner.unused)
+        if not inner.cases and not any(told):
             inner.unused = [(path, "a folder without scans")]
         return inner
 

@@ -18,10 +18,7 @@ from fsmis_components.data.errors import DataError, unreadable
 from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volume_names import is_image_name, scan_name
 
-_DATALIST_KEYS = {
-    "training": ("training",),
-    "all": ("training", "validation", "test", "testing"),
-}
+_DATALIST_KEYS = {"training": ("training",), "all": ("training", "validation", "test", "testing")}
 _LISTS = (".txt", ".csv")
 _SHOWN = 10
 _SHOWN_IN_ERROR = 3
@@ -43,11 +40,10 @@ class FoundCases:
         """Say what is unused at the start of a run; of several processes the first one does."""
         if not self.unused or os.environ.get("RANK", "0") != "0":
             return
-        lines = [f"{self.folder}: {len(self.unused)} not used"]
-        lines += [f"  {path}: {why}" for path, why in self.described()[:_SHOWN]]
-        if len(self.unused) > _SHOWN:
-            lines.append(f"  and {len(self.unused) - _SHOWN} more")
-        tqdm.write("\n".join(lines))
+        lines = [f"  {path}: {why}" for path, why in self.described()]
+        if len(lines) > _SHOWN:
+            lines[_SHOWN:] = [f"  and {len(lines) - _SHOWN} more"]
+        tqdm.write("\n".join([f"{self.folder}: {len(self.unused)} not used", *lines]))
 
     def described(self) -> list[tuple[str, str]]:
         """The unused ones by their path below the folder."""
@@ -85,11 +81,10 @@ def search_cases(
             "per line; name the folder."
         )
     datalist = folder / "dataset.json" if folder.is_dir() else folder
-    content = _read_datalist(datalist) if datalist.is_file() and kind not in _LISTS else None
     search = FolderSearch(labels, section)
     if kind in _LISTS:
         search.cases = _from_list(folder, kind)
-    elif content is not None:
+    elif datalist.is_file() and (content := _read_datalist(datalist)) is not None:
         search.cases = _from_datalist(datalist, content, labels, section)
     else:
         try:
@@ -112,7 +107,7 @@ def search_cases(
 def find_cases(
     folder: str | Path, *, labels: Labels = "optional", section: Section = "all"
 ) -> list[Case]:
-    """The cases of `search_cases`, for readers who do not report what is unused."""
+    """The cases of `search_cases`."""
     return search_cases(folder, labels=labels, section=section).cases
 
 
@@ -122,12 +117,10 @@ def select_cases(cases: Sequence[Case], names: Sequence[str | int] | str | int) 
     7 also finds "007"; one string may hold several, separated by commas. A name that no case has,
     or that fits several, is a `DataError`.
     """
-    if isinstance(names, str):
-        names = [part.strip() for part in names.strip("[]() ").split(",") if part.strip()]
-    elif isinstance(names, int):
-        names = [names]
+    if isinstance(names, str | int):
+        names = [part for part in str(names).strip("[]() ").split(",") if part.strip()]
     known = ", ".join(case.name for case in cases)
-    chosen: list[Case] = []
+    chosen: dict[str, Case] = {}
     for name in names:
         text = str(name).strip("'\" ")
         found = [case for case in cases if text in (case.name, case.stem)]
@@ -136,11 +129,10 @@ def select_cases(cases: Sequence[Case], names: Sequence[str | int] | str | int) 
         if len(found) != 1:
             trouble = "no case" if not found else "several cases"
             raise DataError(f"id {text}: {trouble} of this name; use one of: {known}.")
-        if found[0] not in chosen:
-            chosen.append(found[0])
+        chosen[found[0].name] = found[0]
     if not chosen:
         raise DataError(f"ids: expected at least one name, got none; use some of: {known}.")
-    return chosen
+    return list(chosen.values())
 
 
 def _read_datalist(path: Path) -> dict[str, Any] | None:
@@ -183,21 +175,20 @@ def _from_datalist(
     path: Path, content: dict[str, Any], labels: Labels, section: Section
 ) -> list[Case]:
     cases = []
-    for key in _DATALIST_KEYS[section]:
-        for entry in content.get(key) or []:
-            fields = entry if isinstance(entry, dict) else {"image": entry}
-            image, label = fields.get("image"), fields.get("label")
-            if not isinstance(image, str) or not isinstance(label, str | None):
-                raise DataError(
-                    f"{path}: an entry of '{key}' is {entry!r}; each needs one 'image' path and "
-                    "at most one 'label' path."
-                )
-            wanted = path.parent / label if label and labels != "never" else None
-            case = Case(scan_name(Path(image)), path.parent / image, wanted)
-            for file in (case.image, case.label):
-                if file is not None and not file.exists():
-                    raise DataError(f"{file}: listed in {path}, but there is no such file.")
-            cases.append(case)
+    for entry in (entry for key in _DATALIST_KEYS[section] for entry in content.get(key) or []):
+        fields = entry if isinstance(entry, dict) else {"image": entry}
+        image, label = fields.get("image"), fields.get("label")
+        if not isinstance(image, str) or not isinstance(label, str | None):
+            raise DataError(
+                f"{path}: an entry is {entry!r}; each needs one 'image' path and at most one "
+                "'label' path."
+            )
+        wanted = path.parent / label if label and labels != "never" else None
+        case = Case(scan_name(Path(image)), path.parent / image, wanted)
+        for file in filter(None, (case.image, case.label)):
+            if not file.exists():
+                raise DataError(f"{file}: listed in {path}, but there is no such file.")
+        cases.append(case)
     return cases
 
 

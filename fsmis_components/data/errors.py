@@ -6,7 +6,6 @@ import errno
 import functools
 import importlib
 import inspect
-import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -114,7 +113,8 @@ def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
     if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
         return str(unwritable(f"{source}: its results", error))
     kind = type(error).__name__
-    text = textwrap.shorten(str(error), _SHOWN, placeholder=" ...")
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
     reason = f"{kind}: {text}" if text else kind
     if kind in _MEMORY_ERRORS or any(sign in str(error) for sign in _CPU_MEMORY):
         reason = f"too little memory ({reason}); close other programs, or take a larger machine"

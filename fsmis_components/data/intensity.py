@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.stored_array import chunks, quantile, sample
+from fsmis_components.data.nifti import chunks, quantile, sample
 from fsmis_components.data.volumes import Volume
 
 _BIN = 20.0  # Hounsfield units

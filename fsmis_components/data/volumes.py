@@ -13,8 +13,11 @@ from fsmis_components.data.dicom import load_dicom_series
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.nifti import (
     MOST_VOXELS,
+    StoredArray,
+    VoxelArray,
     checked_affine,
     checked_shape,
+    chunks,
     is_coded,
     is_identity,
     is_nifti_name,
@@ -23,7 +26,6 @@ from fsmis_components.data.nifti import (
     squeezed_shape,
     write_nifti,
 )
-from fsmis_components.data.stored_array import StoredArray, VoxelArray, chunks
 
 ORIENTED_KEY = "fsmis_oriented"  # of the meta of a MetaTensor: `Volume.oriented`
 NO_DATA = 1e30  # no scanner measures so much; marks for "no data" lie here and beyond float32

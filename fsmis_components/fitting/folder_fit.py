@@ -17,7 +17,6 @@ from torch import nn
 
 from fsmis_components.bundle import Bundle
 from fsmis_components.data.atomic import atomic_write_text, check_writable
-from fsmis_components.data.case_row import DONE, CaseRow
 from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.errors import DataError, exit_on_data_error
 from fsmis_components.data.file_hash import file_hash
@@ -28,7 +27,7 @@ from fsmis_components.data.processes import (
     process_rank,
     wait_for_all,
 )
-from fsmis_components.data.run_record import read_rows
+from fsmis_components.data.run_record import DONE, CaseRow, read_rows
 from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.encoding import ScanEncoder

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 import fsmis_components
 from fsmis_components.data.atomic import check_writable, lock_folder
-from fsmis_components.data.case_row import DONE, FAILED, CaseRow, ResultFiles
 from fsmis_components.data.cases import Case, search_cases
 from fsmis_components.data.dicom_seg import highdicom, save_dicom_seg
 from fsmis_components.data.errors import DataError, exit_on_data_error, failure_sentence, writing
@@ -33,7 +32,7 @@ from fsmis_components.data.processes import (
     process_rank,
     wait_for_all,
 )
-from fsmis_components.data.run_record import RunRecord
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow, ResultFiles, RunRecord
 from fsmis_components.data.volumes import Volume, load_image, save_mask, save_shares
 from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.inferers.volume_inferer import VolumeInferer

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from fsmis_components.data.atomic import atomic_write_text
-from fsmis_components.data.case_row import DONE, FAILED, CaseRow
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.reporting.pages import in_ml, percent, render
 from fsmis_components.reporting.slice_sheets import MOST_SLICES, SHEET_COLUMNS
 from fsmis_components.support.support_pack import SupportPack

@@ -13,9 +13,8 @@ from folder_results import record, results
 from monai.data import Dataset
 
 from fsmis_components.cluster import ClusterEvaluator, FinishedScan
-from fsmis_components.data.case_row import FAILED, CaseRow
 from fsmis_components.data.cases import Case
-from fsmis_components.data.run_record import RunRecord
+from fsmis_components.data.run_record import FAILED, CaseRow, RunRecord
 from fsmis_components.inferers import FolderEvaluator, VolumeInferer, query_items
 from fsmis_components.support import Corrections, SupportSource
 from fsmis_components.support.support_pack import SupportPack

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from fsmis_components.cluster import FinishedScan, Workers
-from fsmis_components.data.case_row import DONE, FAILED, CaseRow
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 
 ray: Any = pytest.importorskip("ray", reason="ray is not installed: pip install '.[cluster]'")
 pytestmark = pytest.mark.slow

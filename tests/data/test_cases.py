@@ -173,7 +173,7 @@ def test_rejects_folders(tmp_path, names, arguments, message):
     [
         ("{", "list.json: not a readable JSON file"),
         ("[]", "list.json: expected a datalist with a list 'training' or 'test'"),
-        ('{"training": [{"image": ["a", "b"]}]}', "list.json: an entry of 'training' is"),
+        ('{"training": [{"image": ["a", "b"]}]}', "list.json: an entry is"),
         ('{"training": [{"image": "gone.nii"}]}', "gone.nii: listed in"),
         ('{"training": []}', "list.json: no image found"),
     ],

@@ -8,7 +8,7 @@ from volume_samples import ORIENTATIONS, ras_affine, save_nifti, stored_as
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView
-from fsmis_components.data.stored_array import StoredArray
+from fsmis_components.data.nifti import StoredArray
 from fsmis_components.data.volumes import Volume, load_image, load_label, save_mask, save_shares
 
 SHAPE = (5, 4, 3)

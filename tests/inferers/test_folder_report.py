@@ -12,7 +12,7 @@ from fake_network import IntensityNetwork
 from html_pages import Page, checked_page
 from markupsafe import escape
 
-from fsmis_components.data.case_row import DONE, FAILED, CaseRow
+from fsmis_components.data.run_record import DONE, FAILED, CaseRow
 from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.support import Structure, SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.calibration import Calibration, StructureTest

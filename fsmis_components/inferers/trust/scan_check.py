@@ -7,9 +7,8 @@ from itertools import product
 
 from fsmis_components.data.geometry import SliceView, candidate_orders
 from fsmis_components.data.intensity import intensity_warning, modality_of
-from fsmis_components.data.nifti import is_identity
+from fsmis_components.data.nifti import is_identity, sample
 from fsmis_components.data.storage_order import StorageOrder
-from fsmis_components.data.stored_array import sample
 from fsmis_components.support.support_pack import SupportPack
 
 _ORDINALS = ("first", "second", "third")
