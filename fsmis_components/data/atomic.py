@@ -41,9 +41,7 @@ def check_writable(folder: str | Path, another: str = "choose another --output_d
     """Try to write where a folder is or will be, before work is done whose result would be lost.
 
     The folder is not made, and nothing is left behind. `another` says how another one is named.
-
-    Raises:
-        SystemExit: nothing can be written there; the message says why.
+    Where nothing can be written it is a SystemExit.
     """
     place = Path(folder).absolute()
     with writing(folder, another):
@@ -53,10 +51,7 @@ def check_writable(folder: str | Path, another: str = "choose another --output_d
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:
-    """Remove what a killed process left of these files while it wrote them by `atomic_write`.
-
-    Nothing else is touched. No other process may be writing them.
-    """
+    """Remove what a killed process left of these files; no other process may be writing them."""
     names: dict[Path, set[str]] = {}
     for path in paths:
         names.setdefault(path.parent, set()).add(path.name.lower())
@@ -75,8 +70,7 @@ def atomic_write_text(path: Path, text: str) -> Path:
 def atomic_write_bytes(path: Path, content: bytes | memoryview, private: bool = False) -> Path:
     """Write bytes, if `private` so that only the user may read them; errors as `atomic_write`.
 
-    What PyTorch and safetensors write comes as bytes too: their own writers turn the OSError of a
-    full disk into other errors.
+    Also for PyTorch and safetensors: their own writers make other errors of a full disk.
     """
 
     def write(unfinished: Path) -> None:
@@ -89,10 +83,8 @@ def atomic_write_bytes(path: Path, content: bytes | memoryview, private: bool = 
 def lock_folder(folder: Path) -> AcquireReturnProxy:
     """Make a folder and become the one that writes there, for a `with` block or until `release`.
 
-    The system releases the lock where a process ends or is killed.
-
-    Raises:
-        DataError: another run writes there, or the folder cannot be made or written.
+    The system releases the lock where a process ends. That another run writes there, or that the
+    folder cannot be made, is a `DataError`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

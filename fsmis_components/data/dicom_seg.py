@@ -56,8 +56,8 @@ def save_dicom_seg(path: Path, label: np.ndarray, like: Volume, names: Mapping[i
             be written.
     """
     hd, generate_uid = highdicom(), importlib.import_module("pydicom.uid").generate_uid
-    if like.source is None or label.shape != like.shape:
-        raise ValueError(f"{like.title}: expected a DICOM series of shape {label.shape}")
+    if like.source is None:
+        raise ValueError(f"{like.title}: expected a DICOM series")
     slices = series_slices(like.source)
     for each in slices:
         missing = [name for name in _REFERRED if not each.get(name)]

@@ -80,14 +80,11 @@ def choose_slice_grid(
 
     Args:
         volume: the scan.
-        spatial_size: pixels of the larger side of a slice.
+        spatial_size: pixels of the larger side of a slice, at least 8.
         slice_axis: "axial", "coronal", "sagittal", 0, 1, 2 (see `SliceGrid`), or "auto": the axis
-            of the largest spacing; where several share it, inferior-superior before
-            posterior-anterior before left-right.
+            of the largest spacing; where several share it, the last one of right, anterior,
+            superior. Another word is a `DataError`.
         ignore_spacing: do not trust the header; "auto" then takes the axis of fewest voxels.
-
-    Raises:
-        DataError: an unknown axis or a size below 8 pixels.
     """
     if spatial_size < 8:
         raise DataError(f"spatial_size: expected at least 8 pixels, got {spatial_size}.")
@@ -187,8 +184,6 @@ class SliceView:
 
     def native(self, start: int, stop: int) -> np.ndarray:
         """Slices start..stop-1 as stored values (n, h, w), without resampling."""
-        if not 0 <= start < stop <= self.depth:
-            raise ValueError(f"expected slices within 0..{self.depth}, got {start}..{stop}")
         if self.order.backwards[0]:
             start, stop = self.depth - stop, self.depth - start
         index = [slice(None)] * 3
@@ -218,14 +213,11 @@ class SliceView:
         return _resize(logits.float(), self.native_size)
 
     def native_labels(self) -> np.ndarray:
-        """All slices (D, h, w) of a label volume, values and type as stored."""
+        """All slices (D, h, w), values and type as stored."""
         return self.native(0, self.depth)
 
     def restack(self, label_slices: np.ndarray) -> np.ndarray:
         """The exact inverse of the view: label slices (D, h, w) of any type as (X, Y, Z)."""
-        expected = (self.depth, *self.native_size)
-        if label_slices.shape != expected:
-            raise ValueError(f"restack: expected (D, h, w) = {expected}, got {label_slices.shape}")
         return np.transpose(label_slices[self._steps], np.argsort(self.order.axes))
 
     def stacked(self, part: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,8 +20,7 @@ _OFFSETS = (1024.0, 32768.0)
 MODALITIES = ("mr", "ct")
 
 
-@dataclass(frozen=True)
-class Modality:
+class Modality(NamedTuple):
     """What the intensities of a scan look like."""
 
     name: str  # "ct" where they are Hounsfield units, else "mr"

@@ -42,10 +42,7 @@ class RequestError(DataError, _ServerError):
 
 @contextmanager
 def client_errors() -> Iterator[None]:
-    """Turn a `DataError` of the body, and a lack of memory, into a `RequestError`.
-
-    So too the end that an entry of a config makes of a command: it must not end a server.
-    """
+    """Turn a `DataError` or SystemExit of the body, and a lack of memory, into a `RequestError`."""
     try:
         yield
     except RequestError:

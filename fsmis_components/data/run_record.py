@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,7 +33,7 @@ FAILED = "failed"
 
 
 class ResultFiles(NamedTuple):
-    """Where the results of a scan lie; the mask comes last and so says that they are complete."""
+    """Where the results of a scan lie; the mask is written last: then all are there."""
 
     overlay: Path
     scan_sheet: Path  # all slices
@@ -97,7 +98,7 @@ class RunRecord:
         self._masks: dict[str, str] = {}
         self._files: dict[str, str] = {}  # hash of each file of a finished case, by its name
         self._order: list[str] | None = None  # of all cases, where several processes share them
-        self._own: tuple[set[str], set[str]] = (set(), set())  # this one's cases and their files
+        self._own: set[str] = set()  # this one's cases and their files, then
 
     def _paths(self, cases: Iterable[Case]) -> list[Path]:
         return [path for case in cases for path in self.files(case) if path is not None]
@@ -157,7 +158,7 @@ class RunRecord:
     def share(self, cases: Iterable[Case], own: Iterable[Case]) -> None:
         """Leave all cases but its own to copies of this record in other processes."""
         self._order, own = [case.stem for case in cases], list(own)
-        self._own = ({case.stem for case in own}, set(map(self._name, self._paths(own))))
+        self._own = {*(case.stem for case in own), *map(self._name, self._paths(own))}
 
     def finished(self, case: Case) -> bool:
         """Whether the case was done by this run's settings, and its scan and files are the same.
@@ -165,19 +166,19 @@ class RunRecord:
         A mask that a person has changed since counts, a damaged one does not: a file that is no
         label map of the scan's grid.
         """
-        row, files = self.rows.get(case.stem), self.files(case)
-        if row is None or row.status != DONE or not case.image.exists() or not files.mask.exists():
+        row, mask = self.rows.get(case.stem), self.files(case).mask
+        if row is None or row.status != DONE or not case.image.exists() or not mask.exists():
             return False
         if self._scans.get(case.stem) != file_hash(case.image):
             return False
-        if not self._as_written(case.stem, files.mask):
-            if _is_damaged(files.mask, case.image):
+        if not self._as_written(case.stem, mask):
+            if _is_damaged(mask, case.image):
                 return False
-            logger.warning("%s: was changed after it was written, so it is kept.", files.mask)
+            logger.warning("%s: was changed after it was written, so it is kept.", mask)
             return True
         return all(
-            path is None or path.exists() and self._files.get(self._name(path)) == file_hash(path)
-            for path in files
+            path.exists() and self._files.get(self._name(path)) == file_hash(path)
+            for path in self._paths([case])
         )
 
     def claim(self, masks: Mapping[Case, Path]) -> None:
@@ -245,9 +246,9 @@ class RunRecord:
             "cases": self._scans,
             _MASKS: self._masks,
             "files": self._files,
-            "rows": {name: vars(row) for name, row in self.rows.items()},
+            "rows": self.rows,
         }
-        self._write_text(_RECORD, json.dumps(record, indent=2) + "\n")
+        self._write_text(_RECORD, json.dumps(record, indent=2, default=vars) + "\n")
 
     @contextmanager
     def _of_all_processes(self) -> Iterator[None]:
@@ -256,13 +257,18 @@ class RunRecord:
             yield
             return
         with FileLock(self.output_dir / _LOCK):
-            there, (cases, files) = _read(self.output_dir), self._own
-            self._scans = _joined(there["cases"], self._scans, cases)
-            self._masks = _joined(there[_MASKS], self._masks, cases)
-            self._files = _joined(there["files"], self._files, files)
-            self.rows = _joined(there["rows"], self.rows, cases)
+            there = _read(self.output_dir)
+            self._scans = self._joined(there["cases"], self._scans)
+            self._masks = self._joined(there[_MASKS], self._masks)
+            self._files = self._joined(there["files"], self._files)
+            self.rows = self._joined(there["rows"], self.rows)
             self.sort(self._order)
             yield
+
+    def _joined(self, there: Mapping[str, T], here: Mapping[str, T]) -> dict[str, T]:
+        """What others wrote, but of what is this one's the entries here."""
+        others = {key: value for key, value in there.items() if key not in self._own}
+        return others | {key: value for key, value in here.items() if key in self._own}
 
     def _write_text(self, name: str, text: str) -> None:
         with writing(self.output_dir / name):
@@ -281,11 +287,10 @@ class RunRecord:
         if self._as_written(case.stem, mask):
             mask.unlink()
             return
-        kept, number = mask.parent / _SET_ASIDE / mask.name, 1
-        while kept.exists():
-            number += 1
-            kept = kept.with_name(f"{number}_{mask.name}")
-        kept.parent.mkdir(exist_ok=True)
+        folder = mask.parent / _SET_ASIDE
+        names = (f"{number}_{mask.name}" if number > 1 else mask.name for number in count(1))
+        kept = next(folder / name for name in names if not (folder / name).exists())
+        folder.mkdir(exist_ok=True)
         mask.rename(kept)
         logger.warning("%s: is not as it was written; it is now %s.", mask, kept)
 
@@ -294,18 +299,15 @@ class RunRecord:
         taken = next((path for path in (*outputs, *former) if path.exists()), None)
         if taken is None:
             return
-        if not earlier:
-            raise DataError(
-                f"{taken}: is there already, and no {_RECORD} says which run wrote it; choose "
-                "another --output_dir (nothing was overwritten)."
+        what = f"is there already, and no {_RECORD} says which run wrote it"
+        if earlier:
+            there, here = earlier["settings"], self.settings
+            changed = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+            what = (
+                "already holds the result of a run with another support or other settings (they "
+                f"differ in: {', '.join(changed)})"
             )
-        there, here = earlier["settings"], self.settings
-        changed = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
-        raise DataError(
-            f"{taken}: already holds the result of a run with another support or other settings "
-            f"(they differ in: {', '.join(changed)}); choose another --output_dir (nothing was "
-            "overwritten)."
-        )
+        raise DataError(f"{taken}: {what}; choose another --output_dir (nothing was overwritten).")
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -331,21 +333,13 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def read_rows(folder: Path) -> dict[str, CaseRow]:
-    """The lines of a folder run by the stem of their scan; empty where none was written.
-
-    Raises:
-        DataError: the record cannot be read.
-    """
+    """The lines of a folder run by the stem of their scan; empty where none was written."""
     rows: dict[str, CaseRow] = _read(folder).get("rows", {})
     return rows
 
 
 def finished_scans(folder: Path) -> dict[str, CaseRow]:
-    """The lines of the scans that have a mask in an output folder, by the `file_hash` of the scan.
-
-    Raises:
-        DataError: the record cannot be read.
-    """
+    """The lines of the scans that have a mask in an output folder, by the `file_hash` of a scan."""
     scans = _read(folder).get("cases", {})
     return {
         scans[stem]: row
@@ -370,12 +364,6 @@ def masks_as_written(folder: Path) -> dict[str, str] | None:
             f"{path}: does not say which masks the run wrote; put the corrected masks in a folder "
             "of their own and name that by --corrections_dir."
         ) from error
-
-
-def _joined(others: Mapping[str, T], own: Mapping[str, T], mine: set[str]) -> dict[str, T]:
-    """What others wrote, but of what is mine the own entries."""
-    left = {key: value for key, value in others.items() if key not in mine}
-    return left | {key: value for key, value in own.items() if key in mine}
 
 
 def _is_damaged(mask: Path, scan: Path) -> bool:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from volume_samples import ORIENTATIONS, organ_label, ras_affine, stored_as
+from volume_samples import ORIENTATIONS, ras_affine, stored_as
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView, choose_slice_grid, display_plane
@@ -11,22 +11,6 @@ from fsmis_components.data.volumes import Volume
 
 def numbered(shape=(5, 4, 3)) -> Volume:
     return Volume(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), ras_affine())
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * (first & second).sum() / (first.sum() + second.sum())
-
-
-def through_network(view: SliceView, image_view: SliceView, values: list[int]) -> np.ndarray:
-    """What a perfect network gives: logits from the resized label, back on the stored grid."""
-    parts = []
-    for start in range(0, view.depth, 4):
-        stop = min(start + 4, view.depth)
-        masks = view.labels(start, stop, values)
-        logits = torch.cat([torch.zeros_like(masks[:, :1]), 4 * masks - 2], dim=1)
-        parts.append(image_view.to_native_logits(logits).argmax(1))
-    table = np.array([0, *values], dtype=np.uint8)
-    return image_view.restack(table[torch.cat(parts).numpy()])
 
 
 @pytest.mark.parametrize("axes", ORIENTATIONS)
@@ -52,20 +36,6 @@ def test_network_sees_the_same_whatever_the_storage(axes):
     assert view.working_size == expected.working_size == (16, round(10 * 1.25 / grid.spacing))
     torch.testing.assert_close(view.slices(0, 4), expected.slices(0, 4), rtol=0, atol=0)
     torch.testing.assert_close(view.labels(1, 3, [7]), expected.labels(1, 3, [7]), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAR", "PIL"])
-@pytest.mark.parametrize("angle", [0.0, 0.3])
-@pytest.mark.parametrize("spatial_size", [32, 64, 128])
-def test_organ_survives_resampling(axes, angle, spatial_size):
-    ras = Volume(organ_label(), ras_affine(angle=angle))
-    volume = stored_as(ras, axes)
-    grid = choose_slice_grid(volume, spatial_size=spatial_size)
-    view = SliceView(volume, grid)
-    mask = through_network(view, view, [3])
-    assert mask.shape == volume.shape
-    # half the resolution may cost more
-    assert dice(mask == 3, volume.data == 3) >= (0.99 if spatial_size > 32 else 0.95)
 
 
 def turned(volume: Volume, axis: int, degrees: float) -> Volume:
@@ -128,21 +98,11 @@ def test_sheared_and_left_handed_headers(angle):
             np.testing.assert_array_equal(view.native_labels(), expected)
 
 
-@pytest.mark.parametrize(
-    ("spacing", "axis"),
-    [
-        ((1, 1, 5), 2),
-        ((1, 4, 1), 1),
-        ((3, 1, 1), 0),
-        ((1, 1, 1), 2),
-        ((1.005, 1, 1), 2),
-        ((3, 3, 1), 1),
-        ((1.1, 1, 1), 0),
-    ],
-)
-def test_slice_axis_is_that_of_largest_spacing(spacing, axis):
-    volume = stored_as(Volume(np.zeros((6, 7, 8)), ras_affine(spacing)), "SLA")
-    assert choose_slice_grid(volume, spatial_size=16).slice_axis == axis
+def test_slice_axis_is_that_of_largest_spacing():
+    known = {(1, 1, 5): 2, (1, 4, 1): 1, (3, 1, 1): 0, (1, 1, 1): 2, (3, 3, 1): 1, (1.1, 1, 1): 0}
+    for spacing, axis in {**known, (1.005, 1, 1): 2}.items():
+        volume = stored_as(Volume(np.zeros((6, 7, 8)), ras_affine(spacing)), "SLA")
+        assert choose_slice_grid(volume, spatial_size=16).slice_axis == axis, spacing
 
 
 @pytest.mark.parametrize(
@@ -177,6 +137,10 @@ def test_slice_values_by_hand():
     torch.testing.assert_close(view.labels(0, 1, [8]), expected)
     assert view.labels(0, 1, [8, 9]).shape == (1, 2, 8, 4)
     assert view.labels(0, 1, [8, 9])[:, 1].sum() == 0
+    # and back, as logits of a perfect network
+    logits = torch.cat([torch.zeros_like(expected), 4 * expected - 2], dim=1)
+    mask = view.to_native_logits(logits).argmax(1).numpy()
+    np.testing.assert_array_equal(view.restack(mask) * 8, data)
 
 
 @pytest.mark.parametrize("axes", ["RAS", "SPL"])
@@ -222,9 +186,3 @@ def test_rejects():
     for spacing in (0.001, 100.0):
         with pytest.raises(DataError, match=r"a spacing in a header is wrong.*--ignore_spacing"):
             SliceView(volume, SliceGrid(2, spacing, 256))
-    view = SliceView(volume, SliceGrid(2, None, 8))
-    with pytest.raises(ValueError, match=r"expected \(D, h, w\) = \(3, 5, 4\), got \(5, 4, 3\)"):
-        view.restack(np.zeros((5, 4, 3)))
-    for start, stop in ((-1, 2), (0, 4), (2, 2)):
-        with pytest.raises(ValueError, match=r"expected slices within 0\.\.3"):
-            view.slices(start, stop)

@@ -18,19 +18,19 @@ def numbers(dtype=np.int16) -> np.ndarray:
     return np.arange(60).reshape(SHAPE).astype(dtype)
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i2", np.int32, np.float32, np.float64])
-def test_image_values(tmp_path, suffix, dtype):
+def test_image_values(tmp_path, dtype):
     data = numbers(dtype)
-    volume = load_image(save_nifti(tmp_path / f"a{suffix}", data, ras_affine(angle=0.2)))
+    volume = load_image(save_nifti(tmp_path / "a.nii", data, ras_affine(angle=0.2)))
     np.testing.assert_array_equal(volume.data, data)
     np.testing.assert_allclose(volume.affine, ras_affine(angle=0.2), atol=1e-5)
     assert volume.shape == SHAPE
     assert volume.spacing == pytest.approx((1.5, 1.25, 6.0), abs=1e-5)
-    assert volume.source == tmp_path / f"a{suffix}"
+    assert volume.source == tmp_path / "a.nii"
     assert volume.data.dtype.itemsize == np.dtype(dtype).itemsize  # no float copy
-    if suffix == ".nii":
-        assert isinstance(volume.data, np.memmap)
+    assert isinstance(volume.data, np.memmap)
+    packed = load_image(save_nifti(tmp_path / "a.nii.gz", data))
+    np.testing.assert_array_equal(packed.data, data)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -153,7 +153,7 @@ def test_label_without_a_place_is_taken_voxel_by_voxel(tmp_path):
     np.testing.assert_array_equal(load_label(path, image).data, numbers())
 
 
-@pytest.mark.parametrize("axes", ORIENTATIONS[::5])
+@pytest.mark.parametrize("axes", ORIENTATIONS[::9])
 def test_label_in_another_storage_order_is_reordered(tmp_path, axes):
     image = Volume(numbers(), ras_affine(angle=0.3))
     turned = stored_as(image, axes)
@@ -179,8 +179,9 @@ def template(path: Path, *, codes=(1, 2)) -> Path:
     return path
 
 
-@pytest.mark.parametrize("codes", [(1, 2), (1, 0), (0, 4), (0, 0)])
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("codes", "suffix"), [((1, 2), ".nii"), ((1, 0), ".nii.gz"), ((0, 4), ".nii"), ((0, 0), ".nii")]
+)
 def test_mask_keeps_the_header(tmp_path, codes, suffix):
     source = template(tmp_path / "image_7.nii.gz", codes=codes)
     expected = nibabel.load(source)

@@ -37,14 +37,6 @@ def stored_as(volume: Volume, axes: str) -> Volume:
     return Volume(data, affine)
 
 
-def organ_label(shape=(48, 40, 14), value=3) -> np.ndarray:
-    """An ellipsoid with a bite, off the centre: no two orientations look alike."""
-    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    inside = ((x - 0.2) / 0.6) ** 2 + ((y + 0.1) / 0.7) ** 2 + ((z - 0.1) / 0.8) ** 2 < 1
-    bite = (x - 0.7) ** 2 + (y - 0.4) ** 2 < 0.1
-    return np.where(inside & ~bite, value, 0).astype(np.uint8)
-
-
 def save_nifti(path: Path, data: np.ndarray, affine=None) -> Path:
     """Write a file in the type of the data; by default on the grid of `ras_affine`."""
     affine = ras_affine() if affine is None else affine

@@ -75,10 +75,3 @@ def test_superpixels_end_at_the_mask_and_reach_min_size() -> None:
     assert sizes.min() >= 15 and sizes.size >= 4
     for number in range(1, labels.max() + 1):
         assert ndimage.label(labels[0] == number, np.ones((3, 3)))[1] == 1
-
-
-def test_superpixels_do_not_depend_on_the_scale_of_intensities() -> None:
-    volume = np.random.default_rng(2).normal(size=(1, 32, 32))
-    mask = np.ones(volume.shape, bool)
-    first = superpixel_labels(volume, mask, min_size=60)
-    assert np.array_equal(first, superpixel_labels(volume * 4 + 8, mask, min_size=60))
