@@ -219,64 +219,68 @@ def unused(folder: Path, **arguments: str) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): why for path, why in found.unused}
 
 
-def test_the_prefix_is_understood_in_capitals_and_the_rest_is_told(tmp_path: Path) -> None:
-    fill(tmp_path, "image_2.nii.gz", "Image_5.nii.gz", "scan_9.nii.gz", "Label_5.nii.gz")
+def test_the_prefix_is_understood_in_capitals(tmp_path: Path) -> None:
+    fill(tmp_path, "image_2.nii.gz", "Image_5.nii.gz", "Label_5.nii.gz")
     assert [case.name for case in find_cases(tmp_path)] == ["2", "5"]
     assert select_cases(find_cases(tmp_path), [5])[0].label == tmp_path / "Label_5.nii.gz"
-    assert unused(tmp_path) == {
-        "scan_9.nii.gz": "not called image_<id>, as the scans beside it are"
-    }
 
 
-def test_subfolders_are_searched_and_names_stay_unique(tmp_path: Path) -> None:
-    for subject in ("sub-01", "sub-02"):
-        fill(tmp_path, f"{subject}/anat/T1w.nii.gz", f"{subject}/anat/T1w.json")
-        fill(tmp_path, f"derivatives/{subject}/anat/T1w.nii.gz")
-    fill(tmp_path, "sub-02/anat/T2w.nii.gz", "sub-02/anat/T2w_mask.nii.gz", "README")
-    assert stems(tmp_path) == ["T2w", "sub-01_anat_T1w", "sub-02_anat_T1w"]
-    left = unused(tmp_path)
-    assert sorted(left) == ["README", "derivatives", "sub-01/anat/T1w.json", "sub-02/anat/T1w.json"]
-    assert "a DICOM slice beside scans" in left["README"]  # and it makes no case of the folder
-    assert "named as labels" in left["derivatives"]
-
-
-def test_series_are_found_at_any_depth_without_an_ending(tmp_path: Path) -> None:
-    fill(tmp_path, "export/P1/ST1/SE1/IM1", "export/P1/ST1/SE2/IM1", "export/P2/ST1/SE1/IM1")
-    fill(tmp_path, "image_3.nii.gz", "label_SE2.nii.gz")
-    assert set(stems(tmp_path)) == {"SE2", "export_P1_ST1_SE1", "export_P2_ST1_SE1", "image_3"}
-
-
-def test_scans_below_scans_are_told_not_taken(tmp_path: Path) -> None:
-    """A folder beside scans may well hold labels under any name."""
-    fill(tmp_path, "a.nii.gz", "drawn/a.nii.gz", "masks/a.nii.gz", "empty/notes.txt")
-    assert stems(tmp_path) == ["a"]
-    assert unused(tmp_path) == {
-        "drawn/a.nii.gz": "in a folder beside scans; name that folder to use it",
-        "empty": "a folder without scans",
-        "masks": "named as labels; a folder of scans needs another name",
-    }
-
-
-def test_a_label_in_the_folder_of_its_scan_is_not_segmented(tmp_path: Path) -> None:
-    fill(tmp_path, "p1/ct.nii.gz", "p1/label.nii.gz", "p1/segmentations/liver.nii.gz")
-    fill(tmp_path, "p2/ct.nii.gz", "p2/ct_seg.nii.gz", "p2/mask_of_other.nii.gz")
-    assert stems(tmp_path, labels="never") == ["p1_ct", "p2_ct"]
-    assert list(unused(tmp_path)) == ["p1/segmentations"]
-
-
-def test_our_own_output_is_no_news(tmp_path: Path) -> None:
-    fill(tmp_path, "image_1.nii", "image_1_seg.nii.gz", "image_1_uncertainty.nii.gz", "cases.csv")
-    fill(tmp_path, "run.json", "report.html", "overlays/image_1.png", "label_1.nii")
-    fill(tmp_path, "masks_of_may/run.json", "may/run.json", "may/image_1_seg.nii.gz")
-    assert stems(tmp_path) == ["image_1"]
-    assert unused(tmp_path)["may"] == "the output folder of a run"
-    assert "image_1_seg.nii.gz" not in unused(tmp_path)
-
-
-def test_other_formats(tmp_path: Path) -> None:
-    fill(tmp_path, "a.nrrd", "b.mha", "c.mhd", "c.raw", "d.mgz", "e.nhdr", "e.raw.gz", "f.hdr")
-    assert stems(tmp_path) == ["a", "b", "c", "d", "e"]
-    assert list(unused(tmp_path)) == ["f.hdr"]
+@pytest.mark.parametrize(
+    ("names", "expected", "left"),
+    [
+        (
+            "image_2.nii scan_9.nii",
+            {"image_2"},
+            {"scan_9.nii": "not called image_<id>, as the scans beside it are"},
+        ),
+        (  # subfolders are searched and names stay unique; a stray slice makes no case
+            "s1/anat/T1w.nii s1/anat/T1w.json derivatives/s1/anat/T1w.nii s2/anat/T1w.nii "
+            "s2/anat/T2w.nii s2/anat/T2w_mask.nii README",
+            {"T2w", "s1_anat_T1w", "s2_anat_T1w"},
+            {
+                "README": "a DICOM slice beside scans",
+                "derivatives": "named as labels; a folder of scans",
+                "s1/anat/T1w.json": "no format of scans",
+            },
+        ),
+        (  # series at any depth, without an ending
+            "export/P1/ST1/SE1/IM1 export/P1/ST1/SE2/IM1 export/P2/ST1/SE1/IM1 image_3.nii",
+            {"SE2", "export_P1_ST1_SE1", "export_P2_ST1_SE1", "image_3"},
+            {},
+        ),
+        (  # a folder beside scans may well hold labels under any name
+            "a.nii drawn/a.nii masks/a.nii empty/notes.txt",
+            {"a"},
+            {
+                "drawn/a.nii": "in a folder beside scans; name that folder to use it",
+                "empty": "a folder without scans",
+                "masks": "named as labels; a folder of scans needs another name",
+            },
+        ),
+        (  # a label in the folder of its scan is not segmented
+            "p1/ct.nii p1/label.nii p1/segmentations/liver.nii p2/ct.nii p2/ct_seg.nii",
+            {"p1_ct", "p2_ct"},
+            {"p1/segmentations": "named as labels"},
+        ),
+        (  # our own output is no news
+            "image_1.nii image_1_seg.nii image_1_uncertainty.nii cases.csv run.json report.html "
+            "overlays/a.png label_1.nii may/run.json may/image_1_seg.nii",
+            {"image_1"},
+            {"may": "the output folder of a run"},
+        ),
+        (
+            "a.nrrd b.mha c.mhd c.raw d.mgz e.nhdr e.raw.gz f.hdr",
+            {"a", "b", "c", "d", "e"},
+            {"f.hdr": "no format of scans that is read"},
+        ),
+    ],
+)
+def test_what_is_found_and_what_is_left(tmp_path, names, expected, left):
+    fill(tmp_path, *names.split())
+    assert set(stems(tmp_path, labels="never")) == expected
+    found = unused(tmp_path)
+    assert found.keys() == left.keys()
+    assert all(found[path].startswith(why) for path, why in left.items())
 
 
 def test_names_of_nnunet(tmp_path: Path) -> None:
