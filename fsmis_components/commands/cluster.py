@@ -12,8 +12,7 @@ from fire.parser import DefaultParseValue
 
 import fsmis_components
 from fsmis_components.bundle import folder_evaluator, parsed_config
-from fsmis_components.cluster import ClusterEvaluator, ScanJob, ScanWorker, Workers
-from fsmis_components.cluster.scan_worker import UNFINISHED
+from fsmis_components.cluster import UNFINISHED, ClusterEvaluator, ScanJob, ScanWorker, Workers
 from fsmis_components.commands.front_door import METHOD, check_there, print_outcome
 from fsmis_components.data.errors import DataError, errors_of_commands, needed
 from fsmis_components.data.shipped_bundles import bundle_folder
