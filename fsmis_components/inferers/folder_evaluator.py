@@ -36,11 +36,9 @@ from fsmis_components.data.run_record import DONE, FAILED, CaseRow, ResultFiles,
 from fsmis_components.data.volumes import Volume, load_image, save_mask, save_shares
 from fsmis_components.inferers.folder_report import write_folder_report
 from fsmis_components.inferers.volume_inferer import VolumeInferer
-from fsmis_components.reporting.drawing import save_overlay
-from fsmis_components.reporting.slice_sheets import save_sheets
+from fsmis_components.reporting.drawing import save_overlay, save_sheets
 from fsmis_components.support.source import Correction, Corrections
 from fsmis_components.support.support_pack import SupportPack, content_hash
-from fsmis_components.support.support_set import Structure
 
 _SHOWN_FAILURES = 5
 
@@ -58,17 +56,10 @@ class Begun(NamedTuple):
 
 @exit_on_data_error
 def query_items(dataset_dir: str | Path) -> list[dict[str, Any]]:
-    """The scans of a folder as MONAI data items; label files are neither looked for nor opened.
+    """The scans of a folder, in any layout of `find_cases`, as MONAI data items.
 
-    Args:
-        dataset_dir: folder in any layout of `find_cases`.
-
-    Returns:
-        One item per scan: "image" is its path, "case" what else is known of it, "found" what lies
-        in the folder, also unused.
-
-    Raises:
-        SystemExit: the folder holds no scan; the message says why.
+    "image" is a scan's path, "case" what else is known of it, "found" what lies in the folder, also
+    unused. Label files are neither looked for nor opened. A folder without a scan ends the command.
     """
     found = search_cases(dataset_dir, labels="never")
     return [
@@ -82,29 +73,19 @@ class FolderEvaluator(SupervisedEvaluator):
     For a scan `image_7.nii.gz` it writes `image_7_seg.nii.gz` on the scan's own grid,
     `overlays/image_7.png`, all slices for the report's viewer in `overlays/scans` and
     `overlays/masks`, `image_7_uncertainty.nii.gz` where the inferer makes it, of a DICOM series
-    `series_7_seg.dcm` (DICOM SEG) where `dicom_seg` asks for it, and a line of
-    `cases.csv`; `report.html` shows them all at the end. A scan that fails, for whatever reason,
+    `series_7_seg.dcm` (DICOM SEG) where `dicom_seg` asks for it, which needs highdicom, and a line
+    of `cases.csv`; `report.html` shows them all at the end. A scan that fails, for whatever reason,
     becomes a line with the reason (`errors.log` has the traceback of an unforeseen one) and the
-    others go on. Finished scans are kept when the same command is given
-    again, also after an interruption. Corrected masks are taken over as they are.
+    others go on. Finished scans are kept when the same command is given again, also after an
+    interruption; `renews` replaces masks of a run with other settings that nobody has changed.
 
     Several processes of one group (`join_processes`) share the scans out, with the support that the
     first one makes, and write one table and one report, with the masks of one process.
 
-    Args:
-        device: where the network lies.
-        dataset: dataset whose `data` are items of `query_items`; it is not asked to load them,
-            since the inferer reads scans slab by slab. Transforms of others are refused.
-        network: a network of the contract.
-        inferer: segments a scan.
-        output_dir: receives everything that is written.
-        postprocessing: dictionary transform on "pred", (1, X, Y, Z) label values.
-        val_handlers: ignite handlers.
-        key_val_metric: ignite metric on `state.output`.
-        progress: show a bar with the time that is left.
-        corrections: scans with corrected masks; the same object that the support has.
-        dicom_seg: write masks of DICOM series as DICOM SEG too, which needs highdicom.
-        renews: replace masks of a former run with other settings that nobody has changed.
+    The data of the dataset are items of `query_items`, which the inferer reads slab by slab, so
+    transforms of others are refused. `postprocessing` is a dictionary transform on "pred", label
+    values (1, X, Y, Z). Corrected masks are taken over as they are; `corrections` is the same
+    object that the support has.
     """
 
     def __init__(
@@ -116,7 +97,6 @@ class FolderEvaluator(SupervisedEvaluator):
         output_dir: str | Path,
         postprocessing: Any = None,
         val_handlers: Sequence[Any] | None = None,
-        key_val_metric: dict[str, Any] | None = None,
         progress: bool = True,
         corrections: Corrections | None = None,
         dicom_seg: bool = False,
@@ -129,7 +109,6 @@ class FolderEvaluator(SupervisedEvaluator):
             inferer=inferer,
             postprocessing=postprocessing,
             val_handlers=val_handlers,
-            key_val_metric=key_val_metric,
             decollate=False,
         )
         self.logger.setLevel(logging.WARNING)  # ignite's start and end lines break the bar
@@ -146,12 +125,7 @@ class FolderEvaluator(SupervisedEvaluator):
 
     @exit_on_data_error
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Segment all scans.
-
-        Raises:
-            SystemExit: no support, an output folder of another run, or that another one writes, a
-                full disk, an interruption from the keyboard, or scans that failed.
-        """
+        """Segment all scans; failed scans, and whatever stops the run, end the command at last."""
         _check_preprocessing(self.preprocessing)
         items = list(self.data_loader)
         cases = [item["case"] for item in items]
@@ -210,9 +184,7 @@ class FolderEvaluator(SupervisedEvaluator):
             "version": fsmis_components.__version__,
         }
         if corrected:
-            settings["corrections"] = {
-                stem: file_hash(correction.mask) for stem, correction in corrected.items()
-            }
+            settings["corrections"] = {stem: file_hash(c.mask) for stem, c in corrected.items()}
         columns = [structure.column for structure in pack.structures]
         maps = self.volume_inferer.uncertainty
         return RunRecord(self.output_dir, columns, settings, maps, self.dicom_seg)
@@ -305,7 +277,7 @@ class FolderEvaluator(SupervisedEvaluator):
             if correction is None:
                 self._segment(case, pack, row, files, ready)
             else:
-                self._take_over(correction, pack, row, files, ready)
+                _take_over(correction, pack, row, files, ready)
         except Exception as error:  # whatever it is, it ends one case and not the whole run
             row.status = FAILED
             row.message = failure_sentence(error, case.image, self.output_dir)
@@ -313,12 +285,7 @@ class FolderEvaluator(SupervisedEvaluator):
         return row, scan
 
     def _segment(
-        self,
-        case: Case,
-        pack: SupportPack,
-        row: CaseRow,
-        files: ResultFiles,
-        ready: Ready | None,
+        self, case: Case, pack: SupportPack, row: CaseRow, files: ResultFiles, ready: Ready | None
     ) -> None:
         """Segment, post-process and write one scan; fill its row."""
         image = load_image(case.image)
@@ -329,38 +296,46 @@ class FolderEvaluator(SupervisedEvaluator):
         self.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(self.state.output[CommonKeys.PRED])[0]
         final = final.astype(result.label.dtype, copy=False)
-        row.slices = _draw(files, image, final, result.pack)
-        if files.uncertainty is not None and result.uncertainty is not None:
-            save_shares(files.uncertainty, result.uncertainty, like=image)
-        if files.dicom_seg is not None:
-            save_dicom_seg(files.dicom_seg, final, image, _names(pack))
+        _write(row, files, image, final, result.uncertainty, pack)
         save_mask(files.mask, final, like=image, ready=ready)
         row.warning = " ".join(result.warnings)
-        row.modality = "" if result.scan is None else result.scan.modality
-        row.volumes = _volumes_ml(final, image, result.pack.structures)
+        row.modality = result.scan.modality
         if result.trust is not None:
-            columns = [structure.column for structure in result.pack.structures]
+            columns = [structure.column for structure in pack.structures]
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
 
-    def _take_over(
-        self,
-        correction: Correction,
-        pack: SupportPack,
-        row: CaseRow,
-        files: ResultFiles,
-        ready: Ready | None,
-    ) -> None:
-        """Make a corrected mask the result of its scan; one in its final place is not touched."""
-        scan = correction.load()
-        label = np.asarray(scan.label.data)
-        row.slices = _draw(files, scan.image, label, pack)
-        if files.uncertainty is not None:  # nothing is left to be uncertain of
-            save_shares(files.uncertainty, np.zeros(label.shape, np.uint8), like=scan.image)
-        if files.dicom_seg is not None:
-            save_dicom_seg(files.dicom_seg, label, scan.image, _names(pack))
-        if correction.mask.resolve() != files.mask.resolve():
-            save_mask(files.mask, label, like=scan.image, ready=ready)
-        row.volumes = _volumes_ml(label, scan.image, pack.structures)
+
+def _take_over(
+    correction: Correction, pack: SupportPack, row: CaseRow, files: ResultFiles, ready: Ready | None
+) -> None:
+    """Make a corrected mask the result of its scan; one in its final place is not touched."""
+    scan = correction.load()
+    label = np.asarray(scan.label.data)
+    # nothing is left to be uncertain of
+    _write(row, files, scan.image, label, np.zeros(label.shape, np.uint8), pack)
+    if correction.mask.resolve() != files.mask.resolve():
+        save_mask(files.mask, label, like=scan.image, ready=ready)
+
+
+def _write(
+    row: CaseRow,
+    files: ResultFiles,
+    image: Volume,
+    label: np.ndarray,
+    uncertainty: np.ndarray | None,
+    pack: SupportPack,
+) -> None:
+    """Write what stands beside a mask, and into the row what follows from it."""
+    structures, grid, rule = pack.structures, pack.grid, pack.normalisation
+    save_overlay(files.overlay, image, label, structures, grid, files.overlay.stem, rule)
+    sheets = (files.scan_sheet, files.mask_sheet)
+    row.slices = save_sheets(*sheets, image, label, structures, grid, rule)
+    if files.uncertainty is not None and uncertainty is not None:
+        save_shares(files.uncertainty, uncertainty, like=image)
+    if files.dicom_seg is not None:
+        names = {each.value: each.name for each in structures}
+        save_dicom_seg(files.dicom_seg, label, image, names)
+    row.volumes = {each.column: image.millilitres(label, each.value) for each in structures}
 
 
 def _check_preprocessing(transform: Any) -> None:
@@ -371,24 +346,3 @@ def _check_preprocessing(transform: Any) -> None:
                 f"preprocessing: {type(each).__name__} does not run on a folder of scans, which "
                 "are read slab by slab; leave it out and change the scans themselves."
             )
-
-
-def _draw(files: ResultFiles, image: Volume, label: np.ndarray, pack: SupportPack) -> int:
-    """Write the pictures of a scan; returns how many slices it has."""
-    structures, grid = pack.structures, pack.grid
-    save_overlay(
-        files.overlay, image, label, structures, grid, files.overlay.stem, pack.normalisation
-    )
-    sheets = (files.scan_sheet, files.mask_sheet)
-    return save_sheets(*sheets, image, label, structures, grid, pack.normalisation)
-
-
-def _names(pack: SupportPack) -> dict[int, str]:
-    return {structure.value: structure.name for structure in pack.structures}
-
-
-def _volumes_ml(
-    label: np.ndarray, image: Volume, structures: Sequence[Structure]
-) -> dict[str, float]:
-    """Millilitres per structure column of a label map."""
-    return {each.column: image.millilitres(label, each.value) for each in structures}

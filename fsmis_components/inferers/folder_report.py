@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.run_record import DONE, FAILED, CaseRow
+from fsmis_components.reporting.drawing import MOST_SLICES, SHEET_COLUMNS
 from fsmis_components.reporting.pages import in_ml, percent, render
-from fsmis_components.reporting.slice_sheets import MOST_SLICES, SHEET_COLUMNS
 from fsmis_components.support.support_pack import SupportPack
 
 FEWEST = 5  # scans in which a structure was found; a median of fewer says little
@@ -25,6 +24,7 @@ _OF_NORMAL = 0.6745  # median absolute deviation of a standard normal distributi
 _LEAST_EXPECTED = 0.6  # Dice below which a mask wants a look
 _LEAST_SPREAD = 0.1  # in the logarithm: within a folder volumes differ by a tenth anyway
 _SHOWN_OF_HASH = 12  # characters
+_IN_MEMORY = "a support pack in memory"
 
 
 def write_folder_report(
@@ -32,14 +32,13 @@ def write_folder_report(
     rows: Sequence[CaseRow],
     pack: SupportPack,
     settings: Mapping[str, Any],
-    unused: Sequence[tuple[str, str]] = (),
+    unused: Sequence[tuple[str, str]],
 ) -> Path:
-    """Write `report.html` into the folder of a run, whole or not at all.
+    """Write `report.html` into the folder of a run, beside `overlays/`, whole or not at all.
 
     The rows are one per scan, also of earlier runs that this one took up; the settings those of
-    `RunRecord`: hash of the support, settings of the inferer, version of this package. The folder
-    holds `overlays/`, to which the page refers. The scans that failed come first, then those with a
-    remark, then the others; within these, those of which the least Dice is expected.
+    `RunRecord`. The scans that failed come first, then those with a remark, then the others; within
+    these, those of which the least Dice is expected.
     """
     summaries = {each.column: _Volumes.of(rows, each.column) for each in pack.structures}
     hints = {row.case: _hints(row, summaries) for row in rows}
@@ -49,20 +48,13 @@ def write_folder_report(
         unusual = [f"{names[column]}: {hint}" for column, hint in hints[row.case].items()]
         remarks[row.case] = ". ".join(filter(None, ["; ".join(unusual), row.warning, row.message]))
     expected = {row.case: fmean(row.expected_dice.values()) for row in rows if row.expected_dice}
-    rows = sorted(
-        rows,
-        key=lambda row: (
-            row.status != FAILED,
-            not remarks[row.case],
-            expected.get(row.case, math.inf),
-        ),
-    )
+    rows = sorted(rows, key=lambda r: (not remarks[r.case], expected.get(r.case, math.inf)))
     done = [row for row in rows if row.status == DONE]
     page = render(
         "folder.html",
         title="Segmented scans",
         method=pack.method,
-        support=_source(pack),
+        support=pack.source or _IN_MEMORY,
         structures=pack.structures,
         tests=None if pack.calibration is None else pack.calibration.tests,
         summaries=summaries,
@@ -73,7 +65,13 @@ def write_folder_report(
         remarks=remarks,
         expected=expected,
         pictures={r.case: _size(folder / "overlays" / f"{r.case}.png") for r in done},
-        sheets=[r.case for r in done if r.slices and _has_sheets(folder / "overlays", r.case)],
+        sheets=[
+            row.case
+            for row in done
+            if row.slices
+            and (folder / "overlays" / "scans" / f"{row.case}.jpg").is_file()
+            and (folder / "overlays" / "masks" / f"{row.case}.png").is_file()
+        ],
         most_slices=MOST_SLICES,
         sheet_columns=SHEET_COLUMNS,
         unused=unused,
@@ -82,11 +80,10 @@ def write_folder_report(
     return atomic_write_text(folder / "report.html", page)
 
 
-@dataclass(frozen=True)
-class _Volumes:
+class _Volumes(NamedTuple):
     """Volumes of one structure over the finished scans of a folder."""
 
-    found: tuple[float, ...]  # millilitres where the structure was found, ascending
+    found: list[float]  # millilitres where the structure was found, ascending
     missing: int  # number of scans where it was not
 
     @classmethod
@@ -94,7 +91,7 @@ class _Volumes:
         """Those of a structure; failed scans count for nothing."""
         volumes = [row.volumes[column] for row in rows if row.status == DONE]
         found = sorted(volume for volume in volumes if volume > 0)
-        return cls(tuple(found), len(volumes) - len(found))
+        return cls(found, len(volumes) - len(found))
 
     @property
     def median(self) -> float:
@@ -107,7 +104,7 @@ class _Volumes:
         Ratios, not differences: half as large is as far as twice as large. Fewer than five scans
         with the structure make no outlier.
         """
-        if len(self.found) < FEWEST or volume <= 0:
+        if len(self.found) < FEWEST:
             return False
         logarithms = [math.log(value) for value in self.found]
         centre = median(logarithms)
@@ -140,23 +137,12 @@ def _size(picture: Path) -> tuple[int, int] | None:
         return opened.size
 
 
-def _has_sheets(overlays: Path, case: str) -> bool:
-    return all(
-        path.is_file()
-        for path in (overlays / "scans" / f"{case}.jpg", overlays / "masks" / f"{case}.png")
-    )
-
-
-def _source(pack: SupportPack) -> str:
-    return pack.source or "a support pack in memory"
-
-
 def _facts(pack: SupportPack, settings: Mapping[str, Any]) -> dict[str, Any]:
     slices = pack.sections.any(-1).sum(-1).tolist()
     names = [structure.name for structure in pack.structures]
     return {
         "method": pack.method,
-        "support": _source(pack),
+        "support": pack.source or _IN_MEMORY,
         "labelled slices": {name: int(count) for name, count in zip(names, slices, strict=True)},
         "SHA-256 of the weights, beginning": pack.weights_hash[:_SHOWN_OF_HASH],
         "SHA-256 of the support, beginning": str(settings["support"])[:_SHOWN_OF_HASH],

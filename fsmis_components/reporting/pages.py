@@ -34,11 +34,9 @@ def percent(share: float) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a page.
+    """The text of a page, of a file in `templates` and the values that it names.
 
-    Args:
-        template: its file in `templates`; HTML extends `page.html`, in which all text is escaped.
-        values: what it names.
+    HTML extends `page.html`, in which all text is escaped.
     """
     environment = _ENVIRONMENT
     if not template.endswith(".html"):  # Markdown stands as it is written

@@ -10,7 +10,7 @@ from PIL import Image
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
-from fsmis_components.reporting.slice_sheets import MOST_SLICES, SIDE, save_sheets
+from fsmis_components.reporting.drawing import MOST_SLICES, SIDE, save_sheets
 from fsmis_components.support import Structure
 
 STRUCTURES = (Structure("one", 1, "#ff0000"), Structure("two", 2, "#00ff00"))
