@@ -73,7 +73,6 @@ class FeatureCache:
         self.gigabytes = float(gigabytes)
 
     def __contains__(self, key: str) -> bool:
-        """Whether all features of a scan are kept."""
         return (self.folder / key / _COMPLETE).is_file()
 
     def read(self, key: str, kind: type, device: torch.device) -> Iterator[EncodedSlices]:
@@ -98,39 +97,41 @@ class FeatureCache:
     ) -> Iterator[EncodedSlices]:
         """Pass all batches of a scan on and keep them; they count once all of them are there.
 
-        `title` is what a warning calls the scan.
+        Where that is not possible, a warning says why, in which `title` stands for the scan.
         """
-        trouble, unfinished = "", self.folder
+        unfinished: Path | None = None
+        trouble: OSError | None = None
         try:
             unfinished = self._begin()
         except OSError as error:
-            trouble = _reason(error)
+            trouble = error
         room = self.gigabytes * 1e9 - _held_bytes(self.folder)
-        spans: list[tuple[int, int]] = []
+        spans = []
         try:
             for start, stop, features in batches:
                 room -= sum(entry.nbytes for entry in features if torch.is_tensor(entry))
-                if not trouble and room < 0:
-                    trouble = "the limit of --features_gigabytes is reached"
-                if not trouble:
-                    try:
+                try:
+                    if trouble is None and unfinished is not None:
+                        if room < 0:
+                            raise OSError("the limit of --features_gigabytes is reached")
                         _write(_batch_file(unfinished, start, stop), features)
-                    except OSError as error:
-                        trouble = _reason(error)
+                except OSError as error:
+                    trouble = error
                 spans.append((start, stop))
                 yield EncodedSlices(start, stop, features)
-            trouble = trouble or self._complete(unfinished, key, spans)
-            if trouble:
+            if trouble is None and unfinished is not None:
+                trouble = self._complete(unfinished, key, spans)
+            if trouble is not None:
                 logger.warning(
                     "%s: its features are not kept in %s (%s), so it is encoded again next time; "
                     "remove what is not needed there or raise the limit.",
                     title,
                     self.folder,
-                    trouble,
+                    trouble.strerror or trouble,
                 )
         finally:
             # also where the reader stopped early or was interrupted
-            if unfinished != self.folder:
+            if unfinished is not None:
                 shutil.rmtree(unfinished, ignore_errors=True)
 
     def _begin(self) -> Path:
@@ -142,7 +143,7 @@ class FeatureCache:
                     shutil.rmtree(left, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))  # mode 0700
 
-    def _complete(self, unfinished: Path, key: str, spans: list[tuple[int, int]]) -> str:
+    def _complete(self, unfinished: Path, key: str, spans: list[tuple[int, int]]) -> OSError | None:
         """Let the features of a scan count; returns why that was not possible."""
         try:
             atomic_write_bytes(unfinished / _COMPLETE, json.dumps(spans).encode(), private=True)
@@ -150,16 +151,14 @@ class FeatureCache:
                 shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged former one
                 unfinished.rename(self.folder / key)
         except OSError as error:
-            # another run may have been first
-            return "" if key in self else _reason(error)
-        return ""
+            return None if key in self else error  # another run may have been first
+        return None
 
 
 def feature_key(view: SliceView, weights: str, settings: dict[str, Any]) -> str:
     """SHA-256 over all that the features of a scan on the working grid depend on.
 
-    Beside the scan these are the network's `weights_hash` and the settings of network,
-    normalisation and encoding, as JSON values.
+    `weights` is the network's `weights_hash`; the settings are JSON values.
     """
     facts = {
         "weights": weights,
@@ -219,10 +218,6 @@ def _read(path: Path, kind: type, device: torch.device) -> Any:
         for name, value in facts["plain"].items()
     }
     return kind(**tensors, **plain)
-
-
-def _reason(error: OSError) -> str:
-    return str(error.strerror or error)
 
 
 def _held_bytes(folder: Path) -> int:
