@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes, label
@@ -12,8 +12,7 @@ _REAL_PART = 0.1  # share of a structure's volume below which a piece is no part
 _REAL_HOLE = 0.05  # likewise of holes
 
 
-@dataclass(frozen=True)
-class Topology:
+class Topology(NamedTuple):
     """Of how many pieces a structure is, and whether they are solid."""
 
     parts: int  # connected pieces
@@ -69,10 +68,7 @@ def clean_up(
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask (D, h, w) that is not empty.
-
-    scipy.ndimage.find_objects takes more than ten times as long.
-    """
+    """The smallest box around a mask (D, h, w) that is not empty, in a tenth of scipy's time."""
     in_plane = np.asarray(mask.any(0))
     sides = (np.asarray(mask.any((1, 2))), in_plane.any(1), in_plane.any(0))
     ends = [np.flatnonzero(side)[[0, -1]] for side in sides]

@@ -40,14 +40,9 @@ class _OnDisk(NamedTuple):
 class SliceStore:
     """The encoded slices of one scan, to be iterated in order any number of times.
 
-    A scan is encoded once, but its features are wanted twice: to find where each slice lies in the
-    support, and to segment it. Batches stay as they are, on their device, until the limit is
-    reached; later ones go to one unnamed temporary file (the system's folder for such files,
-    `TMPDIR`), which goes with this object or the process. What comes back from there is equal bit
-    for bit, in the same memory format and on the same device.
-
-    Args:
-        memory_bytes: tensors that stay in memory, in bytes.
+    Batches stay as they are until `memory_bytes` of tensors are held; later ones go to an unnamed
+    temporary file (in `TMPDIR`), which goes with this object or the process. What comes back from
+    there is equal bit for bit, in the same memory format and on the same device.
 
     Example:
         >>> from fsmis_components.networks.few_shot_network import SliceFeatures
@@ -64,16 +59,11 @@ class SliceStore:
         self._file: IO[bytes] | None = None
 
     def __iter__(self) -> Iterator[EncodedSlices]:
-        """The batches in the order in which they came."""
         for slices in self._kept:
             yield self._read(slices) if isinstance(slices, _OnDisk) else slices
 
     def add(self, slices: EncodedSlices) -> None:
-        """Keep a batch.
-
-        Raises:
-            OSError: the disk is full.
-        """
+        """Keep a batch; a full disk is an OSError."""
         features = type(slices.features)(*(_without_rest(entry) for entry in slices.features))
         size = sum(entry.nbytes for entry in features if torch.is_tensor(entry))
         # once on disk, the rest follows: batches are equally large but for the last
@@ -98,6 +88,13 @@ class SliceStore:
         return EncodedSlices(slices.start, slices.stop, slices.kind(*entries))
 
 
+def _without_rest(entry: Any) -> Any:
+    """A part of a larger tensor by itself, so that it neither holds nor writes the rest."""
+    if not isinstance(entry, Tensor) or entry.untyped_storage().nbytes() <= entry.nbytes:
+        return entry
+    return entry.clone()
+
+
 def segment_slices(
     encoder: ScanEncoder,
     slices: EncodedSlices,
@@ -105,7 +102,7 @@ def segment_slices(
     weights: Tensor,
     areas: Tensor | None = None,
 ) -> Tensor:
-    """Logits of encoded slices at the working resolution.
+    """Logits of one batch of encoded slices at the working resolution.
 
     Args:
         encoder: of the network that encoded them, in evaluation mode.
@@ -121,7 +118,7 @@ def segment_slices(
     """
     network, device = encoder.network, encoder.device
     state = move_state(state, device)
-    if areas is not None and not getattr(network, "pointwise", False):
+    if not getattr(network, "pointwise", False):
         areas = None
     parts = []
     for start in range(slices.start, slices.stop, _TOGETHER):
@@ -141,11 +138,11 @@ def segment_slices(
         size = (stop - start, 1 + asked_weights.shape[1], *features.image_size)
         whole = torch.full(size, ABSENT, device=device)
         whole[:, 0] = 0.0  # the margin of the background
-        stride: int = network.stride  # type: ignore[assignment]
-        box = box_around(areas[start:stop].any(0), stride)
-        if box.bottom > box.top:
-            logits = segment(_cut(features, box, stride))
-            whole[..., box.top : box.bottom, box.left : box.right] = logits
+        area = areas[start:stop].any(0)
+        if area.any():
+            stride: int = network.stride  # type: ignore[assignment]
+            sides = [_side(area.any(1 - axis), stride) for axis in (0, 1)]
+            whole[..., sides[0], sides[1]] = segment(_cut(features, sides, stride))
         parts.append(whole)
     return torch.cat(parts)
 
@@ -156,53 +153,25 @@ def _segment(encoder: ScanEncoder, features: Any, state: SupportState, weights: 
     return logits.float()
 
 
-class Box(NamedTuple):
-    """Rows top..bottom-1 and columns left..right-1 of a slice."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
+def _side(asked: Tensor, stride: int) -> slice:
+    """From the first to the last of the rows or columns that are asked for, in whole strides."""
+    places = torch.nonzero(asked).flatten()
+    first, last = int(places[0]), int(places[-1])
+    return slice(first // stride * stride, min(len(asked), -(-(last + 1) // stride) * stride))
 
 
-def box_around(area: Tensor, step: int) -> Box:
-    """The smallest rectangle around an area (H, W) whose corners are multiples of `step`."""
-    sides = []
-    for axis, length in ((1, area.shape[0]), (0, area.shape[1])):
-        found = torch.nonzero(area.any(axis)).flatten()
-        if not len(found):
-            return Box(0, 0, 0, 0)
-        first, last = int(found[0]), int(found[-1])
-        sides += [first // step * step, min(length, -(-(last + 1) // step) * step)]
-    return Box(*sides)
-
-
-def _cut(features: Any, box: Box, stride: int) -> Any:
-    rows = slice(box.top // stride, -(-box.bottom // stride))
-    columns = slice(box.left // stride, -(-box.right // stride))
-    size = (box.bottom - box.top, box.right - box.left)
+def _cut(features: Any, sides: Sequence[slice], stride: int) -> Any:
+    rows, columns = (slice(side.start // stride, -(-side.stop // stride)) for side in sides)
+    size = tuple(side.stop - side.start for side in sides)
     return features._replace(high=features.high[..., rows, columns], image_size=size)
-
-
-def _without_rest(entry: Any) -> Any:
-    """A part of a larger tensor by itself, so that it neither holds nor writes the rest."""
-    if not isinstance(entry, Tensor) or entry.untyped_storage().nbytes() <= entry.nbytes:
-        return entry
-    return entry.clone()
 
 
 class PlaneMargins:
     """The sum of margins (N, X, Y, Z) over planes beside the one that is assembled.
 
-    It lies in an unnamed temporary file, as half precision: 20 structures of a brain are 200 MB,
-    which the system keeps in memory where it can.
-
-    Args:
-        num_structures: N.
-        shape: X, Y, Z of the scan as it is stored.
-
-    Raises:
-        OSError: the disk is full.
+    N is `num_structures`, X, Y, Z the shape of the scan as it is stored. It lies in an unnamed
+    temporary file, as half precision: 20 structures of a brain are 200 MB, which the system keeps
+    in memory where it can; a full disk is an OSError.
     """
 
     def __init__(self, num_structures: int, shape: Sequence[int]) -> None:
@@ -221,10 +190,7 @@ class PlaneMargins:
             view.stacked(total)[start:stop] += added.cpu().numpy().astype(np.float16)
 
     def fused(self, view: SliceView, start: int, stop: int, margins: Tensor) -> Tensor:
-        """The mean over all planes in slices start..stop-1 of another one.
-
-        `margins` (n, N, h, w) is what that plane says.
-        """
+        """The mean over all planes in slices start..stop-1 of another one that says `margins`."""
         others = np.stack([view.stacked(total)[start:stop] for total in self._sum], 1)
         total = torch.from_numpy(others.astype(np.float32)).to(margins)
         return (margins.clamp_min(_LOWEST) + total) / self._planes

@@ -26,17 +26,10 @@ _FLAGS = {"amx_bf16", "bf16"}  # of x86 and of Arm
 
 @exit_on_data_error
 def half_precision(amp: bool | str, device: torch.device | str) -> bool:
-    """Decide on bfloat16 autocast, for configs; a decision that is made here is logged.
+    """Whether to use bfloat16 autocast on a device, for configs.
 
-    Args:
-        amp: "auto", or True or False, also as text.
-        device: where the network computes.
-
-    Returns:
-        Whether to use it.
-
-    Raises:
-        SystemExit: `amp` is something else.
+    `amp` is "auto", whose decision is logged, or True or False, also as text; anything else ends
+    the command.
     """
     wanted = str(amp).lower()
     if wanted in ("true", "1", "false", "0"):
@@ -66,9 +59,6 @@ class AutocastInferer(SimpleInferer):
 
     MONAI's engines cast on CUDA only; bfloat16 halves the time of a training step on processors
     that compute with it, and needs no gradient scaling.
-
-    Args:
-        amp: False calls the network as it is.
     """
 
     def __init__(self, amp: bool = True) -> None:

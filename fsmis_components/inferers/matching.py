@@ -37,14 +37,12 @@ class VolumeMatch:
 
         Cut along another axis, both scans are laid on each other by their middles.
         """
-        off = [
-            abs(float(line.positions.mean()) / (profile.depth - 1 or 1) - 0.5)
-            for line, profile, share in zip(
-                self.alignments, pack.profiles, self.shares, strict=True
-            )
+        scans = zip(self.alignments, pack.profiles, self.shares, strict=True)
+        return all(
+            abs(float(line.positions.mean()) / (profile.depth - 1 or 1) - 0.5) <= _OFF_CENTRE
+            for line, profile, share in scans
             if share
-        ]
-        return max(off) <= _OFF_CENTRE
+        )
 
 
 def match_volume(
@@ -58,8 +56,7 @@ def match_volume(
     """Match a query, descriptors (D, F) of its slices, with every support scan.
 
     A structure is looked for as far beyond its extent in a support scan as a share `reach` of that
-    scan's depth and `slack` slices. With `tissues`, the query's `tissue_shares` (D, 9, h, w), the
-    image counts as much as the network, whose features may hardly agree between two scans of CT.
+    scan's depth and `slack` slices. `tissues` are the query's `tissue_shares` (D, 9, h, w).
     """
     alignments = []
     for profile in pack.profiles:
@@ -78,9 +75,8 @@ def match_volume(
         places = pack.origins[serving, 1].numpy()
         most = neighbours_of(profile.slice_spacing)
         answering = neighbours(alignment.positions, places, valid[:, serving].numpy(), most)
-        answering &= search_range(alignment.positions, profile, reach * profile.depth + slack)[
-            ..., None
-        ]
+        sought = search_range(alignment.positions, profile, reach * profile.depth + slack)
+        answering &= sought[..., None]
         weights[:, :, serving] = torch.from_numpy(answering).float() * float(shares[scan])
     return VolumeMatch(tuple(alignments), shares, weights)
 
@@ -102,11 +98,10 @@ def neighbours(
 ) -> np.ndarray:
     """The labelled slice that is nearest to each query slice, and those beside it, bool (D, N, S).
 
-    Slices answer together, up to `most`, only where they follow each other: of three sections far
-    apart, one answers. Beyond an end several answer too, because the last slice shows little of a
-    structure. Query slices lie at `positions` (D,) in the support scan, of which the slices
-    `places` (S,) serve, ascending; `valid`, bool (N, S), says in which of them a structure is
-    labelled.
+    Slices answer together, up to `most`, only where they follow each other, also beyond an end,
+    whose slice shows little of a structure. Query slices lie at `positions` (D,) in the support
+    scan, of which the slices `places` (S,) serve, ascending; `valid`, bool (N, S), says in which of
+    them a structure is labelled.
     """
     result = np.zeros((len(positions), *valid.shape), bool)
     for index, serves in enumerate(valid):
@@ -140,8 +135,7 @@ def spread_thirds(depth: int, sections: Tensor) -> Tensor:
     """Weights (D, N, S) that spread the three support sections over the whole query.
 
     Query slice z of `depth` takes section floor(3 z / depth) of `sections`, bool (N, S, 3), for
-    every structure. This plain rule is right only where a structure fills the scan as it fills the
-    support; nothing is ever called absent.
+    every structure; nothing is ever called absent.
     """
     thirds = torch.arange(depth) * NUM_SECTIONS // depth
     return section_weights(thirds[:, None].expand(-1, sections.shape[0]), sections)

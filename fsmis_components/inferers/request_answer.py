@@ -15,11 +15,7 @@ _LEAST = 3  # one or two slices side by side may as well be all that somebody ca
 
 
 def answer_facts(support: ResolvedSupport, result: Segmentation) -> dict[str, Any]:
-    """Which support answered, what the values of the mask mean and how far to trust it.
-
-    Returns:
-        Values for JSON.
-    """
+    """Which support answered, what the mask's values mean, how far to trust it; JSON values."""
     pack = support.pack
     facts: dict[str, Any] = {
         "support": {
@@ -42,8 +38,7 @@ def drawn_label(
 ) -> np.ndarray | None:
     """The label (X, Y, Z) of the scan itself, where a request names the scan among its support.
 
-    It has the values of the answer's structures; None where the scan supports others only. A label
-    that was changed meanwhile is a `DataError`.
+    It has the values of the answer's structures; None where the scan supports others only.
     """
     path = Path(image).resolve()
     for volume in request.volumes:

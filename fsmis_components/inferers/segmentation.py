@@ -19,31 +19,20 @@ class Segmentation:
     # uint8 (X, Y, Z), 1 minus the largest probability in steps of 1 / 255; None unless asked
     uncertainty: np.ndarray | None
     pack: SupportPack  # the support pack that was used
-    # what is expected of the result; None where no shapes were expected
-    trust: CaseTrust | None = None
-    scan: ScanCheck | None = None  # what is known of the scan without the network
+    trust: CaseTrust | None  # what is expected of it; None where no shapes were expected
+    scan: ScanCheck  # what is known of the scan without the network
 
     @property
     def expected_dice(self) -> dict[str, float]:
         """The Dice that each structure's mask is expected to have, by its name."""
-        if self.trust is None:
-            return {}
-        names = [structure.name for structure in self.pack.structures]
-        return dict(zip(names, self.trust.expected_dice, strict=True))
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether the scan is unlike the support, or what was found in it."""
-        return self.trust is not None and self.trust.warning != ""
+        expected = () if self.trust is None else self.trust.expected_dice
+        return {each.name: dice for each, dice in zip(self.pack.structures, expected, strict=False)}
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the result should be doubted, a sentence each."""
-        unlike = self.trust.warning if self.trust is not None else ""
-        return (
-            *(self.scan.warnings if self.scan is not None else ()),
-            *([unlike] if unlike else []),
-        )
+        unlike = () if self.trust is None else (self.trust.warning,)
+        return tuple(filter(None, (*self.scan.warnings, *unlike)))
 
 
 def label_dtype(largest: int) -> type[np.integer]:

@@ -17,10 +17,7 @@ from fsmis_components.data.nifti import is_identity
 from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding import ScanEncoder
-from fsmis_components.encoding.slice_descriptors import (
-    layout_similarity,
-    slice_descriptors,
-)
+from fsmis_components.encoding.slice_descriptors import layout_similarity, slice_descriptors
 from fsmis_components.inferers.z_alignment import align
 from fsmis_components.support.scan_profile import shape_cell, spread_places
 from fsmis_components.support.support_pack import SupportPack
@@ -72,14 +69,17 @@ def turned_view(encoder: ScanEncoder, view: SliceView, pack: SupportPack) -> Sli
     expected to be good.
     """
     likeness = _Likeness(encoder, view.volume, pack)
-    found = {}
-    for slices, rows, columns in product((False, True), repeat=3):
-        order = replace(view.order, backwards=(slices, rows, columns))
-        found[order] = likeness.of(SliceView(view.volume, view.grid, order), _MANY)
+    views = {turn: SliceView(view.volume, view.grid, turn) for turn in turns_of(view.order)}
+    found = {order: likeness.of(each, _MANY) for order, each in views.items()}
     best = max(found, key=found.__getitem__)
     if found[best] <= found[view.order] + _TURNED_MARGIN:
         return None
-    return SliceView(view.volume, view.grid, best)
+    return views[best]
+
+
+def turns_of(order: StorageOrder) -> list[StorageOrder]:
+    """An order with slices, rows and columns read one way and the other."""
+    return [replace(order, backwards=(s, r, c)) for s, r, c in product((False, True), repeat=3)]
 
 
 class _Likeness:
@@ -102,12 +102,8 @@ class _Likeness:
         scores = []
         for profile in self.pack.profiles:
             support = profile.descriptors.float()
-            line = align(
-                descriptors,
-                support,
-                profile.slope_of(view.native_spacing[0] * step),
-                reversed_cost=_NEVER,
-            )
+            slope = profile.slope_of(view.native_spacing[0] * step)
+            line = align(descriptors, support, slope, reversed_cost=_NEVER)
             scores.append(line.similarity + _LAYOUT * layout_similarity(descriptors, support))
         return float(np.mean(scores))
 

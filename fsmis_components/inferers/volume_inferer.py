@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,21 +30,23 @@ from fsmis_components.inferers.encoded_slices import (
     SliceStore,
     segment_slices,
 )
-from fsmis_components.inferers.expected_shapes import Expected, ExpectedShapes, appearance_of
-from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
-from fsmis_components.inferers.request_answer import answer_facts, drawn_label, keep_drawn
-from fsmis_components.inferers.segmentation import Segmentation, label_dtype
-from fsmis_components.inferers.shape_prior import (
-    PriorRule,
+from fsmis_components.inferers.expected_shapes import (
+    PRIOR,
+    Expected,
+    ExpectedShapes,
+    appearance_of,
     largest_channel,
     log_odds,
     present_slices,
     to_cells,
     to_pixels,
 )
+from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
+from fsmis_components.inferers.request_answer import answer_facts, drawn_label, keep_drawn
+from fsmis_components.inferers.segmentation import Segmentation, label_dtype
+from fsmis_components.inferers.self_test import self_test
 from fsmis_components.inferers.slice_order import decide_view, turned_view
 from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, mirror_gain
-from fsmis_components.inferers.trust.self_test import self_test
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.recent import RecentResults
 from fsmis_components.support.scan_profile import shape_cell
@@ -64,24 +66,16 @@ _MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in t
 
 @dataclass(frozen=True)
 class VolumeSteps:
-    """Steps of the inference of a volume; each can be left out to see what it is worth.
+    """Steps of the inference of a volume; each can be left out to see what it is worth."""
 
-    Attributes:
-        z_matching: slices are matched with the support by what they look like; False spreads the
-            support's thirds over the whole scan, and the other steps that need a match are left
-            out too.
-        shape_prior: the support's shapes say where a structure is to be expected.
-        shape_moves: these shapes are moved to where the network sees the structure.
-        registration: in place of the moves, the support is bent until it looks like the query;
-            scans of packs of version 0.1 are moved.
-        clean_up: as many parts as in the support, without holes.
-    """
-
+    # slices are matched with the support by what they look like; False: the support's thirds are
+    # spread over the whole scan, and the steps that need a match are left out too
     z_matching: bool = True
-    shape_prior: bool = True
-    shape_moves: bool = True
+    shape_prior: bool = True  # the support's shapes say where a structure is to be expected
+    shape_moves: bool = True  # these shapes are moved to where the network sees the structure
+    # in place of moves, the support is bent until it looks like the query, where its pack can
     registration: bool = True
-    clean_up: bool = True
+    clean_up: bool = True  # as many parts as in the support, without holes
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -106,11 +100,8 @@ class _Expectation(NamedTuple):
 class VolumeInferer(Inferer):
     """Segment whole volumes by a support; a query label has no place in its interface.
 
-    Each slice is encoded once; a near-isotropic scan is cut in every plane of the support. Its
-    features say where it lies in the support, which labelled slices answer for it, and, all
-    structures at once, what it shows. Features and margins that exceed a fixed amount wait on disk,
-    and margins go back to the scan's grid batch by batch, so memory does not grow with a float copy
-    of the volume.
+    Features and margins that exceed a fixed amount wait on disk, and margins go back to the scan's
+    grid batch by batch, so memory does not grow with a float copy of the volume.
 
     Args:
         support: a pack, or the source that resolves one for the network.
@@ -136,12 +127,11 @@ class VolumeInferer(Inferer):
         self.amp = amp
         self.uncertainty = uncertainty
         self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
-        self.prior = PriorRule()
         self.cache = cache
         self._shapes: RecentResults[ExpectedShapes] = RecentResults(_MOST_SHAPES)
 
-    def __call__(
-        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    def __call__(  # type: ignore[override]
+        self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any
     ) -> Tensor:
         """`segment_volume` for MONAI Label: as its bundle task hands a volume over.
 
@@ -149,26 +139,23 @@ class VolumeInferer(Inferer):
             inputs: MetaTensor (1, 1, X, Y, Z); its affine is the scan's, and its meta may hold a
                 request for a support of its own (`ResolveSupportd`).
             network: a network of the contract.
-            args: none; accepted because the base class names them.
-            kwargs: as args.
+            args: none, as kwargs; the base class names them.
+            kwargs: none.
 
         Returns:
             Label map (1, 1, X, Y, Z), integer, with the affine of the input; its meta says which
             support answered (`ReportSupportd`).
 
         Raises:
-            RequestError: the scan or its support cannot be used; one sentence says why.
+            RequestError: the scan or its support cannot be used.
         """
-        if inputs.ndim != 5 or inputs.shape[:2] != (1, 1):
+        if not isinstance(inputs, MetaTensor) or inputs.ndim != 5 or inputs.shape[:2] != (1, 1):
             raise ValueError(
-                "VolumeInferer: expected one volume of shape (1, 1, X, Y, Z), got "
-                f"{tuple(inputs.shape)}"
+                "VolumeInferer: expected a MetaTensor of shape (1, 1, X, Y, Z), got "
+                f"{type(inputs).__name__} of shape {tuple(inputs.shape)}"
             )
-        if not isinstance(network, nn.Module):
-            raise TypeError(f"VolumeInferer: expected a network module, got {type(network)}")
-        meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
-        affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
-        affine = affine[0] if affine.ndim == 3 else affine
+        meta = dict(inputs.meta)
+        affine = inputs.affine[0] if inputs.affine.ndim == 3 else inputs.affine
         request: SupportRequest | None = meta.get(SUPPORT_KEY)
         with client_errors():
             if not bool((inputs.abs() < NO_DATA).all()):  # NaN is not below either
@@ -181,23 +168,17 @@ class VolumeInferer(Inferer):
             oriented = bool(meta.get(ORIENTED_KEY, True))
             volume = Volume(data, np.asarray(affine, dtype=np.float64), None, oriented)
             result = self.segment_volume(volume, network, support.pack)
-            drawn = None
+            label = result.label
             if request is not None:
                 drawn = drawn_label(request, support, meta[ImageMetaKey.FILENAME_OR_OBJ])
-        if drawn is not None:
-            axis, _ = SliceView(volume, support.pack.grid).stored_slice(0)
-            result = replace(result, label=keep_drawn(result.label, drawn, axis))
-        label = torch.from_numpy(result.label.astype(np.int32))[None, None].to(inputs.device)
-        if isinstance(inputs, MetaTensor):
-            return MetaTensor(label, meta={**meta, RESULT_KEY: answer_facts(support, result)})
-        return label
+                if drawn is not None:
+                    axis, _ = SliceView(volume, support.pack.grid).stored_slice(0)
+                    label = keep_drawn(label, drawn, axis)
+        found = torch.from_numpy(label.astype(np.int32))[None, None].to(inputs.device)
+        return MetaTensor(found, meta={**meta, RESULT_KEY: answer_facts(support, result)})
 
     def resolve(self, network: nn.Module) -> SupportPack:
-        """The support pack for a network; built or read on the first call.
-
-        Raises:
-            DataError: there is no support, or none that fits the network.
-        """
+        """The support pack for a network, built or read on the first call; none is a DataError."""
         return self._resolved(network).pack
 
     def _resolved(
@@ -213,24 +194,16 @@ class VolumeInferer(Inferer):
             **computed_by(network, self.amp),
             "uncertainty": self.uncertainty,
             "steps": asdict(self.steps),
-            "prior": asdict(self.prior),
+            "prior": asdict(PRIOR),
         }
 
     def segment_volume(
         self, volume: Volume, network: nn.Module, pack: SupportPack | None = None
     ) -> Segmentation:
-        """Segment one scan.
+        """Segment one scan, in any orientation; the result lies on its own grid.
 
-        Args:
-            volume: the scan, in any orientation.
-            network: a network of the contract; left in the mode in which it came.
-            pack: the support; None: what `resolve` gives.
-
-        Returns:
-            Labels on the scan's own grid.
-
-        Raises:
-            DataError: there is no support that fits the network.
+        The network is left in the mode in which it came; without a `pack` the support is what
+        `resolve` gives.
         """
         pack = pack or self.resolve(network)
         encoder = ScanEncoder(network, self.batch_size, self.amp, self.cache, pack.weights_hash)
@@ -238,8 +211,8 @@ class VolumeInferer(Inferer):
         with eval_mode(network), torch.inference_mode():
             view = decide_view(encoder, field.cut(volume), pack)
             found = self._segment(view, pack, encoder)
-            turned = turned_view(encoder, view, pack) if found.is_doubtful else None
-            if turned is not None:
+            doubtful = found.trust is not None and found.trust.warning
+            if doubtful and (turned := turned_view(encoder, view, pack)) is not None:
                 other = self._segment(turned, pack, encoder)
                 # the wrong way round a scan may look more like the support, too
                 if other.trust is None or other.trust.is_usable:
@@ -282,47 +255,53 @@ class VolumeInferer(Inferer):
         encoded = SliceStore()
         for slices in encoder.scan(view, pack.normalisation):
             encoded.add(slices)
-        steps, rule = self.steps, self.prior
+        steps = self.steps
         to_fit = steps.shape_moves or steps.registration
-        keep = partial(_keep_margins, encoded, encoder, pack, kept)
+
+        def keep(weights: Tensor, areas: Tensor | None = None) -> None:
+            for slices in encoded:
+                margins = segment_slices(encoder, slices, pack.state, weights, areas)[:, 1:].cpu()
+                kept.add(EncodedSlices(slices.start, slices.stop, SliceMargins(margins)))
+
         if not steps.z_matching:
             keep(spread_thirds(view.depth, pack.sections))
             return None
-        field = pack.profiles[0].field_on(view.working_size, shape_cell(pack.grid))
+        cell = shape_cell(pack.grid)
+        field = pack.profiles[0].field_on(view.working_size, cell)
         descriptors = torch.cat([slice_descriptors(s.features.high, field).cpu() for s in encoded])
         match = match_volume(
             descriptors,
             view.native_spacing[0],
             pack,
             # a shape goes only where the network has looked; a blurred one has faint ends
-            reach=rule.reach_slices if steps.shape_prior and to_fit else 0.0,
+            reach=PRIOR.reach_slices if steps.shape_prior and to_fit else 0.0,
             slack=1.0 if steps.shape_prior else 0.0,
-            tissues=tissue_shares(view, pack.normalisation, shape_cell(pack.grid)),
+            tissues=tissue_shares(view, pack.normalisation, cell),
         )
-        keep = partial(keep, match.section_weights)
         if not steps.shape_prior:
-            keep()
+            keep(match.section_weights)
             return None
         appearance = appearance_of(view, pack) if steps.registration else None
         registered = appearance is not None and all(
             profile.self_similarity is not None for profile in pack.profiles
         )
-        shapes, cell = self._expected(pack), shape_cell(pack.grid)
+        shapes = self._expected(pack)
         height, width = (-(-length // cell) for length in view.working_size)
         if steps.shape_moves and not registered:
-            keep()
+            keep(match.section_weights)
             evidence = torch.cat([to_cells(slices.features.margins, cell) for slices in kept])
             expected = shapes.of(match, evidence, (height, width), appearance)
         else:
             expected = shapes.of(match, None, (height, width), appearance)
             anywhere = expected.shares.amax(1, keepdim=True)
-            keep(to_pixels(anywhere, cell, view.working_size)[:, 0] > 0)
+            areas = to_pixels(anywhere, cell, view.working_size)[:, 0] > 0
+            keep(match.section_weights, areas)
         gain = mirror_gain(descriptors, view.native_spacing[0], pack, match)
         return _Expectation(match, expected, gain)
 
     def _expected(self, pack: SupportPack) -> ExpectedShapes:
         # shapes hold their pack, so no other one can have its identity while they are kept
-        return self._shapes.get(id(pack), partial(ExpectedShapes, pack, self.prior))
+        return self._shapes.get(id(pack), partial(ExpectedShapes, pack))
 
     def _with_prior(
         self,
@@ -337,7 +316,7 @@ class VolumeInferer(Inferer):
             return margins
         shape = expectation.expected.shares[slices.start : slices.stop]
         prior = to_pixels(log_odds(shape), shape_cell(pack.grid), view.working_size)
-        margins = prior.mul_(self.prior.weight).add_(margins)
+        margins = prior.mul_(PRIOR.weight).add_(margins)
         return margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
 
     def _assemble(
@@ -371,7 +350,7 @@ class VolumeInferer(Inferer):
         trust = None
         if expectation is not None:
             match, gain = expectation.match, expectation.mirror_gain
-            trust = case_trust(meter.result(), match, view, pack, gain)
+            trust = case_trust(meter.expected_dice(), match, view, pack, gain)
         if self.steps.clean_up and self.steps.z_matching:
             clean_up(label, values[1:].tolist(), self._expected(pack).topologies)
         return Segmentation(
@@ -389,16 +368,3 @@ def _test_support(encoder: ScanEncoder, support_set: SupportSet, pack: SupportPa
         return inferer.segment_volume(scan, encoder.network).label
 
     return self_test(encoder, support_set, pack, segment)
-
-
-def _keep_margins(
-    encoded: Iterable[EncodedSlices],
-    encoder: ScanEncoder,
-    pack: SupportPack,
-    kept: SliceStore,
-    weights: Tensor,
-    areas: Tensor | None = None,
-) -> None:
-    for slices in encoded:
-        logits = segment_slices(encoder, slices, pack.state, weights, areas)
-        kept.add(EncodedSlices(slices.start, slices.stop, SliceMargins(logits[:, 1:].cpu())))

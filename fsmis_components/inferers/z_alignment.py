@@ -43,19 +43,17 @@ def align(
 ) -> Alignment:
     """Find the straight line z -> slope z + offset along which two scans look most alike.
 
-    All lines are tried, so there is no start value to get wrong. A line has two numbers, which many
-    slices decide together; a free monotone path follows each slice's error. Half of a line's score
-    is the mean similarity of the slices that face each other, half their correlation, of which the
-    means of these slices are taken off: the mean of a scan that shows a part of the body tells
-    which part that is, and is lost where it is taken off the whole scan.
+    All lines are tried. Half of a line's score is the mean similarity of the slices that face each
+    other, half their correlation, of which the means of these slices are taken off: the mean of a
+    scan that shows a part of the body tells which part that is, and is lost where it is taken off
+    the whole scan.
 
     Args:
         query: descriptors (D, F) of slices.
         support: descriptors (Z, F).
         ratio: spacing of the query's slices over that of the support's, the expected slope.
-        reversed_cost: taken off where the stacks run against each other, which a right header
-            excludes; more where one stack is but a part of the other, which then looks much the
-            same from either end.
+        reversed_cost: taken off where the stacks run against each other; more where one stack is
+            but a part of the other, which then looks much the same from either end.
         beside: other descriptors (D, G) and (Z, G) of the same slices. Where both kinds together
             clearly prefer another line, it is that one; its `similarity` is that of the first.
     """

@@ -2,13 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from fsmis_components.inferers.shape_prior import (
-    PriorRule,
-    best_move,
-    move_shape,
-)
-
-RULE = PriorRule()
+from fsmis_components.inferers.expected_shapes import PRIOR, best_move, move_shape
 
 
 def block(depth: int, rows: int, columns: int) -> torch.Tensor:
@@ -20,14 +14,14 @@ def block(depth: int, rows: int, columns: int) -> torch.Tensor:
 
 def test_a_shape_moves_to_its_evidence() -> None:
     evidence = block(9, 14, 12) * 12 - 6
-    move = best_move(evidence, block(8, 10, 15), RULE, depth=20, slope=1.0)
+    move = best_move(evidence, block(8, 10, 15), depth=20, slope=1.0)
     assert move == (1, 4, -3)
     assert torch.equal(move_shape(block(8, 10, 15), move), block(9, 14, 12))
 
 
 def test_reach_is_kept_and_counts_support_slices() -> None:
     evidence = block(15, 10, 15) * 12 - 6
-    far = best_move(evidence, block(2, 10, 15), RULE, depth=20, slope=1.0)
-    assert abs(far[0]) <= RULE.slices(20) == 3
+    far = best_move(evidence, block(2, 10, 15), depth=20, slope=1.0)
+    assert abs(far[0]) <= PRIOR.slices(20) == 3
     # half as thick slices of the query: twice as many of them
-    assert best_move(evidence, block(9, 10, 15), RULE, depth=20, slope=0.5)[0] == 6
+    assert best_move(evidence, block(9, 10, 15), depth=20, slope=0.5)[0] == 6

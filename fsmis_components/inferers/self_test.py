@@ -15,14 +15,14 @@ from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume
 from fsmis_components.encoding import EncodedSlices, ScanEncoder
 from fsmis_components.inferers.encoded_slices import segment_slices
-from fsmis_components.inferers.matching import neighbours, neighbours_of
-from fsmis_components.inferers.request_answer import known_slices
-from fsmis_components.inferers.shape_prior import (
-    PriorRule,
+from fsmis_components.inferers.expected_shapes import (
+    PRIOR,
     blur_shapes,
     pad_slices,
     present_slices,
 )
+from fsmis_components.inferers.matching import neighbours, neighbours_of
+from fsmis_components.inferers.request_answer import known_slices
 from fsmis_components.layers.support_state import select_sections
 from fsmis_components.support.calibration import Calibration, StructureTest
 from fsmis_components.support.encode import patient_of, structure_masks
@@ -44,28 +44,18 @@ def self_test(
 ) -> Calibration:
     """Find out how well each structure is segmented, without any further label.
 
-    Each scan is held out and segmented by the others. A structure that only one scan shows is
-    tested on blocks of its slices there. Each scan is segmented once more, and encoded too where
-    its features were not kept.
-
-    Args:
-        encoder: of the network that made the pack.
-        support_set: the labelled scans, in the order of the pack.
-        pack: of all of them.
-        segment: gives the label map of a scan by a pack.
+    Each scan is held out and segmented by the others: `segment` gives the label map of a scan by a
+    pack. A structure that only one scan shows is tested on blocks of its slices there. The encoder
+    is of the network that made the pack; the labelled scans come in the order of the pack.
     """
     scans = range(len(support_set.scans))
     tests = [_UNTESTED] * len(pack.structures)
     with eval_mode(encoder.network), torch.inference_mode():
         if len(scans) > 1:
-            dice = [
-                _scan_dice(
-                    segment,
-                    support_set.scans[held_out],
-                    only_scans(pack, [scan for scan in scans if scan != held_out]),
-                )
-                for held_out in scans
-            ]
+            dice = []
+            for held_out in scans:
+                others = only_scans(pack, [scan for scan in scans if scan != held_out])
+                dice.append(_scan_dice(segment, support_set.scans[held_out], others))
             tests = [_of_scans(column) for column in zip(*dice, strict=True)]
         for scan in scans:
             shown = ~pack.profiles[scan].extents.isnan().any(1)
@@ -74,7 +64,7 @@ def self_test(
                 continue
             counts = _held_out_slices(encoder, support_set.scans[scan], only_scans(pack, [scan]))
             for index in untested:
-                tests[index] = _of_slices(counts, index)
+                tests[index] = _of_slices(*counts[..., index].double())
     return Calibration(tuple(tests))
 
 
@@ -125,15 +115,8 @@ def _of_scans(dice: Sequence[float | None]) -> StructureTest:
     return StructureTest(float(np.mean(known)), float(np.std(known)), len(known), "scans")
 
 
-class _BlockCounts(NamedTuple):
-    """Pixels at the working resolution per block and structure, int64 (blocks, N)."""
-
-    both: Tensor  # in mask and label
-    either: Tensor  # in the mask plus in the label
-
-
-def _of_slices(counts: _BlockCounts, index: int) -> StructureTest:
-    both, either = counts.both[:, index].double(), counts.either[:, index].double()
+def _of_slices(both: Tensor, either: Tensor) -> StructureTest:
+    """The test by pixels in mask and label, and in the mask plus in the label, of each block."""
     some = either > 0
     if int(some.sum()) < _LEAST_BLOCKS:
         return _UNTESTED
@@ -153,20 +136,20 @@ class _Plan(NamedTuple):
     present: Tensor  # bool (D, N), where the slices that are left say that a structure is
 
 
-def _held_out_slices(encoder: ScanEncoder, scan: SupportScan, pack: SupportPack) -> _BlockCounts:
+def _held_out_slices(encoder: ScanEncoder, scan: SupportScan, pack: SupportPack) -> Tensor:
     """Segment each block of labelled slices by the other labelled slices of the same scan.
 
     Every slice is segmented once; what differs between blocks is who answers. Where a structure
     begins and ends is taken from the slices that are left. Its place in plane is not: in its own
     scan it would be known better than it ever is in another. No block where fewer than three slices
-    are labelled.
+    are labelled. Returns the pixels of `_of_slices` per block and structure, int64 (2, blocks, N).
     """
     scan = patient_of(scan, pack.grid)
     values = [structure.value for structure in pack.structures]
     masks = structure_masks(SliceView(scan.label, pack.grid), values)
     plan = _plan(masks, pack)
     blocks = int(plan.block.max()) + 1
-    counts = _BlockCounts(*(torch.zeros(blocks, len(values), dtype=torch.int64) for _ in range(2)))
+    counts = torch.zeros(2, blocks, len(values), dtype=torch.int64)
     encoded = encoder.scan(SliceView(scan.image, pack.grid), pack.normalisation)
     for slices in encoded if blocks else ():
         logits = segment_slices(encoder, slices, pack.state, plan.weights)
@@ -176,7 +159,7 @@ def _held_out_slices(encoder: ScanEncoder, scan: SupportScan, pack: SupportPack)
 
 def _plan(masks: Tensor, pack: SupportPack) -> _Plan:
     labelled = masks.flatten(2).any(-1)  # (D, N)
-    rule, cell = PriorRule(), shape_cell(pack.grid)
+    cell = shape_cell(pack.grid)
     block = torch.full((len(masks),), -1)
     weights = torch.zeros(len(masks), *pack.sections.shape[:2])
     present = torch.zeros_like(labelled)
@@ -196,9 +179,9 @@ def _plan(masks: Tensor, pack: SupportPack) -> _Plan:
         answering = neighbours(slices.astype(float), places[serving], valid[:, serving], most)
         weights[first : last + 1, :, serving] = torch.from_numpy(answering).float()
         shapes, _ = shapes_and_extents(masks & left[..., None, None], left, cell)
-        blurred = torch.from_numpy(blur_shapes(shapes, rule.blur, rule.blur_slices))
+        blurred = torch.from_numpy(blur_shapes(shapes, PRIOR.blur, PRIOR.blur_slices))
         # the scan is its own query, so its slices lie where they are
-        in_block = blurred[pad_slices(rule.blur_slices) :][first : last + 1]
+        in_block = blurred[pad_slices(PRIOR.blur_slices) :][first : last + 1]
         present[first : last + 1] = present_slices(in_block)
     return _Plan(block, torch.from_numpy(known), weights, present)
 
@@ -213,7 +196,7 @@ def _testable(labelled: np.ndarray) -> np.ndarray:
 
 
 def _count(
-    slices: EncodedSlices, margins: Tensor, masks: Tensor, plan: _Plan, counts: _BlockCounts
+    slices: EncodedSlices, margins: Tensor, masks: Tensor, plan: _Plan, counts: Tensor
 ) -> None:
     part = slice(slices.start, slices.stop)
     margins = margins.masked_fill(~plan.present[part][..., None, None], -torch.inf)
@@ -224,5 +207,4 @@ def _count(
         if number >= 0:
             both = (found[index] & truth[index]).sum((1, 2))
             either = found[index].sum((1, 2)) + truth[index].sum((1, 2))
-            counts.both[number] += both * known[index]
-            counts.either[number] += either * known[index]
+            counts[:, number] += torch.stack([both, either]) * known[index]

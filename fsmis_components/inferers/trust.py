@@ -1,18 +1,21 @@
-"""How far the result of one scan can be trusted: what says so is gathered slab by slab."""
+"""How far the result of one scan can be trusted; no label of the scan takes part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fsmis_components.data.geometry import TILTED, SliceView
+from fsmis_components.data.geometry import TILTED, SliceView, candidate_orders
+from fsmis_components.data.intensity import intensity_warning, modality_of
+from fsmis_components.data.nifti import is_identity, sample
+from fsmis_components.data.storage_order import StorageOrder
 from fsmis_components.encoding.slice_descriptors import CELLS, layout_similarity
+from fsmis_components.inferers.expected_shapes import largest_channel, to_cells
 from fsmis_components.inferers.matching import VolumeMatch
-from fsmis_components.inferers.shape_prior import largest_channel, to_cells
+from fsmis_components.inferers.slice_order import turns_of
 from fsmis_components.inferers.z_alignment import align
 from fsmis_components.support.encode import MIRRORS
 from fsmis_components.support.scan_profile import ScanProfile, mirror_places
@@ -38,19 +41,8 @@ _NOTHING = 1e-6
 _OFFSET, _SLOPE = -0.47, 1.48
 
 
-@dataclass(frozen=True)
-class Measures:
-    """What is known of one structure of a result without any label of the query."""
-
-    # Dice of the mask with its own probabilities, in [0, 1]: about what the true Dice would be if
-    # each voxel were as probable as the margins say
-    certainty: float
-    # cosine of the mask with the support's shape where it was expected in the query, in [0, 1]
-    agreement: float
-
-
 class TrustMeter:
-    """Sums over the slabs of a scan, from which the measures of each structure follow.
+    """Sums over the slabs of a scan, from which the expected Dice of each structure follows.
 
     Args:
         num_structures: N.
@@ -59,8 +51,8 @@ class TrustMeter:
     Example:
         >>> meter = TrustMeter(num_structures=1, cell=4)
         >>> meter.add(torch.full((2, 1, 8, 8), 30.0), torch.ones(2, 1, 2, 2))
-        >>> meter.result()
-        [Measures(certainty=1.0, agreement=1.0)]
+        >>> meter.expected_dice()
+        (1.0,)
     """
 
     def __init__(self, num_structures: int, cell: int) -> None:
@@ -95,81 +87,72 @@ class TrustMeter:
         # slices in float32, the volume in float64: a structure may have 10^8 voxels
         self._sums += torch.stack([part.sum((2, 3)).double().sum(0) for part in parts], 1)
 
-    def result(self) -> list[Measures]:
-        """The measures of each structure; certainty and agreement are 0 where nothing was found."""
-        return [
-            Measures(
-                certainty=2 * both / max(whole + pixels, _NOTHING),
-                agreement=product / max((mask * shape) ** 0.5, _NOTHING),
-            )
-            for both, whole, pixels, product, mask, shape in self._sums.tolist()
-        ]
+    def expected_dice(self) -> tuple[float, ...]:
+        """The Dice that each structure is expected to have, in [0, 1]; 0 where nothing was found.
+
+        Of two measures each sees what the other cannot. Certainty is the Dice of the mask with its
+        own probabilities: a mask that only follows the expected shape has little. Agreement is the
+        cosine of the mask with the support's shape where it was expected: a confident mask in the
+        wrong place has little.
+        """
+        expected = []
+        for both, whole, pixels, overlap, mask, shape in self._sums.tolist():
+            certainty = 2 * both / max(whole + pixels, _NOTHING)
+            agreement = overlap / max((mask * shape) ** 0.5, _NOTHING)
+            measure = (certainty * agreement) ** 0.5
+            expected.append(min(max(_OFFSET + _SLOPE * measure, 0.0), 1.0))
+        return tuple(expected)
 
 
-def expected_dice(measures: Measures) -> float:
-    """Expected Dice in [0, 1]; 0 where nothing was found.
-
-    Each measure sees what the other cannot: a confident mask in the wrong place has little
-    agreement, and a mask that only follows the expected shape has little certainty.
-    """
-    both = (measures.certainty * measures.agreement) ** 0.5
-    return min(max(_OFFSET + _SLOPE * both, 0.0), 1.0)
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How like the support a scan and its result are."""
-
-    similarity: float  # of the alignment with the most similar support scan, in [-1, 1]
-    reversed: bool  # whether its slices run against the support's
-    mirror_gain: float  # similarity that mirrored slices would have more
-    extent_ratio: float  # larger side of its slices over the support's
-    expected_dice: float  # mean over the structures, in [0, 1]
-    depth: int  # slices of the scan itself
-    tilt: float = 0.0  # degrees between its slices and the support's, as headers tell
-
-
-def out_of_support(like: Likeness) -> str:
+def out_of_support(
+    similarity: float,  # of the alignment with the most similar support scan, in [-1, 1]
+    is_reversed: bool,  # whether its slices run against the support's
+    mirror_gain: float,  # similarity that mirrored slices would have more
+    extent_ratio: float,  # larger side of its slices over the support's
+    expected_dice: float,  # mean over the structures, in [0, 1]
+    depth: int,  # slices of the scan itself
+    tilt: float = 0.0,  # degrees between its slices and the support's, as headers tell
+) -> str:
     """A sentence where a scan seems of another body part, kind or orientation; or nothing.
 
     Some scans have little similarity even to their own kind, so that alone is no reason for a
     warning: what was found must be doubtful too.
     """
-    if not 1 / _LARGEST_RATIO <= like.extent_ratio <= _LARGEST_RATIO:
+    if not 1 / _LARGEST_RATIO <= extent_ratio <= _LARGEST_RATIO:
         return (
-            f"The slices are {like.extent_ratio:.2g} times as large as the support's: another body "
+            f"The slices are {extent_ratio:.2g} times as large as the support's: another body "
             "part, or a wrong spacing in a header; check the mask."
         )
-    if like.tilt > TILTED:
+    if tilt > TILTED:
         return (
-            f"The slices are tilted by {like.tilt:.0f} degrees against the support's, so they show "
+            f"The slices are tilted by {tilt:.0f} degrees against the support's, so they show "
             "other sections of the body; check the mask, or label a scan that was cut alike."
         )
-    if like.depth == 1:  # any direction through z fits it
+    if depth == 1:  # any direction through z fits it
         return (
             "The scan has one slice only, so nothing beside it tells where in the support it lies; "
             "give the whole volume, or check the mask."
         )
-    if like.similarity < _LEAST_SIMILARITY and like.expected_dice < _UNLIKE_EXPECTED:
+    if similarity < _LEAST_SIMILARITY and expected_dice < _UNLIKE_EXPECTED:
         return (
-            f"The scan does not look like the support (similarity {like.similarity:.2f}, expected "
-            f"Dice {100 * like.expected_dice:.0f}): another body part, contrast or orientation; "
+            f"The scan does not look like the support (similarity {similarity:.2f}, expected "
+            f"Dice {100 * expected_dice:.0f}): another body part, contrast or orientation; "
             "check the mask."
         )
     # such a mask may be expected to be good, because a body is nearly its own mirror image
-    if like.mirror_gain > _MIRROR_GAIN:
+    if mirror_gain > _MIRROR_GAIN:
         return (
             "The slices look more like the support's when they are mirrored: the orientation in a "
             "header may be wrong, here or there; check the mask, and its left and right."
         )
-    if like.reversed:
+    if is_reversed:
         return (
             "The slices run against the support's: the orientation in a header is wrong, here or "
             "there; check that left and right of the mask are right."
         )
-    if like.expected_dice < _LEAST_EXPECTED:
+    if expected_dice < _LEAST_EXPECTED:
         return (
-            f"The support fits this scan badly (expected Dice {100 * like.expected_dice:.0f}): "
+            f"The support fits this scan badly (expected Dice {100 * expected_dice:.0f}): "
             "another body part or contrast, or a scan that needs a label of its own; check the "
             "mask."
         )
@@ -178,7 +161,7 @@ def out_of_support(like: Likeness) -> str:
 
 @dataclass(frozen=True)
 class CaseTrust:
-    """What is expected of a result; no label of the scan was needed for it."""
+    """What is expected of a result."""
 
     expected_dice: tuple[float, ...]  # per structure, in [0, 1]
     warning: str  # one sentence where the scan is unlike the support; empty otherwise
@@ -190,26 +173,24 @@ class CaseTrust:
 
 
 def case_trust(
-    measures: Sequence[Measures],
+    expected: tuple[float, ...],
     match: VolumeMatch,
     view: SliceView,
     pack: SupportPack,
-    mirrored: float = 0.0,
+    mirrored: float,
 ) -> CaseTrust:
-    """Judge a result by the measures of a `TrustMeter` and how the scan was matched."""
-    expected = tuple(expected_dice(each) for each in measures)
-    scan = int(np.argmax([alignment.similarity for alignment in match.alignments]))
-    best = match.alignments[scan]
-    like = Likeness(
+    """Judge a result by its expected Dice, how the scan was matched and its `mirror_gain`."""
+    best = max(match.alignments, key=lambda alignment: alignment.similarity)
+    warning = out_of_support(
         similarity=best.similarity,
-        reversed=best.slope < 0,
+        is_reversed=best.slope < 0,
         mirror_gain=mirrored,
         extent_ratio=max(view.working_size) / view.grid.spatial_size,
         expected_dice=sum(expected) / len(expected),
         depth=view.depth,
         tilt=view.tilt if pack.profiles[0].oriented else 0.0,
     )
-    return CaseTrust(expected, out_of_support(like))
+    return CaseTrust(expected, warning)
 
 
 def mirror_gain(
@@ -218,19 +199,16 @@ def mirror_gain(
     """How much more similar a query is to the support when one of them is mirrored.
 
     A header that swaps left and right, or anterior and posterior, leaves no other trace. The
-    query's descriptors (D, F) are compared with some slices of a support scan as they are, and with
-    these slices as the network saw them mirrored: along the best line through z, and by what lies
-    where in their mean. Of packs without these, mirrored descriptors are compared along z only.
-
-    Returns the likeness of the best mirrored slices less that of the plain ones, with the most
-    similar support scan of those that were mirrored; negative for a scan that lies as the support
-    does.
+    query's descriptors (D, F) are compared with some slices of the most similar support scan as
+    they are, and with these slices as the network saw them mirrored: along the best line through z,
+    and by what lies where in their mean. Of packs without these, mirrored descriptors are compared
+    along z only. The result is negative for a scan that lies as the support does.
     """
     known = [scan for scan, each in enumerate(pack.profiles) if each.mirrored is not None]
     scans = known or range(len(pack.profiles))
     best = max(scans, key=lambda scan: match.alignments[scan].similarity)
     profile = pack.profiles[best]
-    places, seen = _views(profile)
+    places, seen = _mirrored_slices(profile)
     # of evenly spaced slices; a scan of one slice has no distance between them
     step = float(places[1] - places[0]) if len(places) > 1 else 1.0
     slope = profile.slope_of(slice_spacing) / step
@@ -244,7 +222,7 @@ def mirror_gain(
     return float(np.minimum(both, gains + _AGAINST).max())
 
 
-def _views(profile: ScanProfile) -> tuple[np.ndarray, list[Tensor]]:
+def _mirrored_slices(profile: ScanProfile) -> tuple[np.ndarray, list[Tensor]]:
     """Slices of a support scan, and their descriptors as they are and mirrored."""
     if profile.mirrored is not None:
         places = mirror_places(profile.depth)
@@ -252,3 +230,74 @@ def _views(profile: ScanProfile) -> tuple[np.ndarray, list[Tensor]]:
     grids = profile.descriptors.unflatten(1, (-1, CELLS, CELLS))
     turned = [grids.flip([2 + axis for axis in axes]).flatten(1) for axes in MIRRORS]
     return np.arange(profile.depth), [profile.descriptors, *turned]
+
+
+@dataclass(frozen=True)
+class ScanCheck:
+    """What is known of a scan without the network."""
+
+    # as what its intensities were taken: "mr", "ct", or "ct, stored with an offset of 1024"
+    modality: str
+    warnings: tuple[str, ...]  # one sentence for each thing that is doubtful
+
+
+def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
+    """Compare header and intensities of a scan with what the support needs."""
+    volume = view.volume
+    seen = modality_of(volume)
+    modality = pack.normalisation.modality
+    warnings = [intensity_warning(seen, pack.normalisation)]
+    values = sample(volume.data)
+    if values.min() == values.max():
+        warnings = [f"The scan shows nothing: its voxels hold {values[0]:g}; check the file."]
+    if modality == seen.name == "ct" and seen.offset:
+        modality = f"ct, stored with an offset of {seen.offset:g}"
+    warnings.append(_order_warning(view, pack))
+    return ScanCheck(modality, tuple(filter(None, warnings)))
+
+
+def told_order(view: SliceView, said: str) -> StorageOrder:
+    """The order in which a scan was read, by the warnings that its inference gave.
+
+    Where they tell of no order, it was that of the view.
+    """
+    return next((each for each in turns_of(view.order) if _in_words(each) in said), view.order)
+
+
+def _order_warning(view: SliceView, pack: SupportPack) -> str:
+    """What headers leave open, and how the scan was read for that."""
+    volume, read = view.volume, ""
+    if view.is_reordered:
+        read = f"; it was read {_in_words(view.order)}, because so it looks most like the support"
+    unknown = [f"support scan {each.name}" for each in pack.profiles if not each.oriented]
+    if not volume.oriented or unknown:
+        whose = unknown[0] if volume.oriented else "the scan"
+        return (
+            f"The header of {whose} says nothing of its orientation (qform and sform codes are 0), "
+            f"so left and right may be swapped{read}; export it again with its orientation, or "
+            "check left and right of the mask."
+        )
+    if read and is_identity(volume.affine):
+        return (
+            "The affine of the scan is an identity, as tools write it that know nothing of the "
+            f"orientation{read}; export it again with its orientation, or check left and right of "
+            "the mask."
+        )
+    if read and view.order in candidate_orders(volume, view.grid):
+        return (
+            f"By its header the scan lies about halfway between two orders{read}; check the mask."
+        )
+    if read:
+        return (
+            f"The scan does not look like the support as its header says that it lies{read}: the "
+            "orientation in a header is wrong, here or there; check left and right of the mask."
+        )
+    return ""
+
+
+def _in_words(order: StorageOrder) -> str:
+    slices, rows, columns = (
+        f"the {('first', 'second', 'third')[axis]}{' (backwards)' if back else ''}"
+        for axis, back in zip(order.axes, order.backwards, strict=True)
+    )
+    return f"with slices along {slices}, rows along {rows}, columns along {columns} stored axis"

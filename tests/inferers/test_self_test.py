@@ -8,7 +8,6 @@ from block_scans import block_image, block_label, write_scan
 from fake_network import IntensityNetwork
 
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.trust.self_test import dice_of_known
 from fsmis_components.support import SupportSource
 from fsmis_components.support.calibration import StructureTest
 
@@ -23,18 +22,6 @@ def outcomes_of(folder: Path, network: IntensityNetwork) -> tuple[StructureTest,
     calibration = VolumeInferer(source).resolve(network).calibration
     assert calibration is not None
     return calibration.tests
-
-
-def test_dice_of_known_slices() -> None:
-    truth = np.zeros((5, 2, 2), bool)
-    truth[[1, 3]] = True
-    found = np.ones_like(truth)  # also where nobody looked: not held against it
-    assert dice_of_known(found, truth) == 1
-    found[1] = False
-    assert dice_of_known(found, truth) == pytest.approx(2 * 4 / (4 + 8))
-    assert dice_of_known(found, np.zeros_like(truth)) is None
-    truth[2] = True  # without a gap its absence elsewhere counts too
-    assert dice_of_known(np.ones_like(truth), truth) == pytest.approx(2 * 12 / (20 + 12))
 
 
 def test_a_scan_that_differs_is_found_out(tmp_path: Path, network: IntensityNetwork) -> None:
