@@ -38,6 +38,16 @@ def fsmis_data_dir() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def blank_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folder runs of this test draw nothing."""
+    from folder_results import blank_overlay
+
+    from fsmis_components.inferers import folder_evaluator
+
+    monkeypatch.setattr(folder_evaluator, "save_overlay", blank_overlay)
+
+
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with support/ (labelled), query/ (not) and scoring/ (the query, labelled)."""

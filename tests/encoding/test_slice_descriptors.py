@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from fsmis_components.encoding.slice_descriptors import comparable, slice_descriptors
+from fsmis_components.encoding.slice_descriptors import slice_descriptors
 
 
 def test_descriptors_keep_directions_and_places() -> None:
@@ -23,22 +23,3 @@ def test_slices_of_another_size_are_compared_where_they_overlap() -> None:
     torch.testing.assert_close(around[..., 2:6, 2:6], inside)
     assert not around[..., :2, :].any() and not around[..., 6:].any()
     torch.testing.assert_close(slice_descriptors(whole, (0.5, 0.5)), slice_descriptors(part))
-
-
-def cosines(query: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
-    left, right = comparable(query, support)
-    return left @ right.T
-
-
-def test_what_all_slices_share_does_not_count() -> None:
-    own = torch.eye(3)
-    common = torch.tensor([10.0, -4.0, 7.0])
-    expected = cosines(own, own)
-    torch.testing.assert_close(cosines(own + common, own - common), expected)
-    assert expected.argmax(1).tolist() == [0, 1, 2]
-    torch.testing.assert_close(expected.diag(), torch.ones(3))
-
-
-def test_a_single_slice_is_compared_too() -> None:
-    support = torch.eye(4)
-    assert cosines(support[2:3], support).argmax(1).tolist() == [2]

@@ -16,7 +16,7 @@ CORRECTED = block_label({1: 1})  # structure 2 is not there, says the user
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, blank_overlays: None) -> Path:
     write_scan(tmp_path / "s", 1, block_label())
     for number in (2, 3, 4):
         write_scan(tmp_path / "q", number)

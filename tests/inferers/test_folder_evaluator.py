@@ -19,7 +19,7 @@ from fsmis_components.transforms import LoadVolumed
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, blank_overlays: None) -> Path:
     """Support s, two good queries q; the output folder o is not there yet."""
     write_scan(tmp_path / "s", 1, block_label())
     for number in (2, 3):
@@ -137,3 +137,24 @@ def test_scans_of_one_name_in_subfolders_get_masks_of_their_own(root: Path) -> N
     for subject in ("sub-01", "sub-02"):
         mask = nibabel.load(root / "o" / f"{subject}_T1_seg.nii.gz")
         np.testing.assert_array_equal(np.asarray(mask.dataobj), block_label())
+
+
+def test_a_scan_of_another_modality_is_told_in_row_report_and_on_screen(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # soft tissue between fat and air, in Hounsfield units
+    air = np.select([np.arange(20) < 5, np.arange(20) < 9], [-1000, -100], 0)[:, None]
+    ct = np.rint(block_image() + air).astype(np.int16)
+    write_scan(root / "s", 1, block_label(), ct)
+    for number, image in ((2, ct + 1024), (3, block_image() + 50)):
+        write_scan(root / "q", number, image=image)
+    folder_runs.evaluator(root, progress=True).run()
+    rows = read_cases(root / "o")
+    assert [row["modality"] for row in rows] == ["ct, stored with an offset of 1024", "ct"]
+    said = "is taken as CT, as the support is, but holds no Hounsfield units"
+    assert rows[0]["warning"] == "" and said in rows[1]["warning"]
+    assert said in (root / "o" / "report.html").read_text()
+    shown = capsys.readouterr()
+    assert f"image_3: {rows[1]['warning']}" in shown.out + shown.err
+    mask = np.asarray(nibabel.load(root / "o" / "image_2_seg.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask == 2, block_label() == 2)

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,17 +17,19 @@ import pytest
 import torch
 from block_scans import block_image, block_label, write_nifti, write_scan
 from fake_network import IntensityNetwork
+from folder_results import blank_overlay
 from folder_runs import read_cases, sentence
 
 from fsmis_components.data import atomic
 from fsmis_components.data.atomic import lock_folder
+from fsmis_components.inferers import folder_evaluator
 
 ALL = ["image_2", "image_3", "image_4"]
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, blank_overlays: None) -> Path:
     """Support s, another support t, and three queries q that are not compressed."""
     write_scan(tmp_path / "s", 1, block_label())
     write_scan(tmp_path / "t", 1, block_label({1: 2, 2: 1}))
@@ -69,6 +70,7 @@ def die_at_every_moment(folder: Path) -> None:
                 replace(source, target)  # type: ignore[arg-type]
 
             atomic.os.replace = kill  # type: ignore[assignment]
+            folder_evaluator.save_overlay = blank_overlay  # type: ignore[assignment]
             evaluator(folder, f"killed_{moment}").run()
             os._exit(0)
         killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -95,27 +97,20 @@ def test_killed_at_any_moment_the_same_command_goes_on(folder: Path) -> None:
         assert not (output / "set_aside").exists()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: bytes(len(content)),
-        lambda content: content[: len(content) // 2],
-    ],
-)
 def test_a_damaged_mask_is_set_aside_and_made_again(
-    folder: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluator(folder).run()
     whole = results(folder / "o")
     mask = folder / "o" / "image_3_seg.nii.gz"
-    broken = damage(mask.read_bytes())
-    for _ in range(2):
+    content = mask.read_bytes()
+    damaged = [bytes(len(content)), content[: len(content) // 2]]
+    for broken in damaged:
         mask.write_bytes(broken)
         evaluator(folder).run()
         assert results(folder / "o") == whole
-    kept = folder / "o" / "set_aside"
-    assert {path.name for path in kept.iterdir()} == {mask.name, f"2_{mask.name}"}
-    assert all(path.read_bytes() == broken for path in kept.iterdir())
+    kept = [folder / "o" / "set_aside" / name for name in (mask.name, f"2_{mask.name}")]
+    assert [path.read_bytes() for path in kept] == damaged
     assert "is not as it was written; it is now" in caplog.text
 
 
@@ -217,11 +212,9 @@ class FailsOnOne(IntensityNetwork):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OverflowError("cannot convert float\ninfinity to integer"), "OverflowError: cannot"),
+        (OverflowError("cannot convert float\ninfinity" + "x" * 10_000), "OverflowError: cannot"),
         (RuntimeError(NO_MEMORY), "too little memory (RuntimeError: "),
         (MemoryError(), "too little memory (MemoryError); close"),
-        (IndexError("x" * 10_000), "IndexError: xxx"),
-        (AssertionError(), "AssertionError; the details"),
         (PermissionError(errno.EACCES, "Permission denied"), "PermissionError: [Errno 13]"),
     ],
 )

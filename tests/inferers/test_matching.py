@@ -43,14 +43,13 @@ def test_labelled_slices_beside_each_other_answer_together() -> None:
     assert not neighbours(np.zeros(1), places, np.zeros((1, 7), bool), 5).any()
 
 
+def profile_of(depth: int, *extents: tuple[float, float]) -> ScanProfile:
+    shapes = torch.zeros(len(extents), depth, 64, 48, dtype=torch.uint8)
+    return ScanProfile("a", 4.0, torch.zeros(depth, 4), shapes, torch.tensor(extents))
+
+
 def test_a_structure_is_looked_for_in_its_extent() -> None:
-    profile = ScanProfile(
-        "scan",
-        None,
-        torch.zeros(10, 1),
-        torch.zeros(2, 10, 1, 1, dtype=torch.uint8),
-        torch.tensor([[2.5, 6.5], [float("nan")] * 2]),
-    )
+    profile = profile_of(10, (2.5, 6.5), (float("nan"), float("nan")))
     places = np.array([1.0, 2.0, 3.0, 7.0, 8.0])
     assert search_range(places, profile, 0.0)[:, 0].tolist() == [False, False, True, False, False]
     assert search_range(places, profile, 1.0)[:, 0].tolist() == [False, True, True, True, False]
@@ -58,18 +57,14 @@ def test_a_structure_is_looked_for_in_its_extent() -> None:
 
 
 def test_the_field_of_the_support_on_another_scan() -> None:
-    extents, shapes = torch.zeros(1, 2), torch.zeros(1, 4, 64, 48, dtype=torch.uint8)
-    profile = ScanProfile("a", 4.0, torch.zeros(4, 4), shapes, extents)
+    profile = profile_of(4, (0.0, 0.0))
     assert profile.field_on((254, 190), cell=4) == (1.0, 1.0)  # 64 x 48 cells too
     assert profile.field_on((512, 96), cell=4) == (0.5, 2.0)
 
 
 def test_what_the_end_of_the_scan_cuts_off_may_go_on() -> None:
     # eight slices; the first structure is cut off at their end, the second ends before it
-    extents = torch.tensor([[3.5, 7.5], [2.5, 6.5]])
-    profile = ScanProfile(
-        "a", 4.0, torch.zeros(8, 4), torch.zeros(2, 8, 4, 4, dtype=torch.uint8), extents
-    )
+    profile = profile_of(8, (3.5, 7.5), (2.5, 6.5))
     assert profile.open_ends.tolist() == [[False, True], [False, False]]
     found = search_range(np.array([3.0, 4.0, 7.0, 9.0, 10.0]), profile, 0.0)
     assert found[:, 0].tolist() == [False, True, True, True, False]
@@ -78,10 +73,7 @@ def test_what_the_end_of_the_scan_cuts_off_may_go_on() -> None:
 
 @pytest.mark.parametrize(("first", "centred"), [(0.0, True), (1.0, True), (4.0, False)])
 def test_whether_a_query_shows_the_same_part(first: float, centred: bool) -> None:
-    profile = ScanProfile(
-        "a", 4.0, torch.zeros(20, 4), torch.zeros(1, 20, 4, 4), torch.tensor([[2.5, 6.5]])
-    )
-    pack: Any = SimpleNamespace(profiles=[profile, profile])
+    pack: Any = SimpleNamespace(profiles=[profile_of(20, (2.5, 6.5))] * 2)
     lines = tuple(Alignment(start + np.arange(20.0), 1.0, 0.5) for start in (first, 9.0))
     # of the second scan no one asks
     match = VolumeMatch(lines, np.array([1.0, 0.0]), torch.zeros(20, 1, 1))

@@ -24,7 +24,8 @@ from fsmis_components.support.support_pack import content_hash
 SHAPE = (24, 20, 12)
 SPACING = (1.0, 1.0, 4.0)
 # of a thick-sliced scan: some of the 16 that keep slices together, and stored in any place
-ORDERS = StorageOrder.every()[::5]
+ORDERS = StorageOrder.every()[::7]
+AFFINE = np.diag([*SPACING, 1.0])
 
 
 def body(symmetric: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -68,15 +69,19 @@ def pack_of(
     return build_support_pack(ContrastNetwork(), support, spatial_size=24, **settings)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> SupportPack:
+    return pack_of(tmp_path_factory.mktemp("support"))
+
+
 def segmented(pack: SupportPack, volume: Volume) -> Segmentation:
     return VolumeInferer(pack).segment_volume(volume, ContrastNetwork())
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_scan_without_orientation_is_read_as_it_looks(
-    tmp_path: Path, order: StorageOrder
+    pack: SupportPack, order: StorageOrder
 ) -> None:
-    pack = pack_of(tmp_path)
     image, label = body()
     found = segmented(pack, without_header(image + 1, order))
     np.testing.assert_array_equal(found.label, stored(label, order))
@@ -89,12 +94,10 @@ def test_a_scan_without_orientation_is_read_as_it_looks(
     assert (f"it was read with slices along the {slices}" in warning) != lucky
 
 
-def test_what_lies_as_its_header_is_taken_for_stays_as_it_was(tmp_path: Path) -> None:
-    pack = pack_of(tmp_path)
+def test_what_lies_as_its_header_is_taken_for_stays_as_it_was(pack: SupportPack) -> None:
     image, label = body()
-    affine = np.diag([*SPACING, 1.0])
-    plain = segmented(pack, Volume(image, affine))
-    unknown = segmented(pack, Volume(image, affine, None, oriented=False))
+    plain = segmented(pack, Volume(image, AFFINE))
+    unknown = segmented(pack, Volume(image, AFFINE, None, oriented=False))
     np.testing.assert_array_equal(plain.label, label)
     np.testing.assert_array_equal(unknown.label, label)
     assert plain.warnings == ()
@@ -107,26 +110,23 @@ def test_a_mirror_image_that_looks_the_same_changes_nothing(tmp_path: Path) -> N
     image, label = body(symmetric=True)
     # the scan differs a little from the support, and so does its mirror image
     image = image + np.random.default_rng(5).normal(0, 3, SHAPE).astype(np.float32)
-    affine = np.diag([*SPACING, 1.0])
     for data in (image, image[::-1]):
-        volume = Volume(np.ascontiguousarray(data), affine, None, oriented=False)
+        volume = Volume(np.ascontiguousarray(data), AFFINE, None, oriented=False)
         found = segmented(pack, volume)
         assert "left and right may be swapped; export it again" in found.warnings[0]
         np.testing.assert_array_equal(found.label, label)
 
 
-def test_an_ordinary_scan_costs_not_a_slice_more(tmp_path: Path) -> None:
-    pack = pack_of(tmp_path)
+def test_an_ordinary_scan_costs_not_a_slice_more(pack: SupportPack) -> None:
     image, _ = body()
     for oriented, slices in ((True, 12), (False, 12 + 8 * 4 + 4 * 12)):
         network = ContrastNetwork()
-        volume = Volume(image, np.diag([*SPACING, 1.0]), None, oriented)
+        volume = Volume(image, AFFINE, None, oriented)
         VolumeInferer(pack).segment_volume(volume, network)
         assert sum(network.encoded) == slices
 
 
-def test_a_support_without_orientation_is_followed_as_it_is_stored(tmp_path: Path) -> None:
-    pack = pack_of(tmp_path)
+def test_a_support_without_orientation_is_followed_as_it_is_stored(pack: SupportPack) -> None:
     pack = replace(pack, profiles=(replace(pack.profiles[0], oriented=False),))
     image, label = body()
     for order in ORDERS:
@@ -137,19 +137,20 @@ def test_a_support_without_orientation_is_followed_as_it_is_stored(tmp_path: Pat
 
 
 @pytest.mark.parametrize("quarters", [0, 1])
-def test_slices_turned_by_45_degrees_are_read_as_they_look(tmp_path: Path, quarters: int) -> None:
-    pack = pack_of(tmp_path)
+def test_slices_turned_by_45_degrees_are_read_as_they_look(
+    pack: SupportPack, quarters: int
+) -> None:
     image, label = (np.ascontiguousarray(np.rot90(data, quarters)) for data in body())
     turn = np.eye(4)
     # after a quarter turn of the voxels the right order is by two degrees the farther one
     turn[:3, :3] = Rotation.from_rotvec([0, 0, -44], degrees=True).as_matrix()
-    found = segmented(pack, Volume(image, turn @ np.diag([*SPACING, 1.0])))
+    found = segmented(pack, Volume(image, turn @ AFFINE))
     np.testing.assert_array_equal(found.label, label)
     told = [warning for warning in found.warnings if "about halfway between two orders" in warning]
     assert len(told) == quarters
 
 
-@pytest.mark.parametrize("order", [StorageOrder((0, 1, 2), (False,) * 3), ORDERS[7]])
+@pytest.mark.parametrize("order", [StorageOrder((0, 1, 2), (False,) * 3), ORDERS[5]])
 def test_an_identity_is_no_orientation(tmp_path: Path, order: StorageOrder) -> None:
     """What NumPy users write; the voxels of the support are as wide as they are long."""
     pack = pack_of(tmp_path / "s", (1.0, 1.0, 1.0))
@@ -168,14 +169,13 @@ def test_support_scans_of_different_orders_join_in_one_frame(tmp_path: Path) -> 
     for number, order in enumerate(itertools.islice(StorageOrder.every(), 0, 48, 9)):
         folder = tmp_path / str(number)
         pack_of(folder)
-        affine = np.diag([*SPACING, 1.0])
         turn = np.eye(4)
         for axis, (old, back) in enumerate(zip(order.axes, order.backwards, strict=True)):
             turn[:3, axis] = -np.eye(3)[old] if back else np.eye(3)[old]
             turn[old, 3] = SHAPE[old] - 1 if back else 0
         turn[3] = (0, 0, 0, 1)
         for kind, data in (("image", image + 5), ("label", label)):
-            write_nifti(folder / f"{kind}_2.nii.gz", stored(data, order), affine @ turn)
+            write_nifti(folder / f"{kind}_2.nii.gz", stored(data, order), AFFINE @ turn)
         support = load_support_set(folder)
         assert len(support.scans) == 2
         hashes.append(content_hash(build_support_pack(ContrastNetwork(), support, spatial_size=24)))
