@@ -13,7 +13,7 @@ import pytest
 from block_scans import AFFINE, block_image, block_label, write_nifti
 from folder_runs import evaluator
 
-SHAPE = (256, 256, 600)
+SHAPE = (256, 256, 300)
 # 4 GiB for 512 x 512 x 1000 voxels, less 0.5 GiB for the libraries and 0.5 GiB for kept features
 ALLOWED = 3 * 2**30 / (512 * 512 * 1000)
 
@@ -38,7 +38,7 @@ def _run(folder: Path, name: str) -> None:
 
 
 def enlarged(values: np.ndarray) -> np.ndarray:
-    """The same picture on more voxels: (24, 20, 12) fills (256, 256, 600)."""
+    """The same picture on more voxels: (24, 20, 12) fills (256, 256, 300)."""
     places = [np.arange(new) * old // new for old, new in zip(values.shape, SHAPE, strict=True)]
     return values[np.ix_(*places)]
 
