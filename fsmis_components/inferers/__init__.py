@@ -2,7 +2,6 @@
 
 from fsmis_components.inferers.folder_evaluator import FolderEvaluator, query_items
 from fsmis_components.inferers.half_precision import AutocastInferer
-from fsmis_components.inferers.matching import section_weights, spread_thirds
 from fsmis_components.inferers.segmentation import Segmentation
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 
@@ -12,6 +11,4 @@ __all__ = [
     "Segmentation",
     "VolumeInferer",
     "query_items",
-    "section_weights",
-    "spread_thirds",
 ]

@@ -119,7 +119,7 @@ class FolderEvaluator(SupervisedEvaluator):
         self.corrections = corrections
         self.dicom_seg = dicom_seg
         self.renews = renews
-        self._begun: Begun | None = None
+        self._begun: Begun  # since `run` was called
         self._own: set[str] = set()  # stems of what is left to do, of several processes by this one
         self._bar = tqdm(disable=True)
 
@@ -170,14 +170,6 @@ class FolderEvaluator(SupervisedEvaluator):
             highdicom()  # tell that it is missing before the first scan
         pack = self.volume_inferer.resolve(self.network)
         corrected = {} if self.corrections is None else self.corrections.found()
-        record = self._new_record(pack, corrected)
-        lock.enter_context(lock_folder(self.output_dir))
-        masks = {stem: each.mask for stem, each in corrected.items()}
-        record.open(cases, masks, self.renews)
-        kept = {case.stem for case in cases if record.finished(case)}
-        return Begun(pack, record, corrected, kept)
-
-    def _new_record(self, pack: SupportPack, corrected: Mapping[str, Correction]) -> RunRecord:
         settings = {
             "support": content_hash(pack),
             "inferer": self.volume_inferer.settings(self.network),
@@ -187,7 +179,12 @@ class FolderEvaluator(SupervisedEvaluator):
             settings["corrections"] = {stem: file_hash(c.mask) for stem, c in corrected.items()}
         columns = [structure.column for structure in pack.structures]
         maps = self.volume_inferer.uncertainty
-        return RunRecord(self.output_dir, columns, settings, maps, self.dicom_seg)
+        record = RunRecord(self.output_dir, columns, settings, maps, self.dicom_seg)
+        lock.enter_context(lock_folder(self.output_dir))
+        masks = {stem: each.mask for stem, each in corrected.items()}
+        record.open(cases, masks, self.renews)
+        kept = {case.stem for case in cases if record.finished(case)}
+        return Begun(pack, record, corrected, kept)
 
     def _segment_all(self, begun: Begun, found: Any, global_epoch: int) -> bool:
         """Do what is not done yet; returns whether the keyboard interrupted it."""
@@ -224,8 +221,6 @@ class FolderEvaluator(SupervisedEvaluator):
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Segment one scan; ignite calls this for each item."""
-        if self._begun is None:
-            raise RuntimeError("FolderEvaluator: call run(), which opens the output folder first")
         case: Case = batchdata["case"]
         engine.state.output = {CommonKeys.IMAGE: batchdata[CommonKeys.IMAGE]}
         if case.stem in self._own:
@@ -298,6 +293,7 @@ class FolderEvaluator(SupervisedEvaluator):
         final = final.astype(result.label.dtype, copy=False)
         _write(row, files, image, final, result.uncertainty, pack)
         save_mask(files.mask, final, like=image, ready=ready)
+        row.volumes = _volumes_ml(final, image, pack)
         row.warning = " ".join(result.warnings)
         row.modality = result.scan.modality
         if result.trust is not None:
@@ -315,6 +311,7 @@ def _take_over(
     _write(row, files, scan.image, label, np.zeros(label.shape, np.uint8), pack)
     if correction.mask.resolve() != files.mask.resolve():
         save_mask(files.mask, label, like=scan.image, ready=ready)
+    row.volumes = _volumes_ml(label, scan.image, pack)
 
 
 def _write(
@@ -325,7 +322,7 @@ def _write(
     uncertainty: np.ndarray | None,
     pack: SupportPack,
 ) -> None:
-    """Write what stands beside a mask, and into the row what follows from it."""
+    """Write what stands beside a mask."""
     structures, grid, rule = pack.structures, pack.grid, pack.normalisation
     save_overlay(files.overlay, image, label, structures, grid, files.overlay.stem, rule)
     sheets = (files.scan_sheet, files.mask_sheet)
@@ -335,7 +332,10 @@ def _write(
     if files.dicom_seg is not None:
         names = {each.value: each.name for each in structures}
         save_dicom_seg(files.dicom_seg, label, image, names)
-    row.volumes = {each.column: image.millilitres(label, each.value) for each in structures}
+
+
+def _volumes_ml(label: np.ndarray, image: Volume, pack: SupportPack) -> dict[str, float]:
+    return {each.column: image.millilitres(label, each.value) for each in pack.structures}
 
 
 def _check_preprocessing(transform: Any) -> None:

@@ -85,7 +85,7 @@ def only_scans(pack: SupportPack, scans: Sequence[int]) -> SupportPack:
     )
 
 
-def dice_of_known(found: np.ndarray, truth: np.ndarray) -> float | None:
+def _dice_of_known(found: np.ndarray, truth: np.ndarray) -> float | None:
     """Dice of masks (D, h, w) over the slices whose truth is known; None without a label."""
     known = known_slices(np.asarray(truth.any((1, 2))))
     total = int(found[known].sum()) + int(truth[known].sum())
@@ -103,7 +103,7 @@ def _scan_dice(
     found, truth = predicted.native_labels(), SliceView(scan.label, others.grid).native_labels()
     shown = others.sections.flatten(1).any(1).tolist()
     return [
-        dice_of_known(found == structure.value, truth == structure.value) if served else None
+        _dice_of_known(found == structure.value, truth == structure.value) if served else None
         for structure, served in zip(others.structures, shown, strict=True)
     ]
 

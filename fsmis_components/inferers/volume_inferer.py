@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -89,12 +89,25 @@ class SliceMargins(NamedTuple):
     margins: Tensor
 
 
-class _Expectation(NamedTuple):
-    """What a first pass over all slices of a scan says."""
+class _Plane(NamedTuple):
+    """A scan as slices of one plane: their margins, and where structures are expected."""
 
-    match: VolumeMatch
-    expected: Expected
-    mirror_gain: float
+    view: SliceView
+    pack: SupportPack
+    kept: SliceStore  # of `SliceMargins`
+    match: VolumeMatch | None = None
+    expected: Expected | None = None
+    mirror_gain: float = 0.0
+
+    def margins(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Batches start..stop-1 and their margins (n, N, H, W) with what is expected of them."""
+        for start, stop, (margins,) in self.kept:
+            if self.expected is not None:
+                shape, cell = self.expected.shares[start:stop], shape_cell(self.pack.grid)
+                prior = to_pixels(log_odds(shape), cell, self.view.working_size)
+                margins = prior.mul_(PRIOR.weight).add_(margins)
+                margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
+            yield start, stop, margins
 
 
 class VolumeInferer(Inferer):
@@ -226,33 +239,28 @@ class VolumeInferer(Inferer):
 
     def _segment(self, view: SliceView, pack: SupportPack, encoder: ScanEncoder) -> Segmentation:
         """The segmentation of a scan that is read as a view says."""
-        expectation = self._first_pass(view, pack, encoder, margins := SliceStore())
-        same_part = expectation is None or expectation.match.is_centred(pack)
-        others = self._other_planes(view, pack, encoder) if same_part else None
-        return self._assemble(margins, expectation, view, pack, others)
+        plane = self._first_pass(view, pack, encoder)
+        same_part = plane.match is None or plane.match.is_centred(pack)
+        # where the image told how this plane lies, nothing tells it of the others
+        known = not view.is_reordered and near_isotropic(view.volume, pack.grid)
+        fused = pack.planes and same_part and known
+        others = self._other_planes(view.volume, pack, encoder) if fused else None
+        return self._assemble(plane, others)
 
     def _other_planes(
-        self, first: SliceView, pack: SupportPack, encoder: ScanEncoder
-    ) -> PlaneMargins | None:
-        """What the planes of a near-isotropic scan say beside the first; None: there are none."""
-        volume = first.volume
-        # where the image told how this plane lies, nothing tells it of the others
-        if not pack.planes or first.is_reordered or not near_isotropic(volume, pack.grid):
-            return None
+        self, volume: Volume, pack: SupportPack, encoder: ScanEncoder
+    ) -> PlaneMargins:
+        """What the planes of a near-isotropic scan say beside the first."""
         total = PlaneMargins(len(pack.structures), volume.shape)
-        for plane in pack.planes:
-            view, kept = SliceView(volume, plane.grid), SliceStore()
-            expectation = self._first_pass(view, plane, encoder, kept)
-            for slices in kept:
-                margins = self._with_prior(slices, expectation, view, plane)
-                total.add(view, slices.start, slices.stop, view.to_native_logits(margins))
+        for each in pack.planes:
+            plane = self._first_pass(SliceView(volume, each.grid), each, encoder)
+            for start, stop, margins in plane.margins():
+                total.add(plane.view, start, stop, plane.view.to_native_logits(margins))
         return total
 
-    def _first_pass(
-        self, view: SliceView, pack: SupportPack, encoder: ScanEncoder, kept: SliceStore
-    ) -> _Expectation | None:
+    def _first_pass(self, view: SliceView, pack: SupportPack, encoder: ScanEncoder) -> _Plane:
         """Encode all slices, keep their margins and say where structures are to be expected."""
-        encoded = SliceStore()
+        encoded, kept = SliceStore(), SliceStore()
         for slices in encoder.scan(view, pack.normalisation):
             encoded.add(slices)
         steps = self.steps
@@ -265,7 +273,7 @@ class VolumeInferer(Inferer):
 
         if not steps.z_matching:
             keep(spread_thirds(view.depth, pack.sections))
-            return None
+            return _Plane(view, pack, kept)
         cell = shape_cell(pack.grid)
         field = pack.profiles[0].field_on(view.working_size, cell)
         descriptors = torch.cat([slice_descriptors(s.features.high, field).cpu() for s in encoded])
@@ -280,7 +288,7 @@ class VolumeInferer(Inferer):
         )
         if not steps.shape_prior:
             keep(match.section_weights)
-            return None
+            return _Plane(view, pack, kept)
         appearance = appearance_of(view, pack) if steps.registration else None
         registered = appearance is not None and all(
             profile.self_similarity is not None for profile in pack.profiles
@@ -297,60 +305,36 @@ class VolumeInferer(Inferer):
             areas = to_pixels(anywhere, cell, view.working_size)[:, 0] > 0
             keep(match.section_weights, areas)
         gain = mirror_gain(descriptors, view.native_spacing[0], pack, match)
-        return _Expectation(match, expected, gain)
+        return _Plane(view, pack, kept, match, expected, gain)
 
     def _expected(self, pack: SupportPack) -> ExpectedShapes:
         # shapes hold their pack, so no other one can have its identity while they are kept
         return self._shapes.get(id(pack), partial(ExpectedShapes, pack))
 
-    def _with_prior(
-        self,
-        slices: EncodedSlices,
-        expectation: _Expectation | None,
-        view: SliceView,
-        pack: SupportPack,
-    ) -> Tensor:
-        """Margins (n, N, H, W) of some slices with what is expected of them."""
-        margins: Tensor = slices.features.margins
-        if expectation is None:
-            return margins
-        shape = expectation.expected.shares[slices.start : slices.stop]
-        prior = to_pixels(log_odds(shape), shape_cell(pack.grid), view.working_size)
-        margins = prior.mul_(PRIOR.weight).add_(margins)
-        return margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
-
-    def _assemble(
-        self,
-        kept: Iterable[EncodedSlices],
-        expectation: _Expectation | None,
-        view: SliceView,
-        pack: SupportPack,
-        others: PlaneMargins | None,
-    ) -> Segmentation:
+    def _assemble(self, plane: _Plane, others: PlaneMargins | None) -> Segmentation:
         """Margins and expected shapes compete on the scan's grid; the result is as it is stored."""
+        view, pack = plane.view, plane.pack
         values = np.array([0, *(structure.value for structure in pack.structures)])
         values = values.astype(label_dtype(int(values.max())))
         label = np.zeros((view.depth, *view.native_size), values.dtype)
         uncertainty = np.zeros(label.shape, np.uint8) if self.uncertainty else None
         meter = TrustMeter(len(pack.structures), shape_cell(pack.grid))
-        for slices in kept:
-            margins = self._with_prior(slices, expectation, view, pack)
-            part = slice(slices.start, slices.stop)
-            if expectation is not None:
-                meter.add(margins, expectation.expected.fitted[part])
+        for start, stop, margins in plane.margins():
+            part = slice(start, stop)
+            if plane.expected is not None:
+                meter.add(margins, plane.expected.fitted[part])
             # channel 0 is the background, whose margin is zero
             logits = torch.cat([torch.zeros_like(margins[:, :1]), margins], 1)
             logits = view.to_native_logits(logits)
             if others is not None:
-                logits[:, 1:] = others.fused(view, slices.start, slices.stop, logits[:, 1:])
+                logits[:, 1:] = others.fused(view, start, stop, logits[:, 1:])
             label[part] = values[largest_channel(logits).numpy()]
             if uncertainty is not None:
                 largest = logits.softmax(1).amax(1)
                 uncertainty[part] = (255 * (1.0 - largest)).round().numpy()
         trust = None
-        if expectation is not None:
-            match, gain = expectation.match, expectation.mirror_gain
-            trust = case_trust(meter.expected_dice(), match, view, pack, gain)
+        if plane.match is not None:
+            trust = case_trust(meter.expected_dice(), plane.match, view, pack, plane.mirror_gain)
         if self.steps.clean_up and self.steps.z_matching:
             clean_up(label, values[1:].tolist(), self._expected(pack).topologies)
         return Segmentation(
