@@ -14,6 +14,7 @@ from fsmis_components.data.volume_names import (
     is_label_name,
     is_result_name,
     is_volume_name,
+    labelled_stem,
     nnunet_channels,
     scan_name,
     strip_volume_suffix,
@@ -131,8 +132,10 @@ class FolderSearch:
                 else:
                     self.cases.append(case)
             self.unused += inner.unused
-        if len(self.cases) == first:  # else labels and results are no news
-            self._leave(labels, "named as the label or the result of a scan")
+        # labels and results of scans that are here are no news
+        known = {name for case in self.cases[first:] for name in (case.stem, case.name, "")}
+        orphans = [path for path in labels if labelled_stem(path.name) not in known]
+        self._leave(orphans, "named as the label or the result of a scan that is not here")
 
     def _add(self, scans: list[Path], labelled: dict[str, Path], certain: bool) -> None:
         channels = nnunet_channels(scans, certain)

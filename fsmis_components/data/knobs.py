@@ -1,14 +1,17 @@
 """Knobs of a command line that did not arrive as they were typed.
 
 MONAI reads its command line with Fire, which takes what looks like Python for Python: a folder
-called 20241128 arrives as a number, 1e5 as 100000.0, and `false` as a text, which counts as true.
-What is lost so is found here, before anything is read or written.
+called 20241128 arrives as a number, 1e5 as 100000.0, `scans#2` as "scans", and `false` as a text,
+which counts as true. What is lost so is found here, before anything is read or written.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping
+
+from fire import parser
 
 from fsmis_components.data.errors import DataError, exit_on_data_error
 
@@ -37,11 +40,35 @@ def check_knobs(
 
 
 def check_path(name: str, value: object) -> None:
-    """Refuse the value of a knob that is no path by a `DataError`."""
+    """Refuse the value of a knob that is no path, or another one than what was typed.
+
+    Raises a `DataError`: it is no text, empty, or Fire made it of another text.
+    """
+    typed = _typed(name, value)
+    if typed:
+        raise DataError(
+            f"--{name} {typed}: does not arrive as it is written but as {value!r} "
+            f"({type(value).__name__}); write ./{typed} (or its whole path) for a file or folder "
+            "of this name."
+        )
     if not isinstance(value, str | os.PathLike):
         raise DataError(
             f"--{name}: expected the path of a file or folder, got {value!r}; a name that looks "
-            "like a number or a list needs ./ in front, as ./20241128."
+            "like a number or a list needs ./ in front."
         )
     if not str(value).strip():
         raise DataError(f"--{name}: is empty; name a file or folder, or leave the knob out.")
+
+
+def _typed(name: str, value: object) -> str:
+    """What was typed for a knob where Fire made something else of it; "" where it did not."""
+    words = sys.argv[1:]
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        knob, equals, text = word.partition("=")
+        if not knob.startswith("-") or knob.lstrip("-").replace("-", "_") != name:
+            continue
+        text = text if equals else after
+        # quotation marks inside those of the shell say on purpose that it is a text
+        if text[:1] not in ("'", '"') and text != value and parser.DefaultParseValue(text) == value:
+            return text
+    return ""

@@ -74,6 +74,13 @@ def is_result_name(name: str) -> bool:
     return strip_volume_suffix(name).endswith(_RESULTS)
 
 
+def labelled_stem(name: str) -> str:
+    """The stem without what makes it a label or a result: "p1" of p1_mask and of label_p1."""
+    stem = strip_volume_suffix(name).removesuffix("_uncertainty")
+    stem = re.sub(rf"^{_LABEL_WORDS}(?:[_.-]|$)", "", stem, flags=re.IGNORECASE)
+    return re.sub(rf"(?:^|[_.-]){_LABEL_WORDS}$", "", stem, flags=re.IGNORECASE)
+
+
 def nnunet_channels(paths: Iterable[Path], certain: bool) -> dict[Path, tuple[str, int]]:
     """Scan name and channel of files in nnU-Net's convention, case_0000 for the first channel.
 

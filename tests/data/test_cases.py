@@ -268,6 +268,11 @@ def test_the_prefix_is_understood_in_capitals(tmp_path: Path) -> None:
             {"image_1"},
             {"may": "the output folder of a run"},
         ),
+        (  # but a label whose scan is missing is
+            "image_1.nii label_1.nii label_2.nii",
+            {"image_1"},
+            {"label_2.nii": "named as the label or the result of a scan that is not here"},
+        ),
         (
             "a.nrrd b.mha c.mhd c.raw d.mgz e.nhdr e.raw.gz f.hdr",
             {"a", "b", "c", "d", "e"},
