@@ -4,7 +4,6 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,15 +39,9 @@ def _files(folder: str) -> list[Path]:
     return found
 
 
-@cache
-def _nodes(path: Path) -> list[ast.AST]:
-    kinds = (ast.Import, ast.ImportFrom, ast.Call)
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
-
-
 def _imports(path: Path) -> Iterator[str]:
     """Yield the dotted name of every import, those inside functions included."""
-    for node in _nodes(path):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -61,7 +54,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _calls(path: Path) -> Iterator[str]:
-    for node in _nodes(path):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func)
 

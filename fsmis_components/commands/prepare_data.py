@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +22,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from fsmis_components.commands.command_line import chosen
-from fsmis_components.data.atomic import atomic_write_text, check_writable
+from fsmis_components.data.atomic import atomic_write_text, check_writable, lock_folder
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.dicom import series_slices
 from fsmis_components.data.errors import DataError, failure_sentence, writing
+from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.nifti import write_nifti
-from fsmis_components.data.safe_text import csv_table
+from fsmis_components.data.safe_text import csv_table, parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.reporting.drawing import save_overlay
 from fsmis_components.support.support_set import choose_structures, label_names
@@ -100,6 +105,7 @@ def prepare(
     geometry: str = "published",
     spacing: str | None = None,
     size: int | None = None,
+    workers: int = min(4, os.cpu_count() or 1),
 ) -> list[str]:
     """Bring a data set into the benchmark's layout, public ones as they are downloaded.
 
@@ -111,6 +117,7 @@ def prepare(
         geometry: published, as papers resample and cut; or stored, as it was downloaded.
         spacing: millimetres of the voxels, the distance of slices last, in place of the published.
         size: pixels of a slice, by cutting and by zeros, in place of the published.
+        workers: cases at a time.
 
     Returns:
         What failed, a sentence each; the other cases are done.
@@ -128,27 +135,36 @@ def prepare(
             "which the download was unpacked."
         )
     check_writable(output, "choose another --output")
-    told = json.dumps([source, wanted.geometry, wanted.structures])
-    record, there = output / _RECORD, any(output.glob("image_*"))
-    if there and not (record.is_file() and record.read_text(encoding="utf-8") == told):
-        raise DataError(
-            f"{output}: holds scans of another source or geometry; choose another --output."
-        )
-    failures, rows = [], []
-    with writing(output, "choose another --output"):
-        atomic_write_text(record, told)
-        for case in tqdm(cases, desc="preparing", unit="scan"):
+    failures = []
+    if workers < 1:
+        raise DataError(f"workers: expected 1 or more, got {workers}.")
+    with (
+        lock_folder(output),
+        writing(output, "choose another --output"),
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        record = _read(output)
+        atomic_write_text(output / _RECORD, json.dumps(record, indent=2))
+        do = partial(_prepared, source=wanted, output=output)
+        begun = [(case, pool.submit(do, case, former=record.get(case.name))) for case in cases]
+        for case, future in tqdm(begun, desc="preparing", unit="scan"):
             try:
-                rows.append(_prepared(case, wanted, output))
+                record[case.name] = future.result()
             except Exception as error:  # whatever it is, it ends one case and not the others
                 failures.append(failure_sentence(error, case.image, output))
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
+            atomic_write_text(output / _RECORD, json.dumps(record, indent=2))
         labels = {str(value): name for name, value in wanted.structures.items()}
         atomic_write_text(output / "dataset.json", json.dumps({"labels": labels}, indent=2))
         columns = ("case", "voxels", "spacing", *wanted.structures, "remark")
         lines = [list(columns)]
-        lines += [[row.get(column, "") for column in columns] for row in rows]
+        lines += [
+            [str(row["row"].get(column, "")) for column in columns] for row in record.values()
+        ]
         atomic_write_text(output / "cases.csv", csv_table(lines))
-    tqdm.write(f"{len(rows)} scans, {len(failures)} failed: {output / 'cases.csv'}")
+    tqdm.write(f"{len(record)} scans, {len(failures)} failed: {output / 'cases.csv'}")
     return failures
 
 
@@ -202,13 +218,24 @@ def _named(folder: Path, source: Source) -> Iterator[Downloaded]:
             yield Downloaded(number, files.get(image, path.with_name(image)), path)
 
 
-def _prepared(case: Downloaded, source: Source, output: Path) -> dict[str, str]:
-    """What the table says of a case, which is written where it is not there yet."""
-    row_path = output / "rows" / f"{case.name}.json"  # written last
+def _prepared(
+    case: Downloaded, source: Source, output: Path, former: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the record says of a case, which is written where it is not there yet."""
     image_path, label_path = (output / f"{k}_{case.name}.nii.gz" for k in ("image", "label"))
-    if row_path.is_file() and image_path.is_file() and label_path.is_file():
-        return dict(json.loads(row_path.read_text(encoding="utf-8")))
     picture = output / "overlays" / f"image_{case.name}.png"
+    hashes = [file_hash(case.image), *map(file_hash, sorted(_parts(case.label)))]
+    text = json.dumps([hashes, source.geometry, source.structures])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    there = [path for path in (picture, label_path, image_path) if path.is_file()]
+    if former is not None and there:
+        if former["digest"] != digest:
+            raise DataError(
+                f"{there[-1]}: was made of another download or with another geometry; choose "
+                "another --output."
+            )
+        if len(there) == 3:
+            return dict(former)
     image = load_image(case.image)
     label = _label(case, image, source)
     made, numbers = _on_grid(image, label, source.geometry)
@@ -228,8 +255,7 @@ def _prepared(case: Downloaded, source: Source, output: Path) -> dict[str, str]:
     save_overlay(picture, made, numbers, structures, choose_slice_grid(made), picture.stem)
     _write(label_path, numbers, made)
     _write(image_path, np.asarray(made.data), made)
-    atomic_write_text(row_path, json.dumps(row))
-    return row
+    return {"digest": digest, "row": row}
 
 
 def _parts(label: Path) -> list[Path]:
@@ -322,3 +348,15 @@ def _write(path: Path, array: np.ndarray, like: Volume) -> None:
     image.set_qform(like.affine, code=int(like.oriented))
     image.header.set_xyzt_units("mm")
     write_nifti(image, path)
+
+
+def _read(output: Path) -> dict[str, Any]:
+    """What was prepared before; empty where nothing was."""
+    path = output / _RECORD
+    foreign = next(output.glob("image_*"), None)
+    if foreign is not None and not path.is_file():
+        raise DataError(f"{foreign}: was there before; choose another --output.")
+    try:
+        return dict(parse_json(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: is damaged; choose another --output.") from error

@@ -1,55 +1,86 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fsmis_components.commands import benchmark
 
-REFERENCE = Path(__file__).parents[2] / "bundles" / "ssl_alpnet"
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "tools/benchmark.py", *map(str, words)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+
+def evaluate(dataset: Path, output: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    return run(
+        "evaluate", "--dataset_dir", dataset, "--output_dir", output,
+        "--num_folds", 3, "--spatial_size", 64, "--threads", 1, *words,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_the_phantom_from_command_to_report(
-    phantom_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    evaluate = ["evaluate", "--subjects", "mask_copy", f"{REFERENCE}:untrained"]
-    evaluate += ["--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "r")]
-    evaluate += ["--num_folds", "3", "--folds", "0", "--spatial_size", "32"]
-    monkeypatch.setattr("sys.argv", ["tools/benchmark.py", *evaluate])
-    assert benchmark.main(evaluate) == 0
-    said = capsys.readouterr().out
-    assert "evaluate --subjects mask_copy" in said
-    assert "| mask_copy" in said and str(tmp_path) not in said.split("\n\n")[0]
+def test_the_phantom_from_command_to_report(phantom_dataset: Path, tmp_path: Path) -> None:
+    words = ["--subjects", "mask_copy", "bundles/ssl_alpnet:untrained"]
+    first = evaluate(phantom_dataset, tmp_path / "r", *words)
+    assert first.returncode == 0, first.stderr
+    assert f"evaluate --dataset_dir {phantom_dataset.name}" in first.stdout
+    assert "| mask_copy" in first.stdout and str(tmp_path) not in first.stdout.split("\n\n")[0]
     table = (tmp_path / "r" / "table.md").read_bytes()
     records = list((tmp_path / "r" / "cases").glob("*/*/*.json"))
     times = {path: path.stat().st_mtime_ns for path in records}
-    assert benchmark.main(evaluate) == 0
+    again = evaluate(phantom_dataset, tmp_path / "r", *words)
+    assert again.returncode == 0
     assert times == {path: path.stat().st_mtime_ns for path in records}  # nothing computed twice
     assert (tmp_path / "r" / "table.md").read_bytes() == table
-    assert benchmark.main(["report", str(tmp_path / "r"), "--output_dir", str(tmp_path / "j")]) == 0
-    assert (tmp_path / "j" / "table.md").read_bytes() == table
+    joined = run("report", tmp_path / "r", "--output_dir", tmp_path / "joined")
+    assert joined.returncode == 0
+    assert (tmp_path / "joined" / "table.md").read_bytes() == table
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("evaluate --subjects nothing", "no such subject"),
-        ("evaluate --subjects mask_copy --folds 7", "fold: expected a number from 0 to 4"),
-        ("evaluate --subjects mask_copy --options {'unet':{}}", "no subject is called unet"),
-        ("evaluate --subjects mask_copy --shots 9", "9 support scans at choice 0"),
-        (f"train --bundle {REFERENCE} --groups 1,x", "1, x: invalid literal for int"),
+        (["--subjects", "nothing"], "no such subject"),
+        (["--subjects", "mask_copy", "--folds", "7"], "fold: expected a number from 0 to 2"),
+        (["--subjects", "mask_copy", "--options", "{unet: {}}"], "no subject is called unet"),
+        (["--subjects", "mask_copy", "--options", "{"], "--options: { cannot be read"),
+        (["--subjects", "mask_copy", "--shots", "9"], "9 support scans at choice 0"),
     ],
 )
 def test_rejects(
-    words: str, sentence: str, phantom_dataset: Path, tmp_path: Path,
+    words: list[str], sentence: str, phantom_dataset: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    places = ["--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "r")]
-    assert benchmark.main([*words.split(), *places]) == 1
+    base = ["evaluate", "--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "r")]
+    assert benchmark.main([*base, "--num_folds", "3", *words]) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--groups", "1,x"], "1, x: invalid literal for int"),
+        (["--knobs", "epochs"], "--knobs: expected KNOB=VALUE, got epochs"),
+    ],
+)
+def test_training_rejects(
+    words: list[str], sentence: str, phantom_dataset: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    base = ["train", "--bundle", str(REPOSITORY / "bundles" / "ssl_alpnet")]
+    place = ["--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "t")]
+    assert benchmark.main([*base, *place, *words]) == 1
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("before", [["tools/benchmark.py"], ["fsmis", "benchmark"]])

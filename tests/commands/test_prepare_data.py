@@ -95,7 +95,7 @@ def test_chaos_as_papers_cut_it_and_again(tmp_path: Path, capsys: pytest.Capture
     assert main(line) == 0 and (output / "label_5.nii.gz").is_file()
     capsys.readouterr()
     assert main([*line, "--geometry", "stored"]) == 1
-    assert "holds scans of another source or geometry" in capsys.readouterr().err
+    assert "was made of another download or with another geometry" in capsys.readouterr().err
 
 
 def test_label_pictures_that_do_not_fit_are_told(

@@ -17,7 +17,7 @@ def tool() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("failing", [None, "pytest"])
+@pytest.mark.parametrize("failing", [None, "ruff", "pytest", "mkdocs"])
 def test_any_failure_fails_the_whole(
     tool: ModuleType, failing: str | None, monkeypatch: pytest.MonkeyPatch
 ):
