@@ -7,8 +7,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_type_hints
@@ -27,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 _COMPLETE = "complete.json"  # written last: the sign that all batches of a scan are there
 _METADATA_KEY = "fsmis_features"
-_UNFINISHED = ".unfinished-"
-_LEFT_OVER = 86_400.0  # seconds without a change after which nobody fills such a folder any more
 _READ_SLICES = 32
 
 
@@ -60,7 +56,8 @@ class FeatureCache:
     What comes back is equal bit for bit and in the same memory format, so masks do not depend on
     where features came from. A scan is found by what its features depend on (`feature_key`), not by
     its file name. No complete scan is ever removed: where the limit (`gigabytes`) is reached, later
-    scans are encoded again in each run. What killed runs left half-written is removed a day later.
+    scans are encoded again in each run. What a run left half-way is written again by the next one;
+    two runs at once write the same.
 
     Features show a patient about as well as the image does; keep the folder where the images are.
     It is made on first use, and only the user may look into it.
@@ -99,60 +96,38 @@ class FeatureCache:
 
         Where that is not possible, a warning says why, in which `title` stands for the scan.
         """
-        unfinished: Path | None = None
+        folder, spans = self.folder / key, []
         trouble: OSError | None = None
+        room = self.gigabytes * 1e9 - _held_bytes(self.folder)
+        for start, stop, features in batches:
+            room -= sum(entry.nbytes for entry in features if torch.is_tensor(entry))
+            spans.append((start, stop))
+            try:
+                if trouble is None and room < 0:
+                    raise OSError("the limit of --features_gigabytes is reached")
+                if trouble is None:
+                    self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    folder.mkdir(mode=0o700, exist_ok=True)
+                    _write(_batch_file(folder, start, stop), features)
+            except OSError as error:
+                trouble = error
+            yield EncodedSlices(start, stop, features)
         try:
-            unfinished = self._begin()
+            if trouble is None:
+                if not all(_batch_file(folder, *span).is_file() for span in spans):
+                    raise OSError("another run had no room for them and removed some")
+                atomic_write_bytes(folder / _COMPLETE, json.dumps(spans).encode(), private=True)
         except OSError as error:
             trouble = error
-        room = self.gigabytes * 1e9 - _held_bytes(self.folder)
-        spans = []
-        try:
-            for start, stop, features in batches:
-                room -= sum(entry.nbytes for entry in features if torch.is_tensor(entry))
-                try:
-                    if trouble is None and unfinished is not None:
-                        if room < 0:
-                            raise OSError("the limit of --features_gigabytes is reached")
-                        _write(_batch_file(unfinished, start, stop), features)
-                except OSError as error:
-                    trouble = error
-                spans.append((start, stop))
-                yield EncodedSlices(start, stop, features)
-            if trouble is None and unfinished is not None:
-                trouble = self._complete(unfinished, key, spans)
-            if trouble is not None:
-                logger.warning(
-                    "%s: its features are not kept in %s (%s), so it is encoded again next time; "
-                    "remove what is not needed there or raise the limit.",
-                    title,
-                    self.folder,
-                    trouble.strerror or trouble,
-                )
-        finally:
-            # also where the reader stopped early or was interrupted
-            if unfinished is not None:
-                shutil.rmtree(unfinished, ignore_errors=True)
-
-    def _begin(self) -> Path:
-        """A folder for one scan, as two runs may encode the same one; removes what runs left."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self.folder.glob(f"{_UNFINISHED}*"):
-            with contextlib.suppress(FileNotFoundError):  # of another run that has just ended
-                if time.time() - left.stat().st_mtime > _LEFT_OVER:
-                    shutil.rmtree(left, ignore_errors=True)
-        return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))  # mode 0700
-
-    def _complete(self, unfinished: Path, key: str, spans: list[tuple[int, int]]) -> OSError | None:
-        """Let the features of a scan count; returns why that was not possible."""
-        try:
-            atomic_write_bytes(unfinished / _COMPLETE, json.dumps(spans).encode(), private=True)
-            if key not in self:
-                shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged former one
-                unfinished.rename(self.folder / key)
-        except OSError as error:
-            return None if key in self else error  # another run may have been first
-        return None
+        if trouble is not None and key not in self:
+            shutil.rmtree(folder, ignore_errors=True)
+            logger.warning(
+                "%s: its features are not kept in %s (%s), so it is encoded again next time; "
+                "remove what is not needed there or raise the limit.",
+                title,
+                self.folder,
+                trouble.strerror or trouble,
+            )
 
 
 def feature_key(view: SliceView, weights: str, settings: dict[str, Any]) -> str:

@@ -59,22 +59,16 @@ def test_features_come_back_equal_bit_for_bit(tmp_path: Path) -> None:
             assert torch.equal(got, wanted)
 
 
-def test_what_killed_runs_left_is_removed_a_day_later(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_counts_for_nothing_and_is_completed(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        reader = FeatureCache(tmp_path).keep("killed", batches(), "scan")
-        next(reader)
+        next(FeatureCache(tmp_path).keep("key", batches(), "scan"))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    (left,) = tmp_path.iterdir()
-    busy = FeatureCache(tmp_path).keep("busy", batches(), "scan")
-    next(busy)
-    assert left.is_dir()
-    os.utime(left, (0, 0))
-    list(FeatureCache(tmp_path).keep("first", batches(), "scan"))
-    assert not left.exists()
-    list(busy)  # was not disturbed
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["busy", "first"]
+    cache = FeatureCache(tmp_path)
+    assert (tmp_path / "key").is_dir() and "key" not in cache
+    list(cache.keep("key", batches(), "scan"))
+    assert len(list(cache.read("key", Levels, CPU))) == 2
 
 
 def test_only_the_user_may_read_features(tmp_path: Path) -> None:
@@ -84,13 +78,11 @@ def test_only_the_user_may_read_features(tmp_path: Path) -> None:
         cache = FeatureCache(folder)
         reader = cache.keep("key", batches(), "scan")
         next(reader)
-        unfinished = next(path for path in folder.iterdir() if path.is_dir())
-        assert unfinished.stat().st_mode & 0o777 == 0o700
+        assert (folder / "key").stat().st_mode & 0o777 == 0o700
         list(reader)
     finally:
         os.umask(former)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert (folder / "key").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (folder / "key").iterdir()} == {0o600}
 
 
@@ -100,12 +92,12 @@ def test_a_full_disk_costs_time_and_no_result(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for name in ("atomic_write_bytes", "tempfile.mkdtemp"):
+    for name in ("atomic_write_bytes", "Path.mkdir"):
         cache = FeatureCache(tmp_path / name)
         with monkeypatch.context() as patched:
             patched.setattr(f"fsmis_components.encoding.feature_cache.{name}", full)
             assert len(list(cache.keep("key", batches(), name))) == 2
-        assert "key" not in cache and not list((tmp_path / name).iterdir())
+        assert "key" not in cache and not list((tmp_path / name).glob("*"))
         assert f"{name}: its features are not kept" in caplog.text
     assert caplog.text.count("No space left on device") == 2
 
