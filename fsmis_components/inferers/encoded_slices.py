@@ -43,13 +43,6 @@ class SliceStore:
     Batches stay as they are until `memory_bytes` of tensors are held; later ones go to an unnamed
     temporary file (in `TMPDIR`), which goes with this object or the process. What comes back from
     there is equal bit for bit, in the same memory format and on the same device.
-
-    Example:
-        >>> from fsmis_components.networks.few_shot_network import SliceFeatures
-        >>> store = SliceStore()
-        >>> store.add(EncodedSlices(0, 2, SliceFeatures(torch.ones(2, 4, 8, 8), (32, 32))))
-        >>> [(slices.start, slices.stop) for slices in store]
-        [(0, 2)]
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:

@@ -44,15 +44,7 @@ _OFFSET, _SLOPE = -0.47, 1.48
 class TrustMeter:
     """Sums over the slabs of a scan, from which the expected Dice of each structure follows.
 
-    Args:
-        num_structures: N.
-        cell: working pixels along the side of a cell of the shapes.
-
-    Example:
-        >>> meter = TrustMeter(num_structures=1, cell=4)
-        >>> meter.add(torch.full((2, 1, 8, 8), 30.0), torch.ones(2, 1, 2, 2))
-        >>> meter.expected_dice()
-        (1.0,)
+    A cell of the shapes has `cell` working pixels along its side.
     """
 
     def __init__(self, num_structures: int, cell: int) -> None:
