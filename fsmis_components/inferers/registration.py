@@ -42,11 +42,11 @@ def displacement(query: Tensor, support: Tensor, known: Tensor, through: int, re
     `known` (D, h, w) in [0, 1] says where the support scan has something, `through` see
     `stride_through`, `reach` is the largest displacement along z.
     """
-    stride = (through, _STRIDE, _STRIDE)
+    stride = _within((through, _STRIDE, _STRIDE), query[:, 0].shape)
     fixed, moving = _comparable(query, support)
     fixed, moving, inside = (_pool(maps, stride) for maps in (fixed, moving, known[None]))
-    coarse = (2 if fixed.shape[1] > _DEEP else 1, 2, 2)
-    far = min(max(1, round(reach / through)), _MOST_THROUGH)
+    coarse = _within((2 if fixed.shape[1] > _DEEP else 1, 2, 2), fixed.shape[1:])
+    far = min(max(1, round(reach / stride[0])), _MOST_THROUGH)
     wide = (-(-far // coarse[0]), _WIDE, _WIDE)
     rough = _search(_pool(fixed, coarse), _pool(moving, coarse), _pool(inside, coarse), wide)
     field = _upsample(rough, fixed.shape[1:], coarse)
@@ -73,6 +73,12 @@ def _comparable(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
     power = (left.square().sum(0).mean() + right.square().sum(0).mean()) / 2
     scale = power.clamp_min(1e-6).rsqrt()
     return left * scale, right * scale
+
+
+def _within(stride: Triple, size: torch.Size) -> Triple:
+    """A stride that a stack of few slices, or of slices of few cells, is long enough for."""
+    through, row, column = (min(step, length) for step, length in zip(stride, size, strict=True))
+    return through, row, column
 
 
 def _pool(maps: Tensor, stride: Triple) -> Tensor:

@@ -89,3 +89,10 @@ def test_scans_of_packs_of_version_0_1_are_moved(pack: SupportPack) -> None:
     moved = VolumeInferer(pack, steps={"registration": False}).segment_volume(query, network)
     np.testing.assert_array_equal(found.label, moved.label)
     assert found.trust == moved.trust
+
+
+def test_a_stack_thinner_than_the_distance_of_places_is_searched_in_plane() -> None:
+    shown = torch.randint(0, 256, (5, 12, 1, 9), dtype=torch.uint8)
+    found = displacement(shown, shown, torch.ones(5, 1, 9), through=19, reach=2)
+    assert found.shape == (3, 5, 1, 9)
+    assert found.abs().max() < 0.1
