@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from fsmis_components.data.cases import Case, find_cases
 from fsmis_components.data.errors import DataError, writing
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.geometry import choose_slice_grid
-from fsmis_components.data.safe_text import csv_table
 from fsmis_components.data.training_cases import RULES, excluded, fold_split, shown_structures
 from fsmis_components.data.volumes import load_image
 from fsmis_components.episodes.checkpoint import has_state, load_state
@@ -49,14 +48,13 @@ def train_folds(
     plan: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
-    say: Callable[[str], object] = tqdm.write,
 ) -> list[str]:
     """Train the folds of a bundle one after the other, in each fold the groups of structures.
 
     The output folder gets `training.json` and a folder per fold and group, "fold0" or, in Setting
-    2, "fold0_2-3": the output of each stage, `model.pt` (the last weights), `finished.json` and,
-    in Setting 2, `dropped_slices.csv`. A finished fold is not trained again, an interrupted one
-    goes on where it was, and one that fails does not stop the others.
+    2, "fold0_2-3": the output of each stage, `model.pt` (the last weights) and `finished.json`,
+    in Setting 2 with the number of slices that were dropped. A finished fold is not trained again,
+    an interrupted one goes on where it was, and one that fails does not stop the others.
 
     Args:
         bundle_root: the bundle's folder.
@@ -71,7 +69,6 @@ def train_folds(
             "{fold}" stands for the name of the fold's folder, so that each fold can begin with the
             weights of its own that another bundle was trained to.
         cache_dir: pseudo-labels, which trainings may share; None: a folder in the output.
-        say: is told what begins.
 
     Returns:
         Why folds failed, a sentence each.
@@ -79,10 +76,11 @@ def train_folds(
     Raises:
         DataError: arguments or the dataset are unusable, or another training lies in the folder.
     """
-    if setting not in (1, 2):
-        raise DataError(f"setting: expected 1 or 2, got {setting!r}.")
-    if exclude_rule not in RULES:
-        raise DataError(f"exclude_rule: expected any or all, got {exclude_rule!r}.")
+    if setting not in (1, 2) or exclude_rule not in RULES:
+        raise DataError(
+            "setting and exclude_rule: expected 1 or 2, and any or all, got "
+            f"{setting!r} and {exclude_rule!r}."
+        )
     if (setting == 2) != bool(structure_groups) or not all(structure_groups or []):
         raise DataError(
             "structure_groups: Setting 2 needs the label values to leave out, such as 2,3 and 1,4, "
@@ -107,7 +105,8 @@ def train_folds(
     }
     note_once(output / "training.json", description, results=output.glob("*/stage*"))
     shared = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
-    reading = {**_train_config(root), **stages[0], **overrides}
+    config = {**_train_config(root), **stages[0], **overrides}
+    reading = {key: config[key] for key in ("slice_axis", "ignore_spacing") if key in config}
     failures = []
     for fold, group in product(numbers, groups):
         folder = output / fold_folder(fold, group)
@@ -115,27 +114,19 @@ def train_folds(
         facts: dict[str, Any] = {}
         try:
             if finished_facts(folder) is not None:
-                say(f"{folder.name}: is finished")
+                tqdm.write(f"{folder.name}: is finished")
                 continue
             if group is not None:
                 knobs |= {"setting": 2, "test_structures": list(group)}
                 knobs["exclude_rule"] = exclude_rule
-                dropped, total = dropped_slices(
-                    splits[fold].train,
-                    group,
-                    exclude_rule,
-                    slice_axis=reading.get("slice_axis", "auto"),
-                    ignore_spacing=reading.get("ignore_spacing", False),
-                )
-                table = csv_table([["case", "slice", "shown"], *dropped])
-                atomic_write_text(folder / "dropped_slices.csv", table)
-                facts["dropped_slices"] = {"dropped": len(dropped), "of": total}
-            facts |= _train_stages(root, folder, knobs, stages, overrides, say)
+                train = splits[fold].train
+                facts["dropped_slices"] = dropped_slices(train, group, exclude_rule, **reading)
+            facts |= _train_stages(root, folder, knobs, stages, overrides)
             _finish(folder, len(stages), facts)
-            say(f"{folder.name}: finished")
+            tqdm.write(f"{folder.name}: finished")
         except DataError as error:
             failures.append(f"{folder.name}: {error}")
-            say(failures[-1])
+            tqdm.write(failures[-1])
     return failures
 
 
@@ -145,7 +136,6 @@ def _train_stages(
     knobs: Mapping[str, Any],
     stages: Stages,
     overrides: Mapping[str, Any],
-    say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Bring the stages of a fold to their end; return the hash of weights that it began with."""
     facts = {}
@@ -162,7 +152,7 @@ def _train_stages(
         epoch, epochs, _ = _progress(output)
         if epoch >= epochs:
             continue
-        say(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
+        tqdm.write(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
         run_training(root, given)
         epoch, epochs, _ = _progress(output)
         if epoch < epochs:
@@ -198,25 +188,22 @@ def read_plan(
     source = "plan" if isinstance(plan, Mapping) else str(plan)
     content = plan if isinstance(plan, Mapping) else read_json(Path(plan), "name a plan")
     stages = content.get("stages")
-    if not isinstance(stages, Sequence) or not stages or set(content) != {"stages"}:
+    if (
+        not isinstance(stages, Sequence)
+        or not stages
+        or set(content) != {"stages"}
+        or not all(isinstance(stage, Mapping) for stage in stages)
+    ):
         raise DataError(f'{source}: expected {{"stages": [{{knob: value}}, ...]}}; see the docs.')
-    titles = [f"{source}: stage {number}" for number in range(1, len(stages) + 1)]
-    for title, knobs in [*zip(titles, stages, strict=True), ("overrides", overrides or {})]:
-        if not isinstance(knobs, Mapping):
-            raise DataError(f"{title}: expected {{knob: value}}, got {knobs!r}.")
+    for number, knobs in enumerate([*stages, overrides or {}], start=1):
+        title = f"{source}: stage {number}" if number <= len(stages) else "overrides"
+        # later stages begin from the one before
+        given = (*_GIVEN, "initial_weights") if 1 < number <= len(stages) else _GIVEN
         for name in knobs:
-            if name in _GIVEN:
+            if name in given:
                 raise DataError(f"{title}: {name} is set by the training of folds; leave it out.")
             if name not in config:
                 raise DataError(f"{title}: train.json has no knob {name}; see its top.")
-    if any("initial_weights" in stage for stage in stages[1:]):
-        raise DataError(
-            f"{source}: only the first stage names initial_weights, the others begin from the one "
-            "before; leave them out."
-        )
-    missing = [name for name in (*_GIVEN, "epochs", "initial_weights") if name not in config]
-    if missing:
-        raise DataError(f"train.json has no knob {', '.join(missing)}; add it to the bundle.")
     return stages
 
 
@@ -249,33 +236,30 @@ def run_training(bundle_root: Path, knobs: Mapping[str, Any]) -> None:
 
 
 def dropped_slices(
-    cases: Sequence[Case],
-    exclude_labels: Sequence[int],
-    exclude_rule: str = "any",
-    *,
-    slice_axis: str | int = "auto",
-    ignore_spacing: bool = False,
-) -> tuple[list[tuple[str, int, str]], int]:
-    """Find the slices of labelled scans that a training leaves out, by the rule that it follows.
+    cases: Sequence[Case], exclude_labels: Sequence[int], exclude_rule: str, **reading: Any
+) -> dict[str, int]:
+    """Count the slices of labelled scans that a training leaves out, by the rule that it follows.
+
+    Args:
+        cases: labelled scans.
+        exclude_labels: values of the structures that are left out.
+        exclude_rule: "any" or "all", see `excluded`.
+        reading: `slice_axis` and `ignore_spacing` of `choose_slice_grid`.
 
     Returns:
-        For each slice the case, its number from 0 in the order of `SliceView`, and the values of
-        `exclude_labels` that it shows, joined by "+"; and the number of slices of all the scans.
+        "dropped", and "of" how many.
 
     Raises:
-        DataError: a scan has no label or cannot be read, or there is no such rule.
+        DataError: a scan has no label or cannot be read.
     """
-    dropped: list[tuple[str, int, str]] = []
-    total = 0
+    dropped = []
     for case in cases:
         volume = load_image(case.image)
-        grid = choose_slice_grid(volume, slice_axis=slice_axis, ignore_spacing=ignore_spacing)
+        grid = choose_slice_grid(volume, **reading)
         shown = shown_structures(case, volume, grid, exclude_labels)  # (values, D)
-        total += shown.shape[1]
-        for index in np.flatnonzero(excluded(shown, exclude_rule)).tolist():
-            values = np.compress(shown[:, index], exclude_labels)
-            dropped.append((case.name, index, "+".join(map(str, values))))
-    return dropped, total
+        dropped.append(excluded(shown, exclude_rule))
+    slices = np.concatenate(dropped)
+    return {"dropped": int(slices.sum()), "of": len(slices)}
 
 
 def finished_facts(folder: Path) -> dict[str, Any] | None:
