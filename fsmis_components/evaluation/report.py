@@ -20,7 +20,6 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import choose_slice_grid
 from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.evaluation.records import (
-    ABSENT,
     SCORED,
     WHOLE_VOLUME,
     CaseRecord,
@@ -30,44 +29,22 @@ from fsmis_components.evaluation.records import (
     read_records,
     write_rows,
 )
-from fsmis_components.evaluation.summary import (
-    FLOOR,
-    PROTOCOLS,
-    UNTRAINED,
-    rows_frame,
-    summarise,
-    unit_means,
-)
-from fsmis_components.evaluation.tables import (
-    LINE,
-    labelled_title,
-    markdown_table,
-    protocol_title,
-)
-from fsmis_components.reporting.drawing import draw_overlay, embedded, new_figure
+from fsmis_components.evaluation.summary import FLOOR, rows_frame, summarise, unit_means
+from fsmis_components.evaluation.tables import LINE, labelled_title, markdown_table
+from fsmis_components.reporting.drawing import draw_overlay, embedded
 from fsmis_components.reporting.pages import render
 from fsmis_components.support.support_set import PALETTE, Structure
 
 # what Markdown knows beyond text and tables: names of scans and structures are only text
 _NO_MARKUP = ("html", "link", "image_link", "reference", "image_reference", "short_reference")
-# Okabe and Ito's colours, which colour-blind readers tell apart
-COLOURS = dict(zip(PROTOCOLS, ("#e69f00", "#cc79a7", "#009e73", "#0b4f8a"), strict=True))
-Line = tuple[str, str, str, int]  # method, setting, labelled slices, shots
 
 
-def note_run(root: Path, command: str, failures: Sequence[str], **facts: Any) -> None:
-    """Keep in `run.json` what was asked, so that the tables can name it.
-
-    Args:
-        root: the results folder.
-        command: the command that regenerates the results.
-        failures: one sentence each; those of an earlier run are replaced.
-        facts: whatever else the tables are to carry, as JSON values.
-    """
+def note_run(root: Path, command: str, failures: Sequence[str]) -> None:
+    """Keep in `run.json` the commands that make the results, and what failed in the last one."""
     path = root / "run.json"
     there = read_json(path) if path.is_file() else {}
     commands = list(dict.fromkeys([*there.get("commands", []), command]))
-    content = {**there, **facts, "commands": commands, "failures": list(failures)}
+    content = {**there, "commands": commands, "failures": list(failures)}
     atomic_write_text(path, json.dumps(content, indent=2) + "\n")
 
 
@@ -121,41 +98,38 @@ def write_report(
         table: the tables as Markdown.
     """
     rows = rows_frame([row for record in records for row in record.rows])
-    blind = rows[rows.protocol == WHOLE_VOLUME]
-    lines = list(rows[[*LINE]].drop_duplicates().itertuples(index=False, name=None))
-    lines.sort(key=lambda line: (line[0] == FLOOR, line))
+    rows["record"] = pd.Series([at for at, each in enumerate(records) for _ in each.rows])
+    values = rows.drop_duplicates("structure").sort_values("value")[["structure", "value"]]
     structures = [
-        Structure(str(entry.structure), int(entry.value), PALETTE[place % len(PALETTE)])
-        for place, entry in enumerate(
-            rows.drop_duplicates("structure").sort_values("value").itertuples()
-        )
+        Structure(str(name), int(value), PALETTE[place % len(PALETTE)])
+        for place, (name, value) in enumerate(values.itertuples(index=False))
     ]
-    absent = blind[blind.status == ABSENT].groupby("structure", sort=False).case.nunique()
-    means = {line: unit_means(_of_line(blind, line)).dice for line in lines}
-    candidates = [line for line in lines if len(means[line])]
-    best = max(candidates, key=lambda line: (line[0] != FLOOR, means[line].mean()), default=None)
+    # the floor is only shown where there is nothing else
+    blind = rows[rows.protocol == WHOLE_VOLUME].groupby([*LINE])
+    means = {
+        line: (line[0] != FLOOR, mean)
+        for line, part in blind
+        if np.isfinite(mean := unit_means(part).dice.mean())
+    }
+    best = max(means, key=lambda line: means[line], default=None)
     # a name may hold a dollar sign, which is no formula
     with matplotlib.rc_context({"text.parse_math": False, "font.family": "DejaVu Sans"}):
-        page = render(
-            "benchmark.html",
-            title="Few-shot segmentation benchmark",
-            methods=len({line[0] for line in lines} - {FLOOR}),
-            floor=any(line[0] == FLOOR for line in lines),
-            structures={structure.name: structure.colour for structure in structures},
-            scans=int(rows.case.nunique()),
-            protocols={
-                protocol: (protocol_title(protocol).replace("`", ""), COLOURS[protocol])
-                for protocol in PROTOCOLS
-                if protocol in set(rows.protocol)
-            },
-            absent=absent.to_dict(),
-            best=best and _name(best, lines),
-            boxes=_boxes(rows, lines, structures),
-            cases=_cases(records, blind, best, structures, path.parent) if best else [],
-            table=_html(table),
-            failures=list(dict.fromkeys(map(str, run.get("failures", [])))),
-            run={key: value for key, value in run.items() if key != "failures"},
+        cases = (
+            [] if best is None else _cases(records, blind.get_group(best), structures, path.parent)
         )
+    page = render(
+        "benchmark.html",
+        title="Few-shot segmentation benchmark",
+        methods=len({*rows.method} - {FLOOR}),
+        floor=FLOOR in {*rows.method},
+        structures={structure.name: structure.colour for structure in structures},
+        scans=int(rows.case.nunique()),
+        best=best and f"{best[0]}, {labelled_title(best[2], best[3])}",
+        cases=cases,
+        table=_html(table),
+        failures=list(dict.fromkeys(map(str, run.get("failures", [])))),
+        run={key: value for key, value in run.items() if key != "failures"},
+    )
     return atomic_write_text(path, page)
 
 
@@ -167,7 +141,8 @@ def _order(row: Row) -> tuple[Any, ...]:
 def _joined_runs(roots: Sequence[Path], records: Sequence[CaseRecord]) -> dict[str, Any]:
     """What the tables carry: commands, failures, hashes of weights, data and code."""
     run: dict[str, Any] = {"commands": [], "failures": [], "weights": {}, "dropped_slices": {}}
-    codes, rules, surroundings = set(), set(), {}
+    rules: set[str] = set()
+    facts: dict[str, dict[str, Any]] = {}
     data = {record.image.rpartition("/")[2]: record.fingerprint for record in records}
     for root in roots:
         noted = read_json(root / "run.json") if (root / "run.json").is_file() else {}
@@ -175,9 +150,9 @@ def _joined_runs(roots: Sequence[Path], records: Sequence[CaseRecord]) -> dict[s
         run["failures"] += noted.get("failures", [])
         for path in sorted(root.glob("cases/*/*/unit.json")):
             unit = read_json(path)
-            codes.add(unit["code"])
             rules.add(unit["rule"])
-            surroundings[json.dumps(unit["surroundings"], sort_keys=True)] = unit["surroundings"]
+            for key, value in {"code": unit["code"], **unit["surroundings"]}.items():
+                facts.setdefault(key, {})[json.dumps(value, sort_keys=True)] = value
             for fact in ("weights", "dropped_slices"):
                 if fact in unit["subject"]:
                     name = f"{path.parent.parent.name} {path.parent.name}"
@@ -188,83 +163,25 @@ def _joined_runs(roots: Sequence[Path], records: Sequence[CaseRecord]) -> dict[s
             f"results: {' and '.join(sorted(rules))} choose support and queries differently, so "
             "they do not share a table; join folders of one rule."
         )
-    run |= {"data_hash": joined_hash(data), "code": ", ".join(sorted(codes))}
-    for facts in surroundings.values():
-        for key, value in facts.items():
-            run.setdefault(key, value)
-            if run[key] != value:
-                run[key] = f"{run[key]}; {value}"
+    codes = ", ".join(sorted(facts.pop("code", {}).values()))
+    run |= {"data_hash": joined_hash(data), "code": codes}
+    for key, values in facts.items():
+        several = list(values.values())
+        run[key] = several[0] if len(several) == 1 else "; ".join(map(str, several))
     return run
-
-
-def _of_line(rows: pd.DataFrame, line: Line) -> pd.DataFrame:
-    return rows[(rows[[*LINE]] == list(line)).all(axis=1)]
-
-
-def _boxes(
-    rows: pd.DataFrame, lines: Sequence[Line], structures: Sequence[Structure]
-) -> list[dict[str, str]]:
-    """A chart per structure, before them one of the mean over structures if there are several."""
-    names = [structure.name for structure in structures]
-    parts = {name: rows[rows.structure == name] for name in names}
-    if len(parts) > 1:
-        parts = {"mean over structures": rows, **parts}
-    charts = []
-    for title, part in parts.items():
-        shown = []
-        for line in lines:
-            rows_of_line = _of_line(part, line)
-            for protocol in PROTOCOLS:
-                values = unit_means(rows_of_line[rows_of_line.protocol == protocol]).dice.tolist()
-                shown += [(_name(line, lines), protocol, values)] if values else []
-        charts += [box_chart(title, shown)] if shown else []
-    return charts
-
-
-def box_chart(title: str, lines: Sequence[tuple[str, str, Sequence[float]]]) -> dict[str, str]:
-    """Boxes of Dice: quartiles, median, extremes, a point per case, the mean as text.
-
-    Args:
-        title: of the chart.
-        lines: name of the method, protocol, and Dice in percent of each case.
-
-    Returns:
-        "data": the address of the picture; "alt": it in words.
-    """
-    figure = new_figure(6.4, 0.32 * len(lines) + 0.9, layout="constrained")
-    axes = figure.add_subplot()
-    boxes = axes.boxplot(
-        [line[2] for line in lines], orientation="horizontal", whis=(0, 100), patch_artist=True
-    )
-    for at, ((_, protocol, values), box) in enumerate(zip(lines, boxes["boxes"], strict=True), 1):
-        box.set(facecolor=f"{COLOURS[protocol]}55", edgecolor=COLOURS[protocol])
-        axes.plot(values, [at] * len(values), ".", color=COLOURS[protocol], markersize=4)
-        axes.text(102, at, f"{np.mean(values):.1f}", va="center", fontsize=8)
-    names = [name if len(name) <= 40 else f"{name[:20]}…{name[-19:]}" for name, *_ in lines]
-    axes.set_yticks(range(1, len(lines) + 1), names, fontsize=8)
-    axes.set(xlim=(-2, 112), xlabel="Dice (%), mean at the right", title=title)
-    axes.invert_yaxis()
-    spoken = "; ".join(
-        f"{name}, {protocol}: median {np.median(values):.1f}, mean {np.mean(values):.1f}"
-        for name, protocol, values in lines
-    )
-    return {"data": embedded(figure), "alt": f"Box plot of Dice, {title}. {spoken}"}
 
 
 def _cases(
     records: Sequence[CaseRecord],
-    blind: pd.DataFrame,
-    best: Line,
+    rows: pd.DataFrame,
     structures: Sequence[Structure],
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """Best, median and worst case of a method, with the first choice of support."""
-    rows = _of_line(blind, best)
+    """Best, median and worst case of the rows of a method, with the first choice of support."""
     means = unit_means(rows).dice.sort_values(ascending=False, kind="stable")
     ranks = {0: "Best", len(means) // 2: "Median", len(means) - 1: "Worst"}
-    ranks = ranks if len(means) > 1 else {0: "Only"}
     found = []
-    for place, rank in sorted(ranks.items()):
+    for place, rank in sorted({0: "Only"}.items() if len(means) == 1 else ranks.items()):
         fold, case = means.index[place]
         shown = rows[(rows.fold == fold) & (rows.case == case)]
         shown = shown[shown.choice == shown.choice.min()]
@@ -272,21 +189,16 @@ def _cases(
             row.structure: f"{row.dice:.1f}" if row.status == SCORED else row.status
             for row in shown.itertuples()
         }
-        wanted = (*best, fold, case, shown.choice.min())
-        used = [record for record in records if any(_unit(row) == wanted for row in record.rows)]
         entry = {"rank": rank, "fold": fold, "case": case, "mean": means.iloc[place], "dice": dice}
         try:
             drawn = [structure for structure in structures if structure.name in dice]
-            key = f"{WHOLE_VOLUME}/{best[2]}"
+            key = f"{WHOLE_VOLUME}/{shown.labelled.iloc[0]}"
+            used = [records[at] for at in shown.record.unique()]
             entry["picture"] = _picture(used, key, drawn, folder)
         except DataError as error:
             entry["problem"] = str(error)
         found.append(entry)
     return found
-
-
-def _unit(row: Row) -> tuple[Any, ...]:
-    return *(getattr(row, key) for key in LINE), row.fold, row.case, row.choice
 
 
 def _picture(
@@ -303,13 +215,6 @@ def _picture(
         found = np.where(part > 0, part, found)
     grid = choose_slice_grid(image, slice_axis=records[0].slice_axis)
     return embedded(draw_overlay(image, found, structures, grid, "dashed: label", truth))
-
-
-def _name(line: Line, lines: Sequence[Line]) -> str:
-    """The method with its support, and its setting where there are several."""
-    name = f"{line[0]}, {labelled_title(line[2], line[3])}"
-    several = len({other[1] for other in lines} - {UNTRAINED}) > 1
-    return f"{name}, setting {line[1]}" if several and line[1] != UNTRAINED else name
 
 
 def _html(text: str) -> Markup:

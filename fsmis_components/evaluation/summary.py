@@ -34,19 +34,9 @@ PROTOCOLS = (*EP1_RULES, ORACLE, WHOLE_VOLUME)
 FLOOR = "mask_copy"  # name of the subject that methods are measured against
 UNTRAINED = "-"  # the setting of a method that was not trained
 UNIT = ["fold", "case"]
+SAMPLES = 10_000  # of the bootstrap
 # Percents that differ by less are equal: rounding noise must not become a rank of the test.
 _DECIMALS = 9
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean of values, their sample deviation (0 for one), 95 % bootstrap interval, their number."""
-
-    mean: float
-    sd: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -70,59 +60,64 @@ class Key(NamedTuple):
     protocol: str
 
 
-def describe(values: Iterable[float], *, seed: int = 0, samples: int = 10_000) -> Spread:
-    """Mean, standard deviation and 95 % percentile-bootstrap interval of the mean.
+def describe(values: Iterable[float]) -> dict[str, float]:
+    """Mean, standard deviation and 95 % percentile-bootstrap interval of the mean of finite values.
 
-    Args:
-        values: one per case; the interval of equal ones is the value.
-        seed: of the resampling.
-        samples: resamples of the bootstrap.
-
-    Raises:
-        ValueError: no value, or one that is not finite.
+    Returns:
+        "mean", "sd" (0 for one value), "low" and "high" (equal values: the value).
     """
     ordered = np.sort(np.asarray(list(values), float))
-    if not len(ordered) or not np.isfinite(ordered).all():
-        raise ValueError(f"describe: expected one or more finite values, got {ordered.tolist()}")
     if ordered[0] == ordered[-1]:  # nothing to resample; the mean of equal values may be rounded
         value = float(ordered[0])
-        return Spread(value, 0.0, value, value, len(ordered))
+        return {"mean": value, "sd": 0.0, "low": value, "high": value}
     interval = stats.bootstrap(
         (ordered,),
         np.mean,
-        n_resamples=samples,
+        n_resamples=SAMPLES,
         confidence_level=0.95,
         method="percentile",
-        random_state=np.random.default_rng(seed),  # SciPy below 1.15 does not know `rng`
+        random_state=np.random.default_rng(0),  # SciPy below 1.15 does not know `rng`
     ).confidence_interval
-    mean, sd = float(ordered.mean()), float(ordered.std(ddof=1))
-    return Spread(mean, sd, float(interval.low), float(interval.high), len(ordered))
+    return {
+        "mean": float(ordered.mean()),
+        "sd": float(ordered.std(ddof=1)),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }
 
 
 def paired_comparison(first: Mapping[Any, float], second: Mapping[Any, float]) -> Comparison:
-    """First minus second, figures by case, on the cases that both have.
+    """First minus second, finite figures by case, on the cases that both have, at least one.
 
     The two-sided Wilcoxon signed-rank test discards cases without a difference (Wilcoxon's own
     rule); they stay in the mean and in `count`. SciPy takes the exact distribution for up to 50
     cases without ties. With fewer than 6 cases p cannot fall below 0.05.
-
-    Raises:
-        ValueError: no case is in both, or a figure is not finite.
     """
     shared = [case for case in first if case in second]
-    if not shared:
-        raise ValueError("paired_comparison: expected cases that both methods have, got none")
     differences = np.round([first[case] - second[case] for case in shared], _DECIMALS)
     spread = describe(differences)
     moved = np.sort(differences[differences != 0])
     p_value = stats.wilcoxon(moved, zero_method="wilcox").pvalue if len(moved) else 1.0
-    return Comparison(spread.count, spread.mean, spread.low, spread.high, float(p_value))
+    mean, low, high = (spread[key] for key in ("mean", "low", "high"))
+    return Comparison(len(shared), mean, low, high, float(p_value))
 
 
 def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows as a table, one line each, sorted by fold, case, label value and choice of support."""
+    """Rows as a table, sorted by fold, case, label value and choice; indexed by place in `rows`."""
     table = pd.DataFrame(map(asdict, rows), columns=[entry.name for entry in fields(Row)])
-    return table.sort_values([*UNIT, "value", "choice"], kind="stable", ignore_index=True)
+    return table.sort_values([*UNIT, "value", "choice"], kind="stable")
+
+
+def unit_means(table: pd.DataFrame, figures: Sequence[str] = ("dice",)) -> pd.DataFrame:
+    """Figures by fold and case: mean over choices of support, then over defined structures.
+
+    Args:
+        table: rows as of `rows_frame`, of one group.
+        figures: columns.
+    """
+    defined = table[table.status != UNDEFINED]
+    per_structure = defined.groupby([*UNIT, "structure"], sort=False)[[*figures]].mean()
+    return per_structure.groupby(UNIT).mean()
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -145,8 +140,6 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         structures and choices of support that the two sides share; without any there is no entry.
 
     Raises:
-        ValueError: an unknown protocol, or a row whose figures are not finite though its status
-            says that it has some.
         DataError: a row occurs twice.
     """
     table = rows_frame(rows)
@@ -155,28 +148,17 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
             f"results: {row.method} has case {row.case}, structure {row.structure} twice for one "
             "fold and support; leave one of the results folders out."
         )
-    if not np.isfinite(table.loc[table.status != UNDEFINED, [*FIGURES]].to_numpy(float)).all():
-        raise ValueError("summarise: expected finite figures in all rows that are not undefined")
     found = {Key(*key): part for key, part in table.groupby([*Key._fields], sort=False)}
     groups = {key: found[key] for key in sorted(found, key=_place)}
-    dice = {key: _dice(part) for key, part in groups.items()}
+    dice = {
+        key: part[part.status != UNDEFINED].set_index([*UNIT, "structure", "choice"]).dice
+        for key, part in groups.items()
+    }
     return {
         "groups": [_group(key, part) for key, part in groups.items()],
         "wv_gaps": _wv_gaps(dice),
         "comparisons": _comparisons(dice),
     }
-
-
-def unit_means(table: pd.DataFrame, figures: Sequence[str] = ("dice",)) -> pd.DataFrame:
-    """Figures by fold and case: mean over choices of support, then over defined structures.
-
-    Args:
-        table: rows as of `rows_frame`, of one group.
-        figures: columns.
-    """
-    defined = table[table.status != UNDEFINED]
-    per_structure = defined.groupby([*UNIT, "structure"], sort=False)[[*figures]].mean()
-    return per_structure.groupby(UNIT).mean()
 
 
 def _place(key: Key) -> tuple[Any, ...]:
@@ -187,15 +169,14 @@ def _place(key: Key) -> tuple[Any, ...]:
 
 def _group(key: Key, rows: pd.DataFrame) -> dict[str, Any]:
     by_value = rows.sort_values("value", kind="stable").groupby("structure", sort=False)
+    folds = unit_means(rows).dice.groupby("fold").mean()
     group: dict[str, Any] = {
         **key._asdict(),
         "choices": sorted(rows.choice.unique().tolist()),
         "folds": sorted(rows.fold.unique().tolist()),
         "structures": {str(name): _described(part) for name, part in by_value},
         "mean": _described(rows),
-        "fold_dice": {
-            str(fold): mean for fold, mean in unit_means(rows).dice.groupby("fold").mean().items()
-        },
+        "fold_dice": {str(fold): mean for fold, mean in folds.items()},
     }
     per_choice = [unit_means(part).dice.mean() for _, part in rows.groupby("choice")]
     known = [float(value) for value in per_choice if np.isfinite(value)]
@@ -207,22 +188,14 @@ def _group(key: Key, rows: pd.DataFrame) -> dict[str, Any]:
 def _described(rows: pd.DataFrame) -> dict[str, Any]:
     """Numbers of units, and mean, sd and interval of each figure over them."""
     units = rows[UNIT].apply(tuple, axis=1)
-    result: dict[str, Any] = {
+    table = unit_means(rows, FIGURES)
+    nothing = dict.fromkeys(("mean", "sd", "low", "high"))
+    return {
         "cases": units[rows.status != UNDEFINED].nunique(),
         "absent": units[rows.status == ABSENT].nunique(),
         "undefined": units[rows.status == UNDEFINED].nunique(),
+        **{f: nothing if table.empty else describe(table[f]) for f in FIGURES},
     }
-    table = unit_means(rows, FIGURES)
-    for figure in FIGURES:
-        spread = dict.fromkeys(("mean", "sd", "low", "high"))
-        result[figure] = spread if table.empty else asdict(describe(table[figure]))
-        result[figure].pop("count", None)
-    return result
-
-
-def _dice(rows: pd.DataFrame) -> pd.Series:
-    """Defined Dice by fold, case, structure and choice of support."""
-    return rows[rows.status != UNDEFINED].set_index([*UNIT, "structure", "choice"]).dice
 
 
 def _compared(first: pd.Series, second: pd.Series) -> dict[str, Any] | None:
@@ -258,8 +231,7 @@ def _comparisons(dice: Mapping[Key, pd.Series]) -> list[dict[str, Any]]:
         same_task = first[2:] == second[2:]  # labelled slices, shots, protocol
         if first.method == second.method or not same_task or len(settings) > 1:
             continue
-        comparison = _compared(dice[first], dice[second])
-        if comparison is not None:
+        if comparison := _compared(dice[first], dice[second]):
             entry = {
                 "protocol": first.protocol,
                 "setting": min(settings, default=UNTRAINED),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -32,13 +31,9 @@ GAP_NOTE = (
     "supports that both have; told by EP1, or by the oracle (marked) where EP1 has no figure."
 )
 LINE = ("method", "setting", "labelled", "shots")
+HEADS = ("method", "labelled slices")
 Group = Mapping[str, Any]  # of `summarise`
-Columns = dict[str, Callable[[Any], str]]  # title of each column, and its cell
-# first columns of a table that has a line for several groups
-_OF_LINE: Columns = {
-    "method": lambda line: _main(line)["method"],
-    "labelled slices": lambda line: _labelled(_main(line)),
-}
+Section = dict[str, str]
 
 
 def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
@@ -57,7 +52,7 @@ def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     settings = [
         {
             "title": SETTINGS.get(setting, f"Setting {setting}"),
-            "sections": [section for section in _sections(summary, setting, rules) if section],
+            "sections": list(_sections(summary, setting, rules)),
         }
         for setting in [each for each in known if each != UNTRAINED] or known
     ]
@@ -100,137 +95,127 @@ def labelled_title(labelled: str, shots: int) -> str:
     return f"3 of {scans}" if shots == 1 else f"3 each of {scans}"
 
 
-def _sections(
-    summary: Mapping[str, Any], setting: str, rules: Sequence[str]
-) -> Iterator[dict[str, str] | None]:
+def _sections(summary: Mapping[str, Any], setting: str, rules: Sequence[str]) -> Iterator[Section]:
     """The tables of a setting; what was not trained belongs to every setting."""
     groups = [group for group in summary["groups"] if group["setting"] in (setting, UNTRAINED)]
-    scored = [*rules, WHOLE_VOLUME]
-    of = {protocol: [g for g in groups if g["protocol"] == protocol] for protocol in scored}
     # the groups of each line of a table; `summarise` has them beside each other
     lines = [
         {group["protocol"]: group for group in part}
         for _, part in groupby(groups, key=lambda group: tuple(group[key] for key in LINE))
     ]
     yield _dice_section(lines, summary["wv_gaps"], rules)
-    shown = [group for protocol in scored for group in of[protocol]]
+    of = {
+        protocol: [group for group in groups if group["protocol"] == protocol]
+        for protocol in [*rules, WHOLE_VOLUME]
+    }
+    of = {protocol: found for protocol, found in of.items() if found}
+    shown = [group for found in of.values() for group in found]
     folds = sorted({int(fold) for group in shown for fold in group["fold_dice"]})
     if len(folds) > 1:
-        columns: Columns = {f"fold {fold}": partial(_fold_dice, str(fold)) for fold in folds}
-        columns = {"protocol": lambda group: protocol_title(group["protocol"]), **columns}
-        yield _section("Dice in % per fold, mean over structures", columns, shown, text=3)
-    for protocol in scored:
-        names = dict.fromkeys(name for group in of[protocol] for name in group["structures"])
-        columns = {name: partial(_mean_sd, "dice", structure=name) for name in names}
+        rows = [
+            [*_heads(group), protocol_title(group["protocol"])]
+            + [_rounded(group["fold_dice"].get(str(fold))) for fold in folds]
+            for group in shown
+        ]
+        heads = [*HEADS, "protocol", *(f"fold {fold}" for fold in folds)]
+        yield _section("Dice in % per fold, mean over structures", heads, rows, text=3)
+    for protocol, found in of.items():
+        names = list(dict.fromkeys(name for group in found for name in group["structures"]))
+        rows = [
+            [*_heads(group), *(_mean_sd(group["structures"].get(name)) for name in names)]
+            + [_mean_sd(group["mean"])]
+            for group in found
+        ]
         title = f"Dice in % per structure, {protocol_title(protocol)} (mean ± sd)"
-        yield _section(title, {**columns, "mean": partial(_mean_sd, "dice")}, of[protocol])
-    columns = {title: partial(_mean_sd, figure) for figure, title in OTHER_FIGURES.items()}
-    title = "Other figures, whole volume, mean over structures (mean ± sd)"
-    yield _section(title, columns, of[WHOLE_VOLUME])
-    for protocol in scored:
-        columns = {
-            "second": lambda entry: entry["second"],
-            "labelled slices": _labelled,
-            "first minus second [95 % interval]": partial(_interval, "mean_difference"),
-            "Wilcoxon p": lambda entry: (
-                "< 0.001" if entry["p_value"] < 0.001 else f"{entry['p_value']:.3f}"
-            ),
-            "cases": lambda entry: str(entry["count"]),
-        }
-        compared = [
-            entry
+        yield _section(title, [*HEADS, *names, "mean"], rows)
+    if WHOLE_VOLUME in of:
+        rows = [
+            [*_heads(group), *(_mean_sd(group["mean"], figure) for figure in OTHER_FIGURES)]
+            for group in of[WHOLE_VOLUME]
+        ]
+        title = "Other figures, whole volume, mean over structures (mean ± sd)"
+        yield _section(title, [*HEADS, *OTHER_FIGURES.values()], rows)
+    difference = "first minus second [95 % interval]"
+    for protocol in of:
+        rows = [
+            [entry["first"], entry["second"], _labelled(entry), _interval(entry)]
+            + ["< 0.001" if entry["p_value"] < 0.001 else f"{entry['p_value']:.3f}", entry["count"]]
             for kind in dict.fromkeys([setting, UNTRAINED])
             for entry in summary["comparisons"]
             if (entry["setting"], entry["protocol"]) == (kind, protocol)
         ]
+        heads = ["first", "second", "labelled slices", difference, "Wilcoxon p", "cases"]
         title = f"Dice of two methods, case by case, {protocol_title(protocol)}"
-        yield _section(title, columns, compared, {"first": lambda entry: entry["first"]}, text=3)
+        if rows:
+            yield _section(title, heads, rows, text=3)
     yield _support_section(lines, rules)
 
 
 def _section(
     title: str,
-    columns: Columns,
-    entries: Sequence[Any],
-    heads: Columns | None = None,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
     text: int = 2,
     note: str = "",
-) -> dict[str, str] | None:
-    """A table with a line per entry; None without a line.
-
-    Args:
-        title: its heading.
-        columns: title of each column, and its cell of an entry.
-        entries: what the lines are about.
-        heads: the first columns; None: method and labelled slices.
-        text: number of first columns that hold text; the others hold numbers.
-        note: below it.
-    """
-    if not entries:
-        return None
-    method: Columns = {"method": lambda group: group["method"], "labelled slices": _labelled}
-    cells = {**(method if heads is None else heads), **columns}
-    rows = [[cell(entry) for cell in cells.values()] for entry in entries]
-    return {"title": title, "table": pipe_table([*cells], rows, range(text)), "note": note}
+) -> Section:
+    """A table with its heading and a note below it; the first `text` columns hold text."""
+    return {"title": title, "table": pipe_table(heads, rows, range(text)), "note": note}
 
 
 def _dice_section(
     lines: Sequence[Mapping[str, Group]], gaps: Iterable[Mapping[str, Any]], rules: Sequence[str]
-) -> dict[str, str] | None:
+) -> Section:
     """Dice under every protocol; each rule of EP1 has columns of its own."""
-    gap_rules = [*rules] or [ORACLE]
-    lost = {
-        (*(gap[key] for key in LINE), gap["told"]): _interval("mean_difference", gap)
-        for gap in gaps
-    }
-
-    def dice(protocol: str, line: Mapping[str, Group]) -> str:
-        found = line[protocol]["mean"]["dice"] if protocol in line else {}
-        return NONE if found.get("mean") is None else _interval("mean", found)
-
-    def gap(rule: str, line: Mapping[str, Group]) -> str:
-        key = tuple(next(iter(line.values()))[name] for name in LINE)
+    protocols, gap_rules = [*rules, ORACLE, WHOLE_VOLUME], rules or [ORACLE]
+    lost = {(*(gap[key] for key in LINE), gap["told"]): _interval(gap) for gap in gaps}
+    rows = []
+    for line in lines:
+        group = _main(line)
+        key = [group[name] for name in LINE]
         oracle = lost.get((*key, ORACLE))
         marked = NONE if oracle is None else f"{oracle} (oracle)"
-        return marked if rule == ORACLE else lost.get((*key, rule), marked)
-
-    several = len(gap_rules) > 1
-    columns: Columns = {
-        **{f"EP1 (`{rule}`)": partial(dice, rule) for rule in rules},
-        "oracle extent": partial(dice, ORACLE),
-        "whole volume": partial(dice, WHOLE_VOLUME),
-        **{f"WV gap{f' (`{rule}`)' if several else ''}": partial(gap, rule) for rule in gap_rules},
-    }
+        dice = [
+            line[protocol]["mean"]["dice"] if protocol in line else {} for protocol in protocols
+        ]
+        row = [NONE if each.get("mean") is None else _interval(each, "mean") for each in dice]
+        gained = [lost.get((*key, rule), marked) if rules else marked for rule in gap_rules]
+        rows.append([*_heads(group), *row, *gained])
+    of_rules = [f"WV gap (`{rule}`)" if len(gap_rules) > 1 else "WV gap" for rule in gap_rules]
+    heads = [*HEADS, *map(protocol_title, protocols), *of_rules]
     title = "Dice in %, mean over structures [95 % interval]"
-    return _section(title, columns, lines, _OF_LINE, note=GAP_NOTE)
+    return _section(title, heads, rows, note=GAP_NOTE)
 
 
-def _support_section(
-    lines: Sequence[Mapping[str, Group]], rules: Sequence[str]
-) -> dict[str, str] | None:
+def _support_section(lines: Sequence[Mapping[str, Group]], rules: Sequence[str]) -> Section:
     """How many cases, folds and supports the lines rest on."""
-
-    def spread(line: Mapping[str, Group]) -> str:
-        found = line.get(WHOLE_VOLUME, {}).get("support_choice_range")
-        return f"{found['lowest']:.1f} to {found['highest']:.1f}" if found else NONE
-
-    def undefined(rule: str, line: Mapping[str, Group]) -> str:
-        return str(line[rule]["mean"]["undefined"]) if rule in line else NONE
-
-    columns: Columns = {
-        "cases": lambda line: _cases(_main(line)),
-        "folds": lambda line: ", ".join(map(str, _main(line)["folds"])),
-        "choices of support": lambda line: ", ".join(map(str, _main(line)["choices"])),
-        "whole-volume Dice, worst to best choice": spread,
-        "cases without some structure": lambda line: str(_main(line)["mean"]["absent"]),
-        **{f"of these undefined in EP1 (`{rule}`)": partial(undefined, rule) for rule in rules},
-    }
-    return _section("What the lines rest on", columns, lines, _OF_LINE)
+    rows = []
+    for line in lines:
+        group = _main(line)
+        choices = line.get(WHOLE_VOLUME, {}).get("support_choice_range")
+        rows.append(
+            [
+                *_heads(group),
+                _cases(group),
+                ", ".join(map(str, group["folds"])),
+                ", ".join(map(str, group["choices"])),
+                f"{choices['lowest']:.1f} to {choices['highest']:.1f}" if choices else NONE,
+                group["mean"]["absent"],
+                *(line[rule]["mean"]["undefined"] if rule in line else NONE for rule in rules),
+            ]
+        )
+    heads = [*HEADS, "cases", "folds", "choices of support"]
+    heads += ["whole-volume Dice, worst to best choice", "cases without some structure"]
+    heads += [f"of these undefined in EP1 (`{rule}`)" for rule in rules]
+    return _section("What the lines rest on", heads, rows)
 
 
 def _main(line: Mapping[str, Group]) -> Group:
     """The group of a line that says most: that of the whole volume where it was run."""
     return line.get(WHOLE_VOLUME) or next(iter(line.values()))
+
+
+def _heads(group: Group) -> list[str]:
+    return [group["method"], _labelled(group)]
 
 
 def _labelled(entry: Mapping[str, Any]) -> str:
@@ -246,16 +231,15 @@ def _cases(group: Group) -> str:
     return f"{total} ({', '.join(f'{name} {count}' for name, count in counts.items())})"
 
 
-def _interval(mean: str, entry: Mapping[str, Any]) -> str:
+def _interval(entry: Mapping[str, Any], mean: str = "mean_difference") -> str:
     return f"{entry[mean]:z.1f} [{entry['low']:z.1f}, {entry['high']:z.1f}]"
 
 
-def _fold_dice(fold: str, group: Group) -> str:
-    return f"{group['fold_dice'][fold]:.1f}" if fold in group["fold_dice"] else NONE
+def _rounded(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"
 
 
-def _mean_sd(figure: str, group: Group, structure: str = "") -> str:
-    entry = group["structures"].get(structure) if structure else group["mean"]
+def _mean_sd(entry: Mapping[str, Any] | None, figure: str = "dice") -> str:
     if entry is None or entry[figure]["mean"] is None:
         return NONE
     return f"{entry[figure]['mean']:z.1f} ± {entry[figure]['sd']:z.1f}"

@@ -27,7 +27,7 @@ from fsmis_components.evaluation.subjects.network import NetworkSubject
 
 FILES = ["table.md", "report.html", "cases.csv", "summary.json"]
 TABLE = "# Table\n\n<b>[x](y)</b>\n\n| method | EP1 |\n|:--|--:|\n| alpha | 70.0 |\n"
-PANEL, PICTURE = 'class="panel"', '<figure class="case"><img src="data:image/png;base64,'
+PICTURE = '<figure class="case"><img src="data:image/png;base64,'
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,6 @@ def test_whole_report(tmp_path: Path) -> None:
     failures = ["alpha, fold3: no spleen."] * 2
     text = write(tmp_path, records, commands=["benchmark.py evaluate"], failures=failures)
     assert "2 methods and the mask copy outlined liver in 3 scans" in text
-    assert text.count(PANEL) == 1 and "alpha, 3 of 1 scan, wv: median 70.0, mean 70.0" in text
     for rank, case in (("Best", "c1"), ("Median", "c2"), ("Worst", "c3")):
         assert f"{rank} case: {case}" in text
     assert text.count(PICTURE) == 3
