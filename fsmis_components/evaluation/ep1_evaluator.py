@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from fsmis_components.evaluation.protocols import (
     make_rows,
     with_labelled_slices,
 )
-from fsmis_components.evaluation.records import UNDEFINED, WHOLE_VOLUME, Row, write_rows
+from fsmis_components.evaluation.records import WHOLE_VOLUME, Row, write_rows
+from fsmis_components.evaluation.subjects.bundle import NetworkSubject
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
-from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.support.support_set import Wanted, label_names, support_set_of_cases
 
 RULE = RULES["ep1-alp"]
@@ -59,13 +58,12 @@ class Ep1Evaluator(SupervisedEvaluator):
         fold: number of the fold, for the table.
         dataset_dir: folder whose `dataset.json` may name the structures.
         structures: as in `load_support_set`.
-        spatial_size, modality, slice_axis, ignore_spacing: as in `build_support_pack`.
-        batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         whole_volume: also score label-blind.
-        key_val_metric: ignite metric on `state.output`.
-        val_handlers: ignite handlers.
+        key_val_metric, val_handlers: of ignite, on `state.output`.
         progress: show a bar.
+        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing` of
+            `build_support_pack`.
     """
 
     def __init__(
@@ -78,16 +76,12 @@ class Ep1Evaluator(SupervisedEvaluator):
         fold: int | None = None,
         dataset_dir: str | Path | None = None,
         structures: Wanted = None,
-        spatial_size: int = 256,
-        modality: str = "auto",
-        slice_axis: str | int = "auto",
-        ignore_spacing: bool = False,
-        batch_size: int = 8,
         amp: bool = False,
         whole_volume: bool = True,
         key_val_metric: dict[str, Any] | None = None,
         val_handlers: Sequence[Any] | None = None,
         progress: bool = True,
+        **geometry: Any,
     ) -> None:
         self.items = list(dataset.data)
         super().__init__(
@@ -102,17 +96,14 @@ class Ep1Evaluator(SupervisedEvaluator):
         self.output_dir = Path(output_dir)
         self.dataset_dir = dataset_dir
         self.structures = structures
-        self.reading = {"slice_axis": slice_axis, "ignore_spacing": ignore_spacing}
-        self.spatial_size = spatial_size
+        self.geometry = geometry
         self.progress = progress
         self.rows: list[Row] = []
         self._task = Task(-1 if fold is None else fold, 0, tuple(support_cases), ())
-        geometry = {"spatial_size": spatial_size, "modality": modality, **self.reading}
-        tested = NetworkSubject(network, geometry=geometry, batch_size=batch_size, amp=amp)
-        floor = MaskCopy(**self.reading)  # type: ignore[arg-type]
+        tested = NetworkSubject(network, geometry=geometry, amp=amp)
         self._network_subject = tested
         # title of the column, who is asked, under which protocol
-        self._columns = [("EP1", tested, RULE.name), ("mask copy", floor, RULE.name)]
+        self._columns = [("EP1", tested, RULE.name), ("mask copy", MaskCopy(), RULE.name)]
         if whole_volume:
             self._columns.append(("whole volume", tested, WHOLE_VOLUME))
 
@@ -127,8 +118,8 @@ class Ep1Evaluator(SupervisedEvaluator):
             raise DataError("evaluation needs a support and test cases: name a fold with --fold.")
         names = label_names(self.dataset_dir) if self.dataset_dir else None
         support = support_set_of_cases(self._task.support, structures=self.structures, names=names)
-        first = support.scans[0].image
-        self._grid = choose_slice_grid(first, spatial_size=self.spatial_size, **self.reading)  # type: ignore[arg-type]
+        reading = {key: value for key, value in self.geometry.items() if key != "modality"}
+        self._grid = choose_slice_grid(support.scans[0].image, **reading)
         self._support = with_labelled_slices(support, self._grid, "sections")
         self._network_subject.forget()
         self.rows = []
@@ -164,25 +155,18 @@ class Ep1Evaluator(SupervisedEvaluator):
 
     def _table(self) -> str:
         """Mean Dice per structure: EP1, its floor, and label-blind."""
-        dice: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-        for row in self.rows:
-            if row.status != UNDEFINED:
-                dice[row.structure, row.method, row.protocol].append(row.dice)
         names = list(dict.fromkeys(row.structure for row in self.rows))
-        width = max(len("structure"), *map(len, names))
-        table = [[title for title, *_ in self._columns]]
-        means = [
-            [float(np.mean(dice.get((name, subject.name, protocol), np.nan))) for name in names]
-            for _, subject, protocol in self._columns
-        ]
-        for column in means:
-            known = [mean for mean in column if not np.isnan(mean)]
-            column.append(float(np.mean(known)) if known else np.nan)
-        table += [
-            ["-" if np.isnan(mean) else f"{mean:.2f}" for mean in line]
-            for line in zip(*means, strict=True)
-        ]
+        lines = [["structure", *names, "mean"]]
+        for title, subject, protocol in self._columns:
+            dice: dict[str, list[float]] = {name: [] for name in names}
+            for row in self.rows:
+                if (row.method, row.protocol) == (subject.name, protocol) and row.dice == row.dice:
+                    dice[row.structure].append(row.dice)
+            means = [float(np.mean(values)) for values in dice.values() if values]
+            cells = [f"{np.mean(values):.2f}" if values else "-" for values in dice.values()]
+            lines.append([title, *cells, f"{np.mean(means):.2f}" if means else "-"])
+        width = max(map(len, lines[0]))
         return "\n".join(
-            f"{name:<{width}}  " + "  ".join(f"{cell:>12}" for cell in line)
-            for name, line in zip(["structure", *names, "mean"], table, strict=True)
+            f"{name:<{width}}  " + "  ".join(f"{cell:>12}" for cell in cells)
+            for name, *cells in zip(*lines, strict=True)
         )

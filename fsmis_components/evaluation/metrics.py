@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from monai.metrics import get_mask_edges, get_surface_distance
@@ -22,26 +21,10 @@ TOLERANCE_MM = 2.0
 _TREE_POINTS = 100_000
 
 
-@dataclass(frozen=True)
-class MaskFigures:
-    """The figures of one mask; names and order are those of `records.FIGURES`."""
-
-    dice: float  # percent
-    nsd: float  # normalised surface Dice, percent
-    hd95_mm: float  # 95th percentile of the symmetric surface distance
-    precision: float  # share of the prediction that is right, percent
-    recall: float  # share of the label that was found, percent
-    extent_error: float  # slices in one of the two ranges from first to last slice, not in both
-    false_positive_ml: float  # predicted outside the label
-
-
 def mask_figures(
-    predicted: np.ndarray,
-    labelled: np.ndarray,
-    spacing: Sequence[float],
-    tolerance_mm: float = TOLERANCE_MM,
-) -> MaskFigures:
-    """All figures of a mask, also of an empty one.
+    predicted: np.ndarray, labelled: np.ndarray, spacing: tuple[float, float, float]
+) -> dict[str, float]:
+    """All figures of a mask, also of an empty one, by the names of `records.FIGURES`.
 
     NSD is MONAI's with subvoxels (that of DeepMind's surface-distance): the share of both surfaces,
     by area, that lies within the tolerance of the other one. Voxels of 7.7 x 1.25 x 1.25 mm need
@@ -53,38 +36,28 @@ def mask_figures(
         predicted: bool, (D, h, w).
         labelled: bool, the same shape.
         spacing: millimetres between slices, rows and columns.
-        tolerance_mm: distance up to which a surface counts as found.
-
-    Raises:
-        ValueError: masks that are not bool (D, h, w) of one shape, or no spacing.
     """
-    for mask in (predicted, labelled):
-        if mask.dtype != bool or mask.ndim != 3 or mask.shape != predicted.shape:
-            raise ValueError(
-                f"mask_figures: expected bool masks (D, h, w) of one shape, got {mask.dtype} of "
-                f"shape {mask.shape} beside {predicted.shape}"
-            )
-    spacing = tuple(float(step) for step in spacing)
-    if len(spacing) != 3 or not all(0 < step < math.inf for step in spacing):
-        raise ValueError(f"mask_figures: expected a spacing of three numbers > 0, got {spacing}")
+    steps = tuple(map(float, spacing))
     found, true, both = (
         int(np.count_nonzero(mask)) for mask in (predicted, labelled, predicted & labelled)
     )
     if found and true:
-        nsd, hd95 = _surface_figures(_crop(predicted, labelled), spacing, tolerance_mm)
+        nsd, hd95 = _surface_figures(_crop(predicted, labelled), steps)
     elif found or true:
-        nsd, hd95 = 0.0, math.hypot(*np.multiply(predicted.shape, spacing))
+        nsd, hd95 = 0.0, math.hypot(*np.multiply(predicted.shape, steps))
     else:
         nsd, hd95 = 100.0, 0.0
-    return MaskFigures(
-        dice=dice_percent(predicted, labelled),
-        nsd=nsd,
-        hd95_mm=hd95,
-        precision=_percent(both, found, otherwise=0.0 if true else 100.0),
-        recall=_percent(both, true, otherwise=100.0),
-        extent_error=float(_extent_error(predicted, labelled)),
-        false_positive_ml=(found - both) * (math.prod(spacing) / 1000),
-    )
+    (a, b), (c, d) = (_slice_range(mask) for mask in (predicted, labelled))
+    return {
+        "dice": dice_percent(predicted, labelled),
+        "nsd": nsd,
+        "hd95_mm": hd95,
+        "precision": _percent(both, found, otherwise=0.0 if true else 100.0),
+        "recall": _percent(both, true, otherwise=100.0),
+        # slices in one of the two ranges from first to last slice, not in both
+        "extent_error": float((b - a) + (d - c) - 2 * max(0, min(b, d) - max(a, c))),
+        "false_positive_ml": (found - both) * (math.prod(steps) / 1000),
+    }
 
 
 def dice_percent(predicted: np.ndarray, labelled: np.ndarray) -> float:
@@ -96,12 +69,6 @@ def dice_percent(predicted: np.ndarray, labelled: np.ndarray) -> float:
 
 def _percent(part: int, whole: int, otherwise: float) -> float:
     return 100.0 * part / whole if whole else otherwise
-
-
-def _extent_error(predicted: np.ndarray, labelled: np.ndarray) -> int:
-    (a, b), (c, d) = (_slice_range(mask) for mask in (predicted, labelled))
-    shared = max(0, min(b, d) - max(a, c))
-    return (b - a) + (d - c) - 2 * shared
 
 
 def _slice_range(mask: np.ndarray) -> tuple[int, int]:
@@ -120,7 +87,7 @@ def _crop(predicted: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:
 
 
 def _surface_figures(
-    masks: Sequence[np.ndarray], spacing: tuple[float, ...], tolerance_mm: float
+    masks: Sequence[np.ndarray], spacing: tuple[float, ...]
 ) -> tuple[float, float]:
     """NSD in percent and HD95 in mm of two cropped masks, neither of them empty."""
     table, kernel = get_code_to_measure_table(spacing)
@@ -129,7 +96,7 @@ def _surface_figures(
     areas = np.concatenate(
         [table.numpy()[code[edge]] for code, edge in zip(corners, edges, strict=True)]
     ).astype(float)
-    within = np.concatenate(_distances(edges, spacing)) <= tolerance_mm
+    within = np.concatenate(_distances(edges, spacing)) <= TOLERANCE_MM
     nsd = 100.0 * float(areas[within].sum() / areas.sum())
 
     borders = get_mask_edges(*masks, crop=False)
@@ -138,13 +105,9 @@ def _surface_figures(
 
 
 def _corner_codes(mask: np.ndarray, kernel: Sequence[int]) -> np.ndarray:
-    """Code (D - 1, h - 1, w - 1) of the eight voxels around each voxel corner.
+    """Code (D - 1, h - 1, w - 1) of the eight voxels around each corner of voxels (D, h, w).
 
     The codes of MONAI's `get_mask_edges`, which convolves for them and takes ten times as long.
-
-    Args:
-        mask: bool, (D, h, w).
-        kernel: bit of each of the eight voxels.
     """
     depth, height, width = (size - 1 for size in mask.shape)
     codes = np.zeros((depth, height, width), np.uint8)

@@ -7,9 +7,9 @@ thirds, so their figures never share a column.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,30 +44,24 @@ class Task:
     queries: tuple[Case, ...]
 
 
-class Ep1Rule(ABC):
-    """A named rule of EP1; `default_choice` of the support is that of the papers' code."""
+@dataclass(frozen=True)
+class Ep1Rule:
+    """A named rule of EP1.
+
+    Attributes:
+        name: what tables call it.
+        default_choice: the choice of support of the papers' code.
+        task: gives a `Task` for all labelled cases in the finder's order, a fold, and by keyword
+            `num_folds`, the number of support scans `shots` and the `choice` of them, from 0. It
+            raises a DataError where the rule has no such fold, number of shots or choice.
+        thirds: gives the scored slices, each with its third, for those that hold a structure.
+    """
 
     name: str
     default_choice: int
+    task: Callable[..., Task]
+    thirds: Callable[[list[int]], Iterable[tuple[int, int]]]
 
-    @abstractmethod
-    def task(
-        self, cases: Sequence[Case], fold: int, *, num_folds: int, shots: int, choice: int
-    ) -> Task:
-        """The support and the queries of a fold.
-
-        Args:
-            cases: all labelled cases in the finder's order, by number.
-            fold: number of the fold.
-            num_folds: number of folds.
-            shots: number K of support scans.
-            choice: which choice of support, from 0.
-
-        Raises:
-            DataError: the rule has no such fold, number of shots or choice.
-        """
-
-    @abstractmethod
     def sections(self, present: np.ndarray) -> torch.Tensor:
         """Third of the true extent in which each query slice lies.
 
@@ -77,87 +71,69 @@ class Ep1Rule(ABC):
         Returns:
             (D, N), 0, 1 or 2; -1 where the slice is not scored.
         """
-
-
-class AlpRule(Ep1Rule):
-    """SSL-ALPNet's rule (released code, `methods` in its paper's section on evaluation).
-
-    Folds are disjoint; the support of a fold is the next case (choice c: c cases further), K shots
-    are K consecutive cases. Every slice from the first to the last that holds a structure is
-    scored, in thirds of that range.
-    """
-
-    name = "ep1-alp"
-    default_choice = 0
-
-    def task(
-        self, cases: Sequence[Case], fold: int, *, num_folds: int, shots: int, choice: int
-    ) -> Task:
-        """See `Ep1Rule.task`."""
-        test = fold_split(cases, fold, num_folds).test
-        if shots < 1 or choice < 0 or choice + shots > len(cases) - len(test):
-            raise DataError(
-                f"ep1-alp: {shots} support scans at choice {choice} are not to be had beside the "
-                f"{len(test)} queries of fold {fold} among {len(cases)} cases; lower --shots or "
-                "--choices."
-            )
-        start = cases.index(test[-1]) + 1 + choice
-        support = tuple(cases[(start + shot) % len(cases)] for shot in range(shots))
-        return Task(fold, choice, support, test)
-
-    def sections(self, present: np.ndarray) -> torch.Tensor:
-        """See `Ep1Rule.sections`."""
         found = torch.full(present.shape, -1, dtype=torch.long)
         for structure, column in enumerate(present.T):
             held = np.flatnonzero(column).tolist()
-            for index in range(held[0], held[-1] + 1) if held else ():
-                found[index, structure] = section_of_slice(index, held[0], held[-1])
+            for index, third in self.thirds(held) if held else ():
+                found[index, structure] = third
         return found
 
 
-class QnetRule(Ep1Rule):
-    """The rule of Q-Net's released code and of those that descend from it.
-
-    The list of a fold is its cases and the first of the next fold, by number; one case of the list
-    (choice 2 in the released scripts) supports the others. Only slices that hold a structure are
-    scored, in three equal parts. Lists overlap, so some cases are tested twice and some never.
-    """
-
-    name = "ep1-qnet"
-    default_choice = 2
-
-    def task(
-        self, cases: Sequence[Case], fold: int, *, num_folds: int, shots: int, choice: int
-    ) -> Task:
-        """See `Ep1Rule.task`."""
-        split = fold_split(cases, fold, num_folds)
-        # by number, also in the last fold, whose extra case is the first of all
-        listed = sorted(split.test + split.support, key=cases.index)
-        if shots != 1:
-            raise DataError(f"ep1-qnet: the rule has one support scan, got {shots}; use ep1-alp.")
-        if not 0 <= choice < len(listed):
-            raise DataError(
-                f"ep1-qnet: fold {fold} has the choices of support 0 to {len(listed) - 1}, got "
-                f"{choice}; change --choices."
-            )
-        return Task(fold, choice, (listed.pop(choice),), tuple(listed))
-
-    def sections(self, present: np.ndarray) -> torch.Tensor:
-        """See `Ep1Rule.sections`."""
-        found = torch.full(present.shape, -1, dtype=torch.long)
-        for structure, column in enumerate(present.T):
-            held = torch.from_numpy(np.flatnonzero(column))
-            borders = [len(held) * part // NUM_SECTIONS for part in range(NUM_SECTIONS + 1)]
-            for section in range(NUM_SECTIONS):
-                found[held[borders[section] : borders[section + 1]], structure] = section
-        return found
+def _alp_task(cases: Sequence[Case], fold: int, *, num_folds: int, shots: int, choice: int) -> Task:
+    """Disjoint folds; the support is the next case (choice c: c further), K shots the K from it."""
+    test = fold_split(cases, fold, num_folds).test
+    if shots < 1 or choice < 0 or choice + shots > len(cases) - len(test):
+        raise DataError(
+            f"ep1-alp: {shots} support scans at choice {choice} are not to be had beside the "
+            f"{len(test)} queries of fold {fold} among {len(cases)} cases; lower --shots or "
+            "--choices."
+        )
+    start = cases.index(test[-1]) + 1 + choice
+    support = tuple(cases[(start + shot) % len(cases)] for shot in range(shots))
+    return Task(fold, choice, support, test)
 
 
-RULES: dict[str, Ep1Rule] = {rule.name: rule for rule in (AlpRule(), QnetRule())}
+def _alp_thirds(held: list[int]) -> Iterable[tuple[int, int]]:
+    """Every slice from the first to the last that holds the structure, by thirds of that range."""
+    for index in range(held[0], held[-1] + 1):
+        yield index, section_of_slice(index, held[0], held[-1])
 
 
-@dataclass(frozen=True)
-class Query:
+def _qnet_task(
+    cases: Sequence[Case], fold: int, *, num_folds: int, shots: int, choice: int
+) -> Task:
+    """One of a fold's cases and the first of the next fold, by number, supports the others."""
+    split = fold_split(cases, fold, num_folds)
+    # by number, also in the last fold, whose extra case is the first of all
+    listed = sorted(split.test + split.support, key=cases.index)
+    if shots != 1 or not 0 <= choice < len(listed):
+        raise DataError(
+            f"ep1-qnet: fold {fold} has one support scan, choice 0 to {len(listed) - 1}, got "
+            f"{shots} at choice {choice}; change --shots or --choices, or use ep1-alp."
+        )
+    return Task(fold, choice, (listed.pop(choice),), tuple(listed))
+
+
+def _qnet_thirds(held: list[int]) -> Iterable[tuple[int, int]]:
+    """Only slices that hold the structure, in three equal parts."""
+    borders = [len(held) * part // NUM_SECTIONS for part in range(NUM_SECTIONS + 1)]
+    for third in range(NUM_SECTIONS):
+        for index in held[borders[third] : borders[third + 1]]:
+            yield index, third
+
+
+# SSL-ALPNet's released code, and Q-Net's with those that descend from it, whose lists of cases
+# overlap, so that some are tested twice and some never
+RULES = {
+    rule.name: rule
+    for rule in (
+        Ep1Rule("ep1-alp", 0, _alp_task, _alp_thirds),
+        Ep1Rule("ep1-qnet", 2, _qnet_task, _qnet_thirds),
+    )
+}
+
+
+class Query(NamedTuple):
     """A query with its label cut into slices."""
 
     case: Case
@@ -167,13 +143,11 @@ class Query:
     spacing: tuple[float, float, float]  # millimetres between slices, rows and columns
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a subject answered under a protocol, cut to the slices that are scored."""
 
     predicted: np.ndarray  # masks (D, N, h, w) of bool
     truth: np.ndarray  # the label alike
-    defined: list[bool]  # per structure, whether the protocol scores anything
 
 
 def load_query(case: Case, values: Sequence[int], grid: SliceGrid) -> Query:
@@ -202,18 +176,16 @@ def answer(
     Only the query's image goes to the subject and, except under "wv", the slices of its label.
     """
     truth = query.truth
-    everything = [True] * truth.shape[1]
     if protocol == WHOLE_VOLUME:
-        predicted = subject.predict_masks(support, query.image, query.grid)
-        return Answer(predicted, truth, everything)
+        return Answer(subject.predict_masks(support, query.image, query.grid), truth)
     oracle = protocol == ORACLE
     present = np.asarray(truth.any((2, 3)))  # (D, N)
     sections = (RULES["ep1-alp"] if oracle else rule).sections(present)
     predicted = subject.predict_told(support, query.image, query.grid, sections, overlap=not oracle)
     if oracle:
-        return Answer(predicted, truth, everything)
+        return Answer(predicted, truth)
     scored = (sections >= 0).numpy()[..., None, None]
-    return Answer(predicted & scored, truth & scored, [bool(column.any()) for column in present.T])
+    return Answer(predicted & scored, truth & scored)
 
 
 def make_rows(
@@ -222,11 +194,12 @@ def make_rows(
     """Figures of an answer, one row per structure."""
     rows = []
     for index, structure in enumerate(support.structures):
-        status, figures = UNDEFINED, dict.fromkeys(FIGURES, float("nan"))
-        if found.defined[index]:
-            status = SCORED if query.truth[:, index].any() else ABSENT
-            masks = found.predicted[:, index], found.truth[:, index]
-            figures = asdict(mask_figures(*masks, query.spacing))
+        status = SCORED if query.truth[:, index].any() else ABSENT
+        masks = found.predicted[:, index], found.truth[:, index]
+        if status == ABSENT and protocol in RULES:
+            status, figures = UNDEFINED, dict.fromkeys(FIGURES, float("nan"))
+        else:
+            figures = mask_figures(*masks, query.spacing)
         rows.append(
             Row(
                 method=subject.name,
@@ -257,14 +230,11 @@ def with_labelled_slices(
         grid: says along which axis slices are cut.
         slices: "all": nothing is hidden. "sections": each structure keeps its three slices at 1/6,
             1/2 and 5/6 of the slices that hold it, in each scan.
-
-    Returns:
-        The support set; images are shared, not copied.
     """
-    if slices == "all":
-        return replace(support, slices=slices)
-    values = [structure.value for structure in support.structures]
-    scans = tuple(_with_sections(scan, grid, values) for scan in support.scans)
+    scans = support.scans
+    if slices == "sections":
+        values = [structure.value for structure in support.structures]
+        scans = tuple(_with_sections(scan, grid, values) for scan in scans)
     return replace(support, scans=scans, slices=slices)
 
 

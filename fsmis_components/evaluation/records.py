@@ -8,7 +8,7 @@ import math
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ FIGURES = ("dice", "nsd", "hd95_mm", "precision", "recall", "extent_error", "fal
 class Row:
     """Figures of one structure of one case under one protocol: a line of `cases.csv`.
 
-    The figures are those of `metrics.MaskFigures`, NaN where undefined.
+    The figures are NaN where undefined.
     """
 
     method: str  # name of the subject
@@ -54,13 +54,13 @@ class Row:
     structure: str
     value: int  # label value of the structure
     status: str  # SCORED, ABSENT or UNDEFINED
-    dice: float
-    nsd: float
-    hd95_mm: float
-    precision: float
-    recall: float
-    extent_error: float
-    false_positive_ml: float
+    dice: float  # percent
+    nsd: float  # normalised surface Dice, percent
+    hd95_mm: float  # 95th percentile of the symmetric surface distance
+    precision: float  # share of the prediction that is right, percent
+    recall: float  # share of the label that was found, percent
+    extent_error: float  # slices in one of the two ranges from first to last slice, not in both
+    false_positive_ml: float  # predicted outside the label
 
 
 @dataclass(frozen=True)
@@ -74,50 +74,6 @@ class CaseRecord:
     seconds: float  # wall-clock time
     fingerprint: str = ""  # hash of the query's image and label
     slice_axis: int = 2  # axis of the slices, see `SliceGrid`
-    mask_hashes: dict[str, str] = field(default_factory=dict)  # SHA-256, by path
-
-
-class UnitFolder:
-    """The finished cases of one subject with one support of one fold.
-
-    Args:
-        root: the results folder.
-        method: name of the subject.
-        unit: names fold, shots, choice of support and group.
-        identity: everything that decides the figures, as JSON values; a folder that was filled
-            under another identity is refused.
-
-    Raises:
-        DataError: other weights, settings or code filled the folder, or it cannot be written.
-    """
-
-    def __init__(self, root: Path, method: str, unit: str, identity: Mapping[str, Any]) -> None:
-        self.root = root
-        self.name = f"{file_name(method)}/{unit}"
-        self.folder = root / "cases" / self.name
-        note_once(self.folder / "unit.json", identity, results=self.folder.glob("*.json"))
-
-    def finished(self, case: str, fingerprint: str) -> CaseRecord | None:
-        """The record of a case that was finished with the same files; None otherwise."""
-        path = self.folder / f"{file_name(case)}.json"
-        if not path.is_file():
-            return None
-        record = read_record(path)
-        whole = all(
-            (self.root / mask).is_file() and file_hash(self.root / mask) == digest
-            for mask, digest in record.mask_hashes.items()
-        )
-        return record if whole and record.fingerprint == fingerprint else None
-
-    def add(self, case: str, record: CaseRecord) -> None:
-        """Keep a record."""
-        text = json.dumps(asdict(record), indent=1) + "\n"
-        atomic_write_text(self.folder / f"{file_name(case)}.json", text)
-
-    def mask_path(self, case: str, protocol: str, labelled: str) -> Path:
-        """Where the label map of a case goes."""
-        name = f"{file_name(case)}_{protocol}_{labelled}.nii.gz"
-        return self.root / "masks" / self.name / name
 
 
 def note_once(path: Path, content: Mapping[str, Any], results: Iterable[Path]) -> None:
@@ -162,7 +118,7 @@ def read_record(path: Path) -> CaseRecord:
         DataError: the file is damaged.
     """
     content = read_json(path)
-    known = [entry.name for entry in fields(CaseRecord)]  # versions before 0.2 kept more
+    known = [entry.name for entry in fields(CaseRecord)]  # earlier versions kept more
     try:
         rows = [Row(**row) for row in content["rows"]]
         return CaseRecord(**{key: content[key] for key in known if key in content} | {"rows": rows})

@@ -20,8 +20,8 @@ from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.data.weights import fill_network
 from fsmis_components.evaluation.metrics import dice_percent
 from fsmis_components.evaluation.protocols import RULES, answer, load_query
+from fsmis_components.evaluation.subjects.bundle import NetworkSubject
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
-from fsmis_components.evaluation.subjects.network import NetworkSubject
 from fsmis_components.inferers import VolumeInferer
 from fsmis_components.support import (
     SupportPack,

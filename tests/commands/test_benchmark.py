@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,38 +9,26 @@ from fsmis_components.commands import benchmark
 REPOSITORY = Path(__file__).parents[2]
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "tools/benchmark.py", *map(str, words)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-
-
-def evaluate(dataset: Path, output: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    return run(
-        "evaluate", "--dataset_dir", dataset, "--output_dir", output,
-        "--num_folds", 3, "--spatial_size", 64, "--threads", 1, *words,
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_the_phantom_from_command_to_report(phantom_dataset: Path, tmp_path: Path) -> None:
-    words = ["--subjects", "mask_copy", "bundles/ssl_alpnet:untrained"]
-    first = evaluate(phantom_dataset, tmp_path / "r", *words)
-    assert first.returncode == 0, first.stderr
-    assert f"evaluate --dataset_dir {phantom_dataset.name}" in first.stdout
-    assert "| mask_copy" in first.stdout and str(tmp_path) not in first.stdout.split("\n\n")[0]
+def test_the_phantom_from_command_to_report(
+    phantom_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ["evaluate", "--dataset_dir", str(phantom_dataset), "--output_dir", str(tmp_path / "r")]
+    words += ["--num_folds", "3", "--folds", "0", "--spatial_size", "32", "--threads", "1"]
+    bundle = f"{REPOSITORY}/bundles/ssl_alpnet:untrained"
+    words += ["--labelled", "sections", "--subjects", "mask_copy", bundle]
+    monkeypatch.setattr("sys.argv", ["tools/benchmark.py", *words])
+    assert benchmark.main(words) == 0
+    said = capsys.readouterr().out
+    assert f"evaluate --dataset_dir {phantom_dataset.name}" in said and "| mask_copy" in said
     table = (tmp_path / "r" / "table.md").read_bytes()
     records = list((tmp_path / "r" / "cases").glob("*/*/*.json"))
     times = {path: path.stat().st_mtime_ns for path in records}
-    again = evaluate(phantom_dataset, tmp_path / "r", *words)
-    assert again.returncode == 0
+    assert benchmark.main(words) == 0
     assert times == {path: path.stat().st_mtime_ns for path in records}  # nothing computed twice
     assert (tmp_path / "r" / "table.md").read_bytes() == table
-    joined = run("report", tmp_path / "r", "--output_dir", tmp_path / "joined")
-    assert joined.returncode == 0
+    joined = ["report", str(tmp_path / "r"), "--output_dir", str(tmp_path / "joined")]
+    assert benchmark.main(joined) == 0
     assert (tmp_path / "joined" / "table.md").read_bytes() == table
 
 

@@ -22,8 +22,8 @@ from fsmis_components.evaluation.protocols import RULES
 from fsmis_components.evaluation.records import CaseRecord, Row
 from fsmis_components.evaluation.report import note_run, write_report, write_results
 from fsmis_components.evaluation.runner import Plan, run_benchmark
+from fsmis_components.evaluation.subjects.bundle import NetworkSubject
 from fsmis_components.evaluation.subjects.mask_copy import MaskCopy
-from fsmis_components.evaluation.subjects.network import NetworkSubject
 
 FILES = ["table.md", "report.html", "cases.csv", "summary.json"]
 TABLE = "# Table\n\n<b>[x](y)</b>\n\n| method | EP1 |\n|:--|--:|\n| alpha | 70.0 |\n"

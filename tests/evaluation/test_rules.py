@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from block_scans import block_label, write_scan
 
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError
-from fsmis_components.evaluation.protocols import RULES
+from fsmis_components.data.geometry import SliceGrid
+from fsmis_components.evaluation.protocols import RULES, with_labelled_slices
+from fsmis_components.support import load_support_set
 
 CASES = [Case(str(number), Path(f"image_{number}.nii.gz")) for number in range(20)]
 
@@ -71,3 +74,17 @@ def test_sections_of_both_rules() -> None:
         [-1] * 9,
         [-1, -1, -1, -1, -1, -1, 2, -1, -1],
     ]
+
+
+def test_each_structure_keeps_its_own_three_slices(tmp_path: Path) -> None:
+    write_scan(tmp_path, 1, block_label())
+    support = load_support_set(tmp_path)
+    hidden = with_labelled_slices(support, SliceGrid(2, 1.0, 24), "sections")
+    label = np.asarray(hidden.scans[0].label.data)
+    # structure 1 fills slices 2..10, structure 2 fills 3..8
+    assert np.flatnonzero((label == 1).any((0, 1))).tolist() == [3, 6, 9]
+    assert np.flatnonzero((label == 2).any((0, 1))).tolist() == [4, 6, 8]
+    whole = np.asarray(support.scans[0].label.data)
+    assert np.array_equal(label[..., 6], whole[..., 6])
+    assert hidden.scans[0].image is support.scans[0].image
+    assert (hidden.slices, support.slices) == ("sections", "all")

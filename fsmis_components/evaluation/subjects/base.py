@@ -13,6 +13,7 @@ import torch
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume
+from fsmis_components.inferers.segmentation import label_dtype
 from fsmis_components.support.support_set import SupportSet
 
 Group = tuple[int, ...] | None
@@ -21,6 +22,14 @@ Group = tuple[int, ...] | None
 def group_suffix(group: Group) -> str:
     """What a group adds to the name of a fold: "_2-3", nothing for all structures."""
     return "" if group is None else f"_{'-'.join(map(str, group))}"
+
+
+def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> np.ndarray:
+    """Masks (D, N, h, w) as a label map (X, Y, Z) of the scan; the last structure wins."""
+    label = np.zeros(masks[:, 0].shape, label_dtype(max(values)))
+    for index, value in enumerate(values):
+        label[masks[:, index]] = value
+    return view.restack(label)
 
 
 class Subject(ABC):
@@ -63,7 +72,7 @@ class Subject(ABC):
         Args:
             support: as in `predict`.
             query_image: as in `predict`.
-            grid: says along which axis the slices are cut; they are those of `SliceView`.
+            grid: says along which axis the slices are cut.
 
         Returns:
             Masks (D, N, h, w) of bool on the slices of `SliceView`.
@@ -96,7 +105,7 @@ class Subject(ABC):
         Args:
             support: as in `predict`.
             query_image: as in `predict`.
-            grid: says along which axis the slices are cut; they are those of `SliceView`.
+            grid: says along which axis the slices are cut.
             sections: (D, N), third of the true extent in which slice d lies for structure n, 0, 1
                 or 2; -1 outside the extent.
             overlap: True: each structure by itself, as in the papers; False: they compete.

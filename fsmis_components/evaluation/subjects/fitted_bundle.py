@@ -20,7 +20,7 @@ from fsmis_components.fitting import FITTED, GEOMETRY_KNOBS, FolderFit, fit_of_b
 from fsmis_components.support.support_set import SupportSet
 
 
-class FittedBundle(Subject):
+class FittedBundle(BundleSubject):
     """Fit a bundle to the support and to scans of the fold without their labels.
 
     Inductive: to the scans that are neither tested nor support; the student answers for the tested
@@ -37,6 +37,7 @@ class FittedBundle(Subject):
     """
 
     labelled = ("all",)
+    predict_told = Subject.predict_told  # the student matches no slices
 
     def __init__(
         self,
@@ -45,38 +46,28 @@ class FittedBundle(Subject):
         transductive: bool = False,
     ) -> None:
         self.root = bundle_folder(bundle_root)
-        self.knobs = dict(knobs or {})
-        parsed_config(self.root, "fit", self.knobs)  # refuses unknown knobs
-        weights = self.knobs.pop("weights", "shipped")
-        geometry = {name: self.knobs[name] for name in GEOMETRY_KNOBS if name in self.knobs}
-        self.teacher = BundleSubject(self.root, None if weights == "shipped" else weights, geometry)
+        self.fit_knobs = dict(knobs or {})
+        parsed_config(self.root, "fit", self.fit_knobs)  # refuses unknown knobs
+        weights = self.fit_knobs.pop("weights", "shipped")
+        geometry = {name: self.fit_knobs[name] for name in GEOMETRY_KNOBS if name in self.fit_knobs}
+        super().__init__(self.root, None if weights == "shipped" else weights, geometry)
         self.transductive = transductive
-        self.setting = self.teacher.setting
-        how = "fitted, transductive" if transductive else "fitted"
-        self.name = f"{self.teacher.name}, {how}"
+        self.name += ", fitted, transductive" if transductive else ", fitted"
         self._scans: list[Path] = []
-        self._folder = Path()
+        self._kept = Path()
         self._fit: FolderFit | None = None
-
-    def groups(self) -> Sequence[Group]:
-        """See `Subject.groups`."""
-        return self.teacher.groups()
-
-    def load(self, fold: int, group: Group) -> None:
-        """See `Subject.load`."""
-        self.teacher.load(fold, group)
 
     def see(self, others: Sequence[Path], tested: Sequence[Path], folder: Path) -> None:
         """See `Subject.see`."""
         self._scans = [*others, *(tested if self.transductive else [])]
-        self._folder = folder
+        self._kept = folder
         self._fit = None
 
     def identity(self, fold: int, group: Group) -> dict[str, Any]:
         """See `Subject.identity`."""
         return {
-            **self.teacher.identity(fold, group),
-            "fit": self.knobs,
+            **super().identity(fold, group),
+            "fit": self.fit_knobs,
             "config": file_hash(self.root / "configs" / "fit.json"),
             "scans": {path.name: file_hash(path) for path in self._scans},
         }
@@ -88,15 +79,15 @@ class FittedBundle(Subject):
             DataError: the fit failed; the sentence is that of its command.
         """
         if self._fit is None:
-            knobs = {**self.knobs, "weights": str(self.teacher.weights)}
-            fit = fit_of_bundle(self.root, self._folder, support, self._scans, knobs)
+            knobs = {**self.fit_knobs, "weights": str(self.weights)}
+            fit = fit_of_bundle(self.root, self._kept, support, self._scans, knobs)
             with errors_of_commands():
                 fit.run()
             self._fit = fit
         if not self.transductive:
             return self._fit.inferer.segment_volume(query_image, self._fit.student).label
-        cases = find_cases(self._folder / "scans", labels="never")
+        cases = find_cases(self._kept / "scans", labels="never")
         stems = {case.image: case.stem for case in cases}
         stem = stems[Path(query_image.title).absolute()]
-        mask = self._folder / FITTED / f"{stem}_seg.nii.gz"
+        mask = self._kept / FITTED / f"{stem}_seg.nii.gz"
         return np.asarray(load_label(mask, query_image).data)

@@ -7,7 +7,6 @@ the paper and the released code (version 2).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -25,7 +24,7 @@ from fsmis_components.data.geometry import SliceGrid, SliceView, centre_fit, cho
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Group, Subject
-from fsmis_components.evaluation.subjects.slicewise import label_map, scan_slices
+from fsmis_components.inferers.segmentation import label_dtype
 from fsmis_components.support.encode import structure_masks
 from fsmis_components.support.support_set import SupportSet
 from fsmis_components.transforms.contrast import ContrastRanges, apply_contrast, draw_contrast
@@ -34,6 +33,7 @@ from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
 DEEP_OUTPUTS = 2  # outputs at half and quarter resolution that are supervised too
 FOREGROUND_SHARE = 0.33  # of a batch that is sure to show a structure; nnU-Net: 0.33
 LARGEST_GRADIENT = 12.0  # norm to which gradients are clipped; nnU-Net: 12
+SLAB = 16  # slices that are in memory at the native resolution at once
 
 # nnU-Net: rotation by 30 degrees (in 3D; its 2D slices turn freely, which here would hide what is
 # left and what is superior), zoom 0.7 to 1.4, in a fifth of the slices each, no elastic bending,
@@ -43,8 +43,7 @@ WARPS = WarpRanges(
     rotation=20.0, shear=8.0, zoom=(0.75, 1.3), elastic_alpha=50.0, shear_about="centre"
 )
 TRANSLATION = 0.06  # of the slice's larger side
-# nnU-Net: gamma 0.7 to 1.5, noise of variance up to 0.1, blur of up to 1 pixel; the bias field is
-# not in nnU-Net
+# nnU-Net: gamma 0.7 to 1.5, noise of variance up to 0.1, blur of up to 1 pixel, no bias field
 CONTRASTS = ContrastRanges(num_levels=0, gamma=(0.7, 1.5), bias=0.3, blur_sigma=1.0, noise_std=0.3)
 CONTRAST = (0.75, 1.25)  # factors; nnU-Net: the same
 BRIGHTNESS = 0.25  # largest offset, in standard deviations of the scan
@@ -55,11 +54,9 @@ class SupervisedUNet(Subject):
     """Train a 2D U-Net from scratch on the K labelled scans, segment by it, label-blind.
 
     The network is MONAI's `DynUNet`, trained as nnU-Net is (the constants say where it departs),
-    far shorter and smaller, so that a laptop can do it. It segments all structures at once. Slices,
-    intensities and the way back to the scan's grid are those of the bundles. The same seed, machine
-    and number of threads give the same weights, bit for bit; the global random state is not
-    touched. The defaults were the first that were tried (on CHAOS-T2, fold 0) and were kept, so no
-    test score has chosen them.
+    far shorter and smaller, so that a laptop can do it. Slices, intensities and the way back to the
+    scan's grid are those of the bundles. The same seed, machine and number of threads give the same
+    weights, bit for bit. The defaults were the first that were tried (on CHAOS-T2, fold 0).
 
     Args:
         steps: batches of the training; nnU-Net: 250,000.
@@ -75,9 +72,6 @@ class SupervisedUNet(Subject):
         modality: "mr", "ct" or "auto" (by the first scan's intensities).
         slice_axis, ignore_spacing: as in `choose_slice_grid`.
         progress: show a bar of the training.
-
-    Raises:
-        DataError: no step, no slice per batch, or too few levels.
     """
 
     steps: int = 800
@@ -99,14 +93,7 @@ class SupervisedUNet(Subject):
     labelled = ("all",)
 
     def __post_init__(self) -> None:
-        self.filters = tuple(self.filters)
         self._trained: tuple[SupportSet, nn.Module] | None = None
-        if self.steps < 1 or self.batch_size < 1 or len(self.filters) < DEEP_OUTPUTS + 2:
-            raise DataError(
-                f"supervised_unet: expected steps and batch_size of at least 1 and filters for at "
-                f"least {DEEP_OUTPUTS + 2} levels, got {self.steps}, {self.batch_size} and "
-                f"{list(self.filters)}."
-            )
 
     def identity(self, fold: int, group: Group) -> dict[str, Any]:
         """See `Subject.identity`; the weights follow from these and from the support."""
@@ -118,15 +105,14 @@ class SupervisedUNet(Subject):
         """See `Subject.predict`; the first query of a support also trains.
 
         Raises:
-            DataError: only three slices per structure are labelled, a structure vanishes at the
-                working resolution, or the training fails.
+            DataError: a structure vanishes at the working resolution, or the training fails.
         """
         if self._trained is None or self._trained[0] is not support:
             self._trained = (support, self.train(support))
         network = self._trained[1]
         grid, normalisation = self._geometry(support)
         view = SliceView(query_image, grid)
-        slices = scan_slices(view, fit_normaliser(query_image, normalisation), self._canvas([view]))
+        slices = _slices(view, normalisation, self._canvas([view]))
         winners = []
         with eval_mode(network), torch.inference_mode():
             for image in slices.split(self.batch_size):
@@ -134,7 +120,9 @@ class SupervisedUNet(Subject):
                     logits = network(image.to(self.device))
                 logits = view.to_native_logits(centre_fit(logits, view.working_size))
                 winners.append(logits.argmax(1).cpu())
-        return label_map(view, [structure.value for structure in support.structures], winners)
+        values = [0, *(structure.value for structure in support.structures)]
+        table = np.array(values).astype(label_dtype(max(values)))
+        return view.restack(table[torch.cat(winners).numpy()])
 
     def train(self, support: SupportSet) -> nn.Module:
         """A network that has learned a support, in training mode.
@@ -142,12 +130,7 @@ class SupervisedUNet(Subject):
         Raises:
             DataError: as for `predict`.
         """
-        if support.slices != "all":
-            raise DataError(
-                "supervised_unet: learns from completely labelled slices, but of this support only "
-                "three per structure are labelled; use it with all slices."
-            )
-        images, masks = self.stack(support)
+        images, masks = self._stack(support)
         network = self._new_network(1 + len(support.structures)).to(self.device).train()
         optimiser = torch.optim.SGD(
             network.parameters(),
@@ -176,16 +159,15 @@ class SupervisedUNet(Subject):
             nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
             optimiser.step()
             schedule.step()
-            value = float(loss.detach())
-            if not math.isfinite(value):
+            if not loss.isfinite():
                 raise DataError(
                     f"supervised_unet: the loss of step {step} is no number; lower the learning "
                     "rate."
                 )
-            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         return network
 
-    def stack(self, support: SupportSet) -> tuple[Tensor, Tensor]:
+    def _stack(self, support: SupportSet) -> tuple[Tensor, Tensor]:
         """Slices of all support scans: normalised (D, 1, H, W), and their masks, bool (D, N, H, W).
 
         Raises:
@@ -193,16 +175,13 @@ class SupervisedUNet(Subject):
         """
         grid, normalisation = self._geometry(support)
         values = [structure.value for structure in support.structures]
-        views = [(SliceView(s.image, grid), SliceView(s.label, grid)) for s in support.scans]
-        size = self._canvas([view for view, _ in views])
-        normalisers = [fit_normaliser(scan.image, normalisation) for scan in support.scans]
-        images = torch.cat(
-            [scan_slices(v, n, size) for (v, _), n in zip(views, normalisers, strict=True)]
-        )
-        masks = torch.cat([centre_fit(structure_masks(label, values), size) for _, label in views])
-        found = masks.transpose(0, 1).flatten(1).any(1)
-        for structure, present in zip(support.structures, found, strict=True):
-            if not present:
+        views = [SliceView(scan.image, grid) for scan in support.scans]
+        labels = [SliceView(scan.label, grid) for scan in support.scans]
+        size = self._canvas(views)
+        images = torch.cat([_slices(view, normalisation, size) for view in views])
+        masks = torch.cat([centre_fit(structure_masks(label, values), size) for label in labels])
+        for index, structure in enumerate(support.structures):
+            if not masks[:, index].any():
                 raise DataError(
                     f"{support.source}: structure {structure.name} (label value "
                     f"{structure.value}) is smaller than one pixel at spatial_size "
@@ -212,7 +191,7 @@ class SupervisedUNet(Subject):
 
     def _new_network(self, num_channels: int) -> DynUNet:
         levels = len(self.filters)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the global random state stays as it is
             torch.default_generator.manual_seed(self.seed)
             return DynUNet(
                 spatial_dims=2,
@@ -231,8 +210,12 @@ class SupervisedUNet(Subject):
 
     def _geometry(self, support: SupportSet) -> tuple[SliceGrid, Normalisation]:
         first = support.scans[0].image
-        reading = {"slice_axis": self.slice_axis, "ignore_spacing": self.ignore_spacing}
-        grid = choose_slice_grid(first, spatial_size=self.spatial_size, **reading)  # type: ignore[arg-type]
+        grid = choose_slice_grid(
+            first,
+            spatial_size=self.spatial_size,
+            slice_axis=self.slice_axis,
+            ignore_spacing=self.ignore_spacing,
+        )
         return grid, Normalisation(modality=resolve_modality(first, self.modality))
 
     def _canvas(self, views: Sequence[SliceView]) -> tuple[int, int]:
@@ -243,6 +226,18 @@ class SupervisedUNet(Subject):
             for axis in (0, 1)
         )
         return height, width
+
+
+def _slices(view: SliceView, normalisation: Normalisation, size: tuple[int, int]) -> Tensor:
+    """Normalised slices (D, 1, *size), each centred; around it lies its own darkest value."""
+    normalise = fit_normaliser(view.volume, normalisation)
+    parts = []
+    for start in range(0, view.depth, SLAB):
+        slices = normalise(view.slices(start, min(start + SLAB, view.depth)))
+        inside = centre_fit(torch.ones_like(slices), size) > 0
+        darkest = slices.amin((-2, -1), keepdim=True)
+        parts.append(torch.where(inside, centre_fit(slices, size), darkest))
+    return torch.cat(parts)
 
 
 def draw_batch(

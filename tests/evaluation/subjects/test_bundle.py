@@ -40,16 +40,6 @@ def test_shipped_weights_and_knobs() -> None:
     assert subject.identity(0, None)["weights"] == weights_hash(subject.network)
 
 
-def test_untrained_weights_follow_the_seed_and_leave_the_random_state_alone() -> None:
-    state = torch.get_rng_state()
-    first, second, other = (
-        weights_hash(BundleSubject(BUNDLE, "untrained", seed=seed).network) for seed in (0, 0, 1)
-    )
-    assert first == second != other
-    assert torch.get_rng_state().equal(state)
-    assert BundleSubject(BUNDLE, "untrained").setting == "-"
-
-
 def test_trained_folds_and_groups(tmp_path: Path) -> None:
     networks = write_trained(tmp_path / "t", [[2, 3], [1, 4]], "2-any")
     subject = BundleSubject(BUNDLE, tmp_path / "t")

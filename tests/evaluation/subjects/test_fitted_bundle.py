@@ -23,7 +23,7 @@ GEOMETRY = {
     "slice_axis": "auto",
     "ignore_spacing": False,
 }
-SHORT = {"half_steps": 25, "final_steps": 25, "student_size": 64}
+SHORT = {"half_steps": 10, "final_steps": 10, "student_size": 64}
 TESTED, OTHERS = ["1", "2"], ["4", "5", "6", "7"]  # 3 is labelled
 
 pytestmark = pytest.mark.slow

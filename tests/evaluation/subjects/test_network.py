@@ -11,7 +11,7 @@ from fake_network import IntensityNetwork
 from fsmis_components.data.cases import find_cases
 from fsmis_components.data.geometry import SliceGrid
 from fsmis_components.evaluation.protocols import RULES, answer, load_query, with_labelled_slices
-from fsmis_components.evaluation.subjects.network import NetworkSubject
+from fsmis_components.evaluation.subjects.bundle import NetworkSubject
 from fsmis_components.inferers import VolumeInferer
 from fsmis_components.support import build_support_pack, load_support_set
 
