@@ -43,12 +43,11 @@ def make_subject(
     """
     options = dict(options or {})
     name, _, rest = spec.partition(":")
-    axes = {key: geometry[key] for key in ("slice_axis", "ignore_spacing")}
-    reading = {"modality": geometry["modality"], **axes}
+    # these two have a working size of their own
+    reading = {key: value for key, value in geometry.items() if key != "spatial_size"}
     try:
         if spec == "mask_copy":
-            return MaskCopy(**{**axes, **options})
-        # these two have a working size of their own
+            return MaskCopy(**options)
         if spec == "supervised_unet":
             return SupervisedUNet(**{**reading, **options})
         if name == "universeg":
