@@ -48,10 +48,7 @@ def chosen_cells(shares: Tensor) -> Tensor:
 def class_means(features: Tensor, foreground: Tensor, inside: Tensor) -> Tensor:
     """Return the mean prototypes of background and foreground, (B, N, 2, C).
 
-    Args:
-        features: (B, C, h, w).
-        foreground: shares of cells, (B, N, h, w).
-        inside: shares of cells that the image fills, (1, 1, h, w).
+    Foreground is the share of each cell, (B, N, h, w); inside, (1, 1, h, w), what the image fills.
     """
     front = masked_average_pool(features, foreground)
     return torch.stack([masked_average_pool(features, inside - foreground), front], 2)
@@ -61,11 +58,7 @@ def confident_cells(probability: Tensor, inside: Tensor) -> Tuple[Tensor, Tensor
     """Return the cells that are surely foreground, and surely background, bool (B, Q, h, w) each.
 
     Where no cell exceeds a threshold, the most probable cells. SSP then takes the best 12; small
-    organs have fewer, so it is a share of all cells here. The choice is hard: no gradient.
-
-    Args:
-        probability: of foreground, (B, Q, h, w).
-        inside: which cells belong to the image and not to its padding, bool (1, h, w).
+    organs have fewer, so it is a share of all cells here. Inside, bool (1, h, w), is no padding.
     """
     probability = probability.detach().float()
     # the thresholds of SSP (Fan et al., ECCV 2022)

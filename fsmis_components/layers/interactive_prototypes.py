@@ -15,6 +15,9 @@ from fsmis_components.ops.masked_average_pool import masked_average_pool
 from fsmis_components.ops.precision import to_compute_dtype, unit_vectors
 from fsmis_components.ops.similarity import prototype_similarity
 
+# of SSP (Fan et al., ECCV 2022)
+SCALE = 10.0  # factor of the cosine
+SUPPORT_SHARE = 0.5  # of the support's prototypes, beside the query's own
 INTERACTIONS = ("none", "mean", "both")
 
 HEADS = 4
@@ -30,12 +33,6 @@ class IPSFeatures(NamedTuple):
     mid: Tensor
     high: Tensor
     image_size: Tuple[int, int]
-
-
-def take_slices(features: IPSFeatures, first: int, end: int) -> IPSFeatures:
-    """Return the features of the slices from first to end - 1."""
-    levels = (level[first:end] for level in features[:4])
-    return IPSFeatures(*levels, features.image_size)
 
 
 class InteractivePrototypes(nn.Module):
@@ -62,8 +59,6 @@ class InteractivePrototypes(nn.Module):
                 "interaction 'both' needs peak prototypes; use 'mean' or 'none' without the deep "
                 "module"
             )
-        self.support_share = 0.5  # of the support's tokens in the prototypes; SSP (ECCV 2022)
-        self.scale = 10.0  # factor of the cosine, as in SSP
         self.has_peaks = high_channels > 0
         self.mean_interaction = (
             PrototypeInteraction(mid_channels) if interaction != "none" else None
@@ -111,8 +106,7 @@ class InteractivePrototypes(nn.Module):
 
     def _joined(self, tokens: Tensor) -> Tensor:
         """Return the prototypes (B, Q, 2, C) of the classes, of both sides' tokens."""
-        share = self.support_share
-        return share * tokens[:, :, :, 0] + (1 - share) * tokens[:, :, :, 1]
+        return SUPPORT_SHARE * tokens[:, :, :, 0] + (1 - SUPPORT_SHARE) * tokens[:, :, :, 1]
 
     def tokens(
         self, query: IPSFeatures, mean: Tensor, peak: Tensor, foreground: Tensor, background: Tensor
@@ -145,13 +139,18 @@ class InteractivePrototypes(nn.Module):
 
     def margins(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """Return the margins (B, Q, h, w) of features (B, C, h, w) by prototypes (B, Q, 2, C)."""
-        flat = prototypes.to(features.dtype).flatten(1, 2).unsqueeze(2)
-        # of one prototype the softmax-weighted sum is its scaled cosine
-        scores = prototype_similarity(features, flat, scale=self.scale)
-        b, h, w = features.shape[0], features.shape[2], features.shape[3]
-        # by the features' shape: for the exporter to ONNX the batch of the scores is a constant
-        scores = scores.reshape([b, prototypes.shape[1], 2, h, w])
+        scores = class_scores(features, prototypes)
         return scores[:, :, 1] - scores[:, :, 0]
+
+
+def class_scores(features: Tensor, prototypes: Tensor) -> Tensor:
+    """Return scaled cosines (B, Q, 2, h, w) of features (B, C, h, w) to prototypes (B, Q, 2, C)."""
+    # of one prototype the softmax-weighted sum is its scaled cosine
+    flat = prototypes.to(features.dtype).flatten(1, 2).unsqueeze(2)
+    scores = prototype_similarity(features, flat, scale=SCALE)
+    b, h, w = features.shape[0], features.shape[2], features.shape[3]
+    # by the features' shape: for the exporter to ONNX the batch of the scores is a constant
+    return scores.reshape([b, prototypes.shape[1], 2, h, w])
 
 
 class PrototypeInteraction(nn.Module):
@@ -162,13 +161,8 @@ class PrototypeInteraction(nn.Module):
 
     Both learned parts stand beside the residual path and end in a projection that begins at zero:
     an untrained module is suppression alone, and with gamma 0 returns its input exactly. The type
-    embeddings (which class, which side) are added to what enters the parts, behind the norm, and
-    never to the residual path: so they cannot move a prototype by themselves, and the identity
-    remains reachable whatever they have become. They begin at zero, too; until the projections
-    have left zero, only these and gamma have a gradient.
-
-    Args:
-        channels: C of the prototypes.
+    embeddings (which class, which side) are added behind the norm to what enters the parts, so that
+    they cannot move a prototype by themselves.
     """
 
     def __init__(self, channels: int) -> None:
@@ -192,12 +186,8 @@ def suppress(tokens: Tensor, gamma: Tensor) -> Tensor:
     With u the unit vector along the mean of the two tokens of the opposite class:
     ``z - gamma * max(0, cos(z, u)) * |z| * u``. That lowers cos(z, u) where it is positive and
     leaves z as it is elsewhere. A token that is parallel to u grows shorter and keeps its cosine.
-    In float32 for half inputs.
-
-    Args:
-        tokens: (P, 2, 2, C) as in :class:`PrototypeInteraction`. A mean of zero has no direction
-            and suppresses nothing.
-        gamma: the share, a number in [0, 1].
+    A mean of zero suppresses nothing. Tokens are (P, 2, 2, C) as in :class:`PrototypeInteraction`,
+    gamma is in [0, 1].
     """
     tokens = to_compute_dtype(tokens)
     # at the eps a direction begins to fade, and its gradient to be bounded

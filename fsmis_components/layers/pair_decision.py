@@ -10,11 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsmis_components.layers.cell_masks import cells_inside, confident_cells
-from fsmis_components.layers.interactive_prototypes import InteractivePrototypes, IPSFeatures
+from fsmis_components.layers.interactive_prototypes import (
+    SCALE,
+    SUPPORT_SHARE,
+    InteractivePrototypes,
+    IPSFeatures,
+    class_scores,
+)
 from fsmis_components.layers.ips_decoders import SelfLearningDecoder
 from fsmis_components.layers.resize import resize_logits
 from fsmis_components.ops.masked_average_pool import masked_average_pool
-from fsmis_components.ops.similarity import prototype_similarity
+
+# of SSP
+GLOBAL_SHARE = 0.3  # of the one background prototype, beside the adaptive one
+SHARPNESS = 2.0  # factor of the cosine in the adaptive weights
 
 
 class PairMaps(NamedTuple):
@@ -43,14 +52,9 @@ class SelfSupport(nn.Module):
         grid: fields per side, at most.
     """
 
-    def __init__(self, grid: int = 32) -> None:
+    def __init__(self, grid: int) -> None:
         super().__init__()
         self.grid = grid
-        # numbers of SSP
-        self.support_share = 0.5  # of the support's foreground prototype, beside the query's own
-        self.global_share = 0.3  # of the one background prototype, beside the adaptive one
-        self.sharpness = 2.0  # factor of the cosine in the adaptive weights
-        self.scale = 10.0  # factor of the cosines in the answer
 
     def forward(
         self,
@@ -70,19 +74,13 @@ class SelfSupport(nn.Module):
             background: likewise.
             trusted: bool (B, Q); False: the given prototypes alone.
         """
-        b, q, size = foreground.shape[0], foreground.shape[1], foreground.shape[2:]
         sure = torch.stack([background, foreground], 2).flatten(1, 2).to(features.dtype)
-        pooled = masked_average_pool(features, sure).unflatten(1, [q, 2]).to(prototypes.dtype)
-        mixed = (
-            self.support_share * prototypes[:, :, 1] + (1 - self.support_share) * pooled[:, :, 1]
-        )
+        pooled = masked_average_pool(features, sure).reshape(prototypes.shape).to(prototypes.dtype)
+        mixed = SUPPORT_SHARE * prototypes[:, :, 1] + (1 - SUPPORT_SHARE) * pooled[:, :, 1]
         pair = torch.stack([pooled[:, :, 0], mixed], 2)
         pair = torch.where(trusted[..., None, None], pair, prototypes)  # (B, Q, 2, C)
-        # of one prototype the softmax-weighted sum is its scaled cosine
-        flat = pair.flatten(1, 2).unsqueeze(2).to(features.dtype)
-        scores = prototype_similarity(features, flat, scale=self.scale)
-        scores = scores.reshape([b, q, 2, size[0], size[1]])
-        adapted = self.scale * self._adapted(features, pooled[:, :, 0], background)
+        scores = class_scores(features, pair)
+        adapted = SCALE * self._adapted(features, pooled[:, :, 0], background)
         back = torch.where(trusted[..., None, None], adapted.to(scores.dtype), scores[:, :, 0])
         return torch.stack([back, scores[:, :, 1]], 2)
 
@@ -94,13 +92,13 @@ class SelfSupport(nn.Module):
         ``|f|^2 = w' U U' w``, never the map of f itself.
         """
         vectors, filled = self._fields(features, background)  # (B, Q, K, C), (B, Q, K)
-        mixed = self.global_share * mean.unsqueeze(2) + (1 - self.global_share) * vectors
+        mixed = GLOBAL_SHARE * mean.unsqueeze(2) + (1 - GLOBAL_SHARE) * vectors
         unit = F.normalize(features.float(), dim=1).flatten(2)  # (B, C, h * w)
         q, k = vectors.shape[1], vectors.shape[2]
         alike = torch.matmul(F.normalize(vectors, dim=-1).flatten(1, 2), unit)
         alike = alike.unflatten(1, [q, k])  # (B, Q, K, h * w)
         weights = torch.softmax(
-            self.sharpness * alike.float() + torch.where(filled > 0, 0.0, -1e4).unsqueeze(-1), 2
+            SHARPNESS * alike.float() + torch.where(filled > 0, 0.0, -1e4).unsqueeze(-1), 2
         )
         dot = torch.matmul(mixed.flatten(1, 2), unit).unflatten(1, [q, k])
         dot = (weights * dot).sum(2)
@@ -131,8 +129,6 @@ class PairDecision(nn.Module):
         decoder: corrects the map of the prototypes.
         stride: of the middle level, in pixels.
         pad_multiple: padded slices are multiples of it.
-        area_ratio: the query's own prototypes are not used where its sure foreground is so many
-            times larger or smaller than the support's structure.
     """
 
     def __init__(
@@ -142,7 +138,6 @@ class PairDecision(nn.Module):
         decoder: Optional[SelfLearningDecoder],
         stride: int,
         pad_multiple: int,
-        area_ratio: float = 4.0,
     ) -> None:
         super().__init__()
         self.prototypes = prototypes
@@ -150,7 +145,9 @@ class PairDecision(nn.Module):
         self.decoder = decoder
         self.stride = stride
         self.pad_multiple = pad_multiple
-        self.area_ratio = area_ratio
+        # the query's own prototypes are not used where its sure foreground is so many times larger
+        # or smaller than the support's structure
+        self.area_ratio = 4.0
 
     def forward(
         self,
@@ -188,7 +185,7 @@ class PairDecision(nn.Module):
             decided = self.to_image(margin, query.image_size)
             decided = decided + self.to_image(added, query.image_size)
         # a labelled slice without a pixel of the structure: similar to background, to nothing else
-        decided = torch.where((area > 0)[..., None, None], decided, -self.prototypes.scale)
+        decided = torch.where((area > 0)[..., None, None], decided, -SCALE)
         return PairMaps(guidance, intermediate, margin, decided)
 
     def inside(self, features: IPSFeatures) -> Tensor:

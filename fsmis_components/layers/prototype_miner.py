@@ -165,11 +165,8 @@ class HardPrototypes(nn.Module):
         num_positions: positions of the square on which features are given.
         num_prototypes: size of the set.
         num_hard: of these, hard ones where there are weak pixels.
-        guided_init: begin with local means: each prototype is the mean of a cell of the square, of
-            which only features of the class are left. Else the layers begin at random.
-
-    Raises:
-        ValueError: more hard prototypes than prototypes.
+        guided_init: each prototype begins as the mean of a cell of the square, of which only
+            features of the class are left. Else the layers begin at random.
     """
 
     def __init__(
@@ -227,11 +224,8 @@ def fill(mask: Tensor, seeds: Tensor) -> Tensor:
     """Return for each position the position whose feature stands there, int64 (B, N, L).
 
     A position of the mask keeps its own. The others take positions of the mask at random: each at
-    most once if there are enough, else whole copies of the mask and a random remainder.
-
-    Args:
-        mask: (B, N, L) bool.
-        seeds: int64 (B, N).
+    most once if there are enough, else whole copies of the mask and a random remainder. The mask
+    is (B, N, L) bool, the seeds are int64 (B, N).
     """
     order, count = _random_order(mask, seeds)
     others = torch.logical_not(mask)

@@ -25,17 +25,10 @@ def resize_logits(logits: Tensor, size: Tuple[int, int]) -> Tensor:
 
 
 def pooling_weights(mask: Tensor, size: Tuple[int, int]) -> Tensor:
-    """Return the weights under which features average as their upsampled copy does under a mask.
+    """Return weights (B, N, h, w) of features that stand for masks (B, N, H, W) of larger ones.
 
     ``sum(mask * upsampled) == sum(weights * features)`` for the upsampling of
     :func:`upsample_corners`, so a mean at the image's size needs no features of that size.
-
-    Args:
-        mask: (B, N, H, W).
-        size: height and width of the features.
-
-    Returns:
-        (B, N, h, w), with the sums of the masks.
     """
     rows = _interpolation(size[0], mask.shape[-2], mask)  # (h, H)
     columns = _interpolation(size[1], mask.shape[-1], mask)  # (w, W)

@@ -12,30 +12,29 @@ from fsmis_components.ops.precision import shape_text
 SupportState = Dict[str, Tensor]
 
 
+def support_state(valid: Tensor, **parts: Tensor) -> SupportState:
+    """Return the state of parts (B * S, N, ...) of support slices with validity (B, S, N)."""
+    size = [valid.shape[0], valid.shape[1]]
+    state = {name: part.unflatten(0, size).transpose(1, 2) for name, part in parts.items()}
+    return {"valid": valid.transpose(1, 2), **state}
+
+
 def check_state(state: Dict[str, Tensor]) -> None:
     """Refuse tensors that do not form a support state.
 
     Raises:
-        ValueError: "valid" is missing or a shape does not fit it.
-        TypeError: "valid" is not bool.
+        ValueError: "valid" is missing or not bool, or a shape does not fit it.
     """
-    if "valid" not in state:
+    valid = state.get("valid")
+    if valid is None or valid.dim() != 3 or valid.dtype != torch.bool:
+        got = sorted(state) if valid is None else f"{shape_text(valid)} {valid.dtype}"
         raise ValueError(
-            f"SupportState: expected an entry 'valid' (B or 1, N, S), got {sorted(state.keys())}"
+            f"SupportState: expected an entry 'valid' of bool, (B or 1, N, S), got {got}"
         )
-    valid = state["valid"]
-    if valid.dim() != 3:
-        raise ValueError(
-            f"SupportState: expected valid of shape (B or 1, N, S), got {shape_text(valid)}"
-        )
-    if valid.dtype != torch.bool:
-        raise TypeError(f"SupportState: expected valid of dtype bool, got {valid.dtype}")
-    b, n, s = valid.shape[0], valid.shape[1], valid.shape[2]
+    b, n, s = valid.shape
     for name, tensor in state.items():
-        fits = tensor.dim() >= 3
-        if fits:
-            fits = tensor.shape[0] in (1, b) and tensor.shape[1] in (1, n) and tensor.shape[2] == s
-        if not fits:
+        shape = tensor.shape[:3]
+        if len(shape) < 3 or shape[0] not in (1, b) or shape[1] not in (1, n) or shape[2] != s:
             raise ValueError(
                 f"SupportState: expected {name} of shape (B or 1, N or 1, S, ...) = "
                 f"({b} or 1, {n} or 1, {s}, ...) as valid has it, got {shape_text(tensor)}"
@@ -43,28 +42,17 @@ def check_state(state: Dict[str, Tensor]) -> None:
 
 
 def select_sections(state: Dict[str, Tensor], index: Tensor) -> Dict[str, Tensor]:
-    """Return the state of some support slices.
-
-    Args:
-        state: tensors (B or 1, N or 1, S, ...).
-        index: positions along S in the wanted order, int64 (S',).
-
-    Returns:
-        Tensors (B or 1, N or 1, S', ...).
-    """
+    """Return the state of some support slices, int64 (S',) along S, in their order."""
     return {name: tensor.index_select(2, index) for name, tensor in state.items()}
 
 
 def select_pairs(state: Dict[str, Tensor], batch: int, pairs: Tensor) -> Dict[str, Tensor]:
-    """Return the state of some pairs of a structure and a support slice.
+    """Return the state of Q pairs of a structure and a support slice, tensors (1, 1, Q, ...).
 
     Args:
         state: tensors (B or 1, N or 1, S, ...).
         batch: position along B; where B is 1, any.
         pairs: positions along N * S, int64 (Q,).
-
-    Returns:
-        Tensors (1, 1, Q, ...).
     """
     n = state["valid"].shape[1]
     chosen: Dict[str, Tensor] = {}

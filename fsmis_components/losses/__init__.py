@@ -1,12 +1,11 @@
 """Losses of few-shot episodes."""
 
-from fsmis_components.losses.boundary_f1 import boundary_f1_loss
 from fsmis_components.losses.decisions import (
     margin_cross_entropy,
     self_prediction_loss,
     soft_dice_loss,
 )
-from fsmis_components.losses.episode_loss import EpisodeLoss
+from fsmis_components.losses.episode_loss import EpisodeLoss, boundary_f1_loss
 from fsmis_components.losses.prototypes import auxiliary_loss, prototype_loss
 
 __all__ = [

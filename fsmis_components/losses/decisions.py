@@ -10,18 +10,13 @@ from fsmis_components.ops.precision import to_compute_dtype
 def margin_cross_entropy(margins: Tensor, label: Tensor, background_weight: float = 1.0) -> Tensor:
     """Return the class-weighted mean cross-entropy of the two classes [0, margin] per episode.
 
-    Every structure is a two-class problem of its own: the softmax of ``[score_bg, score_fg]``
-    depends on their difference only. The mean divides by the weights' sum, as PyTorch's
-    class-weighted cross-entropy does.
+    Every structure is a two-class problem of its own; the mean over its pixels divides by the
+    weights' sum, as PyTorch's class-weighted cross-entropy does. Averaged over structures, (B,).
 
     Args:
         margins: score_fg - score_bg, (B, N, H, W).
         label: 1 inside the structure, 0 outside, 255 ignored, (B, N, H, W).
-        background_weight: weight of pixels outside the structure, beside 1 inside; 0.05 in
-            SSL-ALPNet on the query.
-
-    Returns:
-        The loss, averaged over structures, (B,).
+        background_weight: weight of pixels outside the structure, beside 1 inside.
     """
     margins = margins.float()
     inside = (label == 1).float()
@@ -40,14 +35,8 @@ def soft_dice_loss(margins: Tensor, label: Tensor) -> Tensor:
     ``1 - (2 * sum(p * y) + 1) / (sum(p) + sum(y) + 1)``: 0 where nothing is labelled and nothing
     predicted. The idea is that of V-Net (Milletari et al., 3DV 2016), whose denominator sums
     squares; here it sums the plain values, so that at certain decisions the loss is about one minus
-    the Dice that is reported. In float32 for half inputs.
-
-    Args:
-        margins: score_fg - score_bg, (B, N, H, W).
-        label: 1 inside the structure, 0 outside, 255 ignored, (B, N, H, W).
-
-    Returns:
-        The loss in [0, 1], averaged over structures, (B,); 0 where all is ignored.
+    the Dice that is reported. Margins and label as of :func:`margin_cross_entropy`; (B,), float32
+    for half inputs.
     """
     margins = to_compute_dtype(margins)
     inside = (label == 1).to(margins.dtype)
@@ -62,14 +51,8 @@ def self_prediction_loss(probability: Tensor, label: Tensor) -> Tensor:
     """Return the unweighted negative log-likelihood of the two-class map [1 - S, S].
 
     The map need not lie in [0, 1]: CoW's released code has no sigmoid in front of it. What leaves
-    [2**-23, 1 - 2**-23] is clamped and gets no gradient. In float32 for half inputs.
-
-    Args:
-        probability: S, (B, N, H, W).
-        label: 1 inside the structure, 0 outside, 255 ignored, (B, N, H, W).
-
-    Returns:
-        The mean over pixels, (B, N); 0 where all are ignored.
+    [2**-23, 1 - 2**-23] is clamped and gets no gradient. Label as of :func:`margin_cross_entropy`;
+    the mean over pixels, (B, N), float32 for half inputs.
     """
     eps = 2.0**-23  # the spacing of float32 numbers at 1, so that 1 - eps is exact
     probability = to_compute_dtype(probability).clamp(eps, 1 - eps)

@@ -12,21 +12,14 @@ def auxiliary_loss(
     query_foreground: Tensor,
     query_background: Tensor,
 ) -> Tensor:
-    """Return how far the mean directions of four prototype sets are from where they should be.
+    """Return how far the mean directions of four sets (B, N, P, C) are from where they should be.
 
     With d1, d2 the unit vectors along the mean prototypes of the support's and of the query's
     foreground, and b1, b2 those of the background (CoW, IJCAI 2025, released code):
     ``(2 - d1.d2 - b1.b2) + max(0, d1.b1) + max(0, d2.b2)``. In float32 for half inputs.
 
-    Args:
-        support_foreground: prototypes, (B, N, P, C); P may differ between the four sets.
-        support_background: likewise.
-        query_foreground: likewise.
-        query_background: likewise.
-
-    Returns:
-        The loss in [0, 6], (B, N). A set whose mean is zero has no direction: its products are 0,
-        and so is its gradient.
+    P may differ between the sets. The loss is in [0, 6], (B, N). A set whose mean is zero has no
+    direction: its products are 0, and so is its gradient.
     """
     d1, b1 = _direction(support_foreground), _direction(support_background)
     d2, b2 = _direction(query_foreground), _direction(query_background)
@@ -35,16 +28,13 @@ def auxiliary_loss(
 
 
 def prototype_loss(tokens: Tensor) -> Tensor:
-    """Return the auxiliary loss of CoW, of one prototype for each class and side.
+    """Return the auxiliary loss of CoW, averaged over Q pairs, (B,), as IPSNet's loss.
 
-    IPS-style, reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025): its aim,
-    consistency within a class and less similarity between classes, said as a loss.
+    Reconstructed from the abstract of Song et al. (Artif. Intell. Med. 2025): its aim, consistency
+    within a class and less similarity between classes, said as a loss.
 
     Args:
         tokens: (B, Q, 2, 2, C): class (background, foreground), then side (support, query).
-
-    Returns:
-        The loss in [0, 6], averaged over the Q pairs, (B,).
     """
     sets = tokens.unsqueeze(4)  # (B, Q, class, side, 1 prototype, C)
     loss = auxiliary_loss(sets[:, :, 1, 0], sets[:, :, 0, 0], sets[:, :, 1, 1], sets[:, :, 0, 1])

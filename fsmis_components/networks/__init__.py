@@ -2,10 +2,15 @@
 
 from fsmis_components.networks.alpnet import ALPNet
 from fsmis_components.networks.cow import CoW
-from fsmis_components.networks.encoders import ResUNet, build_encoder
+from fsmis_components.networks.encoders import (
+    EncoderLevels,
+    ResNet101,
+    ResNet101Levels,
+    ResUNet,
+    build_encoder,
+)
 from fsmis_components.networks.few_shot_network import FewShotNetwork, SliceFeatures
 from fsmis_components.networks.ipsnet import IPSNet
-from fsmis_components.networks.resnet101 import EncoderLevels, ResNet101, ResNet101Levels
 
 __all__ = [
     "ALPNet",

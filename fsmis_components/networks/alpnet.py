@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsmis_components.layers.resize import resize_logits, resize_mask
-from fsmis_components.layers.support_state import SupportState
+from fsmis_components.layers.resize import resize_mask
+from fsmis_components.layers.support_state import SupportState, support_state
 from fsmis_components.losses import margin_cross_entropy
 from fsmis_components.networks.few_shot_network import (
     FewShotNetwork,
     SliceFeatures,
+    alignment_loss,
     all_labelled,
     with_background,
 )
@@ -80,15 +81,10 @@ class ALPNet(FewShotNetwork):
     def _train_step(
         self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
     ) -> Dict[str, Tensor]:
-        b, s = support_label.shape[0], support_label.shape[1]
-        # one batch, as in the released code: batch norm sees support and query together
-        joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
-        size = joined.image_size
-        support = SliceFeatures(joined.high[: b * s], size)
-        query = SliceFeatures(joined.high[b * s :], size)
+        support, query = self._encode_episode(image, support_image)
         state = self.build_support(support, support_label, all_labelled(support_label), None)
         margins = self._margins(query.high, state, None)
-        logits = self._to_image(margins, size)
+        logits = self._to_image(margins, query.image_size)
         return {
             "logits": with_background(logits),
             "query_loss": margin_cross_entropy(logits, label, self.background_weight),
@@ -115,33 +111,26 @@ class ALPNet(FewShotNetwork):
         state = self._pool(query.high, predicted, inside - predicted, valid)
         repeated = {name: tensor.repeat_interleave(s, 0) for name, tensor in state.items()}
         logits = self._to_image(self._margins(support.high, repeated, None), support.image_size)
-        absent = torch.logical_not(label.flatten(2).any(-1))[:, None, :, None, None]
-        ignored = 255.0
-        loss = margin_cross_entropy(
-            logits, support_label.masked_fill(absent, ignored).flatten(0, 1)
-        )
-        return loss.reshape(b, s).mean(1)
+        return alignment_loss(logits, support_label, torch.logical_not(label.flatten(2).any(-1)))
 
     def _pool(
         self, features: Tensor, foreground: Tensor, background: Tensor, valid: Tensor
     ) -> SupportState:
-        b, s = valid.shape[0], valid.shape[1]
         foreground = foreground * valid.flatten(0, 1)[:, :, None, None]
         background = background * valid.flatten(0, 1)[:, :, None, None]
         window = self.train_window if self.training else self.eval_window
         cells, foreground_cells = grid_prototypes(features, foreground, window, self.threshold)
         background_cells = grid_prototypes(features, background, window, self.threshold)[1]
         local_mode = fills_a_block(foreground, self.switch_window, self.threshold)
-        state = {
-            "foreground_cells": foreground_cells,
-            "background_cells": background_cells,
-            "foreground_global": masked_average_pool(features, foreground),
-            "background_global": masked_average_pool(features, background),
-            "local_mode": local_mode,
-        }
-        state = {name: t.unflatten(0, [b, s]).transpose(1, 2) for name, t in state.items()}
-        cells = cells.unflatten(0, [b, s]).unsqueeze(1)
-        return {"valid": valid.transpose(1, 2), "cells": cells, **state}
+        return support_state(
+            valid,
+            cells=cells.unsqueeze(1),
+            foreground_cells=foreground_cells,
+            background_cells=background_cells,
+            foreground_global=masked_average_pool(features, foreground),
+            background_global=masked_average_pool(features, background),
+            local_mode=local_mode,
+        )
 
     def _margins(
         self, query: Tensor, state: SupportState, section_weights: Optional[Tensor]
@@ -188,10 +177,6 @@ class ALPNet(FewShotNetwork):
         right = w * self.stride - masks.shape[-1]
         return resize_mask(F.pad(masks, [0, right, 0, bottom]), (h, w)).to(features.high)
 
-    def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
-        h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
-        return resize_logits(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
-
 
 def _global_score(query: Tensor, prototypes: Tensor, used: Tensor, scale: float) -> Tensor:
     """Compare with the mean over sections of global prototypes (B or 1, N, S, C)."""
@@ -218,7 +203,7 @@ def _similarity_of_used(query: Tensor, prototypes: Tensor, valid: Tensor, scale:
 def grid_prototypes(
     features: Tensor, mask: Tensor, window: int, threshold: float
 ) -> Tuple[Tensor, Tensor]:
-    """Return the mean feature of each grid cell, and which cells belong to each structure.
+    """Return the mean features (B, P, C) of grid cells, and which are each structure's, (B, N, P).
 
     Incomplete cells at the lower and right border are left out, as in ALPNet (Ouyang et al.,
     ECCV 2020, section 3.3). Cells are those of the features, so all structures share them.
@@ -228,10 +213,6 @@ def grid_prototypes(
         mask: weights in [0, 1], (B, N, h, w).
         window: side of a cell in feature positions, clipped to the features' size.
         threshold: share of a cell that the mask must exceed.
-
-    Returns:
-        Cells (B, P, C) in row order and their validity (B, N, P) bool, with
-        P = (h // window) * (w // window).
     """
     side = _clipped(window, features)
     cells = F.avg_pool2d(features, side).flatten(2).transpose(1, 2)  # (B, P, C)
@@ -240,13 +221,7 @@ def grid_prototypes(
 
 
 def fills_a_block(mask: Tensor, window: int, threshold: float) -> Tensor:
-    """Return where a structure fills any block, (B, N) bool: there local prototypes serve.
-
-    Args:
-        mask: (B, N, h, w).
-        window: side of a block in feature positions, clipped to the features' size.
-        threshold: share of the block that the mask must reach.
-    """
+    """Return where a structure fills any block, (B, N) bool: there local prototypes serve."""
     filled = F.avg_pool2d(to_compute_dtype(mask), _clipped(window, mask))
     return filled.flatten(2).amax(2) >= threshold
 

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from fsmis_components.layers.cow_decoders import MapFusion, MeanFusion
 from fsmis_components.layers.prototype_miner import PrototypeMiner, PrototypeSets
 from fsmis_components.layers.resize import upsample_corners
-from fsmis_components.layers.support_state import SupportState
+from fsmis_components.layers.support_state import SupportState, support_state
 from fsmis_components.losses import auxiliary_loss, margin_cross_entropy, self_prediction_loss
 from fsmis_components.networks.few_shot_network import (
     FewShotNetwork,
     SliceFeatures,
+    alignment_loss,
     all_labelled,
     check_switches,
     with_background,
@@ -61,6 +62,8 @@ class CoW(FewShotNetwork):
         ValueError: an unknown option, a switch that is no bool, or not two numbers where two
             are due.
     """
+
+    enlarge = staticmethod(upsample_corners)
 
     def __init__(
         self,
@@ -122,12 +125,8 @@ class CoW(FewShotNetwork):
         self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
     ) -> Dict[str, Tensor]:
         b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
-        # one batch, as in the released code: batch norm sees support and query together
-        joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
-        size = joined.image_size
-        support = SliceFeatures(joined.high[: b * s], size)
-        query = SliceFeatures(joined.high[b * s :], size)
-
+        support, query = self._encode_episode(image, support_image)
+        size = query.image_size
         sets = self._mine(support, support_label.flatten(0, 1), _new_seeds(b * s, n, image))
         state = self._state(sets, all_labelled(support_label))
         logits = self._to_image(self._margins(query.high, state, None), size)
@@ -139,10 +138,6 @@ class CoW(FewShotNetwork):
         back = self._state(swapped, found.unsqueeze(1))
         repeated = {name: tensor.repeat_interleave(s, 0) for name, tensor in back.items()}
         returned = self._to_image(self._margins(support.high, repeated, None), size)
-        skipped = torch.logical_not(found).repeat_interleave(s, 0)[:, :, None, None]
-        truth = support_label.flatten(0, 1)
-        ignored = 255.0
-        alignment = margin_cross_entropy(returned, truth.masked_fill(skipped, ignored))
         auxiliary = auxiliary_loss(
             _join_slices(sets.foreground, b),
             _join_slices(sets.background, b),
@@ -153,11 +148,15 @@ class CoW(FewShotNetwork):
         if self.miner.predictor is None:
             self_prediction = torch.zeros_like(auxiliary)
         else:
-            self_prediction = self_prediction_loss(self_predicted, truth).reshape(b, s, n).mean(1)
+            self_prediction = (
+                self_prediction_loss(self_predicted, support_label.flatten(0, 1))
+                .reshape(b, s, n)
+                .mean(1)
+            )
         return {
             "logits": with_background(logits),
             "query_loss": margin_cross_entropy(logits, label, self.background_weight),
-            "alignment_loss": alignment.reshape(b, s).mean(1),
+            "alignment_loss": alignment_loss(returned, support_label, torch.logical_not(found)),
             "auxiliary_loss": (auxiliary * found).mean(1),
             "self_prediction_loss": self_prediction.mean(1),
         }
@@ -171,16 +170,13 @@ class CoW(FewShotNetwork):
         return self.miner(features.high, F.pad(masks, [0, right, 0, bottom]), inside, seeds)
 
     def _state(self, sets: PrototypeSets, valid: Tensor) -> SupportState:
-        b, s = valid.shape[0], valid.shape[1]
         # the mean prototype is zero for an empty mask only
-        empty = torch.logical_not(sets.foreground[:, :, -2].any(-1))
-        state = {
-            "empty": empty,
-            "foreground": self.foreground_fusion.mix(sets.foreground),
-            "background": self.background_fusion.mix(sets.background),
-        }
-        state = {name: t.unflatten(0, [b, s]).transpose(1, 2) for name, t in state.items()}
-        return {"valid": valid.transpose(1, 2), **state}
+        return support_state(
+            valid,
+            empty=torch.logical_not(sets.foreground[:, :, -2].any(-1)),
+            foreground=self.foreground_fusion.mix(sets.foreground),
+            background=self.background_fusion.mix(sets.background),
+        )
 
     def _margins(
         self, query: Tensor, state: SupportState, section_weights: Optional[Tensor]
@@ -224,10 +220,6 @@ class CoW(FewShotNetwork):
             found = self._compare(unit[i : i + 1], front, back, size)[0, :, 0].float()
             margins[i, n, s] = torch.where(empty[:, None, None], EMPTY_MARGIN, found)
         return margins
-
-    def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
-        h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
-        return upsample_corners(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
 
 
 def _fused(fusion: nn.Module, unit: Tensor, vectors: Tensor, size: Tuple[int, int]) -> Tensor:

@@ -1,12 +1,14 @@
 """What all networks of the collection have in common: MONAI's door and a stored support."""
 
-from typing import Dict, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsmis_components.layers.resize import resize_logits
 from fsmis_components.layers.support_state import SupportState, check_state
+from fsmis_components.losses import margin_cross_entropy
 from fsmis_components.networks.encoders import build_encoder
 
 
@@ -20,8 +22,8 @@ class SliceFeatures(NamedTuple):
 class FewShotNetwork(nn.Module):
     """Segments query slices by labelled support slices, several structures in one call.
 
-    A method gives ``build_support``, ``_margins`` and ``_to_image``, or ``segment``, and
-    ``_train_step``; one that needs more levels of features than the last gives its own ``encode``.
+    A method gives ``build_support``, ``_margins`` or ``segment``, and ``_train_step``; one that
+    needs more levels of features than the last gives its own ``encode``.
     Background is modelled per structure: the logit of structure n is ``score_fg - score_bg`` and
     channel 0 is zero, so that for one structure the softmax equals that of the papers' two
     channels.
@@ -33,6 +35,7 @@ class FewShotNetwork(nn.Module):
     """
 
     stored_state: Dict[str, Tensor]
+    enlarge: Callable[[Tensor, Tuple[int, int]], Tensor] = staticmethod(resize_logits)
     pointwise = False  # does the answer at a place depend on the query's features there alone?
 
     def __init__(
@@ -99,6 +102,13 @@ class FewShotNetwork(nn.Module):
         padded = pad_slices(image, self.pad_multiple)
         return SliceFeatures(self.encoder(padded).high, (image.shape[-2], image.shape[-1]))
 
+    def _encode_episode(self, image: Tensor, support_image: Tensor) -> Tuple[Any, Any]:
+        """Return the features of support and query, of images (B, S, 1, H, W) and (B, 1, H, W)."""
+        # one batch, as in the released codes: batch norm sees support and query together
+        joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
+        query = image.shape[0]
+        return take_slices(joined, slice(None, -query)), take_slices(joined, slice(-query, None))
+
     def build_support(
         self, features: SliceFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
@@ -137,7 +147,8 @@ class FewShotNetwork(nn.Module):
 
     def _to_image(self, margins: Tensor, image_size: Tuple[int, int]) -> Tensor:
         """Enlarge margins (B, N, h, w) to the image's size, (B, N, H, W)."""
-        raise NotImplementedError
+        h, w = margins.shape[-2] * self.stride, margins.shape[-1] * self.stride
+        return self.enlarge(margins, (h, w))[:, :, : image_size[0], : image_size[1]]
 
     def _train_step(
         self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
@@ -148,6 +159,27 @@ class FewShotNetwork(nn.Module):
         """Store a support, so that ``net(image)`` segments its structures without arguments."""
         check_state(state)
         self.stored_state = dict(state)
+
+
+def take_slices(features: Any, chosen: slice) -> Any:
+    """Return the features of some slices, in the tuple that they come in."""
+    return type(features)(*(level[chosen] for level in features[:-1]), features.image_size)
+
+
+def alignment_loss(margins: Tensor, support_label: Tensor, skipped: Tensor) -> Tensor:
+    """Return the loss of a support that was segmented by its query's prediction, (B,).
+
+    Prototype alignment regularisation (PANet; Wang et al., ICCV 2019).
+
+    Args:
+        margins: of the support slices, (B * S, N, H, W).
+        support_label: (B, S, N, H, W).
+        skipped: structures that count as 0, bool (B, N).
+    """
+    b, s = support_label.shape[0], support_label.shape[1]
+    ignored = 255.0
+    truth = support_label.masked_fill(skipped[:, None, :, None, None], ignored)
+    return margin_cross_entropy(margins, truth.flatten(0, 1)).reshape(b, s).mean(1)
 
 
 def pad_slices(image: Tensor, multiple: int) -> Tensor:

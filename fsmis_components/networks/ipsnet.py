@@ -7,20 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsmis_components.layers.cell_masks import cell_shares, chosen_cells, class_means
-from fsmis_components.layers.interactive_prototypes import (
-    InteractivePrototypes,
-    IPSFeatures,
-    take_slices,
-)
+from fsmis_components.layers.interactive_prototypes import InteractivePrototypes, IPSFeatures
 from fsmis_components.layers.ips_decoders import DeepModule, SelfLearningDecoder
 from fsmis_components.layers.pair_decision import PairDecision, PairMaps, SelfSupport
-from fsmis_components.layers.support_state import SupportState, select_pairs
+from fsmis_components.layers.support_state import SupportState, select_pairs, support_state
 from fsmis_components.losses import margin_cross_entropy, prototype_loss, soft_dice_loss
 from fsmis_components.networks.few_shot_network import (
     FewShotNetwork,
+    alignment_loss,
     all_labelled,
     check_switches,
     pad_slices,
+    take_slices,
     with_background,
 )
 
@@ -111,17 +109,13 @@ class IPSNet(FewShotNetwork):
         self, features: IPSFeatures, masks: Tensor, valid: Tensor, seeds: Optional[Tensor] = None
     ) -> SupportState:
         """Pool the prototypes of labelled support slices; see the base class. Nothing is drawn."""
-        b, s = valid.shape[0], valid.shape[1]
         shares = self._cells(masks.flatten(0, 1), features)  # (B * S, N, h, w)
         whole = self._cells(torch.ones_like(masks[:1, 0, :1]), features)
         mean = class_means(features.mid, shares, whole)  # (B * S, N, 2, C)
         front = chosen_cells(shares)
         back = self.decision.inside(features) & torch.logical_not(front)
         peak = self.decision.prototypes.peaks(features.high, front, back)
-        area = shares.flatten(2).sum(2)
-        state = {"area": area, "mean": mean, "peak": peak}
-        state = {name: t.unflatten(0, [b, s]).transpose(1, 2) for name, t in state.items()}
-        return {"valid": valid.transpose(1, 2), **state}
+        return support_state(valid, area=shares.flatten(2).sum(2), mean=mean, peak=peak)
 
     def segment(  # type: ignore[override]
         self,
@@ -150,7 +144,7 @@ class IPSNet(FewShotNetwork):
             margins = torch.zeros([b, n, size[0], size[1]], device=weights.device)
             # slice by slice, so that features of pairs never exist for the whole batch
             for i in range(b):
-                slices = take_slices(query_features, i, i + 1)
+                slices = take_slices(query_features, slice(i, i + 1))
                 margins[i] = self._summed(slices, state, i, weights[i])[0]
         averaged = torch.where(total > 0, margins / total.clamp_min(1e-12), ABSENT_MARGIN)
         return with_background(averaged)
@@ -163,9 +157,7 @@ class IPSNet(FewShotNetwork):
         self, image: Tensor, support_image: Tensor, support_label: Tensor, label: Tensor
     ) -> Dict[str, Tensor]:
         b, s, n = support_label.shape[0], support_label.shape[1], support_label.shape[2]
-        joined = self.encode(torch.cat([support_image.flatten(0, 1), image], 0))
-        support = take_slices(joined, 0, b * s)
-        query = take_slices(joined, b * s, b * s + b)
+        support, query = self._encode_episode(image, support_image)
         state = self.build_support(support, support_label, all_labelled(support_label), None)
 
         share = (self.warmup_steps - self.steps) / max(1, self.warmup_steps)
@@ -249,21 +241,16 @@ class IPSNet(FewShotNetwork):
     def _alignment(
         self, support: IPSFeatures, query: IPSFeatures, margins: Tensor, support_label: Tensor
     ) -> Tensor:
-        """Segment the support by the query's prediction and mean prototypes, (B,).
-
-        Prototype alignment regularisation (PANet; Wang et al., ICCV 2019).
-        """
-        b, s = support_label.shape[0], support_label.shape[1]
+        """Segment the support by the query's prediction and mean prototypes, (B,)."""
+        s = support_label.shape[1]
         predicted = (margins.detach() > 0).to(query.mid)
         whole = self._cells(torch.ones_like(predicted[:1, :1]), query)
         mean = class_means(query.mid, self._cells(predicted, query), whole)
         mean = mean.repeat_interleave(s, 0)  # (B * S, N, 2, C)
         returned = self.decision.prototypes.margins(support.mid, mean)
         returned = self.decision.to_image(returned, support.image_size)
-        skipped = torch.logical_not(predicted.flatten(2).any(2)).repeat_interleave(s, 0)
-        ignored = 255.0
-        truth = support_label.flatten(0, 1).masked_fill(skipped[:, :, None, None], ignored)
-        return margin_cross_entropy(returned, truth).reshape(b, s).mean(1)
+        skipped = torch.logical_not(predicted.flatten(2).any(2))
+        return alignment_loss(returned, support_label, skipped)
 
     def _map_loss(self, maps: Tensor, label: Tensor) -> Tensor:
         """Compare the pairs' margins (B, N * S, h, w), averaged over S, with the label, (B,)."""

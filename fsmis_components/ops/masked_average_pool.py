@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from fsmis_components.ops.precision import shape_text, to_compute_dtype
+from fsmis_components.ops.precision import to_compute_dtype
 
 
 def masked_average_pool(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
-    """Return the mean feature under each mask.
+    """Return the mean feature under each mask, (B, N, C) in the dtype of ``features``.
 
     ``sum(features * mask) / (sum(mask) + eps)``; sums are taken in float32 for half inputs. An
     empty mask gives zeros.
@@ -17,27 +17,11 @@ def masked_average_pool(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Te
         mask: weights in [0, 1], (B, N, *space).
         eps: added to the sum of the mask; 1e-5 in ALPNet (Ouyang et al., ECCV 2020).
 
-    Returns:
-        (B, N, C) in the dtype of ``features``.
-
-    Raises:
-        ValueError: the mask does not lie on the features' grid.
-
     Example:
         >>> features = torch.tensor([[[1.0, 2.0, 6.0]]])  # (B, C, W) = (1, 1, 3)
         >>> masked_average_pool(features, torch.tensor([[[1.0, 1.0, 0.0]]]), eps=0.0)
         tensor([[[1.5000]]])
     """
-    if (
-        features.dim() < 3
-        or mask.dim() != features.dim()
-        or mask.shape[0] != features.shape[0]
-        or mask.shape[2:] != features.shape[2:]
-    ):
-        raise ValueError(
-            "masked_average_pool: expected features (B, C, *space) and mask (B, N, *space), got "
-            f"{shape_text(features)} and {shape_text(mask)}; resize the mask to the features"
-        )
     # autocast would take the product in half precision
     with torch.autocast(features.device.type, enabled=False):
         values = to_compute_dtype(features).flatten(2)  # (B, C, L)

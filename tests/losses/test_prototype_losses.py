@@ -51,8 +51,6 @@ X, Y = [1.0, 0.0], [0.0, 1.0]
 @pytest.mark.parametrize(
     ("background", "foreground", "expected"),
     [
-        ((X, X), (Y, Y), 0.0),  # sides agree, classes are orthogonal
-        ((X, X), (X, X), 2.0),  # classes alike on both sides
         ((X, X), (Y, X), 2.0),  # foreground differs between the sides, and is background on one
         ((X, [-1.0, 0.0]), (Y, Y), 2.0),  # background turned round
     ],

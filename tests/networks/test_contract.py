@@ -9,7 +9,7 @@ import torch
 from network_samples import StubEncoder, episode, small_cow
 from torch import nn
 
-from fsmis_components.layers import check_state, select_sections
+from fsmis_components.layers.support_state import check_state, select_sections
 from fsmis_components.networks import ALPNet, FewShotNetwork, IPSNet
 
 MAKERS: dict[str, Callable[[nn.Module | str], FewShotNetwork]] = {

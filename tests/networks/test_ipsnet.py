@@ -1,6 +1,6 @@
 """IPSNet: the acceptance checks of our specification, and its corner cases.
 
-Check 5, suppression alone, is in test_prototype_interaction. What all networks promise is in
+Check 5, suppression alone, is in test_interactive_prototypes. What all networks promise is in
 test_contract, what the options do in test_ipsnet_options.
 """
 
@@ -93,7 +93,7 @@ def answer_by_the_specification(net: IPSNet, item: dict[str, Tensor]) -> Tensor:
     return whole[0, 0, : mask.shape[0], : mask.shape[1]]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_untrained_the_plain_prototypes_answer(seed: int) -> None:
     """Check 2; on so small a map each cell is a field of the background."""
     net = without_suppression(network(seed, background_grid=16))
@@ -116,7 +116,7 @@ def test_one_episode_can_be_learned() -> None:
     label = mask[None, None]
     optimizer, loss = torch.optim.AdamW(net.parameters(), 3e-3), EpisodeLoss(WEIGHTS)
     dice = []
-    for _ in range(80):
+    for _ in range(50):
         out = net(**item, label=label)
         predicted = out["logits"][0, 1] > 0
         dice.append((2 * (predicted * mask).sum() / (predicted.sum() + mask.sum())).item())
@@ -141,13 +141,12 @@ def test_support_slice_without_a_pixel() -> None:
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())
 
 
-@pytest.mark.parametrize("pixels", [0, 1, 64 * 64])
+@pytest.mark.parametrize("pixels", [1, 64 * 64])
 @pytest.mark.parametrize("where", ["support_label", "label"])
-def test_masks_of_no_pixel_one_pixel_and_all_train(pixels: int, where: str) -> None:
+def test_masks_of_one_pixel_and_of_all_train(pixels: int, where: str) -> None:
     item, net = episode(b=1, s=2, n=1), network(warmup_steps=1).train()
     item[where].fill_(1.0 if pixels > 1 else 0.0)
-    if pixels == 1:
-        item[where][..., 40, 40] = 1
+    item[where][..., 40, 40] = 1
     for _ in range(2):  # told the label, and not
         EpisodeLoss(WEIGHTS, 0.5)(net(**item), item["label"]).backward()
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())

@@ -27,8 +27,7 @@ def peak_bytes(work, folder: Path) -> int:
     return peak
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["forward", "backward"])
-def test_memory_of_streamed_is_independent_of_prototypes(train, tmp_path, monkeypatch):
+def test_memory_of_streamed_is_independent_of_prototypes(tmp_path, monkeypatch):
     monkeypatch.setattr(streamed, "_SIDE_CPU", 128)
     channels, length = 4, 1024
     whole_map = 4096 * length * 4
@@ -39,8 +38,7 @@ def test_memory_of_streamed_is_independent_of_prototypes(train, tmp_path, monkey
             "prototypes": torch.rand(1, 1, num_prototypes, channels),
             "valid": torch.rand(1, 1, num_prototypes) < 0.9,
         }
-        solve = with_gradients if train else lambda x, **more: prototype_similarity(**x, **more)
-        return peak_bytes(lambda: solve(arguments, backend=backend), tmp_path)
+        return peak_bytes(lambda: with_gradients(arguments, backend=backend), tmp_path)
 
     few, many = peak(256, "streamed"), peak(4096, "streamed")
     # copies of the prototypes themselves, their unit vectors and gradients are not temporary
@@ -98,12 +96,9 @@ assert not new, new
     ("changes", "error", "message"),
     [
         ({"query": torch.rand(B, C)}, ValueError, r"query \(B, C, \*space\).*got query \(2, 19\)"),
-        ({"prototypes": torch.rand(B, P, C)}, ValueError, r"prototypes \(2, 5, 19\)"),
-        ({"prototypes": torch.rand(1, N, P, C + 1)}, ValueError, r"prototypes \(1, 3, 5, 20\)"),
         ({"prototypes": torch.rand(B + 1, N, P, C)}, ValueError, r"prototypes \(3, 3, 5, 19\)"),
         ({"prototypes": torch.rand(1, N, 0, C)}, ValueError, "P > 0"),
         ({"valid": torch.ones(1, P, N) > 0}, ValueError, r"valid \(1, 5, 3\)"),
-        ({"valid": torch.ones(N, P) > 0}, ValueError, r"valid \(3, 5\)"),
         ({"valid": torch.ones(1, N, P)}, TypeError, r"valid \(1, 3, 5\) torch.float32"),
         ({"query": torch.ones(B, C, H, W).long()}, TypeError, "floating point.* torch.int64"),
         ({"scale": float("nan")}, ValueError, "scale > 0 and eps > 0, got nan and 0.0001"),

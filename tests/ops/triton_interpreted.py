@@ -27,14 +27,11 @@ HALF = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 @pytest.fixture(autouse=True)
 def interpreted(device, monkeypatch):
-    """Run on a CPU with small tiles and sums in short parts; on a GPU as everywhere."""
+    """Run on a CPU with small tiles; on a GPU as everywhere."""
     if device.type != "cpu":
         return
     monkeypatch.setattr(triton_backend, "_INTERPRETED", True)
     use(WHOLE, monkeypatch)
-    monkeypatch.setattr(triton_backend, "_PROGRAMS_PER_PROCESSOR", 10**6)
-    monkeypatch.setattr(triton_backend, "_SHORTEST_PART", 10)
-    monkeypatch.setattr(triton_backend, "_PART_STEP", 16)
     multiply = interpreter.InterpreterBuilder.create_dot
 
     def widen(handle):

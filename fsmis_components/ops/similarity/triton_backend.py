@@ -17,11 +17,6 @@ _INSTALLED = find_spec("triton") is not None
 _INTERPRETED = False
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _MOST_CHANNELS = 2048
-# a sum over fewer positions is not worth a part of its own; parts start where every block can
-_SHORTEST_PART = 256
-_PART_STEP = 128
-# programs per multiprocessor that can hide each other's waits
-_PROGRAMS_PER_PROCESSOR = 2
 
 
 def unsupported_reasons(query: Tensor, prototypes: Tensor) -> list[str]:
@@ -92,12 +87,9 @@ def backward(
     _launch(query_gradient, {**arguments, "result": grad_query}, tile, batch, axes)
 
     axes = {"BLOCK_P": p, "BLOCK_D": channels}
-    groups = batch * structures
-    parts, size = _split(groups * _programs(tile, axes), length, query.device)
-    result = query.new_empty((batch, structures, parts, p, channels), dtype=torch.float32)
-    arguments |= {"result": result, "parts": parts, "positions_per_part": size}
-    _launch(prototype_gradient, arguments, tile, groups * parts, axes)
-    return grad_query.transpose(1, 2), result.sum(2).sum_to_size(prototypes.shape)
+    result = query.new_empty((batch, structures, p, channels), dtype=torch.float32)
+    _launch(prototype_gradient, {**arguments, "result": result}, tile, batch * structures, axes)
+    return grad_query.transpose(1, 2), result.sum_to_size(prototypes.shape)
 
 
 def tile_of(dtype: torch.dtype, channels: int | None = None) -> dict[str, int]:
@@ -118,31 +110,11 @@ def tile_of(dtype: torch.dtype, channels: int | None = None) -> dict[str, int]:
     return {**tile, "num_warps": 4, "num_stages": 2}
 
 
-def _programs(tile: dict[str, int], axes: dict[str, int]) -> int:
-    """Return how many blocks cover the axes."""
-    return math.prod(-(-length // tile[block]) for block, length in axes.items())
-
-
-def _split(programs: int, terms: int, device: torch.device) -> tuple[int, int]:
-    """Split a sum of terms so that programs, which are too few alone, fill the device.
-
-    Returns:
-        the number of parts, and the terms of each, the last of which may be shorter.
-    """
-    processors = 1
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-    slots = processors * _PROGRAMS_PER_PROCESSOR
-    parts = max(1, min(slots // max(1, programs), terms // _SHORTEST_PART))
-    size = -(-terms // (parts * _PART_STEP)) * _PART_STEP
-    return (-(-terms // size) if terms else 1), size
-
-
 def _launch(
     kernel: Any, arguments: dict[str, Any], tile: dict[str, int], groups: int, axes: dict[str, int]
 ) -> None:
     """Start a kernel."""
-    programs = groups * _programs(tile, axes)
+    programs = groups * math.prod(-(-length // tile[block]) for block, length in axes.items())
     if programs > 0:  # a batch of 0 has nothing to do
         with torch.cuda.device_of(arguments["query"]):
             # said outright, because the default differs between versions of Triton

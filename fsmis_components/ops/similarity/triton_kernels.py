@@ -238,14 +238,12 @@ def prototype_gradient(
     grad: "Any",
     reduced: "Any",
     kept: "Any",
-    result: "Any",  # (B, N, parts, P, C)
+    result: "Any",  # (B, N, P, C)
     prototypes_stride_b: int,
     prototypes_stride_n: int,
     num_structures: int,
     num_positions: int,
     num_prototypes: int,
-    positions_per_part: int,
-    parts: int,
     scale: float,
     eps: float,
     C: tl.constexpr,
@@ -255,16 +253,14 @@ def prototype_gradient(
     BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr,  # channels of the result at once
 ) -> None:
-    """Write the gradient of BLOCK_P prototypes from one slice and one part of its positions."""
+    """Write the gradient of BLOCK_P prototypes from one slice."""
     program = tl.program_id(0)
     blocks = tl.cdiv(num_prototypes, BLOCK_P)
     numbers = (program % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
     program = program // blocks
     chunks = tl.cdiv(C, BLOCK_D)
     outputs = (program % chunks) * BLOCK_D + tl.arange(0, BLOCK_D)
-    program = program // chunks
-    part = program % parts
-    group = (program // parts).to(tl.int64)
+    group = (program // chunks).to(tl.int64)
     batch, structure = group // num_structures, group % num_structures
     query += batch * num_positions * C
     query_lengths += batch * num_positions
@@ -276,8 +272,7 @@ def prototype_gradient(
 
     along = tl.zeros((BLOCK_P,), tl.float32)
     total = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
-    first = part * positions_per_part
-    for start in range(first, tl.minimum(first + positions_per_part, num_positions), BLOCK_L):
+    for start in range(0, num_positions, BLOCK_L):
         positions = start + tl.arange(0, BLOCK_L)
         query_length = load_vector(query_lengths, positions, num_positions)
         query_factor = 1.0 / tl.maximum(query_length, eps)
@@ -308,6 +303,6 @@ def prototype_gradient(
     raw = load_tile(prototypes, numbers, outputs, num_prototypes, C)
     along = tl.where(length < eps, 0.0, along * factor)
     total = factor[:, None] * (scale * total - raw.to(tl.float32) * along[:, None])
-    rows = (group * parts + part) * num_prototypes + numbers
+    rows = group * num_prototypes + numbers
     inside = (numbers < num_prototypes)[:, None] & (outputs < C)[None, :]
     tl.store(result + rows[:, None] * C + outputs[None, :], total, mask=inside)
