@@ -19,7 +19,7 @@ needs_triton = pytest.mark.skipif(
 # memory that one program may share, by compute capability, bytes
 SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 # sizes of 1 are compiled into a kernel
-ONES = dict.fromkeys(("num_structures", "num_positions", "num_prototypes"), 1)
+ONES = dict.fromkeys(("N", "L", "P"), 1)
 KERNELS = ("reduce_scores", "query_gradient", "prototype_gradient")
 
 

@@ -51,7 +51,7 @@ def forward(
     from fsmis_components.ops.similarity.triton_kernels import reduce_scores
 
     arguments, dtype = _operands(query, prototypes, valid, scale, eps)
-    batch, structures, length = query.shape[0], arguments["num_structures"], query.shape[2]
+    batch, structures, length = query.shape[0], arguments["N"], query.shape[2]
     reduced = query.new_empty((batch, structures, length), dtype=torch.float32)
     kept = torch.empty_like(reduced)
     arguments |= {"reduced": reduced, "kept": kept}
@@ -79,7 +79,7 @@ def backward(
     for name, tensor in (("grad", grad), ("reduced", reduced), ("kept", kept)):
         arguments[name] = tensor.to(torch.float32).contiguous()
     batch, channels, length = query.shape
-    structures, p = arguments["num_structures"], prototypes.shape[2]
+    structures, p = arguments["N"], prototypes.shape[2]
     tile = tile_of(dtype, channels)
 
     grad_query = query.new_empty((batch, length, channels), dtype=torch.float32)
@@ -140,9 +140,9 @@ def _operands(
         "lengths": lengths.expand(query.shape[0], -1, -1).contiguous(),
         "prototypes_stride_b": stride_b,
         "prototypes_stride_n": stride_n,
-        "num_structures": lengths.shape[1],
-        "num_positions": query.shape[2],
-        "num_prototypes": prototypes.shape[2],
+        "N": lengths.shape[1],
+        "L": query.shape[2],
+        "P": prototypes.shape[2],
         "scale": scale,
         "eps": eps,
         "C": query.shape[1],

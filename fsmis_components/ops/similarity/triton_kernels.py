@@ -48,13 +48,12 @@ def load_vector(pointer: "Any", numbers: "Any", count: int) -> "Any":
 def score_tile(
     query: "Any",
     prototypes: "Any",
-    query_factor: "Any",  # 1 / length of each position
+    scaled: "Any",  # scale / length of each position
     length: "Any",  # of each prototype
     positions: "Any",
     numbers: "Any",
-    num_positions: int,
-    num_prototypes: int,
-    scale: float,
+    L: int,
+    P: int,
     eps: float,
     C: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -64,11 +63,11 @@ def score_tile(
     product = tl.zeros((positions.shape[0], numbers.shape[0]), tl.float32)
     for start in range(0, C, BLOCK_C):
         channels = start + tl.arange(0, BLOCK_C)
-        place = load_tile(query, positions, channels, num_positions, C)
-        chosen = tl.trans(load_tile(prototypes, numbers, channels, num_prototypes, C))
+        place = load_tile(query, positions, channels, L, C)
+        chosen = tl.trans(load_tile(prototypes, numbers, channels, P, C))
         product = tl.dot(place, chosen, product, input_precision=PRECISION)
-    scores = product * (scale * query_factor)[:, None] * (1.0 / tl.maximum(length, eps))[None, :]
-    excluded = (length < 0.0) | (numbers >= num_prototypes)
+    scores = product * scaled[:, None] * (1.0 / tl.maximum(length, eps))[None, :]
+    excluded = (length < 0.0) | (numbers >= P)
     return tl.where(excluded[None, :], EXCLUDED, scores)
 
 
@@ -90,9 +89,9 @@ def reduce_scores(
     kept: "Any",  # logarithm of the sum of exponentials; 0 without a valid prototype
     prototypes_stride_b: int,
     prototypes_stride_n: int,
-    num_structures: int,
-    num_positions: int,
-    num_prototypes: int,
+    N: int,
+    L: int,
+    P: int,
     scale: float,
     eps: float,
     C: tl.constexpr,
@@ -105,36 +104,26 @@ def reduce_scores(
 
     Online softmax: Milakov and Gimelshein, 2018; its tiling: Dao et al., FlashAttention, 2022.
     """
-    blocks = tl.cdiv(num_positions, BLOCK_L)
+    blocks = tl.cdiv(L, BLOCK_L)
     positions = (tl.program_id(0) % blocks) * BLOCK_L + tl.arange(0, BLOCK_L)
     group = (tl.program_id(0) // blocks).to(tl.int64)
-    batch, structure = group // num_structures, group % num_structures
-    query += batch * num_positions * C
+    batch, structure = group // N, group % N
+    query += batch * L * C
     prototypes += batch * prototypes_stride_b + structure * prototypes_stride_n
-    lengths += group * num_prototypes
-    query_length = load_vector(query_lengths + batch * num_positions, positions, num_positions)
+    lengths += group * P
+    query_length = load_vector(query_lengths + batch * L, positions, L)
     query_factor = 1.0 / tl.maximum(query_length, eps)
+    scaled = scale * query_factor
 
     # below every true score, far above EXCLUDED: without a valid prototype the total is 0
     peak = tl.zeros((BLOCK_L,), tl.float32) - 2.0 * scale
     total = tl.zeros((BLOCK_L,), tl.float32)
     weighted = tl.zeros((BLOCK_L,), tl.float32)
-    for start in range(0, num_prototypes, BLOCK_P):
+    for start in range(0, P, BLOCK_P):
         numbers = start + tl.arange(0, BLOCK_P)
+        length = load_vector(lengths, numbers, P)
         scores = score_tile(
-            query,
-            prototypes,
-            query_factor,
-            load_vector(lengths, numbers, num_prototypes),
-            positions,
-            numbers,
-            num_positions,
-            num_prototypes,
-            scale,
-            eps,
-            C,
-            PRECISION,
-            BLOCK_C,
+            query, prototypes, scaled, length, positions, numbers, L, P, eps, C, PRECISION, BLOCK_C
         )
         new_peak = tl.maximum(peak, tl.max(scores, 1))
         shrink = tl.exp2((peak - new_peak) * LOG2E)
@@ -145,8 +134,8 @@ def reduce_scores(
 
     some = total != 0.0
     divisor = tl.where(some, total, 1.0)
-    here = group * num_positions + positions
-    inside = positions < num_positions
+    here = group * L + positions
+    inside = positions < L
     tl.store(reduced + here, tl.where(some, weighted / divisor, 0.0), mask=inside)
     tl.store(kept + here, tl.where(some, peak + tl.log(divisor), 0.0), mask=inside)
 
@@ -163,9 +152,9 @@ def query_gradient(
     result: "Any",  # (B, L, C)
     prototypes_stride_b: int,
     prototypes_stride_n: int,
-    num_structures: int,
-    num_positions: int,
-    num_prototypes: int,
+    N: int,
+    L: int,
+    P: int,
     scale: float,
     eps: float,
     C: tl.constexpr,
@@ -177,55 +166,44 @@ def query_gradient(
 ) -> None:
     """Write the gradient of BLOCK_L positions of the query."""
     program = tl.program_id(0)
-    blocks = tl.cdiv(num_positions, BLOCK_L)
+    blocks = tl.cdiv(L, BLOCK_L)
     positions = (program % blocks) * BLOCK_L + tl.arange(0, BLOCK_L)
     program = program // blocks
     chunks = tl.cdiv(C, BLOCK_D)
     outputs = (program % chunks) * BLOCK_D + tl.arange(0, BLOCK_D)
     batch = (program // chunks).to(tl.int64)
-    query += batch * num_positions * C
-    query_length = load_vector(query_lengths + batch * num_positions, positions, num_positions)
+    query += batch * L * C
+    query_length = load_vector(query_lengths + batch * L, positions, L)
     query_factor = 1.0 / tl.maximum(query_length, eps)
+    scaled = scale * query_factor
 
     along = tl.zeros((BLOCK_L,), tl.float32)
     total = tl.zeros((BLOCK_L, BLOCK_D), tl.float32)
-    for structure in range(num_structures):
-        group = batch * num_structures + structure
-        here = group * num_positions
-        log_sum = load_vector(kept + here, positions, num_positions)
-        middle = load_vector(reduced + here, positions, num_positions)
-        incoming = load_vector(grad + here, positions, num_positions)
+    for structure in range(N):
+        group = batch * N + structure
+        here = group * L
+        log_sum = load_vector(kept + here, positions, L)
+        middle = load_vector(reduced + here, positions, L)
+        incoming = load_vector(grad + here, positions, L)
         chosen = prototypes + batch * prototypes_stride_b + structure * prototypes_stride_n
-        for start in range(0, num_prototypes, BLOCK_P):
+        for start in range(0, P, BLOCK_P):
             numbers = start + tl.arange(0, BLOCK_P)
-            length = load_vector(lengths + group * num_prototypes, numbers, num_prototypes)
+            length = load_vector(lengths + group * P, numbers, P)
             scores = score_tile(
-                query,
-                chosen,
-                query_factor,
-                length,
-                positions,
-                numbers,
-                num_positions,
-                num_prototypes,
-                scale,
-                eps,
-                C,
-                PRECISION,
-                BLOCK_C,
+                query, chosen, scaled, length, positions, numbers, L, P, eps, C, PRECISION, BLOCK_C
             )
             weights = tl.exp2((scores - log_sum[:, None]) * LOG2E)
             slope = weights * (1.0 + scores - middle[:, None]) * incoming[:, None]
             along += tl.sum(slope * scores, 1)
-            vectors = load_tile(chosen, numbers, outputs, num_prototypes, C)
+            vectors = load_tile(chosen, numbers, outputs, P, C)
             slope = slope / tl.maximum(length, eps)[None, :]
             total = accumulate(slope, vectors, total, PRECISION)
 
-    raw = load_tile(query, positions, outputs, num_positions, C)
+    raw = load_tile(query, positions, outputs, L, C)
     along = tl.where(query_length < eps, 0.0, along * query_factor)
     total = query_factor[:, None] * (scale * total - raw.to(tl.float32) * along[:, None])
-    offsets = (batch * num_positions + positions)[:, None] * C + outputs[None, :]
-    inside = (positions < num_positions)[:, None] & (outputs < C)[None, :]
+    offsets = (batch * L + positions)[:, None] * C + outputs[None, :]
+    inside = (positions < L)[:, None] & (outputs < C)[None, :]
     tl.store(result + offsets, total, mask=inside)
 
 
@@ -241,9 +219,9 @@ def prototype_gradient(
     result: "Any",  # (B, N, P, C)
     prototypes_stride_b: int,
     prototypes_stride_n: int,
-    num_structures: int,
-    num_positions: int,
-    num_prototypes: int,
+    N: int,
+    L: int,
+    P: int,
     scale: float,
     eps: float,
     C: tl.constexpr,
@@ -255,54 +233,43 @@ def prototype_gradient(
 ) -> None:
     """Write the gradient of BLOCK_P prototypes from one slice."""
     program = tl.program_id(0)
-    blocks = tl.cdiv(num_prototypes, BLOCK_P)
+    blocks = tl.cdiv(P, BLOCK_P)
     numbers = (program % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
     program = program // blocks
     chunks = tl.cdiv(C, BLOCK_D)
     outputs = (program % chunks) * BLOCK_D + tl.arange(0, BLOCK_D)
     group = (program // chunks).to(tl.int64)
-    batch, structure = group // num_structures, group % num_structures
-    query += batch * num_positions * C
-    query_lengths += batch * num_positions
+    batch, structure = group // N, group % N
+    query += batch * L * C
+    query_lengths += batch * L
     prototypes += batch * prototypes_stride_b + structure * prototypes_stride_n
-    lengths += group * num_prototypes
-    here = group * num_positions
-    length = load_vector(lengths, numbers, num_prototypes)
+    lengths += group * P
+    here = group * L
+    length = load_vector(lengths, numbers, P)
     factor = 1.0 / tl.maximum(length, eps)
 
     along = tl.zeros((BLOCK_P,), tl.float32)
     total = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
-    for start in range(0, num_positions, BLOCK_L):
+    for start in range(0, L, BLOCK_L):
         positions = start + tl.arange(0, BLOCK_L)
-        query_length = load_vector(query_lengths, positions, num_positions)
+        query_length = load_vector(query_lengths, positions, L)
         query_factor = 1.0 / tl.maximum(query_length, eps)
+        scaled = scale * query_factor
         scores = score_tile(
-            query,
-            prototypes,
-            query_factor,
-            length,
-            positions,
-            numbers,
-            num_positions,
-            num_prototypes,
-            scale,
-            eps,
-            C,
-            PRECISION,
-            BLOCK_C,
+            query, prototypes, scaled, length, positions, numbers, L, P, eps, C, PRECISION, BLOCK_C
         )
-        log_sum = load_vector(kept + here, positions, num_positions)
-        middle = load_vector(reduced + here, positions, num_positions)
-        incoming = load_vector(grad + here, positions, num_positions)
+        log_sum = load_vector(kept + here, positions, L)
+        middle = load_vector(reduced + here, positions, L)
+        incoming = load_vector(grad + here, positions, L)
         weights = tl.exp2((scores - log_sum[:, None]) * LOG2E)
         slope = weights * (1.0 + scores - middle[:, None]) * incoming[:, None]
         along += tl.sum(slope * scores, 0)
-        vectors = load_tile(query, positions, outputs, num_positions, C)
+        vectors = load_tile(query, positions, outputs, L, C)
         total = accumulate(tl.trans(slope * query_factor[:, None]), vectors, total, PRECISION)
 
-    raw = load_tile(prototypes, numbers, outputs, num_prototypes, C)
+    raw = load_tile(prototypes, numbers, outputs, P, C)
     along = tl.where(length < eps, 0.0, along * factor)
     total = factor[:, None] * (scale * total - raw.to(tl.float32) * along[:, None])
-    rows = group * num_prototypes + numbers
-    inside = (numbers < num_prototypes)[:, None] & (outputs < C)[None, :]
+    rows = group * P + numbers
+    inside = (numbers < P)[:, None] & (outputs < C)[None, :]
     tl.store(result + rows[:, None] * C + outputs[None, :], total, mask=inside)
