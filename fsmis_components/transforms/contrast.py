@@ -49,11 +49,8 @@ class ContrastRanges:
     noise_std: float = 0.1  # the largest
 
 
-def draw_contrast(
-    rng: np.random.Generator, ranges: ContrastRanges | None = None
-) -> ContrastParameters:
-    """Parameters of one change of contrast, drawn from the ranges (None: their defaults)."""
-    ranges = ContrastRanges() if ranges is None else ranges
+def draw_contrast(rng: np.random.Generator, ranges: ContrastRanges) -> ContrastParameters:
+    """Parameters of one change of contrast, drawn from the ranges."""
     rng.uniform(size=16)  # of an option that is gone: a seed still draws what it drew
     bias = rng.uniform(-ranges.bias, ranges.bias, 16)
     bias[0] = 0.0  # a constant factor is lost in the normalisation

@@ -50,9 +50,8 @@ class WarpRanges:
     shear_about: Literal["centre", "origin"] = "origin"
 
 
-def draw_warp(rng: np.random.Generator, ranges: WarpRanges | None = None) -> WarpParameters:
-    """Parameters of one transform, drawn from the ranges (None: their defaults)."""
-    ranges = WarpRanges() if ranges is None else ranges
+def draw_warp(rng: np.random.Generator, ranges: WarpRanges) -> WarpParameters:
+    """Parameters of one transform, drawn from the ranges."""
 
     def within(limit: float) -> float:
         return float(rng.uniform(-limit, limit))

@@ -4,9 +4,12 @@ import torch
 
 from fsmis_components.transforms.contrast import (
     ContrastParameters,
+    ContrastRanges,
     apply_contrast,
     draw_contrast,
 )
+
+RANGES = ContrastRanges()
 
 
 def _slice() -> torch.Tensor:
@@ -26,7 +29,7 @@ def test_mean_and_variance_stay() -> None:
     image = torch.rand(1, 48, 40) ** 2
     mean, std = image.mean(), image.std(correction=0)
     for _ in range(20):
-        result = apply_contrast(image, draw_contrast(rng))
+        result = apply_contrast(image, draw_contrast(rng, RANGES))
         assert result.isfinite().all()
         assert not torch.allclose(result, image, atol=1e-3)
         assert (result.mean() - mean).abs() < 1e-4 and (result.std(correction=0) - std).abs() < 1e-3
@@ -66,10 +69,10 @@ def test_values_bias_multiplies_by_a_smooth_field() -> None:
 def test_same_parameters_same_bits() -> None:
     image = torch.randn(1, 32, 32)
     rng = np.random.default_rng
-    parameters = draw_contrast(rng(3))
-    assert parameters == draw_contrast(rng(3)) != draw_contrast(rng(4))
+    parameters = draw_contrast(rng(3), RANGES)
+    assert parameters == draw_contrast(rng(3), RANGES) != draw_contrast(rng(4), RANGES)
     copy, state = image.clone(), torch.get_rng_state()
     first, second = apply_contrast(image, parameters), apply_contrast(image, parameters)
     assert torch.equal(first, second)
     assert torch.equal(image, copy) and torch.equal(state, torch.get_rng_state())
-    assert not torch.equal(first, apply_contrast(image, draw_contrast(rng(4))))
+    assert not torch.equal(first, apply_contrast(image, draw_contrast(rng(4), RANGES)))

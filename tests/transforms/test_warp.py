@@ -73,8 +73,8 @@ def test_mask_follows_image(seed: int) -> None:
 def test_same_parameters_same_bits() -> None:
     image, masks = torch.randn(1, 40, 40), torch.rand(3, 40, 40) > 0.5
     rng = np.random.default_rng
-    parameters = draw_warp(rng(7))
-    assert parameters == draw_warp(rng(7)) != draw_warp(rng(8))
+    parameters = draw_warp(rng(7), WarpRanges())
+    assert parameters == draw_warp(rng(7), WarpRanges()) != draw_warp(rng(8), WarpRanges())
     state = torch.get_rng_state()
     first, second = apply_warp(image, masks, parameters), apply_warp(image, masks, parameters)
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
