@@ -78,10 +78,11 @@ def training_split(
         if not names:
             splits.append(fold_split(found.cases, fold))
             continue
-        if fold is not None or names - {case.name for case in found.cases}:
+        missing = names - {case.name for case in found.cases}
+        if fold is not None or missing:
             raise DataError(
-                f"{folder}: left_out names {', '.join(sorted(names))}, but not all of these cases "
-                "lie there, or a fold leaves out its own; correct --left_out."
+                f"{folder}: left_out names {', '.join(sorted(missing or names))}, but no such case "
+                "lies there, or a fold leaves out its own; correct --left_out."
             )
         inside = tuple(case for case in found.cases if case.name not in names)
         outside = tuple(case for case in found.cases if case.name in names)
