@@ -165,10 +165,10 @@ class TrainingState:
         """Replace the checkpoint; of several processes the first one does."""
         self.seconds = monotonic() - self.started
         if self._first:
-            facts = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-            facts |= {"seconds": self.seconds, "settings": self.settings}
             state = {name: item.state_dict() for name, item in self.objects.items()}
-            save_state({**state, **facts}, self.folder)
+            state |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            state |= {"seconds": self.seconds, "settings": self.settings}
+            save_state(state, self.folder)
 
 
 def save_state(state: Mapping[str, Any], folder: str | Path) -> Path:

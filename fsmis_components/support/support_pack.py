@@ -232,7 +232,7 @@ def _cut_of(
 ) -> dict[str, Any]:
     """What `SupportPack._cut` and `SupportPack._tensors` hold, as arguments of a pack."""
 
-    def kept(group: str) -> dict[str, Tensor]:
+    def kept(group: str) -> dict[str, Any]:
         start = prefix + group
         return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
