@@ -80,21 +80,6 @@ def test_rejects_what_is_no_pack(tmp_path: Path) -> None:
         SupportPack.load(tmp_path / "none.safetensors")
 
 
-def test_a_failed_write_keeps_the_former_file(
-    tmp_path: Path, pack: SupportPack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = pack.save(tmp_path / "pack.safetensors")
-    before = path.read_bytes()
-
-    def full_disk(self: Path, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(DataError, match="No space left"):
-        pack.save(path)
-    assert path.read_bytes() == before
-
-
 def test_selected_structures(pack: SupportPack) -> None:
     one = pack.selected([2])
     assert [s.value for s in one.structures] == [2]
