@@ -65,7 +65,7 @@ def in_process(bundle: Path, output: Path, **settings: object) -> None:
         logging_file=False,
         bundle_root=str(bundle),
         output_dir=str(output),
-        **{key: v if v is None else str(v) for key, v in {**SMALL, **settings}.items()},
+        **{k: str(v) if isinstance(v, Path) else v for k, v in {**SMALL, **settings}.items()},
     )
 
 
@@ -122,8 +122,8 @@ def test_masks_lie_on_the_grid_of_their_scan_whatever_its_label(
     [
         ({"support_dir": "nowhere"}, "nowhere: there is no such"),
         ({"structures": "spleen"}, "names 'spleen'"),
-        ({"support_ids": "$[4]"}, "id 4: no case of this name; use one of: 1."),
-        ({"num_shots": "$2"}, "num_shots: expected 1 to 1"),
+        ({"support_ids": [4]}, "id 4: no case of this name; use one of: 1."),
+        ({"num_shots": 2}, "num_shots: expected 1 to 1"),
         ({"modality": "pet"}, "modality: expected auto, mr or ct, got 'pet'"),
         ({"slice_axis": "oblique"}, "slice_axis: expected auto, axial"),
         ({"support_dir": None, "default_pack": __file__}, "not a usable support pack"),
