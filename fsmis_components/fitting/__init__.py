@@ -2,16 +2,6 @@
 
 from fsmis_components.fitting.fit_of_bundle import FITTED, GEOMETRY_KNOBS, fit_of_bundle
 from fsmis_components.fitting.folder_fit import FolderFit
-from fsmis_components.fitting.gate import GateRule
 from fsmis_components.fitting.marginal_loss import MarginalDiceCELoss
-from fsmis_components.fitting.student_slices import StudentRule
 
-__all__ = [
-    "FITTED",
-    "GEOMETRY_KNOBS",
-    "FolderFit",
-    "GateRule",
-    "MarginalDiceCELoss",
-    "StudentRule",
-    "fit_of_bundle",
-]
+__all__ = ["FITTED", "GEOMETRY_KNOBS", "FolderFit", "MarginalDiceCELoss", "fit_of_bundle"]

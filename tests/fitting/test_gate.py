@@ -3,13 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fsmis_components.fitting.gate import (
-    GateRule,
-    Opinion,
-    UsualVolumes,
-    decide,
-    doubtful_masks,
-)
+from fsmis_components.fitting.gate import doubtful_masks, judge, usual_volume
 
 
 def box(start: int, stop: int) -> np.ndarray:
@@ -19,21 +13,17 @@ def box(start: int, stop: int) -> np.ndarray:
 
 
 def test_masks_of_unusual_size_are_not_learned() -> None:
-    usual = [UsualVolumes.of([100.0], [90.0, 110.0, 0.0, 100.0, 20.0])]
-    volumes = {"same": [105.0], "missing": [0.0], "small": [20.0], "large": [300.0]}
-    expected = dict.fromkeys(volumes, (0.8,))
-    doubtful = doubtful_masks(volumes, expected, usual, GateRule())
-    assert doubtful == {"same": (False,), "missing": (True,), "small": (True,), "large": (True,)}
-    low = doubtful_masks({"same": [105.0]}, {"same": (0.1,)}, usual, GateRule())
-    assert low == {"same": (True,)}
+    usual = usual_volume([100.0], [90.0, 110.0, 0.0, 100.0, 20.0])
+    found = doubtful_masks([105.0, 0.0, 20.0, 300.0], [0.8] * 4, [usual] * 4)
+    assert found == (False, True, True, True)
+    assert doubtful_masks([105.0], [0.1], [usual]) == (True,)
 
 
 def test_the_labelled_scans_weigh_as_much_as_all_masks() -> None:
-    usual = UsualVolumes.of([100.0], [25.0] * 50)  # the teacher finds a quarter everywhere
-    assert usual.median == pytest.approx(50.0)
+    # the teacher finds a quarter everywhere
+    assert usual_volume([100.0], [25.0] * 50) == pytest.approx(50.0)
 
 
-USUAL = [UsualVolumes(4.0)]
 # masks of the student, of both judges and of the teacher; 0.01 ml a voxel, box(2, 12) is 4 ml
 CASES = {
     "the student where students agree": ((2, 12), (2, 12), (2, 11), (2, 6), False),
@@ -52,7 +42,6 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_who_answers(case: str) -> None:
     *boxes, teacher = CASES[case]
-    opinion = Opinion.of([box(*each) for each in boxes], 0.01, 0.6)
-    (verdict,) = decide([opinion], USUAL, GateRule())
-    assert verdict.teacher == teacher
-    assert 0.0 <= verdict.expected_dice <= 1.0
+    stays, dice = judge([box(*each) for each in boxes], 0.01, 0.6, usual=4.0)
+    assert stays == teacher
+    assert 0.0 <= dice <= 1.0

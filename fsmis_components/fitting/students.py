@@ -6,76 +6,65 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 import torch
-from torch import nn
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from fsmis_components.data.atomic import atomic_write_text
 from fsmis_components.data.processes import num_processes, process_rank, wait_for_all
 from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.weights import fill_network, write_torch
+from fsmis_components.episodes import EpisodeSampler, EpochSetter, TrainingState
 from fsmis_components.fitting.student_scans import StudentScan, relabelled
-from fsmis_components.fitting.student_slices import StudentRule, StudentSlices
-from fsmis_components.fitting.student_training import STEPS_PER_EPOCH, MakeOptimizer, train_student
+from fsmis_components.fitting.student_slices import StudentSlices
+from fsmis_components.inferers import AutocastInferer
 
+_STEPS_PER_EPOCH = 25  # after each the training's state is kept
 _FILES = ("half_1", "half_2", "student")  # names of the students in the folder, by their number
-Steps = tuple[int, ...]
+
+MakeOptimizer = Callable[[object], torch.optim.Optimizer]
 
 
+@dataclass
 class StudentTrainings:
     """Train students one after the other; each training's state is kept, so a second run goes on.
 
-    Args:
+    Attributes:
         make_network: makes a student: (B, 3, H, W) -> logits (B, 1 + N, H, W).
         loss: of logits and labels, see `MarginalDiceCELoss`.
-        make_optimizer: the optimiser of some parameters.
+        make_optimizer: the optimiser of some parameters, at its largest learning rate.
         folder: receives the students, ``half_1.pt``, ``half_2.pt`` and ``student.pt``.
         num_structures: N.
         device: where students learn.
-        steps: batches of either half student and of the last one.
+        steps: batches of either half student and of the last one, each rounded up to whole epochs
+            of 25: one cycle of the learning rate.
         batch_size: slices a batch.
-        rule: how slices are drawn.
         seed: of all draws.
         amp: learn under bfloat16 autocast.
-        progress: show bars with the time that is left.
-
-    Attributes:
         identity: of the last training's settings; set by `run`.
     """
 
-    def __init__(
-        self,
-        make_network: Callable[[], nn.Module],
-        loss: nn.Module,
-        make_optimizer: MakeOptimizer,
-        folder: Path,
-        num_structures: int,
-        *,
-        device: torch.device,
-        steps: Sequence[int],
-        batch_size: int,
-        rule: StudentRule,
-        seed: int,
-        amp: bool = False,
-        progress: bool = True,
-    ) -> None:
-        self.make_network = make_network
-        self.loss = loss
-        self.make_optimizer = make_optimizer
-        self.folder = folder
-        self.num_structures = num_structures
-        self.device = device
-        self.steps = tuple(steps)
-        self.batch_size = batch_size
-        self.rule = rule
-        self.seed = seed
-        self.amp = amp
-        self.progress = progress
-        self.identity = ""
+    make_network: Callable[[], nn.Module]
+    loss: nn.Module
+    make_optimizer: MakeOptimizer
+    folder: Path
+    num_structures: int
+    device: torch.device
+    steps: tuple[int, ...]
+    batch_size: int
+    seed: int
+    amp: bool
+    identity: str = field(init=False, default="")
 
-    def plan(self, scans: Sequence[StudentScan], minutes: float, spent: float) -> Steps:
+    def plan(self, scans: Sequence[StudentScan], minutes: float, spent: float) -> tuple[int, ...]:
         """Steps that fit into the time; measured once and kept.
 
         Args:
@@ -88,12 +77,12 @@ class StudentTrainings:
             return tuple(map(int, parse_json(path.read_text(encoding="utf-8"))))
         with tempfile.TemporaryDirectory() as folder:
             start = monotonic()
-            self._train(self._network(), self._slices(scans, 0), folder, 1, progress=False)
-            seconds = (monotonic() - start) / STEPS_PER_EPOCH
+            self._train(self._network(), self._slices(scans, 0), Path(folder), 1, 0, "")
+            seconds = (monotonic() - start) / _STEPS_PER_EPOCH
         # the students answer for every scan at the end, in about a third of the teacher's time
         left = max(0.0, 60 * minutes - 1.4 * spent)
         share = left / seconds / sum(self.steps)
-        steps = tuple(max(STEPS_PER_EPOCH, round(share * each)) for each in self.steps)
+        steps = tuple(max(_STEPS_PER_EPOCH, round(share * each)) for each in self.steps)
         atomic_write_text(path, json.dumps(steps))
         return steps
 
@@ -131,13 +120,13 @@ class StudentTrainings:
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _slices(self, scans: Sequence[StudentScan], number: int) -> StudentSlices:
-        return StudentSlices(scans, self.num_structures, self.rule, self.seed + number)
+        return StudentSlices(scans, self.num_structures, seed=self.seed + number)
 
     def _student(
         self,
         scans: Sequence[StudentScan],
         number: int,
-        start: Mapping[str, torch.Tensor] | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> nn.Module:
         steps, slices, network = self.steps[number], self._slices(scans, number), self._network()
         if start is not None:
@@ -146,36 +135,81 @@ class StudentTrainings:
         settings = [repr(self.loss), given, slices.identity, steps, self.batch_size, self.seed]
         self.identity = hashlib.sha256(repr(settings).encode()).hexdigest()
         if _trained_here(number):
+            name = _FILES[number]
             # other masks or settings are another training
-            folder = self.folder / "training" / f"{_FILES[number]}_{self.identity[:12]}"
-            self._train(network, slices, folder, steps, number, self.progress)
-            write_torch(network.state_dict(), self.folder / f"{_FILES[number]}.pt")
+            folder = self.folder / "training" / f"{name}_{self.identity[:12]}"
+            bar = name.replace("_", " ") if process_rank() == 0 else ""
+            self._train(network, slices, folder, steps, self.seed + number, bar)
+            write_torch(network.state_dict(), self.folder / f"{name}.pt")
         return network
 
     def _train(
         self,
         network: nn.Module,
         slices: StudentSlices,
-        folder: str | Path,
+        folder: Path,
         steps: int,
-        number: int = 0,
-        progress: bool = True,
+        seed: int,
+        bar: str,
     ) -> None:
-        train_student(
-            network,
-            slices,
-            self.loss,
-            self.make_optimizer,
-            folder,
-            steps=steps,
-            batch_size=self.batch_size,
-            seed=self.seed + number,
-            name=_FILES[number].replace("_", " "),
-            amp=self.amp,
-            progress=progress and process_rank() == 0,
+        """Train a network from the weights that it has; a second call goes on.
+
+        Of the bar its name is given; without one there is none.
+        """
+        epochs = max(1, -(-steps // _STEPS_PER_EPOCH))
+        optimizer = self.make_optimizer(network.parameters())
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=epochs * _STEPS_PER_EPOCH + 1,
+            pct_start=0.1,
         )
+        sampler = EpisodeSampler(_STEPS_PER_EPOCH * self.batch_size)
+        state = TrainingState(
+            folder,
+            {"network": network, "optimizer": optimizer, "scheduler": scheduler},
+            {
+                "steps": steps,
+                "batch_size": self.batch_size,
+                "seed": seed,
+                "slices": slices.identity,
+            },
+        )
+        trainer = SupervisedTrainer(
+            device=self.device,
+            max_epochs=epochs,
+            train_data_loader=DataLoader(slices, self.batch_size, sampler=sampler),
+            network=network,
+            optimizer=optimizer,
+            loss_function=self.loss,
+            inferer=AutocastInferer(self.amp),
+            train_handlers=[
+                state,
+                EpochSetter(sampler, seed),
+                # MONAI's annotation names the base class before PyTorch 2
+                LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),  # type: ignore[arg-type]
+            ],
+            decollate=False,
+        )
+        trainer.logger.disabled = True  # ignite's start and end lines break the bar
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, _check_loss)
+        if bar:
+            ProgressBar(desc=bar).attach(
+                trainer,
+                event_name=Events.EPOCH_COMPLETED,
+                closing_event_name=Events.COMPLETED,
+                output_transform=lambda output: {"loss": output["loss"].item()},
+            )
+        trainer.run()
+        network.eval()
 
 
 def _trained_here(number: int) -> bool:
     """Whether it is this process of several that trains a student."""
     return number % num_processes() == process_rank()
+
+
+def _check_loss(engine: Engine) -> None:
+    loss: Tensor = engine.state.output["loss"]  # type: ignore[index]
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss became {loss.item()} in step {engine.state.iteration}")

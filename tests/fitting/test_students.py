@@ -10,28 +10,29 @@ from monai.networks.nets import BasicUNet
 
 from fsmis_components.fitting import MarginalDiceCELoss
 from fsmis_components.fitting.student_scans import StudentScan
-from fsmis_components.fitting.student_slices import StudentSlices
-from fsmis_components.fitting.student_training import train_student
+from fsmis_components.fitting.students import StudentTrainings
 
 
 def trained(folder: Path, amp: bool) -> torch.Tensor:
-    """All weights of a small student after one epoch, as one vector."""
+    """All weights of a small student after three epochs, as one vector."""
     label = torch.zeros(3, 32, 32, dtype=torch.uint8)
     label[:, 8:20, 8:20] = 1
     scan = StudentScan("a", label.half(), label, 5.0, torch.zeros(3, 1, dtype=torch.bool), True)
-    torch.manual_seed(0)
-    network = BasicUNet(2, in_channels=3, out_channels=2, features=(4, 4, 4, 4, 4, 4), norm="batch")
-    train_student(
-        network,
-        StudentSlices([scan], 1),
+    make_network = partial(
+        BasicUNet, 2, in_channels=3, out_channels=2, features=(4, 4, 4, 4, 4, 4), norm="batch"
+    )
+    *_, network = StudentTrainings(
+        make_network,
         MarginalDiceCELoss(),
         partial(torch.optim.AdamW, lr=1e-3),
         folder,
-        steps=1,
+        num_structures=1,
+        device=torch.device("cpu"),
+        steps=(1, 1, 1),
         batch_size=2,
+        seed=0,
         amp=amp,
-        progress=False,
-    )
+    ).run([scan], [])
     assert all(weight.dtype == torch.float32 for weight in network.parameters())
     return torch.cat([weight.detach().flatten() for weight in network.parameters()])
 
