@@ -12,7 +12,7 @@ import time
 from environment import SetupError, answer_help, run  # first: refuses an old Python
 from label_environment import prepare_label
 
-WORKERS = ["-n", "2", "--dist", "loadfile"]  # every file starts servers of its own
+WORKERS = ["-n", "2", "--dist", "loadgroup"]  # the tests of one server share a process
 
 
 def main() -> int:

@@ -2,8 +2,8 @@
 
 What it adds to the sample app `monaibundle`: the names of the labelled structures as label names, a
 model for each of them and one that fills a scan by its own slices, a check of every label before it
-is stored, a proposal which scan to label next, a training that fits a small network to the scans,
-and one that adapts the weights to them.
+is stored, a proposal which scan to label next, and a training that fits a small network to the
+scans.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from fsmis_components.label_server.datastore import CheckedDatastore, remove_ref
 from fsmis_components.label_server.fit_tasks import FitTask, FittedTask, present_fit
 from fsmis_components.label_server.guard import RequestGuard
 from fsmis_components.label_server.tasks import (
-    AllScansTask,
     FewShotTask,
     LabelValues,
     structure_task,
@@ -61,7 +60,7 @@ class FewShotApp(MONAILabelApp):
 
     Args:
         app_dir: folder of the app.
-        studies: folder of scans, or address of a remote datastore.
+        studies: folder of scans.
         conf: `models`: names or folders of bundles, separated by commas (ssl_alpnet);
             `skip_trainers`: true offers no training; `origins`: pages of other servers that may
             call this one, as https://viewer.example, separated by commas.
@@ -82,9 +81,9 @@ class FewShotApp(MONAILabelApp):
         )
 
     def init_datastore(self) -> Datastore:
-        """A folder of scans that refuses labels which cannot serve; remote ones as they are."""
+        """A folder of scans that refuses labels which cannot serve."""
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            raise DataError(f"--studies: expected a folder of scans, got {self.studies}.")
         return CheckedDatastore(
             self.studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
@@ -94,48 +93,33 @@ class FewShotApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model per bundle, for all structures; `info` adds the others."""
-        store, values = self.datastore(), LabelValues(_MOST_VOLUMES)
+        values = LabelValues(_MOST_VOLUMES)
         self._tasks = {
-            name: FewShotTask(str(path), self.conf, store, values)
+            name: FewShotTask(str(path), self.conf, self.studies, values)
             for name, path in self.bundles.items()
         }
         self._fitted: dict[str, FittedTask] = {}
         return {**self._tasks, **self._part_tasks()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """Per bundle one that fits, and one that adapts its weights.
-
-        The second not where the bundle is shared: it replaces the weights.
-        """
+        """Per bundle one that fits."""
         if str(self.conf.get("skip_trainers", "false")).lower() == "true":
             return {}
-        shared = _shared_folder(Path(self.app_dir))
-        fits = {
+        return {
             name: FitTask(task, self._fits(name))
             for name, task in self._tasks.items()
             if (self.bundles[name] / "configs" / "fit.json").is_file()
         }
-        weights = {
-            f"{name}_weights": AllScansTask(str(path), self.conf)
-            for name, path in self.bundles.items()
-            if path.parent != shared
-        }
-        return {**fits, **weights}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Ours first: clients choose the first by default."""
         task = next(iter(self._tasks.values()))
-        ours = FewShotStrategy(task, self._own_folder())
+        ours = FewShotStrategy(task, Path(self.studies) / ".few_shot")
         return {"few_shot": ours, "first": First(), "random": Random()}
-
-    def _own_folder(self) -> Path:
-        """Where the app keeps what it made of the scans."""
-        local = isinstance(self.datastore(), CheckedDatastore)
-        return Path(self.studies if local else self.app_dir) / ".few_shot"
 
     def _fits(self, name: str) -> Path:
         """The folder of a bundle's fits."""
-        return self._own_folder() / "fit" / name
+        return Path(self.studies) / ".few_shot" / "fit" / name
 
     def info(self) -> dict[str, Any]:
         """What clients show; what was labelled since has its models now."""
@@ -149,9 +133,8 @@ class FewShotApp(MONAILabelApp):
         with remove_refused(request.get("image"), request.get("label")):
             if request.get("model") not in self._infers:
                 raise DataError("model: there is no such model on this server.")
-            image, store = request.get("image"), self.datastore()
-            known = not isinstance(store, CheckedDatastore) or image in store.list_images()
-            if not (known or is_own_file(image, self.studies)):
+            image = request.get("image")
+            if not (image in self.datastore().list_images() or is_own_file(image, self.studies)):
                 # one sentence for all models, which does not tell which files there are
                 raise DataError(NO_SCAN)
             return dict(super().infer(request, datastore))
@@ -284,7 +267,8 @@ def find_bundles(app_dir: Path, models: str) -> dict[str, Path]:
     `bundles` of the repository. That one is not there, none is named, or two bear one name is a
     `DataError`.
     """
-    places = [app_dir.resolve() / "model", _shared_folder(app_dir)]
+    app_dir = app_dir.resolve()
+    places = [app_dir / "model", app_dir.parent.parent / "bundles"]
     found: dict[str, Path] = {}
     for model in filter(None, (part.strip() for part in models.split(","))):
         candidates = [*(place / model for place in places), Path(model).expanduser()]
@@ -304,8 +288,3 @@ def find_bundles(app_dir: Path, models: str) -> dict[str, Path]:
     if not found:
         raise DataError("--conf models: expected at least one bundle, got none; name one.")
     return found
-
-
-def _shared_folder(app_dir: Path) -> Path:
-    """The repository's `bundles`, in which no server trains: it would replace shipped weights."""
-    return app_dir.resolve().parent.parent / "bundles"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 
 import fsmis_components
 from fsmis_components.data.atomic import atomic_write_text, lock_folder
+from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
 from fsmis_components.data.request_error import RequestError, client_errors
 from fsmis_components.data.run_record import finished_scans
 from fsmis_components.data.volumes import load_image, load_label
 from fsmis_components.fitting import FITTED, GEOMETRY_KNOBS, fit_of_bundle
-from fsmis_components.label_server.tasks import FewShotTask, Result, readable_scans
+from fsmis_components.label_server.tasks import FewShotTask, Result
+from fsmis_components.selection import load_stack
 from fsmis_components.support.support_request import common_structures, relabel
 from fsmis_components.support.support_set import (
     SupportSet,
@@ -39,6 +42,8 @@ from fsmis_components.support.support_set import (
 from fsmis_components.transforms.load_volume import MOST_IN_MEMORY, LoadVolumed
 
 _PRESENT = "present"  # names the folder of the fit whose student is offered
+
+logger = logging.getLogger(__name__)
 
 
 class FitTask(TrainTask):
@@ -79,7 +84,7 @@ class FitTask(TrainTask):
             knobs["minutes"] = minutes
         with client_errors():
             labelled, labelled_ids = self._labelled()
-            scans = readable_scans(datastore, without=labelled_ids)
+            scans = _readable_scans(datastore, labelled_ids)
             name = self._name(labelled, scans, [knobs, file_hash(root / "configs" / "fit.json")])
             with lock_folder(self.folder):
                 fit = fit_of_bundle(root, self.folder / name, labelled, scans, knobs)
@@ -129,6 +134,24 @@ class FitTask(TrainTask):
         for folder in self.folder.iterdir():
             if folder.is_dir() and folder.name != name and folder != former:
                 shutil.rmtree(folder)
+
+
+def _readable_scans(datastore: Datastore, labelled: Collection[str]) -> list[Path]:
+    """The scans without a label; those that cannot be learned from are told in the log."""
+    found = []
+    for id in sorted(set(datastore.list_images()) - set(labelled)):
+        path = Path(datastore.get_image_uri(id))
+        try:
+            load_stack(path)
+        except DataError as error:
+            logger.warning("Not trained on: %s", error)
+        else:
+            found.append(path)
+    if not found:
+        raise RequestError(
+            "training: the datastore holds no other scan that can be read; add some."
+        )
+    return found
 
 
 def present_fit(folder: Path) -> Path | None:

@@ -108,20 +108,7 @@ _COMMON: _Rules = {
     "client_id": lambda value: value is None or isinstance(value, str),  # for the log
     "gpus": _text(re.compile(r"all|\d{1,2}(,\d{1,2}){0,63}")),
 }
-TRAINING: _Rules = {
-    **_COMMON,
-    "minutes": _number(0, 10_000),
-    "max_epochs": _number(1, 100_000, whole=True),
-    "val_split": _number(-1, 1),
-    "pretrained": _flag,
-    "run_id": _one_of("", "run", "training"),
-    "local_rank": _number(0, 1000, whole=True),
-    # nothing is reported to a server that a client names
-    "tracking": _one_of("", "None", "none"),
-    "tracking_uri": _one_of(""),
-    "tracking_experiment_name": _one_of(""),
-    "tracking_run_name": _one_of(""),
-}
+TRAINING: _Rules = {**_COMMON, "minutes": _number(0, 10_000)}
 INFERENCE: _Rules = {
     **_COMMON,
     "result_extension": _one_of(*ENDINGS),

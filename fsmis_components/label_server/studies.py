@@ -1,10 +1,9 @@
-"""The labelled volumes of a MONAI Label server: of its folder, or of a datastore of any kind."""
+"""The labelled volumes in the folder of a MONAI Label server."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +44,6 @@ def labelled_volumes(studies_dir: str | Path, tag: str = FINAL) -> list[Labelled
         when = info.get("ts")
         since = float(when) if isinstance(when, int | float) else label.stat().st_mtime
         found.append((since, id, LabelledVolume.of(id, image, label, names_of(info) or names)))
-    return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
-
-
-def datastore_volumes(datastore: Any) -> list[LabelledVolume]:
-    """The volumes of a MONAI Label datastore with a submitted label, in the same order."""
-    found = []
-    for image_id in datastore.get_labeled_images():
-        label_id = datastore.get_label_by_image_id(image_id, FINAL)
-        image, label = datastore.get_image_uri(image_id), datastore.get_label_uri(label_id, FINAL)
-        if not image or not label:
-            continue
-        info = datastore.get_label_info(label_id, FINAL)
-        with suppress(DataError):  # removed from the disk; the datastore notices it a moment later
-            volume = LabelledVolume.of(image_id, image, label, names_of(info))
-            found.append((info.get("ts") or 0, image_id, volume))
     return [volume for _, _, volume in sorted(found, key=lambda entry: entry[:2])]
 
 

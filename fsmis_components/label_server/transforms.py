@@ -12,8 +12,7 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.request_error import client_errors, is_served
-from fsmis_components.data.volume_names import strip_volume_suffix
+from fsmis_components.data.request_error import client_errors
 from fsmis_components.label_server.rules import check_file_names, is_plain_name
 from fsmis_components.label_server.studies import FINAL, is_studies_folder, labelled_volumes
 from fsmis_components.support.support_request import (
@@ -36,8 +35,7 @@ class ResolveSupportd(MapTransform):
 
     Parameters of a request, beside what the server sends:
 
-    - `support`: ids of labelled volumes, or {"image": path, "label": path, "names": {"1": "liver"}}
-      with paths on the server, which has to lie below the studies folder where there is one;
+    - `support`: ids of labelled volumes of the studies folder;
     - `structures`: label values or names to segment;
     - `num_shots`: of each structure so many volumes serve, those that were labelled last;
     - `support_tag`: which labels of the studies folder count;
@@ -90,7 +88,7 @@ class ResolveSupportd(MapTransform):
         studies = query.parent if is_studies_folder(query.parent) else self.studies_dir
         labelled = [] if studies is None else labelled_volumes(studies, tag)
         if params.get("support"):
-            volumes = tuple(_read_support(params["support"], labelled, self.studies_dir))
+            volumes = tuple(_named(params["support"], labelled))
             return SupportRequest("request", volumes, structures, shots, numbered)
         others = tuple(volume for volume in labelled if Path(volume.image) != query)
         if others:
@@ -126,44 +124,18 @@ class ReportSupportd(MapTransform):
         return d
 
 
-def _read_support(
-    named: Any, labelled: list[LabelledVolume], studies: Path | None
-) -> list[LabelledVolume]:
-    sound = isinstance(named, list) and len(named) <= _MOST_NAMED
-    _require(sound, "support: expected a list of ids or of image and label paths", named)
+def _named(ids: Any, labelled: list[LabelledVolume]) -> list[LabelledVolume]:
+    sound = isinstance(ids, list) and len(ids) <= _MOST_NAMED
+    sound = sound and all(isinstance(id, str) for id in ids)
+    _require(sound, "support: expected a list of ids of labelled volumes", ids)
     known = {volume.id: volume for volume in labelled}
-    pairs = {(volume.image, volume.label) for volume in labelled}
-    volumes = []
-    for place, entry in enumerate(named, 1):
-        volume: LabelledVolume | None = None
-        if isinstance(entry, str):
-            volume = known.get(entry)
-        else:
-            image, label, names = _paths(entry)
-            served = studies is None or all(is_served(path, studies) for path in (image, label))
-            if (served or (str(image), str(label)) in pairs) and image.exists() and label.exists():
-                id = str(entry.get("id") or strip_volume_suffix(image.name))[:_LONGEST]
-                volume = LabelledVolume.of(id, image, label, names)
-        if volume is None:
-            # one sentence whatever is wrong: another one would tell which files there are
+    for place, id in enumerate(ids, 1):
+        if id not in known:
             raise DataError(
                 f"support: entry {place} is no labelled volume of this server; labelled are: "
                 f"{', '.join(known) or 'none'}."
             )
-        volumes.append(volume)
-    return volumes
-
-
-def _paths(entry: Any) -> tuple[Path, Path, dict[int, str]]:
-    content = entry if isinstance(entry, dict) else {}
-    paths, names = (content.get("image"), content.get("label")), content.get("names") or {}
-    named = all(isinstance(path, str) and path.isprintable() for path in paths)
-    sound = named and isinstance(names, dict)
-    _require(sound, "support: expected an id or an object with image, label and names", entry)
-    sound = all(str(value).isdecimal() and str(value).isascii() for value in names)
-    _require(sound, "support: names go by label value, as {'1': 'liver'}", names)
-    image, label = (Path(str(path)).resolve() for path in paths)
-    return image, label, {int(value): str(name)[:_LONGEST] for value, name in names.items()}
+    return [known[id] for id in ids]
 
 
 def _require(sound: bool, rule: str, value: Any) -> None:

@@ -95,11 +95,6 @@ class LabelledVolume:
             taken[name] = value
         return values
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as a request names its support."""
-        names = {str(value): name for value, name in self.names.items()}
-        return {"id": self.id, "image": self.image, "label": self.label, "names": names}
-
 
 def common_structures(
     volumes: Mapping[LabelledVolume, tuple[int, ...]],

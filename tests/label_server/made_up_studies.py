@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
-from phantom import STRUCTURES, draw_subject, write_subject
+from phantom import draw_subject, write_subject
 
-# of the labels that are submitted: neither 1 to N nor in the order of the default pack
-VALUES = {1: 2, 2: 4, 3: 5, 4: 7}
-NAMES = {VALUES[value]: name for value, name in STRUCTURES.items()}
 # axis orders in which scanners and viewers store scans; the last two put the slices elsewhere.
-# All axes are tilted, and slices are 10 mm thick with pixels of 3.4 mm
+# All axes are tilted, and slices are thicker than pixels
 ORDERS = ("RAS", "LPS", "LAS", "RPI", "PIR", "SAL")
-SHAPE = (96, 80, 12)
+SHAPE = (64, 56, 8)
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,6 @@ class Study:
     label: Path
 
     @property
-    def stored_label(self) -> Path:
-        """Return where a server keeps the label once it was submitted."""
-        return self.image.parent / "labels" / "final" / self.image.name
-
-    @property
     def affine(self) -> np.ndarray:
         return nibabel.load(self.image).affine
 
@@ -40,20 +33,33 @@ class Study:
     def truth(self) -> np.ndarray:
         return np.asarray(nibabel.load(self.label).dataobj)
 
+    def relabelled(self, values: Mapping[int, int], path: Path) -> Path:
+        """Write the label with other values into a file; what is not named is left out."""
+        label, data = nibabel.load(self.label), self.truth
+        changed = np.zeros_like(data)
+        for value, other in values.items():
+            changed[data == value] = other
+        nibabel.save(nibabel.Nifti1Image(changed, label.affine, label.header), path)
+        return path
 
-def write_studies(folder: Path) -> list[Study]:
-    """Write ``studies/scan_<n>.nii.gz`` and, apart, ``truth/scan_<n>.nii.gz``, one per order."""
-    table = np.zeros(max(VALUES) + 1, np.uint8)
-    for value, stored in VALUES.items():
+
+def write_studies(folder: Path, values: Mapping[int, int], count: int) -> list[Study]:
+    """Write ``studies/scan_<n>.nii.gz`` and, apart, ``truth/scan_<n>.nii.gz``.
+
+    ``values`` says which structures of the phantom labels hold, and as what.
+    """
+    table = np.zeros(5, np.uint8)
+    for value, stored in values.items():
         table[value] = stored
     studies = []
-    for number, order in enumerate(ORDERS, start=1):
+    for number in range(1, count + 1):
         x, y, z = SHAPE
         # no two scans have the same grid
         subject = draw_subject(1, number, (x - 2 * number, y + number, z + number % 3))
         subject = replace(subject, label=table[subject.label])
         name = f"scan_{number}"
         study = Study(name, *(folder / part / f"{name}.nii.gz" for part in ("studies", "truth")))
+        order = ORDERS[(number - 1) % len(ORDERS)]
         write_subject(subject, study.image, study.label, order)
         studies.append(study)
     return studies

@@ -5,12 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
-import shutil
-import stat
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +16,35 @@ pytest.importorskip("monailabel", reason="needs MONAI Label: python tools/test_l
 import nibabel
 import numpy as np
 import requests
+from own_app_session import OwnApp
 from server_process import LabelServer
 
 from environment import REPOSITORY
 from phantom import draw_subject, write_subject
 
-APP = REPOSITORY / "apps" / "few_shot"
-SHAPE = (64, 56, 8)
 EVIL = "$__import__('os').system('id > {}')"
+
+pytestmark = pytest.mark.xdist_group("own_app")
 
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that is none of the server's, with a labelled scan."""
     folder = tmp_path_factory.mktemp("outside")
-    write_subject(draw_subject(1, 9, SHAPE), folder / "scan.nii.gz", folder / "label.nii.gz", "RAS")
+    subject = draw_subject(1, 9, (64, 56, 8))
+    write_subject(subject, folder / "scan.nii.gz", folder / "label.nii.gz")
     return folder
 
 
 @pytest.fixture(scope="module")
-def server(
-    start_server: Callable[..., LabelServer], tmp_path_factory: pytest.TempPathFactory
-) -> LabelServer:
-    folder = tmp_path_factory.mktemp("parent")
-    studies = folder / "studies"
-    studies.mkdir()
-    for number in (1, 2):
-        paths = (folder / f"{kind}_{number}.nii.gz" for kind in ("scan", "truth"))
-        write_subject(draw_subject(1, number, SHAPE), *paths, "RAS")
-        shutil.move(folder / f"scan_{number}.nii.gz", studies)
-    # the folder of a series of tests lies among temporary files, and so would all that is foreign
-    return start_server(APP, studies, ["ssl_alpnet"])
+def server(own_app: OwnApp) -> LabelServer:
+    return own_app.server
+
+
+@pytest.fixture(scope="module")
+def label(own_app: OwnApp) -> bytes:
+    """Return a file that would be a label of scan_2."""
+    return own_app.studies[1].label.read_bytes()
 
 
 def call(server: LabelServer, method: str, path: str, **options: Any) -> requests.Response:
@@ -93,9 +86,8 @@ def untouched(server: LabelServer, outside: Path):
 
 @pytest.mark.parametrize(
     "name",
-    ["minutes", "max_epochs", "val_split", "pretrained", "device", "gpus", "run_id"]
-    + ["tracking", "tracking_uri", "tracking_experiment_name", "multi_gpu", "train#trainer"]
-    + ["model_filename"],
+    ["minutes", "max_epochs", "device", "gpus", "run_id", "tracking_uri", "multi_gpu"]
+    + ["train#trainer", "model_filename"],
 )
 @pytest.mark.parametrize("path", ["/train/ssl_alpnet?run_sync=true", "/train/?run_sync=true"])
 def test_a_training_runs_no_text(
@@ -115,10 +107,9 @@ def test_a_training_takes_nothing_else(server: LabelServer, untouched: None) -> 
         {"minutes": "5"},
         {"minutes": [1, "$1"]},
         {"output_dir": "/tmp/x"},
-        {"max_epochs": 0},
-        {"max_epochs": True},
-        {"max_epochs": "50"},
-        {"max_epochs": 1e300},
+        {"minutes": True},
+        {"minutes": 1e300},
+        {"max_epochs": 5},
         {"model_filename": "../../other/model.pt"},
         {"model_filename": "model.json"},
         {"device": "cpu; id"},
@@ -129,7 +120,7 @@ def test_a_training_takes_nothing_else(server: LabelServer, untouched: None) -> 
     ):
         refusal(server, "POST", "/train/ssl_alpnet", json=params)
     # FastAPI reads a body without a type as JSON
-    text = json.dumps({"max_epochs": "$1"})
+    text = json.dumps({"minutes": "$1"})
     refusal(server, "POST", "/train/ssl_alpnet", data=text)
 
 
@@ -175,14 +166,13 @@ def test_parameters_that_are_no_object(server: LabelServer, untouched: None, dee
 
 
 @pytest.mark.parametrize("name", ["/tmp/x", "../x", "..", "a/b", "final/", ".hidden", "a\\b", "$x"])
-def test_names_lead_nowhere(server: LabelServer, untouched: None, name: str) -> None:
-    label = ("a.nii.gz", (server.studies.parent / "truth_2.nii.gz").read_bytes())
-    info = {"info": (None, "{}")}
+def test_names_lead_nowhere(server: LabelServer, label: bytes, untouched: None, name: str) -> None:
+    file, info = ("a.nii.gz", label), {"info": (None, "{}")}
     for method, path, extra, files in (
-        ("PUT", "/datastore/label", {"image": "scan_2", "tag": name}, {"label": label}),
-        ("PUT", "/datastore/label", {"image": name, "tag": "final"}, {"label": label}),
-        ("PUT", "/datastore/image", {"image": name}, {"file": label}),
-        ("PUT", "/datastore/", {"image": name}, {"file": label}),
+        ("PUT", "/datastore/label", {"image": "scan_2", "tag": name}, {"label": file}),
+        ("PUT", "/datastore/label", {"image": name, "tag": "final"}, {"label": file}),
+        ("PUT", "/datastore/image", {"image": name}, {"file": file}),
+        ("PUT", "/datastore/", {"image": name}, {"file": file}),
         ("DELETE", "/datastore/image", {"id": name}, None),
         ("DELETE", "/datastore/", {"id": name}, None),
         ("DELETE", "/datastore/label", {"id": "scan_2", "tag": name}, None),
@@ -202,8 +192,9 @@ def test_names_lead_nowhere(server: LabelServer, untouched: None, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["x.sh", "x.nii.gz.sh", "a/..", "x.nii.gz/", "a.nii/x.py", ".nii"])
-def test_files_have_names_of_scans(server: LabelServer, untouched: None, name: str) -> None:
-    content = (server.studies.parent / "truth_2.nii.gz").read_bytes()
+def test_files_have_names_of_scans(
+    server: LabelServer, label: bytes, untouched: None, name: str
+) -> None:
     for method, path, field in (
         ("PUT", "/datastore/label?image=scan_2&tag=final", "label"),
         ("PUT", "/datastore/image?image=scan_7", "file"),
@@ -213,7 +204,7 @@ def test_files_have_names_of_scans(server: LabelServer, untouched: None, name: s
         # requests takes the folders of a name away
         body = io.BytesIO()
         head = f'form-data; name="{field}"; filename="{name}"'
-        body.write(b"--b\r\nContent-Disposition: " + head.encode() + b"\r\n\r\n" + content)
+        body.write(b"--b\r\nContent-Disposition: " + head.encode() + b"\r\n\r\n" + label)
         body.write(b"\r\n--b--\r\n")
         headers = {"content-type": "multipart/form-data; boundary=b"}
         refusal(server, method, path, data=body.getvalue(), headers=headers)
@@ -240,11 +231,10 @@ def test_files_of_others_are_not_served(
     server: LabelServer, untouched: None, outside: Path
 ) -> None:
     """One sentence, whether a file is there or not."""
-    own = {"image": str(server.studies / "scan_1.nii.gz")}
     foreign = [outside / "scan.nii.gz", outside / "missing.nii.gz", "/etc/passwd", "/root"]
     for wanted in (
         [{"image": str(path)} for path in foreign],
-        [{"support": [{**own, "label": str(path)}]} for path in foreign],
+        [{"support": [str(path)]} for path in foreign],
     ):
         forms = [{"params": (None, json.dumps(params))} for params in wanted]
         path = "/infer/ssl_alpnet?image=scan_2"
@@ -301,8 +291,8 @@ def test_small_files_do_not_fill_the_memory(server: LabelServer, untouched: None
     small = bomb((2000, 2000, 500), 400_000_000)
     assert len(small) < 1_000_000
     for content in (small, bomb((30000, 30000, 3000), 1000)):
-        label = {"label": ("a.nii.gz", content)}
-        refusal(server, "PUT", "/datastore/label?image=scan_2&tag=final", files=label)
+        files = {"label": ("a.nii.gz", content)}
+        refusal(server, "PUT", "/datastore/label?image=scan_2&tag=final", files=files)
         form = {"file": ("a.nii.gz", content)}
         refusal(server, "POST", "/infer/ssl_alpnet", files=form)
         refusal(server, "PUT", "/datastore/image?image=new", files=form)
@@ -319,34 +309,3 @@ def test_archives_are_not_unpacked(server: LabelServer, untouched: None) -> None
             refusal(server, "PUT", "/session/?uncompress=true", files=files)
         files = {"files": ("a.zip", content.getvalue())}
         refusal(server, "PUT", "/session/?uncompress=true", files=files)
-
-
-def test_uploads_are_private_and_what_is_right_still_works(
-    server: LabelServer, outside: Path
-) -> None:
-    folders = list((server.app_dir.parent / "temporary").glob("few_shot_*"))
-    assert folders and all(stat.S_IMODE(folder.stat().st_mode) == 0o700 for folder in folders)
-    truth = (server.studies.parent / "truth_1.nii.gz").read_bytes()
-    names = [{"name": "Vesselled", "idx": 1}, {"name": "rimmed", "idx": 2}]
-    names += [{"name": f"part {value}", "idx": value} for value in range(3, 9)]
-    files = {
-        "label": ("a.nii.gz", truth),
-        "params": (None, json.dumps({"label_info": names})),
-    }
-    answer = call(server, "PUT", "/datastore/label?image=scan_1&tag=final", files=files)
-    assert answer.status_code == 200, answer.text
-    answer = call(
-        server, "POST", "/infer/ssl_alpnet?image=scan_2&output=json", files={"params": (None, "{}")}
-    )
-    assert answer.status_code == 200 and answer.json()["support"]["scans"] == ["scan_1"]
-    said = set()  # a model that is there once something is labelled tells no files either
-    for image in (outside / "scan.nii.gz", outside / "missing.nii.gz", "/etc/passwd"):
-        form = {"params": (None, json.dumps({"image": str(image)}))}
-        path = "/infer/ssl_alpnet_this_scan?image=scan_2"
-        said.add(refusal(server, "POST", path, files=form))
-    assert len(said) == 1
-    end = time.monotonic() + 20  # the server removes what was answered a moment later
-    while left := [path for each in folders for path in each.rglob("*") if path.is_file()]:
-        assert time.monotonic() < end, left
-        time.sleep(0.1)
-    assert os.path.isfile(server.studies / "labels" / "final" / "scan_1.nii.gz")

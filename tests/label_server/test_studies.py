@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from block_scans import block_label, write_nifti
@@ -13,7 +11,6 @@ from label_studies import NAMES, submit, write_volume
 from fsmis_components.data.errors import DataError
 from fsmis_components.label_server import studies
 from fsmis_components.label_server.studies import (
-    datastore_volumes,
     is_studies_folder,
     labelled_volumes,
 )
@@ -65,24 +62,3 @@ def test_a_record_that_stays_unreadable_is_not_passed_over(
     monkeypatch.setattr(studies.time, "sleep", lambda _: None)
     with pytest.raises(DataError, match="not readable; send the request again"):
         labelled_volumes(tmp_path)
-
-
-def test_volumes_of_a_datastore_of_any_kind(tmp_path: Path) -> None:
-    """The ids of its labels are not those of its images."""
-    files = {id: (write_volume(tmp_path, id, 0), submit(tmp_path, id, names=None)) for id in "abc"}
-    files["gone"] = (files["a"][0], tmp_path / "none.nii.gz")
-    info: dict[str, dict[str, Any]] = {
-        "a": {"ts": 30, "label_info": [{"name": "rimmed", "idx": 2}]},
-        "b": {"ts": 10, "params": {"structures": {"rimmed": 1}}},  # our mask, taken as it was
-        "c": {"ts": 20},
-        "gone": {"ts": 40},
-    }
-    store = SimpleNamespace(
-        get_labeled_images=lambda: list(files),
-        get_label_by_image_id=lambda image_id, tag: f"{tag} of {image_id}",
-        get_image_uri=lambda image_id: str(files[image_id][0]),
-        get_label_uri=lambda label_id, tag: str(files[label_id.removeprefix("final of ")][1]),
-        get_label_info=lambda label_id, tag: info[label_id.removeprefix("final of ")],
-    )
-    found = [(volume.id, volume.names) for volume in datastore_volumes(store)]
-    assert found == [("b", {1: "rimmed"}), ("c", {}), ("a", {2: "rimmed"})]

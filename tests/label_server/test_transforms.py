@@ -1,15 +1,24 @@
+"""The way of a request of a MONAI Label server through transforms and inferer."""
+
 from __future__ import annotations
 
 import copy
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from block_scans import block_image, block_label, write_nifti
+from fake_network import IntensityNetwork
 from label_studies import submit, write_volume
 
 from fsmis_components.data.request_error import RequestError
-from fsmis_components.label_server import ResolveSupportd
+from fsmis_components.inferers import VolumeInferer
+from fsmis_components.label_server import ReportSupportd, ResolveSupportd
+from fsmis_components.support import SupportSource
 from fsmis_components.support.support_request import SUPPORT_KEY, SupportRequest
 from fsmis_components.transforms import LoadVolumed
 
@@ -42,8 +51,9 @@ def test_order_request_then_datastore_then_bundle(studies: Path) -> None:
     submit(studies, "b", ts=2)
     request = ask(studies / "d.nii.gz")
     assert (request.origin, ids(request)) == ("datastore", ["a", "b"])
-    request = ask(studies / "d.nii.gz", support=["b"])
+    request = ask(studies / "d.nii.gz", support=["b"], structures="spleen", number_structures=True)
     assert (request.origin, ids(request)) == ("request", ["b"])
+    assert (request.structures, request.number_structures) == ("spleen", True)
     assert request.volumes[0].names == {1: "Liver", 2: "Spleen"}
 
 
@@ -68,29 +78,18 @@ def test_volumes_in_the_order_of_labelling(studies: Path) -> None:
     assert ask(studies / "d.nii.gz", support=["a", "b"], num_shots=1).num_shots == 1
 
 
-def test_paths_on_the_server(studies: Path) -> None:
-    label = submit(studies, "a", names=None)
-    entry = {"image": str(studies / "a.nii.gz"), "label": str(label), "names": {"2": "gut"}}
-    request = ask(studies / "d.nii.gz", support=[entry], structures="gut", number_structures=True)
-    assert ids(request) == ["a"] and request.volumes[0].names == {2: "gut"}
-    assert (request.structures, request.number_structures) == ("gut", True)
-
-
 @pytest.mark.parametrize(
     ("params", "words"),
     [
         ({"support": ["z"]}, "entry 1 is no labelled volume of this server; labelled are: a."),
         ({"support": "a"}, "expected a list"),
-        ({"support": [{"image": "x"}]}, "an object with image, label and names"),
-        ({"support": [{"image": "x", "label": "y"}]}, "entry 1 is no labelled volume"),
+        ({"support": [{"image": "x", "label": "y"}]}, "expected a list of ids"),
         ({"support_tag": ".."}, "support_tag: expected the tag of labels"),
         ({"label_tag": "../../x"}, "label_tag: this value is not taken"),
         ({"result_extension": "/../x.nii"}, "result_extension: this value is not taken"),
         ({"model_filename": ["model.pt", "../x"]}, "model_filename: this value is not taken"),
         ({"support_tag": "$x"}, "support_tag: expected the tag of labels"),
         ({"structures": {"a": "x" * 10**5}}, "structures: expected names.{1,400}$"),
-        ({"support": [{"image": "a\0", "label": "b"}]}, "support: expected an id or an object"),
-        ({"support": [{"image": "x", "label": "y", "names": {"gut": 1}}]}, "names go by label"),
         ({"num_shots": 0.5}, "num_shots: expected a whole number"),
         ({"structures": [["gut"]]}, "structures: expected names or label values"),
         ({"number_structures": "yes"}, "number_structures: expected true or false"),
@@ -100,29 +99,6 @@ def test_rejects(studies: Path, params: dict[str, Any], words: str) -> None:
     submit(studies, "a")
     with pytest.raises(RequestError, match=words):
         ask(studies / "d.nii.gz", **params)
-
-
-def test_a_server_serves_its_own_files_alone(
-    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One sentence, whether a foreign file is there or not."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "uploads"))
-    submit(studies, "a")
-    foreign = write_volume(tmp_path / "foreign", "f", 8)
-    own = {"image": str(studies / "a.nii.gz"), "label": str(studies / "labels/final/a.nii.gz")}
-    assert ids(ask(studies / "d.nii.gz", studies, support=[own])) == ["a"]
-    sentences = set()
-    for change in (
-        {"label": str(foreign)},
-        {"label": str(foreign.with_name("missing.nii.gz"))},
-        {"label": str(studies / "labels" / ".." / ".." / "foreign" / "f.nii.gz")},
-        {"image": "/etc/passwd"},
-        {"image": str(studies / "missing.nii.gz")},
-    ):
-        with pytest.raises(RequestError) as raised:
-            ask(studies / "d.nii.gz", studies, support=[{**own, **change}])
-        sentences.add(str(raised.value))
-    assert sentences == {"support: entry 1 is no labelled volume of this server; labelled are: a."}
 
 
 def test_only_scans_of_the_server_are_read(
@@ -145,3 +121,40 @@ def test_only_scans_of_the_server_are_read(
             load({"image": named})
         sentences.add(str(raised.value))
     assert sentences == {"image: no scan of this server; name one by its id."}
+
+
+def answer(path: Path, **params: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    data: dict[Any, Any] = {"image": str(path), "image_path": str(path), **params}
+    for transform in (LoadVolumed("image"), ResolveSupportd("image")):
+        data = transform(data)
+    inferer = VolumeInferer(SupportSource(spatial_size=24))
+    data["pred"] = inferer(data["image"][None], IntensityNetwork())[0]
+    data = ReportSupportd("pred")(data)
+    assert torch.equal(data["pred"].affine, data["image"].affine)
+    return data["pred"][0].numpy(), json.loads(json.dumps(data["result"]))
+
+
+def test_label_one_and_the_others_follow(studies: Path) -> None:
+    submit(studies, "a", block_label({1: 3, 2: 9}), {3: "liver", 9: "spleen"})
+    label, result = answer(studies / "b.nii.gz")
+    np.testing.assert_array_equal(label, block_label({1: 3, 2: 9}))
+    assert result["support"] == {"source": "datastore", "scans": ["a"]}
+    assert result["structures"] == {"liver": 3, "spleen": 9}
+    assert set(result["expected_dice"]) == {"liver", "spleen"}
+    label, result = answer(studies / "b.nii.gz", structures=["spleen"], number_structures=True)
+    np.testing.assert_array_equal(label, block_label({2: 1}))
+    assert result["structures"] == {"spleen": 1}
+    # a scan of one slice is segmented, and says so
+    flat = write_nifti(studies / "flat.nii.gz", block_image(seed=4)[..., 5:6])
+    label, result = answer(flat)
+    assert label.shape == (24, 20, 1)
+    assert result["warnings"][0].startswith("The scan has one slice only")
+
+
+def test_refusals_are_sentences(studies: Path) -> None:
+    submit(studies, "a")
+    with pytest.raises(RequestError, match="only labelled volume, .* submit its label"):
+        answer(studies / "a.nii.gz")
+    submit(studies, "a", block_label()[:, 1:])
+    with pytest.raises(RequestError, match="shapes differ"):
+        answer(studies / "b.nii.gz")
