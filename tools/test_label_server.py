@@ -2,7 +2,7 @@
 
     python tools/test_label_server.py [pytest arguments]
 
-Needs Python 3.11 and nothing else; takes about six minutes the first time and four after that.
+Needs Python 3.11 and nothing else; takes about four minutes the first time and two after that.
 MONAI Label gets an environment of its own, ``.venv-label`` (see ``label_environment.py``).
 """
 

@@ -44,6 +44,7 @@ def knobs_of(folder: Path, **knobs: object) -> dict[str, object]:
         "output_dir": str(folder / "fitted"),
         "half_steps": 50,
         "final_steps": 25,
+        "batch_size": 4,
         "student_size": 64,
         "spatial_size": SIZE,
         **knobs,
