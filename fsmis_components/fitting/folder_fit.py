@@ -32,6 +32,7 @@ from fsmis_components.data.run_record import DONE, read_rows
 from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.volumes import Volume, load_image, load_label
 from fsmis_components.encoding import ScanEncoder
+from fsmis_components.fitting.changes import draw_changes
 from fsmis_components.fitting.fitted_inferer import FittedInferer, TeacherAnswer
 from fsmis_components.fitting.gate import doubtful_masks, usual_volume
 from fsmis_components.fitting.student_bundle import write_student_bundle
@@ -196,6 +197,7 @@ class FolderFit:
         self._segment(query_items(self.dataset_dir), output, renews, own)
         if first:
             atomic_write_text(fitted, json.dumps(stems))
+            draw_changes(output / "changes", cases, output / "teacher", output, self.pack)
 
     def _segment(
         self,

@@ -77,12 +77,12 @@ def judge(
     """
     student, first, second, teacher = masks
     student_ml, teacher_ml = (voxel_ml * int(mask.sum()) for mask in (student, teacher))
-    judges = 0.5 * (_dice(student, first) + _dice(student, second))
+    judges = 0.5 * (mask_dice(student, first) + mask_dice(student, second))
     doubted = _ratio(student_ml, usual) > GATE.largest_ratio or judges < GATE.least_agreement
     plausible = _ratio(teacher_ml, usual) <= GATE.largest_ratio
     stays = student_ml <= _EMPTY or (doubted and plausible)
     # three views of one mask; where the teacher's stays, what the students see counts too
-    return stays, (judges + _dice(student, teacher) + expected) / 3
+    return stays, (judges + mask_dice(student, teacher) + expected) / 3
 
 
 def _ratio(volume: float, usual: float) -> float:
@@ -92,7 +92,7 @@ def _ratio(volume: float, usual: float) -> float:
     return max(volume / usual, usual / volume) if volume > _EMPTY else float("inf")
 
 
-def _dice(first: np.ndarray, second: np.ndarray) -> float:
+def mask_dice(first: np.ndarray, second: np.ndarray) -> float:
     """Dice in [0, 1]; 0 where both are empty, as nothing speaks for such masks."""
     size = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / size if size else 0.0

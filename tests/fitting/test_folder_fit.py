@@ -165,6 +165,10 @@ def test_every_scan_has_a_mask_on_its_grid_and_a_line(fitted: Path) -> None:
         np.testing.assert_array_equal(found.affine, scan.affine)
     assert [row["status"] for row in rows(fitted / "fitted")] == ["done"] * 4
     assert (fitted / "fitted" / "report.html").is_file()
+    pictures = {path.stem for path in (fitted / "fitted" / "changes").iterdir()}
+    teacher = labels(fitted / "fitted" / "teacher")
+    changed = {name for name, mask in masks.items() if (mask != teacher[name]).any()}
+    assert pictures == {name.removesuffix("_seg.nii.gz") for name in changed} and pictures
 
 
 def test_answers_are_between_the_student_and_the_teacher(fitted: Path) -> None:
