@@ -2,7 +2,7 @@
 
     python tools/test_label_server.py [pytest arguments]
 
-Needs Python 3.11 and nothing else; takes about four minutes the first time and two after that.
+Needs Python 3.11 and nothing else; takes about five minutes the first time and three after that.
 MONAI Label gets an environment of its own, ``.venv-label`` (see ``label_environment.py``).
 """
 
@@ -12,7 +12,7 @@ import time
 from environment import SetupError, answer_help, run  # first: refuses an old Python
 from label_environment import prepare_label
 
-WORKERS = ["-n", "2", "--dist", "loadgroup"]  # the tests of one server share a process
+WORKERS = ["-n", "2", "--dist", "loadfile"]  # each of the two starts the servers that it needs
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Real MONAI Label servers for the tests of this folder; other environments skip them.
 
-Two serve all tests, since a start costs more than most of them: one our own app, which the fixtures
-here lead through a session, one MONAI Label's (`test_replay.py`).
+Two serve all tests of a process, as a start costs more than most of them: one our own app, which
+the fixtures here lead through a session, one MONAI Label's (`test_replay.py`).
 """
 
 from __future__ import annotations

@@ -24,8 +24,6 @@ from phantom import draw_subject, write_subject
 
 EVIL = "$__import__('os').system('id > {}')"
 
-pytestmark = pytest.mark.xdist_group("own_app")
-
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:

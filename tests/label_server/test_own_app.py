@@ -26,8 +26,6 @@ from environment import REPOSITORY
 PAGE = (APP / "README.md").read_text()
 ADDRESS = "http://127.0.0.1:8000"
 
-pytestmark = pytest.mark.xdist_group("own_app")
-
 
 def blocks(language: str) -> list[str]:
     """Return the page's code in a language."""

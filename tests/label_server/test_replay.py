@@ -23,7 +23,6 @@ from slicer import Answer, Slicer
 from environment import REPOSITORY
 from phantom import STRUCTURES as PHANTOM
 
-pytestmark = pytest.mark.xdist_group("stock_app")
 MODELS = sorted(path.parents[1].name for path in REPOSITORY.glob("bundles/*/models/model.pt"))
 MODEL = "ssl_alpnet"
 DEFAULT_PACK = {"liver": 1, "right_kidney": 2, "left_kidney": 3, "spleen": 4}

@@ -22,8 +22,6 @@ from slicer import read_refusal
 SECONDS = 1800  # at the most; a busy machine is slow
 FITTED = {"scan_2", "scan_4", "scan_5", "scan_6"}  # 1 and 3 are labelled
 
-pytestmark = pytest.mark.xdist_group("own_app")
-
 
 def files(folder: Path, pattern: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
