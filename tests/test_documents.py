@@ -49,20 +49,3 @@ def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert str(citation["version"]) == fsmis_components.__version__
-
-
-def test_forms_of_the_issue_tracker_are_what_it_can_show() -> None:
-    """A form with an element that lacks its label or name is not shown, without a word."""
-    forms = [
-        yaml.safe_load(path.read_text())
-        for path in (REPOSITORY / ".github" / "ISSUE_TEMPLATE").glob("*.yml")
-        if path.name != "config.yml"
-    ]
-    assert forms
-    for form in forms:
-        assert form["name"] and form["description"]
-        for element in form["body"]:
-            if element["type"] == "markdown":
-                assert element["attributes"]["value"]
-            else:
-                assert element["id"] and element["attributes"]["label"]

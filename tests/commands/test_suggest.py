@@ -13,7 +13,7 @@ from fsmis_components.__main__ import main
 def command(dataset: Path, output: Path, *words: str) -> list[str]:
     return [
         *("suggest", str(dataset), "--output", str(output)),
-        *("--weights", "untrained", "--spatial_size", "64", *words),
+        *("--weights", "untrained", "--spatial_size", "32", *words),
     ]
 
 
