@@ -150,7 +150,7 @@ def check_stamp(root: Path) -> list[str]:
     """The package of a packed bundle is the one that was packed."""
     stamp = PackageStamp.of_bundle(root)
     if stamp is None:
-        return ["the copy of fsmis_components has no stamp: pack the bundle by fsmis pack"]
+        return ["the copy of fsmis_components has no stamp: pack the bundle again"]
     if stamp.content != content_hash(root / PACKAGE):
         return ["the copy of fsmis_components was changed after packing: pack the bundle again"]
     return []
