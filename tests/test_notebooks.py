@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,22 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(
-    notebook: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "my_method", raising=False)
-    monkeypatch.chdir(notebook.parent)
-    exec("\n".join("".join(cell["source"]) for cell in code_cells(notebook)), {})
-    assert capsys.readouterr().out.strip()
+def test_notebook_runs(notebook: Path, tmp_path: Path) -> None:
+    code = "\n".join("".join(cell["source"]) for cell in code_cells(notebook))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=notebook.parent,
+        env={
+            **os.environ,
+            "MPLBACKEND": "agg",
+            "PYTHONPATH": str(REPOSITORY),
+            "TMPDIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip()
 
 
 def test_notebooks_are_kept_without_outputs() -> None:
