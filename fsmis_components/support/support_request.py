@@ -74,7 +74,10 @@ class LabelledVolume:
         scan = self.load()
         if min(scan.image.shape) < 2:
             shape = " x ".join(map(str, scan.image.shape))
-            raise DataError(f"{self.image}: has one slice only ({shape} voxels); label a volume.")
+            raise DataError(
+                f"{self.image}: has one slice only ({shape} voxels), and a support needs a volume; "
+                "label a volume."
+            )
         values = tuple(int(value) for value in np.unique(np.asarray(scan.label.data)) if value)
         if not values:
             raise DataError(f"{self.label}: the label is empty (0 everywhere); label a structure.")
