@@ -47,7 +47,6 @@ def train_folds(
     structure_groups: Sequence[Sequence[int]] | None = None,
     plan: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    cache_dir: str | Path | None = None,
 ) -> list[str]:
     """Train the folds of a bundle one after the other, in each fold the groups of structures.
 
@@ -68,7 +67,6 @@ def train_folds(
         overrides: knobs of `train.json` for all stages; `initial_weights` for the first, where
             "{fold}" stands for the name of the fold's folder, so that each fold can begin with the
             weights of its own that another bundle was trained to.
-        cache_dir: pseudo-labels, which trainings may share; None: a folder in the output.
 
     Returns:
         Why folds failed, a sentence each.
@@ -104,7 +102,7 @@ def train_folds(
         "overrides": overrides,
     }
     note_once(output / "training.json", description, results=output.glob("*/stage*"))
-    shared = Path(cache_dir or output / "pseudo_labels").expanduser().absolute()
+    shared = (output / "pseudo_labels").absolute()
     config = {**_train_config(root), **stages[0], **overrides}
     reading = {key: config[key] for key in ("slice_axis", "ignore_spacing") if key in config}
     failures = []

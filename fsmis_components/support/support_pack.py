@@ -35,7 +35,6 @@ from fsmis_components.support.support_set import Structure, Wanted, choose_struc
 
 FORMAT = 2
 _METADATA_KEY = "fsmis_support_pack"
-_OF_BAD_CONTENT = (TypeError, ValueError, OverflowError, AttributeError)
 
 
 class Frame(NamedTuple):

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fsmis_components.data.errors import DataError
-from fsmis_components.data.geometry import SliceGrid, SliceView
+from fsmis_components.data.geometry import SliceGrid, SliceView, centre_fit
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.segmentation import label_dtype
 from fsmis_components.support.support_set import SupportSet
 
 Group = tuple[int, ...] | None
+_SLAB = 16  # slices that are in memory at the native resolution at once
 
 
 def group_suffix(group: Group) -> str:
     """What a group adds to the name of a fold: "_2-3", nothing for all structures."""
     return "" if group is None else f"_{'-'.join(map(str, group))}"
+
+
+def scan_slices(
+    view: SliceView, normalise: Callable[[Tensor], Tensor], size: tuple[int, int]
+) -> Tensor:
+    """Normalised slices (D, 1, *size), each centred; around it lies its own darkest value."""
+    parts = []
+    for start in range(0, view.depth, _SLAB):
+        slices = normalise(view.slices(start, min(start + _SLAB, view.depth)))
+        inside = centre_fit(torch.ones_like(slices), size) > 0
+        darkest = slices.amin((-2, -1), keepdim=True)
+        parts.append(torch.where(inside, centre_fit(slices, size), darkest))
+    return torch.cat(parts)
+
+
+def label_map(view: SliceView, values: Sequence[int], winners: Sequence[Tensor]) -> np.ndarray:
+    """A label map (X, Y, Z) of the scan, of batches (n, h, w): 0 background, 1 + i structure i."""
+    table = np.array([0, *values]).astype(label_dtype(max(values)))
+    return view.restack(table[torch.cat(list(winners)).numpy()])
 
 
 def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> np.ndarray:

@@ -23,8 +23,7 @@ from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView, centre_fit, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation, fit_normaliser, resolve_modality
 from fsmis_components.data.volumes import Volume
-from fsmis_components.evaluation.subjects.base import Group, Subject
-from fsmis_components.inferers.segmentation import label_dtype
+from fsmis_components.evaluation.subjects.base import Group, Subject, label_map, scan_slices
 from fsmis_components.support.encode import structure_masks
 from fsmis_components.support.support_set import SupportSet
 from fsmis_components.transforms.contrast import ContrastRanges, apply_contrast, draw_contrast
@@ -33,7 +32,6 @@ from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
 DEEP_OUTPUTS = 2  # outputs at half and quarter resolution that are supervised too
 FOREGROUND_SHARE = 0.33  # of a batch that is sure to show a structure; nnU-Net: 0.33
 LARGEST_GRADIENT = 12.0  # norm to which gradients are clipped; nnU-Net: 12
-SLAB = 16  # slices that are in memory at the native resolution at once
 
 # nnU-Net: rotation by 30 degrees (in 3D; its 2D slices turn freely, which here would hide what is
 # left and what is superior), zoom 0.7 to 1.4, in a fifth of the slices each, no elastic bending,
@@ -112,7 +110,8 @@ class SupervisedUNet(Subject):
         network = self._trained[1]
         grid, normalisation = self._geometry(support)
         view = SliceView(query_image, grid)
-        slices = _slices(view, normalisation, self._canvas([view]))
+        normalise = fit_normaliser(view.volume, normalisation)
+        slices = scan_slices(view, normalise, self._canvas([view]))
         winners = []
         with eval_mode(network), torch.inference_mode():
             for image in slices.split(self.batch_size):
@@ -120,9 +119,7 @@ class SupervisedUNet(Subject):
                     logits = network(image.to(self.device))
                 logits = view.to_native_logits(centre_fit(logits, view.working_size))
                 winners.append(logits.argmax(1).cpu())
-        values = [0, *(structure.value for structure in support.structures)]
-        table = np.array(values).astype(label_dtype(max(values)))
-        return view.restack(table[torch.cat(winners).numpy()])
+        return label_map(view, [structure.value for structure in support.structures], winners)
 
     def train(self, support: SupportSet) -> nn.Module:
         """A network that has learned a support, in training mode.
@@ -178,7 +175,9 @@ class SupervisedUNet(Subject):
         views = [SliceView(scan.image, grid) for scan in support.scans]
         labels = [SliceView(scan.label, grid) for scan in support.scans]
         size = self._canvas(views)
-        images = torch.cat([_slices(view, normalisation, size) for view in views])
+        images = torch.cat(
+            [scan_slices(v, fit_normaliser(v.volume, normalisation), size) for v in views]
+        )
         masks = torch.cat([centre_fit(structure_masks(label, values), size) for label in labels])
         for index, structure in enumerate(support.structures):
             if not masks[:, index].any():
@@ -226,18 +225,6 @@ class SupervisedUNet(Subject):
             for axis in (0, 1)
         )
         return height, width
-
-
-def _slices(view: SliceView, normalisation: Normalisation, size: tuple[int, int]) -> Tensor:
-    """Normalised slices (D, 1, *size), each centred; around it lies its own darkest value."""
-    normalise = fit_normaliser(view.volume, normalisation)
-    parts = []
-    for start in range(0, view.depth, SLAB):
-        slices = normalise(view.slices(start, min(start + SLAB, view.depth)))
-        inside = centre_fit(torch.ones_like(slices), size) > 0
-        darkest = slices.amin((-2, -1), keepdim=True)
-        parts.append(torch.where(inside, centre_fit(slices, size), darkest))
-    return torch.cat(parts)
 
 
 def draw_batch(

@@ -19,8 +19,7 @@ from fsmis_components.data.intensity import Normalisation, fit_normaliser, resol
 from fsmis_components.data.volumes import Volume
 from fsmis_components.data.weights import fill_network
 from fsmis_components.encoding.identity import weights_hash
-from fsmis_components.evaluation.subjects.base import Group, Subject
-from fsmis_components.inferers.segmentation import label_dtype
+from fsmis_components.evaluation.subjects.base import Group, Subject, label_map, scan_slices
 from fsmis_components.support.encode import structure_masks
 from fsmis_components.support.support_set import SupportSet
 
@@ -106,8 +105,7 @@ class UniverSeg(Subject):
             logits = centre_fit(torch.cat(answers, dim=1), view.working_size)
             largest, channel = view.to_native_logits(logits).max(1)
             winners.append(torch.where(largest > 0, channel + 1, 0))
-        table = np.array([0, *values]).astype(label_dtype(max(values)))
-        return view.restack(table[torch.cat(winners).numpy()])
+        return label_map(view, values, winners)
 
 
 def _unit_slices(volume: Volume, view: SliceView, clipping: Normalisation) -> Tensor:
@@ -116,11 +114,11 @@ def _unit_slices(volume: Volume, view: SliceView, clipping: Normalisation) -> Te
     voxels = np.asarray(volume.data)
     darkest = max(limits.lower, float(voxels.min()))
     extent = min(limits.upper, float(voxels.max())) - darkest
-    slices = view.slices(0, view.depth).clamp(darkest, darkest + extent) - darkest
-    slices = slices / (extent or 1.0)
-    inside = centre_fit(torch.ones_like(slices), (SIZE, SIZE)) > 0
-    edge = slices.amin((-2, -1), keepdim=True)
-    return torch.where(inside, centre_fit(slices, (SIZE, SIZE)), edge)
+
+    def scale(image: Tensor) -> Tensor:
+        return (image.clamp(darkest, darkest + extent) - darkest) / (extent or 1.0)
+
+    return scan_slices(view, scale, (SIZE, SIZE))
 
 
 def _spread(items: Tensor) -> Tensor:
