@@ -168,11 +168,12 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
     else:
         lower, upper = -math.inf, quantile(volume.data, normalisation.clip_quantile)
         _check_fill(volume, upper)
-    mean, std = _mean_and_std(volume, lower, upper)
-    if normalisation.mean is not None:
-        mean = normalisation.mean + offset
-    if normalisation.std is not None:
-        std = normalisation.std
+    mean, std = normalisation.mean, normalisation.std
+    if mean is not None:
+        mean += offset
+    if mean is None or std is None:  # two passes over the scan
+        own_mean, own_std = _mean_and_std(volume, lower, upper)
+        mean, std = own_mean if mean is None else mean, own_std if std is None else std
     low, high = _extremes(volume)
     if std == 0 and low < high and normalisation.modality == "ct":
         raise DataError(
