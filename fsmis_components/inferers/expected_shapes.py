@@ -16,7 +16,12 @@ from torch import Tensor
 from fsmis_components.data.geometry import SliceView, centre_fit
 from fsmis_components.inferers.clean_up import Topology, topology_of
 from fsmis_components.inferers.matching import VolumeMatch
-from fsmis_components.inferers.registration import displacement, stride_through, warp_shapes
+from fsmis_components.inferers.registration import (
+    correlation,
+    register,
+    stride_through,
+    warp_shapes,
+)
 from fsmis_components.inferers.z_alignment import Alignment
 from fsmis_components.support.scan_profile import ScanProfile, shape_cell
 from fsmis_components.support.self_similarity import self_similarity
@@ -39,8 +44,12 @@ class PriorRule:
     weight: float = 0.9  # of the log odds, beside margins of a scale of 20
     blur: float = 3.0  # standard deviation in plane, in cells
     blur_slices: float = 1.0  # standard deviation along z, in support slices
-    # share of both blurs that is left to shapes that were registered
-    registered_share: float = 2 / 3
+    # likeness of a registration from which on shapes are blurred less, and up to which; the shares
+    # of both blurs that are left there
+    poor_likeness: float = 0.45
+    good_likeness: float = 0.56
+    poor_share: float = 0.6
+    good_share: float = 0.3
     reach: int = 10  # largest move in plane, in cells
     reach_slices: float = 1 / 6  # largest move along z, as a share of the support's depth
     move_std: float = 5.0  # standard deviation of a move in plane, in cells
@@ -52,6 +61,11 @@ class PriorRule:
     def slices(self, depth: int) -> int:
         """The largest move along z of a support of so many slices."""
         return max(1, round(depth * self.reach_slices))
+
+    def registered_share(self, likeness: float) -> float:
+        """The share of both blurs that is left to shapes of a registration."""
+        good = (likeness - self.poor_likeness) / (self.good_likeness - self.poor_likeness)
+        return self.poor_share + min(max(good, 0.0), 1.0) * (self.good_share - self.poor_share)
 
 
 PRIOR = PriorRule()
@@ -184,21 +198,23 @@ class ExpectedShapes:
         # beyond the ends the last slice goes on, but counts for nothing
         support = map_shapes(described, np.clip(places, 0, profile.depth - 1), 0, size)
         known = np.pad(np.ones_like(described[:, :1]), ((1, 1), (0, 0), (0, 0), (0, 0)))
-        field = displacement(
-            appearance.self_similarity,
-            support,
-            map_shapes(known, places, 1, size)[:, 0],
-            appearance.through,
-            round(PRIOR.slices(profile.depth) / slope),
-        )
         shapes = profile.shapes.transpose(0, 1).numpy().astype(np.float32) / 255
         padded = np.pad(shapes, ((1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
         # behind the ends there is nothing, or what was cut off goes on: as likely as not
         padded[[0, -1]] = np.minimum(
             padded[[0, -1]], 0.5 * profile.open_ends.T.numpy()[..., None, None]
         )
-        bent = warp_shapes(map_shapes(padded, places, 1, size), field).numpy()
-        share = PRIOR.registered_share
+        mapped = map_shapes(padded, places, 1, size)
+        registration = register(
+            appearance.self_similarity,
+            support,
+            map_shapes(known, places, 1, size)[:, 0],
+            mapped.amax(1),
+            appearance.through,
+            round(PRIOR.slices(profile.depth) / slope),
+        )
+        bent = warp_shapes(mapped, registration.field).numpy()
+        share = PRIOR.registered_share(registration.likeness)
         shares = blur_each(bent, share * PRIOR.blur, share * PRIOR.blur_slices / slope)
         fitted = blur_each(bent, _FITTED_BLUR, _FITTED_BLUR_SLICES / slope)
         return Expected(torch.from_numpy(shares), torch.from_numpy(fitted))
@@ -257,7 +273,8 @@ def best_move(evidence: Tensor, shape: Tensor, depth: int, slope: float) -> tupl
         min(far, length - 1)
         for far, length in zip((reach_z, PRIOR.reach, PRIOR.reach), seen.shape, strict=True)
     ]
-    score = PRIOR.gain * thin / total * _correlation(seen, shape[::thin], reach)
+    agreement = correlation(seen[None], shape[None, ::thin], reach)
+    score = PRIOR.gain * thin / total * agreement
     for axis, std in enumerate((std_z, PRIOR.move_std, PRIOR.move_std)):
         moves = torch.arange(-reach[axis], reach[axis] + 1, dtype=torch.float32)
         cost = (moves / std).square().div(2)
@@ -292,9 +309,15 @@ def move_shape(shape: Tensor, move: Sequence[int]) -> Tensor:
     return result
 
 
-def log_odds(shape: Tensor) -> Tensor:
-    """Log odds of shares in [0, 1], bounded because no place is impossible."""
-    return ((shape + _FAINT) / (1 - shape + _FAINT)).log()
+def log_ratio(shape: Tensor) -> Tensor:
+    """Log of the shares (D, N, h, w) of structures over what none of them fills.
+
+    So neighbours compete with each other, not all with the background: where half a cell is the
+    wall of a heart and half its blood, one of both is expected. Bounded, because no place is
+    impossible.
+    """
+    empty = (1 - shape.sum(1, keepdim=True)).clamp_min(0)
+    return ((shape + _FAINT) / (empty + _FAINT)).log()
 
 
 def present_slices(shape: Tensor) -> Tensor:
@@ -321,13 +344,3 @@ def largest_channel(logits: Tensor) -> Tensor:
         number.masked_fill_(logits[:, channel] > largest, channel)
         torch.maximum(largest, logits[:, channel], out=largest)
     return number
-
-
-def _correlation(left: Tensor, right: Tensor, reach: list[int]) -> Tensor:
-    """Sum of left times right moved by every lag within the reach, by Fourier transform."""
-    size = [length + far for length, far in zip(left.shape, reach, strict=True)]
-    spectrum = torch.fft.rfftn(left, s=size) * torch.fft.rfftn(right, s=size).conj()
-    full = torch.fft.irfftn(spectrum, s=size)
-    for axis, far in enumerate(reach):
-        full = full.roll(far, axis).narrow(axis, 0, 2 * far + 1)
-    return full

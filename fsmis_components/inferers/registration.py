@@ -8,7 +8,9 @@ network and no intensity takes part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,11 @@ _DEEP = 16  # places along z above which the first search halves them too
 _STEPS, _RATE, _STIFFNESS = 30, 0.2, 0.25  # of the gradient descent
 _MOMENTS = 0.9, 0.999  # Adam's, as in its paper
 _ROUNDS = 10  # in which a field and its way back are brought together
+_ALIKE = 0.5  # likeness from which on no other start is tried
+_FAR = 10  # places in plane up to which what is labelled is looked for as a whole
+_FAR_COST = 0.02  # added to its mean square difference at the end of that reach
+_MET = 0.5  # share of what is labelled that must stay inside the query
+_AROUND, _BESIDE = 2, 2  # places around what is labelled that are looked for, cells that are judged
 
 Triple = tuple[int, int, int]
 
@@ -34,19 +41,57 @@ def stride_through(slice_spacing: float, cell: float) -> int:
     return max(1, round(_STRIDE * cell / slice_spacing))
 
 
-def displacement(query: Tensor, support: Tensor, known: Tensor, through: int, reach: int) -> Tensor:
-    """Where in the support each place of the query lies, float32 (3, D, h, w).
+class Registration(NamedTuple):
+    """How the support lies in the query."""
 
-    The query at x shows what the support shows at x + displacement(x), in slices, rows and columns.
-    Both come as descriptors (D, C, h, w), those of the support mapped to the slices of the query;
-    `known` (D, h, w) in [0, 1] says where the support scan has something, `through` see
-    `stride_through`, `reach` is the largest displacement along z.
+    # float32 (3, D, h, w), in slices, rows and columns: the query at x shows what the support
+    # shows at x + field(x)
+    field: Tensor
+    # in [-1, 1], the correlation of both scans around what is labelled, once the support is bent
+    likeness: float
+
+
+def register(
+    query: Tensor, support: Tensor, known: Tensor, labelled: Tensor, through: int, reach: int
+) -> Registration:
+    """Bend a support until it lies like the query.
+
+    The search begins as the scans lie. Where that ends with scans that hardly look alike, it begins
+    again where what is labelled, with its surroundings, as a whole looks most like the query, and
+    the better of both ends is kept.
+
+    Args:
+        query: descriptors (D, C, h, w).
+        support: descriptors (D, C, h, w), mapped to the slices of the query.
+        known: (D, h, w) in [0, 1], where the support scan has something.
+        labelled: (D, h, w) in [0, 1], where any structure lies in it.
+        through: see `stride_through`.
+        reach: the largest displacement along z, in slices.
     """
     stride = _within((through, _STRIDE, _STRIDE), query[:, 0].shape)
     fixed, moving = _comparable(query, support)
-    fixed, moving, inside = (_pool(maps, stride) for maps in (fixed, moving, known[None]))
-    coarse = _within((2 if fixed.shape[1] > _DEEP else 1, 2, 2), fixed.shape[1:])
+    there, here, inside = (_pool(maps, stride) for maps in (fixed, moving, known[None]))
     far = min(max(1, round(reach / stride[0])), _MOST_THROUGH)
+
+    def judged(places: Tensor) -> Registration:
+        field = _upsample(places, query[:, 0].shape, stride)
+        return Registration(field, _likeness(fixed, moving, known, labelled, field))
+
+    found = judged(_displacement(there, here, inside, far))
+    if found.likeness >= _ALIKE:
+        return found
+    start = _start(there, here, inside, _pool(labelled[None], stride))
+    if not start.any():
+        return found
+    at = start.expand(3, *there.shape[1:])
+    shifted = _warp(here, at), _warp(inside, at, "zeros")
+    other = judged(start + _displacement(there, *shifted, far))
+    return max(found, other, key=lambda each: each.likeness)
+
+
+def _displacement(fixed: Tensor, moving: Tensor, inside: Tensor, far: int) -> Tensor:
+    """The field (3, d, h, w) between places, those along z at most so `far`."""
+    coarse = _within((2 if fixed.shape[1] > _DEEP else 1, 2, 2), fixed.shape[1:])
     wide = (-(-far // coarse[0]), _WIDE, _WIDE)
     rough = _search(_pool(fixed, coarse), _pool(moving, coarse), _pool(inside, coarse), wide)
     field = _upsample(rough, fixed.shape[1:], coarse)
@@ -56,8 +101,70 @@ def displacement(query: Tensor, support: Tensor, known: Tensor, through: int, re
         _warp(inside, field, "zeros"),
         (1, _NEAR, _NEAR),
     )
-    field = near + _warp(field, near)
-    return _upsample(_refine(field, fixed, moving, inside), query[:, 0].shape, stride)
+    return _refine(near + _warp(field, near), fixed, moving, inside)
+
+
+def _start(fixed: Tensor, moving: Tensor, inside: Tensor, labelled: Tensor) -> Tensor:
+    """The shift (3, 1, 1, 1), in places, by which what is labelled looks most like the query.
+
+    Of every shift the mean square difference of query and support is scored, where anything is
+    labelled and around it.
+    """
+    around = (1, 2 * _AROUND + 1, 2 * _AROUND + 1)
+    weight = F.max_pool3d(labelled[None], around, 1, (0, _AROUND, _AROUND))[0] * inside
+    reach = [
+        min(far, length - 1) for far, length in zip((1, _FAR, _FAR), fixed.shape[1:], strict=True)
+    ]
+    one = torch.ones_like(weight)
+    total = correlation(weight, one, reach).clamp_min(0)
+    square = correlation(weight, fixed.square().sum(0, keepdim=True), reach)
+    square = square + correlation(weight * moving.square().sum(0, keepdim=True), one, reach)
+    square = square - 2 * correlation(weight * moving, fixed, reach)
+    met = total / weight.sum().clamp_min(1e-6)
+    enough = met >= _MET
+    if not enough.any():
+        return torch.zeros(3, 1, 1, 1)
+    score = square / total.clamp_min(1e-6)
+    # what leaves the query is as unlike as the average
+    score = score + (1 - met) * score[enough].mean()
+    steps = [torch.linspace(-1, 1, 2 * far + 1) for far in reach]
+    far_off = torch.stack(torch.meshgrid(*steps, indexing="ij")).square().sum(0)
+    score = score + _FAR_COST * far_off
+    best = torch.unravel_index(torch.where(enough, score, torch.inf).argmin(), score.shape)
+    shift = [float(place) - far for place, far in zip(best, reach, strict=True)]
+    return torch.tensor(shift).view(3, 1, 1, 1)
+
+
+def _likeness(
+    fixed: Tensor, moving: Tensor, known: Tensor, labelled: Tensor, field: Tensor
+) -> float:
+    """Correlation of query and bent support where anything is labelled, and beside it."""
+    bent = _warp(moving, field)
+    beside = (1, 2 * _BESIDE + 1, 2 * _BESIDE + 1)
+    place = F.max_pool3d(
+        _warp(labelled[None], field, "zeros")[None], beside, 1, (0, _BESIDE, _BESIDE)
+    )
+    weight = place[0] * _warp(known[None], field, "zeros")
+    both, left, right = (
+        (weight * each).sum() for each in (fixed * bent, fixed.square(), bent.square())
+    )
+    return float(both / (left * right).sqrt().clamp_min(1e-6))
+
+
+def correlation(left: Tensor, right: Tensor, reach: Sequence[int]) -> Tensor:
+    """Sum over x of left(x + t) right(x), for every shift t within the reach, (2 r + 1, ...).
+
+    Both (C, D, h, w), summed over channels, by Fourier transform.
+    """
+    size = [length + far for length, far in zip(left.shape[1:], reach, strict=True)]
+    axes = (1, 2, 3)
+    spectrum = (
+        torch.fft.rfftn(left, s=size, dim=axes) * torch.fft.rfftn(right, s=size, dim=axes).conj()
+    )
+    full = torch.fft.irfftn(spectrum.sum(0), s=size)
+    for axis, far in enumerate(reach):
+        full = full.roll(far, axis).narrow(axis, 0, 2 * far + 1)
+    return full
 
 
 def warp_shapes(shapes: Tensor, field: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from fsmis_components.inferers.expected_shapes import (
     ExpectedShapes,
     appearance_of,
     largest_channel,
-    log_odds,
+    log_ratio,
     present_slices,
     to_cells,
     to_pixels,
@@ -104,7 +104,7 @@ class _Plane(NamedTuple):
         for start, stop, (margins,) in self.kept:
             if self.expected is not None:
                 shape, cell = self.expected.shares[start:stop], shape_cell(self.pack.grid)
-                prior = to_pixels(log_odds(shape), cell, self.view.working_size)
+                prior = to_pixels(log_ratio(shape), cell, self.view.working_size)
                 margins = prior.mul_(PRIOR.weight).add_(margins)
                 margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
             yield start, stop, margins

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from fsmis_components.inferers.expected_shapes import PRIOR, best_move, move_shape
+from fsmis_components.inferers.expected_shapes import PRIOR, best_move, log_ratio, move_shape
 
 
 def block(depth: int, rows: int, columns: int) -> torch.Tensor:
@@ -25,3 +25,16 @@ def test_reach_is_kept_and_counts_support_slices() -> None:
     assert abs(far[0]) <= PRIOR.slices(20) == 3
     # half as thick slices of the query: twice as many of them
     assert best_move(evidence, block(9, 10, 15), depth=20, slope=0.5)[0] == 6
+
+
+def test_neighbours_compete_with_each_other_and_not_all_with_the_background() -> None:
+    beside, alone = torch.tensor([0.45, 0.4]), torch.tensor([0.45, 0.0])
+    of_both, of_one = (log_ratio(each.view(1, 2, 1, 1)).flatten() for each in (beside, alone))
+    assert of_both[0] > of_both[1] > 0 > of_one[0]  # background has 0
+    nowhere = log_ratio(torch.zeros(1, 2, 1, 1))
+    assert torch.isfinite(nowhere).all() and (nowhere < of_one[0]).all()
+
+
+def test_shapes_of_a_good_registration_are_blurred_less() -> None:
+    shares = [PRIOR.registered_share(likeness) for likeness in (-1.0, 0.5, 0.6, 1.0)]
+    assert shares[0] == PRIOR.poor_share > shares[1] > shares[2] == shares[3] == PRIOR.good_share

@@ -15,7 +15,7 @@ from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.registration import displacement
+from fsmis_components.inferers.registration import register, warp_shapes
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.self_similarity import self_similarity
 
@@ -50,7 +50,8 @@ def in_slices(maps: np.ndarray) -> np.ndarray:
 
 def field_of(query: np.ndarray, support: np.ndarray) -> torch.Tensor:
     left, right = looks(query), looks(support)
-    return displacement(left, right, torch.ones(left[:, 0].shape), 1, 2)
+    everywhere = torch.ones(left[:, 0].shape)
+    return register(left, right, everywhere, everywhere, 1, 2).field
 
 
 def test_a_smooth_bend_is_recovered() -> None:
@@ -93,6 +94,24 @@ def test_scans_of_packs_of_version_0_1_are_moved(pack: SupportPack) -> None:
 
 def test_a_stack_thinner_than_the_distance_of_places_is_searched_in_plane() -> None:
     shown = torch.randint(0, 256, (5, 12, 1, 9), dtype=torch.uint8)
-    found = displacement(shown, shown, torch.ones(5, 1, 9), through=19, reach=2)
+    everywhere = torch.ones(5, 1, 9)
+    found = register(shown, shown, everywhere, everywhere, through=19, reach=2).field
     assert found.shape == (3, 5, 1, 9)
     assert found.abs().max() < 0.1
+
+
+def test_what_is_labelled_is_found_far_away_in_other_surroundings() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, support = (
+        F.avg_pool2d(torch.randint(0, 256, (5, 12, 50, 50), generator=generator).float(), 3, 1)
+        for _ in range(2)
+    )
+    labelled, wanted = torch.zeros(2, 5, 48, 48)
+    labelled[:, 4:20, 4:20] = 1.0
+    wanted[:, 24:40, 22:38] = 1.0
+    query[:, :, 24:40, 22:38] = support[:, :, 4:20, 4:20]
+    found = register(query, support, torch.ones(5, 48, 48), labelled, through=1, reach=1)
+    bent = warp_shapes(labelled[:, None], found.field)[:, 0]
+    assert 2 * (bent * wanted).sum() / (bent.sum() + wanted.sum()) > 0.8
+    unlike = register(query, query.flip(1), torch.ones(5, 48, 48), labelled, through=1, reach=1)
+    assert unlike.likeness < found.likeness <= 1
