@@ -93,6 +93,8 @@ class Expected(NamedTuple):
 
     shares: Tensor  # blurred, where it may lie
     fitted: Tensor  # hardly blurred, where the shape was moved to
+    # how alike query and support are, once the support is bent; NaN: shapes were moved
+    likeness: float = float("nan")
 
 
 def pack_topologies(pack: SupportPack) -> list[Topology]:
@@ -149,8 +151,8 @@ class ExpectedShapes:
         """
         lead = None if evidence is None else lead_over_rivals(evidence)
         shape = (len(match.section_weights), len(self.pack.structures), *size)
-        expected = Expected(torch.zeros(shape), torch.zeros(shape))
-        total = torch.zeros(shape[1])
+        shares, fitted, total = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape[1])
+        likeness = 0.0
         for scan, profile in enumerate(self.pack.profiles):
             share = float(match.shares[scan])
             if not share:
@@ -160,11 +162,12 @@ class ExpectedShapes:
                 of_scan = self._register(profile, match.alignments[scan], appearance, size)
             else:
                 of_scan = self._of_scan(scan, match.alignments[scan], lead, labelled, size)
-            for sum_, part in zip(expected, of_scan, strict=True):
-                sum_ += share * labelled[:, None, None] * part
+            shares += share * labelled[:, None, None] * of_scan.shares
+            fitted += share * labelled[:, None, None] * of_scan.fitted
             total += share * labelled
+            likeness += share * of_scan.likeness
         total = total.clamp_min(1e-6)[:, None, None]
-        return Expected(expected.shares / total, expected.fitted / total)
+        return Expected(shares / total, fitted / total, likeness)
 
     def _of_scan(
         self,
@@ -217,7 +220,8 @@ class ExpectedShapes:
         share = PRIOR.registered_share(registration.likeness)
         shares = blur_each(bent, share * PRIOR.blur, share * PRIOR.blur_slices / slope)
         fitted = blur_each(bent, _FITTED_BLUR, _FITTED_BLUR_SLICES / slope)
-        return Expected(torch.from_numpy(shares), torch.from_numpy(fitted))
+        likeness = registration.likeness
+        return Expected(torch.from_numpy(shares), torch.from_numpy(fitted), likeness)
 
 
 def blur_shapes(shapes: Tensor, blur: float, blur_slices: float) -> np.ndarray:

@@ -334,7 +334,10 @@ class VolumeInferer(Inferer):
                 uncertainty[part] = (255 * (1.0 - largest)).round().numpy()
         trust = None
         if plane.match is not None:
-            trust = case_trust(meter.expected_dice(), plane.match, view, pack, plane.mirror_gain)
+            # without the shapes the meter has seen nothing
+            likeness = plane.expected.likeness if plane.expected is not None else float("nan")
+            expected = meter.expected_dice(likeness)
+            trust = case_trust(expected, plane.match, view, pack, plane.mirror_gain)
         if self.steps.clean_up and self.steps.z_matching:
             clean_up(label, values[1:].tolist(), self._expected(pack).topologies)
         return Segmentation(

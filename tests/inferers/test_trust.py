@@ -10,7 +10,7 @@ import torch
 from fsmis_components.data.geometry import SliceGrid, SliceView
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers.matching import VolumeMatch
-from fsmis_components.inferers.trust import case_trust, out_of_support
+from fsmis_components.inferers.trust import TrustMeter, case_trust, out_of_support
 from fsmis_components.inferers.z_alignment import Alignment
 
 VIEW = SliceView(Volume(np.zeros((32, 24, 4)), np.eye(4)), SliceGrid(2, 1.0, 32))
@@ -65,3 +65,15 @@ def test_the_most_similar_scan_counts(
     trust = case_trust((expected,), match, VIEW, pack, -0.1)
     assert trust.expected_dice == (expected,)
     assert ("does not look like" in trust.warning) == warned
+
+
+def test_little_is_expected_where_query_and_support_do_not_look_alike() -> None:
+    meter = TrustMeter(1, 1)
+    block = torch.zeros(2, 1, 16, 16)
+    block[..., 4:12, 4:12] = 1.0
+    meter.add(20 * block - 10, block)
+    foreign, doubtful, alike, moved = (
+        meter.expected_dice(likeness)[0] for likeness in (0.2, 0.3, 0.5, float("nan"))
+    )
+    assert foreign == 0.0 < doubtful < alike < 1.0
+    assert moved == 1.0
