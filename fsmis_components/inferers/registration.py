@@ -110,16 +110,19 @@ def _start(fixed: Tensor, moving: Tensor, inside: Tensor, labelled: Tensor) -> T
     Of every shift the mean square difference of query and support is scored, where anything is
     labelled and around it.
     """
-    around = (1, 2 * _AROUND + 1, 2 * _AROUND + 1)
-    weight = F.max_pool3d(labelled[None], around, 1, (0, _AROUND, _AROUND))[0] * inside
+    weight = _grow(labelled, _AROUND) * inside
     reach = [
         min(far, length - 1) for far, length in zip((1, _FAR, _FAR), fixed.shape[1:], strict=True)
     ]
     one = torch.ones_like(weight)
     total = correlation(weight, one, reach).clamp_min(0)
-    square = correlation(weight, fixed.square().sum(0, keepdim=True), reach)
-    square = square + correlation(weight * moving.square().sum(0, keepdim=True), one, reach)
-    square = square - 2 * correlation(weight * moving, fixed, reach)
+    # of weight (fixed - moving)^2, multiplied out
+    there, here = (each.square().sum(0, keepdim=True) for each in (fixed, moving))
+    square = correlation(
+        torch.cat([weight, weight * here, -2 * weight * moving]),
+        torch.cat([there, one, fixed]),
+        reach,
+    )
     met = total / weight.sum().clamp_min(1e-6)
     enough = met >= _MET
     if not enough.any():
@@ -140,15 +143,17 @@ def _likeness(
 ) -> float:
     """Correlation of query and bent support where anything is labelled, and beside it."""
     bent = _warp(moving, field)
-    beside = (1, 2 * _BESIDE + 1, 2 * _BESIDE + 1)
-    place = F.max_pool3d(
-        _warp(labelled[None], field, "zeros")[None], beside, 1, (0, _BESIDE, _BESIDE)
-    )
-    weight = place[0] * _warp(known[None], field, "zeros")
+    place, inside = (_warp(each[None], field, "zeros") for each in (labelled, known))
+    weight = _grow(place, _BESIDE) * inside
     both, left, right = (
         (weight * each).sum() for each in (fixed * bent, fixed.square(), bent.square())
     )
     return float(both / (left * right).sqrt().clamp_min(1e-6))
+
+
+def _grow(maps: Tensor, far: int) -> Tensor:
+    """Maps (C, D, h, w) as large as anything so many rows and columns around."""
+    return F.max_pool3d(maps[None], (1, 2 * far + 1, 2 * far + 1), 1, (0, far, far))[0]
 
 
 def correlation(left: Tensor, right: Tensor, reach: Sequence[int]) -> Tensor:

@@ -94,17 +94,17 @@ class TrustMeter:
         wrong place has little. `likeness` is that of `Expected`: where query and support do not
         look alike even after the registration, shapes lie in the wrong place.
         """
+        if np.isnan(likeness):
+            offset, slope = _OFFSET_OF_MOVES, _SLOPE_OF_MOVES
+        else:
+            alike = float(np.interp(likeness, (_UNLIKE, _ALIKE), (0.0, 1.0)))
+            offset, slope = alike * _OFFSET, alike * _SLOPE
         expected = []
         for both, whole, pixels, overlap, mask, shape in self._sums.tolist():
             certainty = 2 * both / max(whole + pixels, _NOTHING)
             agreement = overlap / max((mask * shape) ** 0.5, _NOTHING)
             measure = (certainty * agreement) ** 0.5
-            if np.isnan(likeness):
-                dice = _OFFSET_OF_MOVES + _SLOPE_OF_MOVES * measure
-            else:
-                alike = min(max((likeness - _UNLIKE) / (_ALIKE - _UNLIKE), 0.0), 1.0)
-                dice = alike * (_OFFSET + _SLOPE * measure)
-            expected.append(min(max(dice, 0.0), 1.0))
+            expected.append(min(max(offset + slope * measure, 0.0), 1.0))
         return tuple(expected)
 
 
