@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fsmis_components.data.errors import DataError
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -146,7 +148,7 @@ class PatientDrawer:
     A folder is drawn by the rule's weights, then one of its planes, then the structures of that
     domain, then a patient who has the structure, then another one. There is a table for each
     volume; `batch_size` consecutive episodes have one number of support slices. Where no structure
-    is shown by two patients, a ValueError is raised.
+    is shown by two patients, a DataError is raised.
     """
 
     def __init__(
@@ -164,9 +166,9 @@ class PatientDrawer:
             if shown := self._shown(self.members[domain]):
                 self.folders.setdefault(domain[0], []).append(shown)
         if not self.folders:
-            raise ValueError(
-                f"PatientDrawer: expected a structure of {rule.min_area} pixels in the slices of "
-                f"at least two patients, got none in {len(tables)} volumes"
+            raise DataError(
+                f"labelled scans: no structure covers {rule.min_area} pixels in slices of two "
+                f"patients ({len(tables)} volumes); label scans of another patient, too."
             )
         self.names = sorted(self.folders)
         weights = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -50,10 +51,23 @@ class WeightsSaver:
         with writing(self.folder):
             if value is None:
                 write_torch(_plain_weights(self.network), self.folder / _WEIGHTS)
-            elif not record.exists() or float(value) > json.loads(record.read_text())["value"]:
+            elif float(value) > _best_value(record):
                 write_torch(_plain_weights(self.network), self.folder / "model_best.pt")
                 text = json.dumps({"metric": self.key_metric, "value": float(value)})
                 atomic_write_text(record, text)
+
+
+def _best_value(record: Path) -> float:
+    """The metric of the best weights so far; below every other one where there are none."""
+    if not record.exists():
+        return -math.inf
+    try:
+        return float(json.loads(record.read_text(encoding="utf-8"))["value"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{record}: damaged, so nothing says how good the best weights are; delete it, and the "
+            "next validation counts as the best."
+        ) from error
 
 
 class PublishWeights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -41,6 +42,7 @@ from fsmis_components.inferers.expected_shapes import (
     to_cells,
     to_pixels,
 )
+from fsmis_components.inferers.intensity_model import INTENSITY, IntensityModel
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.request_answer import answer_facts, drawn_label, keep_drawn
 from fsmis_components.inferers.segmentation import Segmentation, label_dtype
@@ -75,6 +77,7 @@ class VolumeSteps:
     shape_moves: bool = True  # these shapes are moved to where the network sees the structure
     # in place of moves, the support is bent until it looks like the query, where its pack can
     registration: bool = True
+    intensity_model: bool = True  # beside these, what the scan's own intensities say
     clean_up: bool = True  # as many parts as in the support, without holes
 
     def __post_init__(self) -> None:
@@ -84,9 +87,10 @@ class VolumeSteps:
 
 
 class SliceMargins(NamedTuple):
-    """Margins (n, N, H, W) of some slices' structures."""
+    """Margins (n, N, H, W) of some slices' structures, and the slices (n, H, W) as stored."""
 
     margins: Tensor
+    images: Tensor
 
 
 class _Plane(NamedTuple):
@@ -99,15 +103,32 @@ class _Plane(NamedTuple):
     expected: Expected | None = None
     mirror_gain: float = 0.0
 
+    intensities: IntensityModel | None = None
+
     def margins(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Batches start..stop-1 and their margins (n, N, H, W) with what is expected of them."""
-        for start, stop, (margins,) in self.kept:
+        """Batches start..stop-1 and their margins (n, N, H, W) with all that is known of them."""
+        for start, stop, (margins, images) in self.kept:
             if self.expected is not None:
-                shape, cell = self.expected.shares[start:stop], shape_cell(self.pack.grid)
-                prior = to_pixels(log_ratio(shape), cell, self.view.working_size)
-                margins = prior.mul_(PRIOR.weight).add_(margins)
-                margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
+                margins = self._with_shapes(start, stop, margins)
+            if self.intensities is not None:
+                margins = self.intensities.add_to(margins, images)
             yield start, stop, margins
+
+    def with_intensities(self) -> _Plane:
+        """The same with what the scan's own intensities say of its structures."""
+        known = (
+            (images, self._with_shapes(start, stop, margins))
+            for start, stop, (margins, images) in self.kept
+        )
+        stride = INTENSITY.stride(math.prod((self.view.depth, *self.view.working_size)))
+        return self._replace(intensities=IntensityModel.learn(known, stride))
+
+    def _with_shapes(self, start: int, stop: int, margins: Tensor) -> Tensor:
+        assert self.expected is not None  # noqa: S101 (its callers see to it)
+        shape, cell = self.expected.shares[start:stop], shape_cell(self.pack.grid)
+        prior = to_pixels(log_ratio(shape), cell, self.view.working_size)
+        margins = prior.mul_(PRIOR.weight).add_(margins)
+        return margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
 
 
 class VolumeInferer(Inferer):
@@ -208,6 +229,7 @@ class VolumeInferer(Inferer):
             "uncertainty": self.uncertainty,
             "steps": asdict(self.steps),
             "prior": asdict(PRIOR),
+            "intensity": asdict(INTENSITY),
         }
 
     def segment_volume(
@@ -269,7 +291,8 @@ class VolumeInferer(Inferer):
         def keep(weights: Tensor, areas: Tensor | None = None) -> None:
             for slices in encoded:
                 margins = segment_slices(encoder, slices, pack.state, weights, areas)[:, 1:].cpu()
-                kept.add(EncodedSlices(slices.start, slices.stop, SliceMargins(margins)))
+                images = view.slices(slices.start, slices.stop)[:, 0]
+                kept.add(EncodedSlices(slices.start, slices.stop, SliceMargins(margins, images)))
 
         if not steps.z_matching:
             keep(spread_thirds(view.depth, pack.sections))
@@ -305,7 +328,8 @@ class VolumeInferer(Inferer):
             areas = to_pixels(anywhere, cell, view.working_size)[:, 0] > 0
             keep(match.section_weights, areas)
         gain = mirror_gain(descriptors, view.native_spacing[0], pack, match)
-        return _Plane(view, pack, kept, match, expected, gain)
+        plane = _Plane(view, pack, kept, match, expected, gain)
+        return plane.with_intensities() if steps.intensity_model else plane
 
     def _expected(self, pack: SupportPack) -> ExpectedShapes:
         # shapes hold their pack, so no other one can have its identity while they are kept

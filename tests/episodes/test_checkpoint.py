@@ -162,7 +162,12 @@ def test_the_best_weights_follow_the_metric(tmp_path: Path) -> None:
         saver(validation)
         best = torch.load(tmp_path / "model_best.pt", weights_only=True)
         assert best["0.bias"].tolist() == [max(value, 0.5)] * 8
-    assert (tmp_path / "model_best.json").read_text() == '{"metric": "dice", "value": 0.75}'
+    record = tmp_path / "model_best.json"
+    assert record.read_text() == '{"metric": "dice", "value": 0.75}'
+    for damaged in ('{"metric": "dice", "val', "[]", "{}"):
+        record.write_text(damaged)
+        with pytest.raises(SystemExit, match=r"model_best\.json: damaged.*delete it"):
+            saver(validation)
 
 
 def test_a_process_saves_a_training_of_its_own(tmp_path: Path, monkeypatch) -> None:

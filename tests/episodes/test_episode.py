@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fsmis_components.data.errors import DataError
 from fsmis_components.episodes import EpisodeRule, EpisodeSampler, PatientRule
 from fsmis_components.episodes.episode import (
     Episode,
@@ -115,3 +116,8 @@ def test_heights_match_and_absent_structures_are_drawn() -> None:
             height = (episode.support_slices[0] - own[0]) / (own[-1] - own[0])
             found = (episode.query_slice - other[0]) / (other[-1] - other[0])
             assert abs(height - found) <= 0.5 / (other[-1] - other[0]) + 1e-6
+
+
+def test_one_patient_alone_is_refused_in_a_sentence() -> None:
+    with pytest.raises(DataError, match="slices of two patients.*label scans of another patient"):
+        drawn([table("p1"), table("p1")])
