@@ -76,9 +76,8 @@ class IntensityModel:
         pixels, margins = torch.cat(seen), torch.cat(known, 1)
         if not len(pixels):
             return None
-        ordered = pixels.sort().values
-        places = torch.linspace(0, len(ordered) - 1, INTENSITY.levels + 1)[1:-1].long()
-        edges = ordered[places].contiguous()
+        cuts = torch.linspace(0, len(pixels) - 1, INTENSITY.levels + 1)[1:-1].long()
+        edges = pixels.sort().values[cuts].contiguous()
         levels = torch.bucketize(pixels, edges)
         near = [torch.nonzero(row > INTENSITY.near).flatten() for row in margins]
         own = [levels[places] for places in near]
@@ -97,7 +96,7 @@ class IntensityModel:
 
     def add_to(self, margins: Tensor, images: Tensor) -> Tensor:
         """Add the evidence of images (n, H, W) to margins (n, N, H, W), in place, where near."""
-        levels = torch.bucketize(images, self.edges)
+        levels = torch.bucketize(images.contiguous(), self.edges)
         for index, evidence in enumerate(self.evidence):
             near = margins[:, index] > INTENSITY.near
             rows, columns = (_span(near.any(0).any(axis)) for axis in (1, 0))

@@ -102,7 +102,6 @@ class _Plane(NamedTuple):
     match: VolumeMatch | None = None
     expected: Expected | None = None
     mirror_gain: float = 0.0
-
     intensities: IntensityModel | None = None
 
     def margins(self) -> Iterator[tuple[int, int, Tensor]]:

@@ -81,6 +81,25 @@ def test_the_default_pack_segments_without_any_support(
     assert set(np.unique(found).tolist()) == {0, 1, 2, 3, 4}
 
 
+def test_a_scans_own_intensities_improve_its_mask(
+    one_network: nn.Module, fsmis_data_dir: Path
+) -> None:
+    """By two points at least; the weights saw neither of the two patients."""
+    cases = find_cases(fsmis_data_dir / "chaos_t2", labels="required")
+    pack = build_support_pack(one_network, support_set_of_cases(select_cases(cases, [5])))
+    query = select_cases(cases, [22])[0]
+    image = load_image(query.image)
+    truth = np.asarray(load_label(query.label, image).data)
+    means = []
+    for intensities in (False, True):
+        inferer = VolumeInferer(pack, steps={"intensity_model": intensities})
+        found = inferer.segment_volume(image, one_network).label
+        means.append(
+            np.mean([dice_percent(found == value, truth == value) for value in range(1, 5)])
+        )
+    assert means[1] > means[0] + 2
+
+
 def test_an_oblique_heart_is_segmented_as_the_plain_one(
     one_network: nn.Module, fsmis_data_dir: Path
 ) -> None:
