@@ -16,6 +16,7 @@ from torch import nn
 
 from fsmis_components.data.atomic import atomic_write, atomic_write_text
 from fsmis_components.data.errors import DataError, exit_on_data_error, writing
+from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.weights import read_state_dict, write_torch
 from fsmis_components.encoding.identity import state_hash
 from fsmis_components.support.support_pack import SupportPack
@@ -62,7 +63,7 @@ def _best_value(record: Path) -> float:
     if not record.exists():
         return -math.inf
     try:
-        return float(json.loads(record.read_text(encoding="utf-8"))["value"])
+        return float(parse_json(record.read_text(encoding="utf-8"))["value"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{record}: damaged, so nothing says how good the best weights are; delete it, and the "

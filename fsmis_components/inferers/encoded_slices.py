@@ -134,7 +134,7 @@ def segment_slices(
         area = areas[start:stop].any(0)
         if area.any():
             stride: int = network.stride  # type: ignore[assignment]
-            sides = [_side(area.any(1 - axis), stride) for axis in (0, 1)]
+            sides = [marked_side(area.any(1 - axis), stride) for axis in (0, 1)]
             whole[..., sides[0], sides[1]] = segment(_cut(features, sides, stride))
         parts.append(whole)
     return torch.cat(parts)
@@ -146,11 +146,11 @@ def _segment(encoder: ScanEncoder, features: Any, state: SupportState, weights: 
     return logits.float()
 
 
-def _side(asked: Tensor, stride: int) -> slice:
-    """From the first to the last of the rows or columns that are asked for, in whole strides."""
-    places = torch.nonzero(asked).flatten()
+def marked_side(marked: Tensor, stride: int = 1) -> slice:
+    """From the first to the last of the rows or columns that are marked, in whole strides."""
+    places = torch.nonzero(marked).flatten()
     first, last = int(places[0]), int(places[-1])
-    return slice(first // stride * stride, min(len(asked), -(-(last + 1) // stride) * stride))
+    return slice(first // stride * stride, min(len(marked), -(-(last + 1) // stride) * stride))
 
 
 def _cut(features: Any, sides: Sequence[slice], stride: int) -> Any:

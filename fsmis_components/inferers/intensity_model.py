@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsmis_components.inferers.encoded_slices import marked_side
+
 
 @dataclass(frozen=True)
 class IntensityRule:
@@ -59,9 +61,7 @@ class IntensityModel:
         self.evidence = evidence
 
     @classmethod
-    def learn(
-        cls, slices: Iterable[tuple[Tensor, Tensor]], stride: int = 2
-    ) -> IntensityModel | None:
+    def learn(cls, slices: Iterable[tuple[Tensor, Tensor]], stride: int) -> IntensityModel | None:
         """Learn from batches of images (n, H, W) and margins (n, N, H, W); None: nothing is near.
 
         Margins are of a scale of 20, expected shapes included; all lie on the CPU. See
@@ -77,7 +77,7 @@ class IntensityModel:
         if not len(pixels):
             return None
         cuts = torch.linspace(0, len(pixels) - 1, INTENSITY.levels + 1)[1:-1].long()
-        edges = pixels.sort().values[cuts].contiguous()
+        edges = pixels.sort().values[cuts]
         levels = torch.bucketize(pixels, edges)
         near = [torch.nonzero(row > INTENSITY.near).flatten() for row in margins]
         own = [levels[places] for places in near]
@@ -96,13 +96,13 @@ class IntensityModel:
 
     def add_to(self, margins: Tensor, images: Tensor) -> Tensor:
         """Add the evidence of images (n, H, W) to margins (n, N, H, W), in place, where near."""
-        levels = torch.bucketize(images.contiguous(), self.edges)
+        levels = torch.bucketize(images, self.edges)
         for index, evidence in enumerate(self.evidence):
             near = margins[:, index] > INTENSITY.near
-            rows, columns = (_span(near.any(0).any(axis)) for axis in (1, 0))
-            if rows.stop == 0:
+            area = near.any(0)
+            if not area.any():
                 continue
-            box = (slice(None), rows, columns)
+            box = (slice(None), marked_side(area.any(1)), marked_side(area.any(0)))
             # pixels are noisy, and structures wider than one
             margins[:, index][box] += _softened(evidence[levels[box]]) * near[box]
         return margins
@@ -121,12 +121,6 @@ def _evidence(inside: Tensor, outside: Tensor) -> Tensor:
     of_it, around = torch.lerp(shares, torch.full_like(shares, 1 / INTENSITY.levels), _ANY_LEVEL)
     of_it = (count * of_it + INTENSITY.few * around) / (count + INTENSITY.few)
     return (of_it / around).log().clamp(-INTENSITY.most, INTENSITY.most).float()
-
-
-def _span(marked: Tensor) -> slice:
-    """From the first to the last marked place, empty where there is none."""
-    places = torch.nonzero(marked).flatten()
-    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def _softened(maps: Tensor) -> Tensor:

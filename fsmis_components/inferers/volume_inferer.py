@@ -106,28 +106,26 @@ class _Plane(NamedTuple):
 
     def margins(self) -> Iterator[tuple[int, int, Tensor]]:
         """Batches start..stop-1 and their margins (n, N, H, W) with all that is known of them."""
-        for start, stop, (margins, images) in self.kept:
-            if self.expected is not None:
-                margins = self._with_shapes(start, stop, margins)
+        for start, stop, margins, images in self._with_shapes():
             if self.intensities is not None:
                 margins = self.intensities.add_to(margins, images)
             yield start, stop, margins
 
     def with_intensities(self) -> _Plane:
         """The same with what the scan's own intensities say of its structures."""
-        known = (
-            (images, self._with_shapes(start, stop, margins))
-            for start, stop, (margins, images) in self.kept
-        )
+        known = ((images, margins) for _, _, margins, images in self._with_shapes())
         stride = INTENSITY.stride(math.prod((self.view.depth, *self.view.working_size)))
         return self._replace(intensities=IntensityModel.learn(known, stride))
 
-    def _with_shapes(self, start: int, stop: int, margins: Tensor) -> Tensor:
-        assert self.expected is not None  # noqa: S101 (its callers see to it)
-        shape, cell = self.expected.shares[start:stop], shape_cell(self.pack.grid)
-        prior = to_pixels(log_ratio(shape), cell, self.view.working_size)
-        margins = prior.mul_(PRIOR.weight).add_(margins)
-        return margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
+    def _with_shapes(self) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """Batches, their margins with what is expected of them, and their images."""
+        for start, stop, (margins, images) in self.kept:
+            if self.expected is not None:
+                shape, cell = self.expected.shares[start:stop], shape_cell(self.pack.grid)
+                prior = to_pixels(log_ratio(shape), cell, self.view.working_size)
+                margins = prior.mul_(PRIOR.weight).add_(margins)
+                margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
+            yield start, stop, margins, images
 
 
 class VolumeInferer(Inferer):
