@@ -88,7 +88,7 @@ def evaluate(
     """Evaluate methods, then write the tables and the report.
 
     Args:
-        subjects: mask_copy, supervised_unet, universeg:WEIGHTS,
+        subjects: mask_copy, ants_syn, supervised_unet, universeg:WEIGHTS,
             BUNDLE[:untrained|FILE|TRAINED|fit|fit_transductive], package.module:Class
         dataset_dir: folder of labelled scans.
         output_dir: the results folder.

@@ -11,6 +11,7 @@ from typing import Any
 
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.file_hash import file_hash
+from fsmis_components.evaluation.subjects.ants_syn import AntsSyN
 from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.evaluation.subjects.bundle import BundleSubject
 from fsmis_components.evaluation.subjects.fitted_bundle import FittedBundle
@@ -19,8 +20,8 @@ from fsmis_components.evaluation.subjects.supervised_unet import SupervisedUNet
 from fsmis_components.evaluation.subjects.universeg import UniverSeg
 
 _KNOWN = (
-    "mask_copy, supervised_unet, universeg:WEIGHTS, a bundle folder (with :untrained, :FILE.pt, "
-    ":TRAINED_FOLDER, :fit or :fit_transductive), or package.module:Class"
+    "mask_copy, ants_syn, supervised_unet, universeg:WEIGHTS, a bundle folder (with :untrained, "
+    ":FILE.pt, :TRAINED_FOLDER, :fit or :fit_transductive), or package.module:Class"
 )
 _FITS = {"fit": False, "fit_transductive": True}
 
@@ -31,9 +32,9 @@ def make_subject(
     """Make a subject.
 
     Args:
-        spec: one of `mask_copy`, `supervised_unet`, `universeg:WEIGHTS`, a bundle folder with
-            nothing (shipped weights), `:untrained`, `:FILE.pt`, `:TRAINED_FOLDER`, `:fit` or
-            `:fit_transductive` behind it, or `package.module:Class`.
+        spec: one of `mask_copy`, `ants_syn`, `supervised_unet`, `universeg:WEIGHTS`, a bundle
+            folder with nothing (shipped weights), `:untrained`, `:FILE.pt`, `:TRAINED_FOLDER`,
+            `:fit` or `:fit_transductive` behind it, or `package.module:Class`.
         geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`.
         options: arguments of the subject; of a bundle, knobs of its `inference.json`, with `:fit`
             of its `fit.json`.
@@ -48,6 +49,8 @@ def make_subject(
     try:
         if spec == "mask_copy":
             return MaskCopy(**options)
+        if spec == "ants_syn":
+            return AntsSyN(**options)
         if spec == "supervised_unet":
             return SupervisedUNet(**{**reading, **options})
         if name == "universeg":
