@@ -1,7 +1,5 @@
 """Engines: what computes a network's encoder in place of PyTorch's operators one by one."""
 
-from __future__ import annotations
-
 import importlib
 import tempfile
 import warnings
@@ -26,17 +24,13 @@ def use_engine(network: nn.Module, engine: str = TORCH, amp: bool = False) -> No
 
     The encoder is exported when it is first used, and again after other weights were loaded or
     trained; training computes as ever, and the network's state is untouched. Heads stay with
-    PyTorch.
+    PyTorch. An engine that is unknown, lacks something or does not serve here ends the command.
 
     Args:
-        network: of the contract, with an ``encoder``.
-        engine: ``torch`` (nothing changes), ``compile`` (``torch.compile``, which needs a C++
-            compiler), ``onnxruntime`` or ``openvino`` (both on the CPU, by an ONNX export).
+        network: of the contract, with an `encoder`.
+        engine: "torch" (nothing changes), "compile" (`torch.compile`, which needs a C++ compiler),
+            "onnxruntime" or "openvino" (both on the CPU, by an ONNX export).
         amp: whether the network is called under bfloat16 autocast.
-
-    Raises:
-        SystemExit: no engine is called so, what it needs is missing, or it does not serve here;
-            the message says what to do.
     """
     if engine == TORCH:
         return

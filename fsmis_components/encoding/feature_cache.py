@@ -1,7 +1,5 @@
 """What is computed of scans, kept on disk so that a scan is encoded once for several runs."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -54,10 +52,10 @@ class FeatureCache:
     """A folder of encoded scans, one folder per scan and a safetensors file per batch of slices.
 
     What comes back is equal bit for bit and in the same memory format, so masks do not depend on
-    where features came from. A scan is found by what its features depend on (`feature_key`), not by
-    its file name. No complete scan is ever removed: where the limit (`gigabytes`) is reached, later
-    scans are encoded again in each run. What a run left half-way is written again by the next one;
-    two runs at once write the same.
+    where features came from. A scan is found by its `feature_key`, not by its file name. No
+    complete scan is ever removed: where the limit (`gigabytes`) is reached, later scans are encoded
+    again in each run. What a run left half-way is written again by the next one; two runs at once
+    write the same.
 
     Features show a patient about as well as the image does; keep the folder where the images are.
     It is made on first use, and only the user may look into it.
@@ -75,8 +73,7 @@ class FeatureCache:
     def read(self, key: str, kind: type, device: torch.device) -> Iterator[EncodedSlices]:
         """The features of a scan that is in the cache, batch by batch, on a device.
 
-        `kind` is the NamedTuple that was kept, of a network's features `features_kind`. A missing
-        or damaged file is a `DataError`.
+        `kind` is the NamedTuple that was kept. A missing or damaged file is a `DataError`.
         """
         folder = self.folder / key
         try:

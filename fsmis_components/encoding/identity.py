@@ -13,14 +13,9 @@ from torch import nn
 TORCH = "torch"
 
 
-def encoder_engine(network: nn.Module) -> str:
-    """What computes a network's encoder; "torch" where no other engine was given to it."""
-    return str(getattr(getattr(_unwrapped(network), "encoder", None), "engine", TORCH))
-
-
 def computed_by(network: nn.Module, amp: bool) -> dict[str, Any]:
     """How a network computes, as JSON values: its results differ a little by it."""
-    engine = encoder_engine(network)
+    engine = str(getattr(getattr(_unwrapped(network), "encoder", None), "engine", TORCH))
     return {"amp": amp} if engine == TORCH else {"amp": amp, "engine": engine}
 
 

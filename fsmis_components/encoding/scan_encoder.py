@@ -1,7 +1,5 @@
 """The one way from a scan to a network's features; support and query take it alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -53,8 +51,9 @@ class ScanEncoder:
         Intensities are normalised by what is `measured` of a volume; None: of the scan itself.
         """
         measured = view.volume if measured is None else measured
+        encoded = self._encoded(view, normalisation, measured)
         if self.cache is None:
-            yield from self._encoded(view, normalisation, measured)
+            yield from encoded
             return
         settings = {
             "method": network_method(self.network),
@@ -67,7 +66,6 @@ class ScanEncoder:
         if key in self.cache:
             yield from self.cache.read(key, features_kind(self.network), self.device)
         else:
-            encoded = self._encoded(view, normalisation, measured)
             yield from self.cache.keep(key, encoded, measured.title)
 
     def descriptors(

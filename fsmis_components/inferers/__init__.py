@@ -5,10 +5,4 @@ from fsmis_components.inferers.half_precision import AutocastInferer
 from fsmis_components.inferers.segmentation import Segmentation
 from fsmis_components.inferers.volume_inferer import VolumeInferer
 
-__all__ = [
-    "AutocastInferer",
-    "FolderEvaluator",
-    "Segmentation",
-    "VolumeInferer",
-    "query_items",
-]
+__all__ = ["AutocastInferer", "FolderEvaluator", "Segmentation", "VolumeInferer", "query_items"]

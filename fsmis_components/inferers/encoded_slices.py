@@ -1,12 +1,10 @@
 """Encoded slices of a query: kept for several passes, segmented, their margins averaged."""
 
-from __future__ import annotations
-
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -27,16 +25,6 @@ ABSENT = -40.0  # margin of a structure that is not there, twice the scale of co
 MEMORY_BYTES = 256 * 2**20
 
 
-class _OnDisk(NamedTuple):
-    """Slices whose features, of a type `kind`, are `size` bytes of the store's file."""
-
-    start: int
-    stop: int
-    kind: type
-    offset: int
-    size: int
-
-
 class SliceStore:
     """The encoded slices of one scan, to be iterated in order any number of times.
 
@@ -46,39 +34,35 @@ class SliceStore:
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.memory_bytes = memory_bytes
-        self._kept: list[EncodedSlices | _OnDisk] = []
-        self._held_bytes = 0
-        self._file: IO[bytes] | None = None
+        self._left = memory_bytes
+        self._held: list[EncodedSlices] = []
+        self._on_disk: list[tuple[int, int]] = []  # offset and length in the file, which lies there
+        self._file: IO[bytes]
 
     def __iter__(self) -> Iterator[EncodedSlices]:
-        for slices in self._kept:
-            yield self._read(slices) if isinstance(slices, _OnDisk) else slices
+        yield from self._held
+        for offset, size in self._on_disk:
+            self._file.seek(offset)
+            # of this process's own making
+            yield torch.load(io.BytesIO(self._file.read(size)), weights_only=False)
 
     def add(self, slices: EncodedSlices) -> None:
         """Keep a batch; a full disk is an OSError."""
-        features = type(slices.features)(*(_without_rest(entry) for entry in slices.features))
-        size = sum(entry.nbytes for entry in features if torch.is_tensor(entry))
+        features = type(slices.features)(*map(_without_rest, slices.features))
+        slices = slices._replace(features=features)
+        self._left -= sum(entry.nbytes for entry in features if torch.is_tensor(entry))
         # once on disk, the rest follows: batches are equally large but for the last
-        if self._file is None and self._held_bytes + size <= self.memory_bytes:
-            self._held_bytes += size
-            self._kept.append(slices._replace(features=features))
+        if self._left >= 0:
+            self._held.append(slices)
             return
-        if self._file is None:
+        if not self._on_disk:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this object)
         packed = io.BytesIO()
         # into memory first: PyTorch's writer would turn the OSError of a full disk into another
-        torch.save(tuple(features), packed)
+        torch.save(slices, packed)
         offset = self._file.seek(0, io.SEEK_END)
-        size = self._file.write(packed.getbuffer())
+        self._on_disk.append((offset, self._file.write(packed.getbuffer())))
         self._file.flush()
-        self._kept.append(_OnDisk(slices.start, slices.stop, type(features), offset, size))
-
-    def _read(self, slices: _OnDisk) -> EncodedSlices:
-        assert self._file is not None  # noqa: S101 (slices lie in it)
-        self._file.seek(slices.offset)
-        entries = torch.load(io.BytesIO(self._file.read(slices.size)), weights_only=True)
-        return EncodedSlices(slices.start, slices.stop, slices.kind(*entries))
 
 
 def _without_rest(entry: Any) -> Any:
@@ -103,11 +87,11 @@ def segment_slices(
         state: the support state, on any device.
         weights: section weights (D, N, S) of the whole volume.
         areas: bool (D, H, W), the pixels that are asked for; None: all. A network whose answer at
-            a place depends on that place alone is shown only the rectangle around them.
+            a place depends on that place alone is shown only the rectangle around them; outside,
+            structures have the margin ABSENT.
 
     Returns:
-        float32 logits (stop - start, 1 + N, H, W) on the network's device; structures have the
-        margin ABSENT where the network was not shown anything.
+        float32 logits (stop - start, 1 + N, H, W) on the network's device.
     """
     network, device = encoder.network, encoder.device
     state = move_state(state, device)
@@ -116,11 +100,11 @@ def segment_slices(
     parts = []
     for start in range(slices.start, slices.stop, _TOGETHER):
         stop = min(start + _TOGETHER, slices.stop)
-        rows = range(start - slices.start, stop - slices.start)
-        features = chosen_features(slices.features, rows)
+        chosen = range(start - slices.start, stop - slices.start)
+        features = chosen_features(slices.features, chosen)
         asked, asked_weights = state, weights[start:stop]
         # sections that none of these slices asks for cost time and change nothing
-        used = torch.nonzero(asked_weights.flatten(0, 1).any(0)).flatten()
+        used = asked_weights.flatten(0, 1).any(0).nonzero().flatten()
         if 0 < len(used) < asked_weights.shape[-1]:
             asked = select_sections(state, used.to(device))
             asked_weights = asked_weights[..., used]
@@ -128,14 +112,17 @@ def segment_slices(
         if areas is None:
             parts.append(segment(features))
             continue
-        size = (stop - start, 1 + asked_weights.shape[1], *features.image_size)
-        whole = torch.full(size, ABSENT, device=device)
+        channels = 1 + asked_weights.shape[1]
+        whole = torch.full((len(chosen), channels, *features.image_size), ABSENT, device=device)
         whole[:, 0] = 0.0  # the margin of the background
         area = areas[start:stop].any(0)
         if area.any():
             stride: int = network.stride  # type: ignore[assignment]
             sides = [marked_side(area.any(1 - axis), stride) for axis in (0, 1)]
-            whole[..., sides[0], sides[1]] = segment(_cut(features, sides, stride))
+            rows, columns = (slice(s.start // stride, -(-s.stop // stride)) for s in sides)
+            size = tuple(s.stop - s.start for s in sides)
+            shown = features._replace(high=features.high[..., rows, columns], image_size=size)
+            whole[..., sides[0], sides[1]] = segment(shown)
         parts.append(whole)
     return torch.cat(parts)
 
@@ -151,12 +138,6 @@ def marked_side(marked: Tensor, stride: int = 1) -> slice:
     places = torch.nonzero(marked).flatten()
     first, last = int(places[0]), int(places[-1])
     return slice(first // stride * stride, min(len(marked), -(-(last + 1) // stride) * stride))
-
-
-def _cut(features: Any, sides: Sequence[slice], stride: int) -> Any:
-    rows, columns = (slice(side.start // stride, -(-side.stop // stride)) for side in sides)
-    size = tuple(side.stop - side.start for side in sides)
-    return features._replace(high=features.high[..., rows, columns], image_size=size)
 
 
 class PlaneMargins:

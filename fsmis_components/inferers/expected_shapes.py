@@ -1,7 +1,5 @@
 """Where structures are to be expected: the support's shapes, mapped to the query and fitted."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from fsmis_components.data.geometry import SliceView, centre_fit
 from fsmis_components.inferers.clean_up import Topology, topology_of
+from fsmis_components.inferers.encoded_slices import ABSENT
 from fsmis_components.inferers.matching import VolumeMatch
 from fsmis_components.inferers.registration import (
     correlation,
@@ -22,13 +21,11 @@ from fsmis_components.inferers.registration import (
     stride_through,
     warp_shapes,
 )
-from fsmis_components.inferers.z_alignment import Alignment
+from fsmis_components.inferers.z_alignment import Alignment, between
 from fsmis_components.support.scan_profile import ScanProfile, shape_cell
 from fsmis_components.support.self_similarity import self_similarity
 from fsmis_components.support.support_pack import SupportPack
 
-# what is moved to fit is sharper than what is expected in the end
-_FITTED_BLUR, _FITTED_BLUR_SLICES = 1.0, 0.5
 _FAINT = 0.02  # a share below which a structure is not looked for
 _TALLEST = 128  # slices of the grid on which shapes are moved; taller stacks are thinned
 
@@ -69,23 +66,8 @@ class PriorRule:
 
 
 PRIOR = PriorRule()
-
-
-class Appearance(NamedTuple):
-    """What support scans are registered with."""
-
-    self_similarity: Tensor  # uint8 (D, 12, h, w) of the query
-    through: int  # query slices that are as far apart as two cells, see `stride_through`
-
-
-def appearance_of(view: SliceView, pack: SupportPack) -> Appearance | None:
-    """The appearance of a query; None: no scan of the support can be registered."""
-    if all(profile.self_similarity is None for profile in pack.profiles):
-        return None
-    cell = shape_cell(pack.grid)
-    through, pixel = view.working_spacing
-    described = self_similarity(view, pack.normalisation, cell)
-    return Appearance(described, stride_through(through, cell * pixel))
+# blurs in cells and in slices: what is moved to fit is sharper than what is expected in the end
+_WIDE, _SHARP = (PRIOR.blur, PRIOR.blur_slices), (1.0, 0.5)
 
 
 class Expected(NamedTuple):
@@ -95,6 +77,17 @@ class Expected(NamedTuple):
     fitted: Tensor  # hardly blurred, where the shape was moved to
     # how alike query and support are, once the support is bent; NaN: shapes were moved
     likeness: float = float("nan")
+
+    def areas(self, cell: int, size: tuple[int, int]) -> Tensor:
+        """The pixels where anything is expected, bool (D, H, W) at the working resolution."""
+        return to_pixels(self.shares.amax(1, keepdim=True), cell, size)[:, 0] > 0
+
+    def added(self, margins: Tensor, start: int, cell: int) -> Tensor:
+        """Margins (n, N, H, W) of the slices from `start` on with what is expected there."""
+        shape = self.shares[start : start + len(margins)]
+        height, width = margins.shape[-2:]
+        prior = to_pixels(log_ratio(shape), cell, (height, width)).mul_(PRIOR.weight)
+        return prior.add_(margins).masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
 
 
 def pack_topologies(pack: SupportPack) -> list[Topology]:
@@ -118,16 +111,10 @@ class ExpectedShapes:
         self.pack = pack
 
     @cached_property
-    def _wide(self) -> list[np.ndarray]:
-        """Shapes to be moved; a scan that is registered needs none."""
+    def _blurred(self) -> list[list[np.ndarray]]:
+        """Shapes of each scan to be moved, wide and sharp; a registration needs none."""
         return [
-            blur_shapes(each.shapes, PRIOR.blur, PRIOR.blur_slices) for each in self.pack.profiles
-        ]
-
-    @cached_property
-    def _sharp(self) -> list[np.ndarray]:
-        return [
-            blur_shapes(each.shapes, _FITTED_BLUR, _FITTED_BLUR_SLICES)
+            [blur_shapes(each.shapes, *blurs) for blurs in (_WIDE, _SHARP)]
             for each in self.pack.profiles
         ]
 
@@ -136,91 +123,86 @@ class ExpectedShapes:
         """See `pack_topologies`."""
         return pack_topologies(self.pack)
 
-    def of(
-        self,
-        match: VolumeMatch,
-        evidence: Tensor | None,
-        size: tuple[int, int],
-        appearance: Appearance | None = None,
-    ) -> Expected:
-        """What is expected in a query that lies as `match` says, on cells of `size`.
+    @property
+    def registrable(self) -> bool:
+        """Whether all scans can be registered; those of former packs cannot."""
+        return all(profile.self_similarity is not None for profile in self.pack.profiles)
 
-        Each shape is moved to the evidence, margins (D, N, h, w) on the grid of the shapes; None:
-        it stays where it is. With the query's appearance support scans are registered in place of
-        moves, where theirs is known.
+    def of(
+        self, match: VolumeMatch, view: SliceView, evidence: Tensor | None, registration: bool
+    ) -> Expected:
+        """What is expected in a query that lies as `match` says, on the cells of its slices.
+
+        With `registration` scans are registered where they can be. Other shapes are moved to the
+        evidence, margins (D, N, h, w) on the grid of the shapes; None: they stay where they are.
         """
+        cell, (through, pixel) = shape_cell(self.pack.grid), view.working_spacing
+        height, width = (-(-length // cell) for length in view.working_size)
+        described: Tensor | None = None
         lead = None if evidence is None else lead_over_rivals(evidence)
-        shape = (len(match.section_weights), len(self.pack.structures), *size)
-        shares, fitted, total = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape[1])
+        # a structure that a scan does not show has empty shapes there
+        shares = fitted = total = torch.zeros(())
         likeness = 0.0
         for scan, profile in enumerate(self.pack.profiles):
-            share = float(match.shares[scan])
+            share, line = float(match.shares[scan]), match.alignments[scan]
             if not share:
                 continue
-            labelled = ~profile.extents.isnan().any(1)
-            if appearance is not None and profile.self_similarity is not None:
-                of_scan = self._register(profile, match.alignments[scan], appearance, size)
+            if registration and profile.self_similarity is not None:
+                if described is None:
+                    described = self_similarity(view, self.pack.normalisation, cell)
+                stride = stride_through(through, cell * pixel)
+                of_scan = _registered(profile, line, described, stride, (height, width))
             else:
-                of_scan = self._of_scan(scan, match.alignments[scan], lead, labelled, size)
-            shares += share * labelled[:, None, None] * of_scan.shares
-            fitted += share * labelled[:, None, None] * of_scan.fitted
-            total += share * labelled
+                of_scan = self._moved(scan, line, lead, (height, width))
+            shares = shares + share * of_scan.shares
+            fitted = fitted + share * of_scan.fitted
+            total = total + share * ~profile.extents.isnan().any(1)
             likeness += share * of_scan.likeness
         total = total.clamp_min(1e-6)[:, None, None]
         return Expected(shares / total, fitted / total, likeness)
 
-    def _of_scan(
-        self,
-        scan: int,
-        alignment: Alignment,
-        lead: Tensor | None,
-        labelled: Tensor,
-        size: tuple[int, int],
+    def _moved(
+        self, scan: int, line: Alignment, lead: Tensor | None, size: tuple[int, int]
     ) -> Expected:
-        places = alignment.positions
-        shares = map_shapes(self._wide[scan], places, pad_slices(PRIOR.blur_slices), size)
-        fitted = map_shapes(self._sharp[scan], places, pad_slices(_FITTED_BLUR_SLICES), size)
-        if lead is None:
-            return Expected(shares, fitted)
+        shares, fitted = (
+            map_shapes(shapes, line.positions, pad_slices(blur_slices), size)
+            for shapes, (_, blur_slices) in zip(self._blurred[scan], (_WIDE, _SHARP), strict=True)
+        )
         depth = self.pack.profiles[scan].depth
-        for index in torch.nonzero(labelled).flatten().tolist():
-            move = best_move(lead[:, index], fitted[:, index], depth, alignment.slope)
+        for index, evidence in enumerate(() if lead is None else lead.unbind(1)):
+            move = best_move(evidence, fitted[:, index], depth, line.slope)
             shares[:, index] = move_shape(shares[:, index], move)
             fitted[:, index] = move_shape(fitted[:, index], move)
         return Expected(shares, fitted)
 
-    def _register(
-        self,
-        profile: ScanProfile,
-        alignment: Alignment,
-        appearance: Appearance,
-        size: tuple[int, int],
-    ) -> Expected:
-        places, slope = alignment.positions, abs(alignment.slope)
-        described = profile.self_similarity.numpy().astype(np.float32)  # type: ignore[union-attr]
-        # beyond the ends the last slice goes on, but counts for nothing
-        support = map_shapes(described, np.clip(places, 0, profile.depth - 1), 0, size)
-        known = np.pad(np.ones_like(described[:, :1]), ((1, 1), (0, 0), (0, 0), (0, 0)))
-        shapes = profile.shapes.transpose(0, 1).numpy().astype(np.float32) / 255
-        padded = np.pad(shapes, ((1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
-        # behind the ends there is nothing, or what was cut off goes on: as likely as not
-        padded[[0, -1]] = np.minimum(
-            padded[[0, -1]], 0.5 * profile.open_ends.T.numpy()[..., None, None]
-        )
-        mapped = map_shapes(padded, places, 1, size)
-        registration = register(
-            appearance.self_similarity,
-            support,
-            map_shapes(known, places, 1, size)[:, 0],
-            mapped.amax(1),
-            appearance.through,
-            round(PRIOR.slices(profile.depth) / slope),
-        )
-        bent = warp_shapes(mapped, registration.field).numpy()
-        share = PRIOR.registered_share(registration.likeness)
-        shares = blur_each(bent, share * PRIOR.blur, share * PRIOR.blur_slices / slope)
-        fitted = blur_each(bent, _FITTED_BLUR, _FITTED_BLUR_SLICES / slope)
-        return Expected(torch.from_numpy(shares), torch.from_numpy(fitted), registration.likeness)
+
+def _registered(
+    profile: ScanProfile, line: Alignment, described: Tensor, through: int, size: tuple[int, int]
+) -> Expected:
+    """With `self_similarity` of the query, whose slices `stride_through` groups."""
+    places, slope = line.positions, abs(line.slope)
+    own = profile.self_similarity.numpy().astype(np.float32)  # type: ignore[union-attr]
+    beside = ((1, 1), (0, 0), (0, 0), (0, 0))
+    known = np.pad(np.ones_like(own[:, :1]), beside)
+    shapes = profile.shapes.transpose(0, 1).numpy().astype(np.float32) / 255
+    padded = np.pad(shapes, beside, mode="edge")
+    # behind the ends there is nothing, or what was cut off goes on: as likely as not
+    likely = 0.5 * profile.open_ends.T.numpy()[..., None, None]
+    padded[[0, -1]] = np.minimum(padded[[0, -1]], likely)
+    mapped = map_shapes(padded, places, 1, size)
+    registration = register(
+        described,
+        map_shapes(own, places, 0, size),  # beyond the ends the last slice counts for nothing
+        map_shapes(known, places, 1, size)[:, 0],
+        mapped.amax(1),
+        through,
+        round(PRIOR.slices(profile.depth) / slope),
+    )
+    bent = warp_shapes(mapped, registration.field).numpy()
+    share = PRIOR.registered_share(registration.likeness)
+    shares = blur_each(bent, share * PRIOR.blur, share * PRIOR.blur_slices / slope)
+    fitted = blur_each(bent, _SHARP[0], _SHARP[1] / slope)
+    return Expected(torch.from_numpy(shares), torch.from_numpy(fitted), registration.likeness)
 
 
 def blur_shapes(shapes: Tensor, blur: float, blur_slices: float) -> np.ndarray:
@@ -249,10 +231,8 @@ def map_shapes(
     Returns float32 (D, N, *size), the centres of both slices upon each other; nothing outside the
     support scan.
     """
-    places = np.clip(positions + pad, 0, len(shapes) - 1)
-    lower = np.floor(places).astype(np.int64)
-    upper = np.minimum(lower + 1, len(shapes) - 1)
-    share = torch.from_numpy((places - lower).astype(np.float32))[:, None, None, None]
+    lower, upper, above = between(positions + pad, len(shapes))
+    share = torch.from_numpy(above.astype(np.float32))[:, None, None, None]
     stack = centre_fit(torch.from_numpy(shapes), size)
     return stack[lower] * (1 - share) + stack[upper] * share
 
@@ -293,23 +273,16 @@ def lead_over_rivals(margins: Tensor) -> Tensor:
     A neighbour that looks alike, as the spleen above the left kidney, must not draw a shape away
     from its place.
     """
-    result = []
-    for index in range(margins.shape[1]):
-        others = torch.cat([margins[:, :index], margins[:, index + 1 :]], 1)
-        rival = others.amax(1).clamp_min(0) if others.shape[1] else 0.0
-        result.append(margins[:, index] - rival)
-    return torch.stack(result, 1)
+    everything = F.pad(margins, (0, 0, 0, 0, 1, 0))  # the margin of the background is zero
+    numbers = range(everything.shape[1])
+    rivals = [everything[:, [n for n in numbers if n != own]].amax(1) for own in numbers[1:]]
+    return margins - torch.stack(rivals, 1)
 
 
 def move_shape(shape: Tensor, move: Sequence[int]) -> Tensor:
     """A shape (D, h, w) moved by whole slices, rows and columns; what comes in is empty."""
-    result = torch.zeros_like(shape)
-    target, source = [], []
-    for length, step in zip(shape.shape, move, strict=True):
-        target.append(slice(max(step, 0), min(length, length + step)))
-        source.append(slice(max(-step, 0), min(length, length - step)))
-    result[tuple(target)] = shape[tuple(source)]
-    return result
+    # F.pad counts axes from the last, and crops by what is negative
+    return F.pad(shape, [length for step in reversed(move) for length in (step, -step)])
 
 
 def log_ratio(shape: Tensor) -> Tensor:

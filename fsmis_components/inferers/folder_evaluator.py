@@ -1,7 +1,5 @@
 """A MONAI evaluator that segments every scan of a folder."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -70,22 +68,19 @@ def query_items(dataset_dir: str | Path) -> list[dict[str, Any]]:
 class FolderEvaluator(SupervisedEvaluator):
     """Segment the scans of a dataset and write masks, pictures and a table.
 
-    For a scan `image_7.nii.gz` it writes `image_7_seg.nii.gz` on the scan's own grid,
-    `overlays/image_7.png`, all slices for the report's viewer in `overlays/scans` and
-    `overlays/masks`, `image_7_uncertainty.nii.gz` where the inferer makes it, of a DICOM series
-    `series_7_seg.dcm` (DICOM SEG) where `dicom_seg` asks for it, which needs highdicom, and a line
-    of `cases.csv`; `report.html` shows them all at the end. A scan that fails, for whatever reason,
-    becomes a line with the reason (`errors.log` has the traceback of an unforeseen one) and the
-    others go on. Finished scans are kept when the same command is given again, also after an
-    interruption; `renews` replaces masks of a run with other settings that nobody has changed.
+    A scan gets the files of `ResultFiles` (DICOM SEG where `dicom_seg` asks for it, which needs
+    highdicom) and a line of `cases.csv`; `report.html` shows them all at the end. A scan that
+    fails, for whatever reason, becomes a line with the reason (`errors.log` has the traceback of an
+    unforeseen one) and the others go on. Finished scans are kept when the same command is given
+    again, also after an interruption; `renews` replaces masks of a run with other settings that
+    nobody has changed.
 
     Several processes of one group (`join_processes`) share the scans out, with the support that the
     first one makes, and write one table and one report, with the masks of one process.
 
-    The data of the dataset are items of `query_items`, which the inferer reads slab by slab, so
-    transforms of others are refused. `postprocessing` is a dictionary transform on "pred", label
-    values (1, X, Y, Z). Corrected masks are taken over as they are; `corrections` is the same
-    object that the support has.
+    The data of the dataset are `query_items`, read slab by slab, so transforms of others are
+    refused. `postprocessing` is a dictionary transform on "pred", label values (1, X, Y, Z).
+    Corrected masks are taken over; `corrections` is the same object that the support has.
     """
 
     def __init__(
@@ -129,7 +124,7 @@ class FolderEvaluator(SupervisedEvaluator):
         _check_preprocessing(self.preprocessing)
         items = list(self.data_loader)
         cases = [item["case"] for item in items]
-        found = next((item["found"] for item in items if "found" in item), None)
+        found = items[0]["found"]
         first = process_rank() == 0
         with ExitStack() as lock:
             begun = self._begun = from_first(partial(self._begin, cases, lock))
@@ -143,8 +138,7 @@ class FolderEvaluator(SupervisedEvaluator):
                 if pack.calibration is not None:
                     found_again = pack.calibration.describe(pack.structures)
                     tqdm.write(f"own labels, hidden and found again, Dice in %: {found_again}")
-                if found:
-                    found.tell()
+                found.tell()
                 tqdm.write(f"intensities are taken as {pack.normalisation.describe()}")
             interrupted = self._segment_all(begun, found, global_epoch)
         rows = [record.rows[case.stem] for case in cases if case.stem in record.rows]
@@ -210,9 +204,9 @@ class FolderEvaluator(SupervisedEvaluator):
             record.write()
             if first:
                 rows = list(record.rows.values())
-                unused = found.described() if found else []
+                facts = begun.pack, record.settings, found.described()
                 with writing(self.output_dir / "report.html"):
-                    write_folder_report(self.output_dir, rows, begun.pack, record.settings, unused)
+                    write_folder_report(self.output_dir, rows, *facts)
         return False
 
     def _segment_left(self, begun: Begun, global_epoch: int) -> None:
@@ -270,59 +264,49 @@ class FolderEvaluator(SupervisedEvaluator):
                 # before it is read: where it is replaced meanwhile, it is segmented next time
                 scan = file_hash(case.image)
             if correction is None:
-                self._segment(case, pack, row, files, ready)
+                image = load_image(case.image)
+                label, uncertainty = self._segment(image, pack, row)
             else:
-                _take_over(correction, pack, row, files, ready)
+                drawn = correction.load()
+                image, label = drawn.image, np.asarray(drawn.label.data)
+                uncertainty = np.zeros(label.shape, np.uint8)  # nothing is left to be uncertain of
+            _write_beside_mask(files, image, label, uncertainty, pack, row)
+            # a corrected mask in its final place is not touched
+            if correction is None or correction.mask.resolve() != files.mask.resolve():
+                save_mask(files.mask, label, like=image, ready=ready)
         except Exception as error:  # whatever it is, it ends one case and not the whole run
-            row.status = FAILED
-            row.message = failure_sentence(error, case.image, self.output_dir)
+            message = failure_sentence(error, case.image, self.output_dir)
+            row = CaseRow(case.stem, FAILED, 0.0, message=message)
         row.seconds = time.perf_counter() - start
         return row, scan
 
     def _segment(
-        self, case: Case, pack: SupportPack, row: CaseRow, files: ResultFiles, ready: Ready | None
-    ) -> None:
-        """Segment, post-process and write one scan; fill its row."""
-        image = load_image(case.image)
+        self, image: Volume, pack: SupportPack, row: CaseRow
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The post-processed label map of a scan and its uncertainty; the row says how good."""
         result = self.volume_inferer.segment_volume(image, self.network, pack)
         label = torch.from_numpy(np.ascontiguousarray(result.label))[None]
         self.state.output[CommonKeys.PRED] = MetaTensor(label, torch.as_tensor(image.affine))
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)  # runs the post-processing
         final = np.asarray(self.state.output[CommonKeys.PRED])[0]
-        final = final.astype(result.label.dtype, copy=False)
-        _write(row, files, image, final, result.uncertainty, pack)
-        save_mask(files.mask, final, like=image, ready=ready)
-        row.volumes = _volumes_ml(final, image, pack)
         row.warning = " ".join(result.warnings)
         row.modality = result.scan.modality
         if result.trust is not None:
             columns = [structure.column for structure in pack.structures]
             row.expected_dice = dict(zip(columns, result.trust.expected_dice, strict=True))
+        return final.astype(result.label.dtype, copy=False), result.uncertainty
 
 
-def _take_over(
-    correction: Correction, pack: SupportPack, row: CaseRow, files: ResultFiles, ready: Ready | None
-) -> None:
-    """Make a corrected mask the result of its scan; one in its final place is not touched."""
-    scan = correction.load()
-    label = np.asarray(scan.label.data)
-    # nothing is left to be uncertain of
-    _write(row, files, scan.image, label, np.zeros(label.shape, np.uint8), pack)
-    if correction.mask.resolve() != files.mask.resolve():
-        save_mask(files.mask, label, like=scan.image, ready=ready)
-    row.volumes = _volumes_ml(label, scan.image, pack)
-
-
-def _write(
-    row: CaseRow,
+def _write_beside_mask(
     files: ResultFiles,
     image: Volume,
     label: np.ndarray,
     uncertainty: np.ndarray | None,
     pack: SupportPack,
+    row: CaseRow,
 ) -> None:
-    """Write what stands beside a mask."""
+    """Write all other files of a scan, and what they show into its row."""
     structures, grid, rule = pack.structures, pack.grid, pack.normalisation
     save_overlay(files.overlay, image, label, structures, grid, files.overlay.stem, rule)
     sheets = (files.scan_sheet, files.mask_sheet)
@@ -332,10 +316,7 @@ def _write(
     if files.dicom_seg is not None:
         names = {each.value: each.name for each in structures}
         save_dicom_seg(files.dicom_seg, label, image, names)
-
-
-def _volumes_ml(label: np.ndarray, image: Volume, pack: SupportPack) -> dict[str, float]:
-    return {each.column: image.millilitres(label, each.value) for each in pack.structures}
+    row.volumes = {each.column: image.millilitres(label, each.value) for each in structures}
 
 
 def _check_preprocessing(transform: Any) -> None:

@@ -42,6 +42,7 @@ _ANY_LEVEL = 0.01  # share of pixels that may have any level: no level is imposs
 _FAINT = 1e-6
 
 
+@dataclass(frozen=True)
 class IntensityModel:
     """The evidence of each level of intensity for each structure of one scan.
 
@@ -50,15 +51,10 @@ class IntensityModel:
     their ratio goes into the margins, from which memberships follow anew: expectation maximisation
     with a spatial prior (Van Leemput et al., IEEE TMI 1999; Ashburner & Friston, NeuroImage 2005).
     No intensity of the support takes part, so scans need not have a contrast in common.
-
-    Args:
-        edges: (levels - 1,) intensities between levels, ascending.
-        evidence: (N, levels) of the structures.
     """
 
-    def __init__(self, edges: Tensor, evidence: Tensor) -> None:
-        self.edges = edges
-        self.evidence = evidence
+    edges: Tensor  # (levels - 1,) intensities between levels, ascending
+    evidence: Tensor  # (N, levels) of the structures
 
     @classmethod
     def learn(cls, slices: Iterable[tuple[Tensor, Tensor]], stride: int) -> IntensityModel | None:
@@ -84,11 +80,11 @@ class IntensityModel:
         evidence = torch.zeros(len(margins), INTENSITY.levels)
         refined = margins.clone()
         for _ in range(INTENSITY.rounds):
-            logits = torch.cat([torch.zeros_like(refined[:1]), refined])
-            members = logits.mul_(INTENSITY.sharpness).softmax(0)
+            members = F.pad(refined, (0, 0, 1, 0)).mul_(INTENSITY.sharpness).softmax(0)
             for index, places in enumerate(near):
                 inside, outside = (
-                    _histogram(own[index], members[which][places]) for which in (1 + index, 0)
+                    torch.bincount(own[index], members[which][places].double(), INTENSITY.levels)
+                    for which in (1 + index, 0)
                 )
                 evidence[index] = _evidence(inside, outside)
                 refined[index, places] = margins[index, places] + evidence[index][own[index]]
@@ -106,10 +102,6 @@ class IntensityModel:
             # pixels are noisy, and structures wider than one
             margins[:, index][box] += _softened(evidence[levels[box]]) * near[box]
         return margins
-
-
-def _histogram(levels: Tensor, weights: Tensor) -> Tensor:
-    return torch.bincount(levels, weights.double(), minlength=INTENSITY.levels)
 
 
 def _evidence(inside: Tensor, outside: Tensor) -> Tensor:

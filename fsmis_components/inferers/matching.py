@@ -1,7 +1,5 @@
 """Which support slices answer for which query slice, and which slices are looked at at all."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,13 +108,10 @@ def neighbours(
         labelled = places[serves]
         row = np.cumsum(np.diff(labelled, prepend=labelled[0]) > 1)
         distance = np.abs(positions[:, None] - labelled)
-        nearest = distance.argmin(1)
         # slices of another row come after all of the own one
-        distance[row != row[nearest][:, None]] = np.inf
-        order = distance.argsort(1, kind="stable")[:, :most]
-        chosen = np.zeros(distance.shape, bool)
-        np.put_along_axis(chosen, order, True, axis=1)
-        result[:, index, serves] = chosen & np.isfinite(distance)
+        distance[row != row[distance.argmin(1)][:, None]] = np.inf
+        rank = distance.argsort(1, kind="stable").argsort(1)
+        result[:, index, serves] = (rank < most) & np.isfinite(distance)
     return result
 
 
@@ -132,20 +127,16 @@ def search_range(positions: np.ndarray, profile: ScanProfile, around: float) -> 
 
 
 def spread_thirds(depth: int, sections: Tensor) -> Tensor:
-    """Weights (D, N, S) that spread the three support sections over the whole query.
-
-    Query slice z of `depth` takes section floor(3 z / depth) of `sections`, bool (N, S, 3), for
-    every structure; nothing is ever called absent.
-    """
+    """Weights (D, N, S) that give query slice z of D section floor(3 z / D) for every structure."""
     thirds = torch.arange(depth) * NUM_SECTIONS // depth
-    return section_weights(thirds[:, None].expand(-1, sections.shape[0]), sections)
+    return section_weights(thirds[:, None], sections)
 
 
 def section_weights(chosen: Tensor, sections: Tensor) -> Tensor:
     """Weights (D, N, S), 0 or 1, that let the chosen section of each structure answer.
 
-    `chosen` (D, N) is section 0, 1 or 2 of `sections`, bool (N, S, 3) of a support pack; -1: the
-    structure is absent, its weights are zero.
+    `chosen`, (D, N) or (D, 1) for all, is section 0, 1 or 2 of `sections`, bool (N, S, 3) of a
+    support pack; -1: the structure is absent, its weights are zero.
     """
     wanted = chosen[..., None] == torch.arange(NUM_SECTIONS)  # (D, N, 3)
     return (sections[None] & wanted[:, :, None]).any(-1).float()

@@ -6,8 +6,6 @@ optimisation and little learning for Learn2Reg 2021"). Both scans come as `self_
 network and no intensity takes part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
@@ -95,12 +93,7 @@ def _displacement(fixed: Tensor, moving: Tensor, inside: Tensor, far: int) -> Te
     wide = (-(-far // coarse[0]), _WIDE, _WIDE)
     rough = _search(_pool(fixed, coarse), _pool(moving, coarse), _pool(inside, coarse), wide)
     field = _upsample(rough, fixed.shape[1:], coarse)
-    near = _search(
-        fixed,
-        _warp(moving, field),
-        _warp(inside, field, "zeros"),
-        (1, _NEAR, _NEAR),
-    )
+    near = _search(fixed, _warp(moving, field), _warp(inside, field, "zeros"), (1, _NEAR, _NEAR))
     return _refine(near + _warp(field, near), fixed, moving, inside)
 
 
@@ -218,10 +211,7 @@ def _search(fixed: Tensor, moving: Tensor, inside: Tensor, reach: Triple) -> Ten
     there = _couple(fixed, moving, inside[0], reach)
     back = _couple(moving, fixed, torch.ones_like(inside[0]), reach)
     for _ in range(_ROUNDS):
-        there, back = (
-            0.5 * (there - _warp(back, there)),
-            0.5 * (back - _warp(there, back)),
-        )
+        there, back = (0.5 * (there - _warp(back, there)), 0.5 * (back - _warp(there, back)))
     return there
 
 

@@ -1,7 +1,5 @@
 """What a person who asked for a mask is told of it, and what they drew themselves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,7 @@ def answer_facts(support: ResolvedSupport, result: Segmentation) -> dict[str, An
     """Which support answered, what the mask's values mean, how far to trust it; JSON values."""
     pack = support.pack
     facts: dict[str, Any] = {
-        "support": {
-            "source": support.source,
-            "scans": [profile.name for profile in pack.profiles],
-        },
+        "support": {"source": support.source, "scans": [profile.name for profile in pack.profiles]},
         "structures": {structure.name: structure.value for structure in pack.structures},
         "warnings": [*support.notes, *result.warnings],
         "fsmis_components": fsmis_components.__version__,

@@ -1,7 +1,5 @@
 """What a segmented scan comes with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +31,12 @@ class Segmentation:
         """Why the result should be doubted, a sentence each."""
         unlike = () if self.trust is None else (self.trust.warning,)
         return tuple(filter(None, (*self.scan.warnings, *unlike)))
+
+
+def label_values(pack: SupportPack) -> np.ndarray:
+    """The values of a label map by the network's channels, the background's 0 first."""
+    values = [0, *(structure.value for structure in pack.structures)]
+    return np.array(values, label_dtype(max(values)))
 
 
 def label_dtype(largest: int) -> type[np.integer]:

@@ -1,34 +1,27 @@
 """The support tests itself: parts of it are held out in turn and segmented by the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.networks import eval_mode
 from torch import Tensor
 
 from fsmis_components.data.geometry import SliceView
 from fsmis_components.data.volumes import Volume
-from fsmis_components.encoding import EncodedSlices, ScanEncoder
+from fsmis_components.encoding import ScanEncoder
 from fsmis_components.inferers.encoded_slices import segment_slices
-from fsmis_components.inferers.expected_shapes import (
-    PRIOR,
-    blur_shapes,
-    pad_slices,
-    present_slices,
-)
+from fsmis_components.inferers.expected_shapes import PRIOR, blur_shapes, pad_slices, present_slices
 from fsmis_components.inferers.matching import neighbours, neighbours_of
 from fsmis_components.inferers.request_answer import known_slices
 from fsmis_components.layers.support_state import select_sections
+from fsmis_components.support import SupportPack, SupportScan, SupportSet
 from fsmis_components.support.calibration import Calibration, StructureTest
 from fsmis_components.support.encode import patient_of, structure_masks
 from fsmis_components.support.scan_profile import shape_cell, shapes_and_extents
-from fsmis_components.support.support_pack import SupportPack
-from fsmis_components.support.support_set import SupportScan, SupportSet
 
 _BLOCKS = 6
 _LEAST_BLOCKS = 2  # one slice, all that three labelled sections leave to test, says nothing
@@ -88,19 +81,17 @@ def only_scans(pack: SupportPack, scans: Sequence[int]) -> SupportPack:
 def _dice_of_known(found: np.ndarray, truth: np.ndarray) -> float | None:
     """Dice of masks (D, h, w) over the slices whose truth is known; None without a label."""
     known = known_slices(np.asarray(truth.any((1, 2))))
-    total = int(found[known].sum()) + int(truth[known].sum())
-    if not truth[known].any():
-        return None
-    return 2 * int((found & truth)[known].sum()) / total
+    found, truth = found[known], truth[known]
+    return 2 * int((found & truth).sum()) / int(found.sum() + truth.sum()) if truth.any() else None
 
 
 def _scan_dice(
     segment: Callable[[Volume, SupportPack], np.ndarray], scan: SupportScan, others: SupportPack
 ) -> list[float | None]:
     """Dice of each structure of a scan by the others; None where it or they do not show it."""
-    label = segment(scan.image, others)
-    predicted = SliceView(Volume(label, scan.image.affine, None), others.grid)
-    found, truth = predicted.native_labels(), SliceView(scan.label, others.grid).native_labels()
+    view = SliceView(scan.image, others.grid)
+    found = view.stacked(segment(scan.image, others))
+    truth = view.stacked(np.asarray(scan.label.data))
     shown = others.sections.flatten(1).any(1).tolist()
     return [
         _dice_of_known(found == structure.value, truth == structure.value) if served else None
@@ -150,10 +141,19 @@ def _held_out_slices(encoder: ScanEncoder, scan: SupportScan, pack: SupportPack)
     plan = _plan(masks, pack)
     blocks = int(plan.block.max()) + 1
     counts = torch.zeros(2, blocks, len(values), dtype=torch.int64)
+    numbers = torch.arange(1, len(values) + 1)[:, None, None]
     encoded = encoder.scan(SliceView(scan.image, pack.grid), pack.normalisation)
     for slices in encoded if blocks else ():
-        logits = segment_slices(encoder, slices, pack.state, plan.weights)
-        _count(slices, logits[:, 1:].cpu(), masks, plan, counts)
+        part = slice(slices.start, slices.stop)
+        margins = segment_slices(encoder, slices, pack.state, plan.weights)[:, 1:].cpu()
+        margins = margins.masked_fill(~plan.present[part][..., None, None], -torch.inf)
+        # the margin of the background is zero
+        found = F.pad(margins, (0, 0, 0, 0, 1, 0)).argmax(1, keepdim=True) == numbers
+        truth, block = masks[part], plan.block[part]
+        both = (found & truth).sum((2, 3))
+        either = found.sum((2, 3)) + truth.sum((2, 3))
+        pixels = torch.stack([both, either]) * plan.known[part]
+        counts.index_add_(1, block[block >= 0], pixels[:, block >= 0])
     return counts
 
 
@@ -193,18 +193,3 @@ def _testable(labelled: np.ndarray) -> np.ndarray:
     if len(places) and not known.all():
         known[places[[0, -1]]] = False
     return known
-
-
-def _count(
-    slices: EncodedSlices, margins: Tensor, masks: Tensor, plan: _Plan, counts: Tensor
-) -> None:
-    part = slice(slices.start, slices.stop)
-    margins = margins.masked_fill(~plan.present[part][..., None, None], -torch.inf)
-    winner = torch.cat([torch.zeros_like(margins[:, :1]), margins], 1).argmax(1, keepdim=True)
-    found = winner == torch.arange(1, margins.shape[1] + 1)[:, None, None]
-    truth, known = masks[part], plan.known[part]
-    for index, number in enumerate(plan.block[part].tolist()):
-        if number >= 0:
-            both = (found[index] & truth[index]).sum((1, 2))
-            either = found[index].sum((1, 2)) + truth[index].sum((1, 2))
-            counts[:, number] += torch.stack([both, either]) * known[index]

@@ -1,7 +1,5 @@
 """In which order a scan is read where its header leaves that open: the image decides."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
@@ -39,9 +37,9 @@ def decide_view(encoder: ScanEncoder, volume: Volume, pack: SupportPack) -> Slic
     """A scan on the grid of its support, read as its header or, where that fails, its image tells.
 
     An ordinary header leaves one order, and nothing is encoded. Else some slices in each of the
-    `candidate_orders` are encoded and compared with the slices of the support scans: along the best
-    line through z, and by what lies where in their mean. The order of `SliceView` stays unless
-    another looks clearly better.
+    `candidate_orders` are compared with those of the support scans, along the best line through z
+    and by what lies where in their mean. The order of `SliceView` stays unless another looks
+    clearly better.
     """
     said = volume.oriented and not is_identity(volume.affine)
     first, *others = candidate_orders(volume, pack.grid, said and pack.profiles[0].oriented)

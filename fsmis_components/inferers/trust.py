@@ -1,11 +1,10 @@
 """How far the result of one scan can be trusted; no label of the scan takes part."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fsmis_components.data.geometry import TILTED, SliceView, candidate_orders
@@ -18,7 +17,7 @@ from fsmis_components.inferers.matching import VolumeMatch
 from fsmis_components.inferers.slice_order import turns_of
 from fsmis_components.inferers.z_alignment import align
 from fsmis_components.support.encode import MIRRORS
-from fsmis_components.support.scan_profile import ScanProfile, mirror_places
+from fsmis_components.support.scan_profile import mirror_places
 from fsmis_components.support.support_pack import SupportPack
 
 _LARGEST_RATIO = 2.0  # of the extents of slices; scans of one kind differ by less
@@ -55,50 +54,38 @@ class TrustMeter:
 
     def __init__(self, num_structures: int, cell: int) -> None:
         self.cell = cell
-        # per structure: see `add`
-        self._sums = torch.zeros(num_structures, 6, dtype=torch.float64)
+        self._sums = torch.zeros(num_structures, 6, dtype=torch.float64)  # see `add`
 
     def add(self, margins: Tensor, fitted: Tensor) -> None:
         """Take in some slices; each slice of a scan once.
 
-        Args:
-            margins: (n, N, H, W) at the working resolution as they decide, prior included.
-            fitted: (n, N, h, w) the support's shapes at their place in the query, on their cells,
-                in [0, 1].
+        Margins (n, N, H, W) are at the working resolution, as they decide; `fitted` (n, N, h, w),
+        on cells and in [0, 1], are the support's shapes at their place in the query.
         """
         # every second row and column is enough for sums over a structure, at a quarter of the cost
         stride = 2 if self.cell % 2 == 0 else 1
-        thin = margins[..., ::stride, ::stride]
-        logits = torch.cat([torch.zeros_like(thin[:, :1]), thin], 1)
-        numbers = torch.arange(1, logits.shape[1], device=logits.device)[:, None, None]
+        logits = F.pad(margins[..., ::stride, ::stride], (0, 0, 0, 0, 1, 0))  # the background's 0
+        numbers = torch.arange(1, logits.shape[1])[:, None, None]
         masks = (largest_channel(logits).unsqueeze(1) == numbers).float()
         cells = to_cells(masks, self.cell // stride)
         probabilities = logits.softmax(1)[:, 1:]
-        parts = (
-            probabilities * masks,
-            probabilities,
-            masks,
-            cells * fitted,
-            cells.square(),
-            fitted.square(),
-        )
+        parts = [probabilities * masks, probabilities, masks]
+        parts += [cells * fitted, cells.square(), fitted.square()]
         # slices in float32, the volume in float64: a structure may have 10^8 voxels
         self._sums += torch.stack([part.sum((2, 3)).double().sum(0) for part in parts], 1)
 
     def expected_dice(self, likeness: float) -> tuple[float, ...]:
         """The Dice that each structure is expected to have, in [0, 1]; 0 where nothing was found.
 
-        Of two measures each sees what the other cannot. Certainty is the Dice of the mask with its
-        own probabilities: a mask that only follows the expected shape has little. Agreement is the
-        cosine of the mask with the support's shape where it was expected: a confident mask in the
-        wrong place has little. `likeness` is that of `Expected`: where query and support do not
-        look alike even after the registration, shapes lie in the wrong place.
+        Certainty is the Dice of the mask with its own probabilities: a mask that only follows the
+        expected shape has little. Agreement is the cosine of the mask with the support's shape
+        where it was expected: a confident mask in the wrong place has little. `likeness` is that of
+        `Expected`: where query and support still do not look alike, shapes lie in the wrong place.
         """
+        alike = float(np.interp(likeness, (_UNLIKE, _ALIKE), (0.0, 1.0)))
+        offset, slope = alike * _OFFSET, alike * _SLOPE
         if np.isnan(likeness):
             offset, slope = _OFFSET_OF_MOVES, _SLOPE_OF_MOVES
-        else:
-            alike = float(np.interp(likeness, (_UNLIKE, _ALIKE), (0.0, 1.0)))
-            offset, slope = alike * _OFFSET, alike * _SLOPE
         expected = []
         for both, whole, pixels, overlap, mask, shape in self._sums.tolist():
             certainty = 2 * both / max(whole + pixels, _NOTHING)
@@ -109,54 +96,56 @@ class TrustMeter:
 
 
 def out_of_support(
-    similarity: float,  # of the alignment with the most similar support scan, in [-1, 1]
-    is_reversed: bool,  # whether its slices run against the support's
-    mirror_gain: float,  # similarity that mirrored slices would have more
-    extent_ratio: float,  # larger side of its slices over the support's
-    expected_dice: float,  # mean over the structures, in [0, 1]
-    depth: int,  # slices of the scan itself
-    tilt: float = 0.0,  # degrees between its slices and the support's, as headers tell
+    expected: tuple[float, ...],
+    match: VolumeMatch,
+    view: SliceView,
+    pack: SupportPack,
+    mirrored: float,
 ) -> str:
     """A sentence where a scan seems of another body part, kind or orientation; or nothing.
 
     Some scans have little similarity even to their own kind, so that alone is no reason for a
-    warning: what was found must be doubtful too.
+    warning: what was found, by its expected Dice, must be doubtful too. `mirrored` is the
+    `mirror_gain`.
     """
+    best = max(match.alignments, key=lambda alignment: alignment.similarity)
+    dice = sum(expected) / len(expected)
+    extent_ratio = max(view.working_size) / view.grid.spatial_size
     if not 1 / _LARGEST_RATIO <= extent_ratio <= _LARGEST_RATIO:
         return (
             f"The slices are {extent_ratio:.2g} times as large as the support's: another body "
             "part, or a wrong spacing in a header; check the mask."
         )
-    if tilt > TILTED:
+    if pack.profiles[0].oriented and view.tilt > TILTED:
         return (
-            f"The slices are tilted by {tilt:.0f} degrees against the support's, so they show "
+            f"The slices are tilted by {view.tilt:.0f} degrees against the support's, so they show "
             "other sections of the body; check the mask, or label a scan that was cut alike."
         )
-    if depth == 1:  # any direction through z fits it
+    if view.depth == 1:  # any direction through z fits it
         return (
             "The scan has one slice only, so nothing beside it tells where in the support it lies; "
             "give the whole volume, or check the mask."
         )
-    if similarity < _LEAST_SIMILARITY and expected_dice < _UNLIKE_EXPECTED:
+    if best.similarity < _LEAST_SIMILARITY and dice < _UNLIKE_EXPECTED:
         return (
-            f"The scan does not look like the support (similarity {similarity:.2f}, expected "
-            f"Dice {100 * expected_dice:.0f}): another body part, contrast or orientation; "
+            f"The scan does not look like the support (similarity {best.similarity:.2f}, expected "
+            f"Dice {100 * dice:.0f}): another body part, contrast or orientation; "
             "check the mask."
         )
     # such a mask may be expected to be good, because a body is nearly its own mirror image
-    if mirror_gain > _MIRROR_GAIN:
+    if mirrored > _MIRROR_GAIN:
         return (
             "The slices look more like the support's when they are mirrored: the orientation in a "
             "header may be wrong, here or there; check the mask, and its left and right."
         )
-    if is_reversed:
+    if best.slope < 0:
         return (
             "The slices run against the support's: the orientation in a header is wrong, here or "
             "there; check that left and right of the mask are right."
         )
-    if expected_dice < _LEAST_EXPECTED:
+    if dice < _LEAST_EXPECTED:
         return (
-            f"The support fits this scan badly (expected Dice {100 * expected_dice:.0f}): "
+            f"The support fits this scan badly (expected Dice {100 * dice:.0f}): "
             "another body part or contrast, or a scan that needs a label of its own; check the "
             "mask."
         )
@@ -176,64 +165,38 @@ class CaseTrust:
         return float(np.mean(self.expected_dice)) >= _LEAST_EXPECTED
 
 
-def case_trust(
-    expected: tuple[float, ...],
-    match: VolumeMatch,
-    view: SliceView,
-    pack: SupportPack,
-    mirrored: float,
-) -> CaseTrust:
-    """Judge a result by its expected Dice, how the scan was matched and its `mirror_gain`."""
-    best = max(match.alignments, key=lambda alignment: alignment.similarity)
-    warning = out_of_support(
-        similarity=best.similarity,
-        is_reversed=best.slope < 0,
-        mirror_gain=mirrored,
-        extent_ratio=max(view.working_size) / view.grid.spatial_size,
-        expected_dice=sum(expected) / len(expected),
-        depth=view.depth,
-        tilt=view.tilt if pack.profiles[0].oriented else 0.0,
-    )
-    return CaseTrust(expected, warning)
-
-
 def mirror_gain(
     descriptors: Tensor, slice_spacing: float, pack: SupportPack, match: VolumeMatch
 ) -> float:
     """How much more similar a query is to the support when one of them is mirrored.
 
     A header that swaps left and right, or anterior and posterior, leaves no other trace. The
-    query's descriptors (D, F) are compared with some slices of the most similar support scan as
-    they are, and with these slices as the network saw them mirrored: along the best line through z,
-    and by what lies where in their mean. Of packs without these, mirrored descriptors are compared
-    along z only. The result is negative for a scan that lies as the support does.
+    query's descriptors (D, F) are compared with some slices of the most similar support scan, and
+    with these as the network saw them mirrored: along the best line through z, and by what lies
+    where in their mean. Of packs without these, mirrored descriptors are compared along z only. The
+    result is negative for a scan that lies as the support does.
     """
     known = [scan for scan, each in enumerate(pack.profiles) if each.mirrored is not None]
     scans = known or range(len(pack.profiles))
     best = max(scans, key=lambda scan: match.alignments[scan].similarity)
-    profile = pack.profiles[best]
-    places, seen = _mirrored_slices(profile)
-    # of evenly spaced slices; a scan of one slice has no distance between them
-    step = float(places[1] - places[0]) if len(places) > 1 else 1.0
+    profile, step = pack.profiles[best], 1.0
+    if profile.mirrored is None:
+        grids = profile.descriptors.unflatten(1, (-1, CELLS, CELLS))
+        turned = [grids.flip([2 + axis for axis in axes]).flatten(1) for axes in MIRRORS]
+        seen = [profile.descriptors, *turned]
+    else:
+        places = mirror_places(profile.depth)  # evenly spaced
+        step = float(places[1] - places[0]) if len(places) > 1 else 1.0
+        seen = [profile.descriptors[places], *profile.mirrored]
     slope = profile.slope_of(slice_spacing) / step
     plain, *mirrored = (align(descriptors, each, slope).similarity for each in seen)
     gains = np.array(mirrored) - plain
     if not known:
         return float(gains.max()) - _ROUGH
-    lies, *turned = (layout_similarity(descriptors, each.float()) for each in seen)
+    lies, *others = (layout_similarity(descriptors, each.float()) for each in seen)
     # both must speak: generated bodies were told mirrored by what lies where alone
-    both = gains + _LAYOUT * (np.array(turned) - lies)
+    both = gains + _LAYOUT * (np.array(others) - lies)
     return float(np.minimum(both, gains + _AGAINST).max())
-
-
-def _mirrored_slices(profile: ScanProfile) -> tuple[np.ndarray, list[Tensor]]:
-    """Slices of a support scan, and their descriptors as they are and mirrored."""
-    if profile.mirrored is not None:
-        places = mirror_places(profile.depth)
-        return places, [profile.descriptors[places], *profile.mirrored]
-    grids = profile.descriptors.unflatten(1, (-1, CELLS, CELLS))
-    turned = [grids.flip([2 + axis for axis in axes]).flatten(1) for axes in MIRRORS]
-    return np.arange(profile.depth), [profile.descriptors, *turned]
 
 
 @dataclass(frozen=True)
@@ -250,14 +213,13 @@ def check_scan(view: SliceView, pack: SupportPack) -> ScanCheck:
     volume = view.volume
     seen = modality_of(volume)
     modality = pack.normalisation.modality
-    warnings = [intensity_warning(seen, pack.normalisation)]
+    warning = intensity_warning(seen, pack.normalisation)
     values = sample(volume.data)
     if values.min() == values.max():
-        warnings = [f"The scan shows nothing: its voxels hold {values[0]:g}; check the file."]
+        warning = f"The scan shows nothing: its voxels hold {values[0]:g}; check the file."
     if modality == seen.name == "ct" and seen.offset:
         modality = f"ct, stored with an offset of {seen.offset:g}"
-    warnings.append(_order_warning(view, pack))
-    return ScanCheck(modality, tuple(filter(None, warnings)))
+    return ScanCheck(modality, tuple(filter(None, (warning, _order_warning(view, pack)))))
 
 
 def told_order(view: SliceView, said: str) -> StorageOrder:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks import eval_mode
@@ -25,43 +26,38 @@ from fsmis_components.encoding import EncodedSlices, FeatureStore, ScanEncoder
 from fsmis_components.encoding.identity import computed_by
 from fsmis_components.encoding.slice_descriptors import slice_descriptors
 from fsmis_components.inferers.clean_up import clean_up
-from fsmis_components.inferers.encoded_slices import (
-    ABSENT,
-    PlaneMargins,
-    SliceStore,
-    segment_slices,
-)
+from fsmis_components.inferers.encoded_slices import PlaneMargins, SliceStore, segment_slices
 from fsmis_components.inferers.expected_shapes import (
     PRIOR,
     Expected,
     ExpectedShapes,
-    appearance_of,
     largest_channel,
-    log_ratio,
-    present_slices,
     to_cells,
-    to_pixels,
 )
 from fsmis_components.inferers.intensity_model import INTENSITY, IntensityModel
 from fsmis_components.inferers.matching import VolumeMatch, match_volume, spread_thirds
 from fsmis_components.inferers.request_answer import answer_facts, drawn_label, keep_drawn
-from fsmis_components.inferers.segmentation import Segmentation, label_dtype
+from fsmis_components.inferers.segmentation import Segmentation, label_values
 from fsmis_components.inferers.self_test import self_test
 from fsmis_components.inferers.slice_order import decide_view, turned_view
-from fsmis_components.inferers.trust import TrustMeter, case_trust, check_scan, mirror_gain
+from fsmis_components.inferers.trust import (
+    CaseTrust,
+    TrustMeter,
+    check_scan,
+    mirror_gain,
+    out_of_support,
+)
+from fsmis_components.support import SupportPack, SupportSet, SupportSource
 from fsmis_components.support.calibration import Calibration
 from fsmis_components.support.recent import RecentResults
 from fsmis_components.support.scan_profile import shape_cell
 from fsmis_components.support.self_similarity import tissue_shares
-from fsmis_components.support.source import SupportSource
-from fsmis_components.support.support_pack import SupportPack
 from fsmis_components.support.support_request import (
     RESULT_KEY,
     SUPPORT_KEY,
     ResolvedSupport,
     SupportRequest,
 )
-from fsmis_components.support.support_set import SupportSet
 
 _MOST_SHAPES = 9  # of packs whose shapes are kept: the last three supports in three planes
 
@@ -121,10 +117,7 @@ class _Plane(NamedTuple):
         """Batches, their margins with what is expected of them, and their images."""
         for start, stop, (margins, images) in self.kept:
             if self.expected is not None:
-                shape, cell = self.expected.shares[start:stop], shape_cell(self.pack.grid)
-                prior = to_pixels(log_ratio(shape), cell, self.view.working_size)
-                margins = prior.mul_(PRIOR.weight).add_(margins)
-                margins.masked_fill_(~present_slices(shape)[..., None, None], ABSENT)
+                margins = self.expected.added(margins, start, shape_cell(self.pack.grid))
             yield start, stop, margins, images
 
 
@@ -139,7 +132,7 @@ class VolumeInferer(Inferer):
         batch_size: slices per forward pass.
         amp: bfloat16 autocast.
         uncertainty: also make the uncertainty map (see `Segmentation`).
-        steps: what is done besides segmenting slices.
+        steps: which of `VolumeSteps` are taken; None: all.
         cache: where features of scans are kept for later runs; None: nowhere.
     """
 
@@ -149,7 +142,7 @@ class VolumeInferer(Inferer):
         batch_size: int = 8,
         amp: bool = False,
         uncertainty: bool = False,
-        steps: VolumeSteps | Mapping[str, bool] | None = None,
+        steps: Mapping[str, bool] | None = None,
         cache: FeatureStore | None = None,
     ) -> None:
         super().__init__()
@@ -157,7 +150,7 @@ class VolumeInferer(Inferer):
         self.batch_size = batch_size
         self.amp = amp
         self.uncertainty = uncertainty
-        self.steps = steps if isinstance(steps, VolumeSteps) else VolumeSteps(**(steps or {}))
+        self.steps = VolumeSteps(**(steps or {}))
         self.cache = cache
         self._shapes: RecentResults[ExpectedShapes] = RecentResults(_MOST_SHAPES)
 
@@ -166,19 +159,10 @@ class VolumeInferer(Inferer):
     ) -> Tensor:
         """`segment_volume` for MONAI Label: as its bundle task hands a volume over.
 
-        Args:
-            inputs: MetaTensor (1, 1, X, Y, Z); its affine is the scan's, and its meta may hold a
-                request for a support of its own (`ResolveSupportd`).
-            network: a network of the contract.
-            args: none, as kwargs; the base class names them.
-            kwargs: none.
-
-        Returns:
-            Label map (1, 1, X, Y, Z), integer, with the affine of the input; its meta says which
-            support answered (`ReportSupportd`).
-
-        Raises:
-            RequestError: the scan or its support cannot be used.
+        The input is a MetaTensor (1, 1, X, Y, Z); its affine is the scan's, and its meta may hold a
+        request for a support of its own (`ResolveSupportd`). Returns an integer label map of the
+        same shape and affine, whose meta says which support answered (`ReportSupportd`). A scan or
+        support that cannot be used is a `RequestError`.
         """
         if not isinstance(inputs, MetaTensor) or inputs.ndim != 5 or inputs.shape[:2] != (1, 1):
             raise ValueError(
@@ -207,6 +191,10 @@ class VolumeInferer(Inferer):
                     label = keep_drawn(label, drawn, axis)
         found = torch.from_numpy(label.astype(np.int32))[None, None].to(inputs.device)
         return MetaTensor(found, meta={**meta, RESULT_KEY: answer_facts(support, result)})
+
+    def encoder(self, network: nn.Module, pack: SupportPack) -> ScanEncoder:
+        """What encodes scans for a pack of the network's."""
+        return ScanEncoder(network, self.batch_size, self.amp, self.cache, pack.weights_hash)
 
     def resolve(self, network: nn.Module) -> SupportPack:
         """The support pack for a network, built or read on the first call; none is a DataError."""
@@ -238,8 +226,7 @@ class VolumeInferer(Inferer):
         `resolve` gives.
         """
         pack = pack or self.resolve(network)
-        encoder = ScanEncoder(network, self.batch_size, self.amp, self.cache, pack.weights_hash)
-        field = field_of_view(volume, pack.grid)
+        encoder, field = self.encoder(network, pack), field_of_view(volume, pack.grid)
         with eval_mode(network), torch.inference_mode():
             view = decide_view(encoder, field.cut(volume), pack)
             found = self._segment(view, pack, encoder)
@@ -283,7 +270,6 @@ class VolumeInferer(Inferer):
         for slices in encoder.scan(view, pack.normalisation):
             encoded.add(slices)
         steps = self.steps
-        to_fit = steps.shape_moves or steps.registration
 
         def keep(weights: Tensor, areas: Tensor | None = None) -> None:
             for slices in encoded:
@@ -297,33 +283,27 @@ class VolumeInferer(Inferer):
         cell = shape_cell(pack.grid)
         field = pack.profiles[0].field_on(view.working_size, cell)
         descriptors = torch.cat([slice_descriptors(s.features.high, field).cpu() for s in encoded])
+        # a shape goes only where the network has looked; a blurred one has faint ends
+        fits = steps.shape_prior and (steps.shape_moves or steps.registration)
         match = match_volume(
             descriptors,
             view.native_spacing[0],
             pack,
-            # a shape goes only where the network has looked; a blurred one has faint ends
-            reach=PRIOR.reach_slices if steps.shape_prior and to_fit else 0.0,
+            reach=PRIOR.reach_slices if fits else 0.0,
             slack=1.0 if steps.shape_prior else 0.0,
             tissues=tissue_shares(view, pack.normalisation, cell),
         )
         if not steps.shape_prior:
             keep(match.section_weights)
             return _Plane(view, pack, kept)
-        appearance = appearance_of(view, pack) if steps.registration else None
-        registered = appearance is not None and all(
-            profile.self_similarity is not None for profile in pack.profiles
-        )
         shapes = self._expected(pack)
-        height, width = (-(-length // cell) for length in view.working_size)
-        if steps.shape_moves and not registered:
+        if steps.shape_moves and not (steps.registration and shapes.registrable):
             keep(match.section_weights)
             evidence = torch.cat([to_cells(slices.features.margins, cell) for slices in kept])
-            expected = shapes.of(match, evidence, (height, width), appearance)
+            expected = shapes.of(match, view, evidence, steps.registration)
         else:
-            expected = shapes.of(match, None, (height, width), appearance)
-            anywhere = expected.shares.amax(1, keepdim=True)
-            areas = to_pixels(anywhere, cell, view.working_size)[:, 0] > 0
-            keep(match.section_weights, areas)
+            expected = shapes.of(match, view, None, steps.registration)
+            keep(match.section_weights, expected.areas(cell, view.working_size))
         gain = mirror_gain(descriptors, view.native_spacing[0], pack, match)
         plane = _Plane(view, pack, kept, match, expected, gain)
         return plane.with_intensities() if steps.intensity_model else plane
@@ -334,19 +314,17 @@ class VolumeInferer(Inferer):
 
     def _assemble(self, plane: _Plane, others: PlaneMargins | None) -> Segmentation:
         """Margins and expected shapes compete on the scan's grid; the result is as it is stored."""
-        view, pack = plane.view, plane.pack
-        values = np.array([0, *(structure.value for structure in pack.structures)])
-        values = values.astype(label_dtype(int(values.max())))
+        view, pack, expected = plane.view, plane.pack, plane.expected
+        values = label_values(pack)
         label = np.zeros((view.depth, *view.native_size), values.dtype)
         uncertainty = np.zeros(label.shape, np.uint8) if self.uncertainty else None
         meter = TrustMeter(len(pack.structures), shape_cell(pack.grid))
         for start, stop, margins in plane.margins():
             part = slice(start, stop)
-            if plane.expected is not None:
-                meter.add(margins, plane.expected.fitted[part])
+            if expected is not None:
+                meter.add(margins, expected.fitted[part])
             # channel 0 is the background, whose margin is zero
-            logits = torch.cat([torch.zeros_like(margins[:, :1]), margins], 1)
-            logits = view.to_native_logits(logits)
+            logits = view.to_native_logits(F.pad(margins, (0, 0, 0, 0, 1, 0)))
             if others is not None:
                 logits[:, 1:] = others.fused(view, start, stop, logits[:, 1:])
             label[part] = values[largest_channel(logits).numpy()]
@@ -354,11 +332,10 @@ class VolumeInferer(Inferer):
                 largest = logits.softmax(1).amax(1)
                 uncertainty[part] = (255 * (1.0 - largest)).round().numpy()
         trust = None
-        if plane.match is not None:
-            # without the shapes the meter has seen nothing
-            likeness = plane.expected.likeness if plane.expected is not None else float("nan")
-            expected = meter.expected_dice(likeness)
-            trust = case_trust(expected, plane.match, view, pack, plane.mirror_gain)
+        if expected is not None and plane.match is not None:
+            dice = meter.expected_dice(expected.likeness)
+            doubt = out_of_support(dice, plane.match, view, pack, plane.mirror_gain)
+            trust = CaseTrust(dice, doubt)
         if self.steps.clean_up and self.steps.z_matching:
             clean_up(label, values[1:].tolist(), self._expected(pack).topologies)
         return Segmentation(

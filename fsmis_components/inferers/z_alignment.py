@@ -1,7 +1,5 @@
 """Where the slices of a query lie in a support scan: a straight line through their similarity."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,9 +42,8 @@ def align(
     """Find the straight line z -> slope z + offset along which two scans look most alike.
 
     All lines are tried. Half of a line's score is the mean similarity of the slices that face each
-    other, half their correlation, of which the means of these slices are taken off: the mean of a
-    scan that shows a part of the body tells which part that is, and is lost where it is taken off
-    the whole scan.
+    other, half their correlation, less the means of these slices alone: the mean of a scan tells
+    which part of the body it shows.
 
     Args:
         query: descriptors (D, F) of slices.
@@ -60,12 +57,10 @@ def align(
     depth, support_depth = len(query), len(support)
     shorter, longer = sorted((depth * ratio, float(support_depth)))
     lines = []
-    for direction in (1.0, -1.0):
+    for direction, cost in ((1.0, 0.0), (-1.0, reversed_cost * longer / shorter)):
         for stretch in _STRETCHES:
-            cost = _STRETCH_COST * abs(np.log(stretch))
-            if direction < 0:
-                cost += reversed_cost * longer / shorter
-            lines.append(_lines(direction * ratio * stretch, cost, depth, support_depth))
+            total = _STRETCH_COST * abs(np.log(stretch)) + cost
+            lines.append(_lines(direction * ratio * stretch, total, depth, support_depth))
     scans = comparable(query, support)
     scores, similarities = _scores(lines, scans)
     index = int(scores.argmax())
@@ -76,7 +71,7 @@ def align(
         joint, _ = _scores(lines, (left, right))
         if joint.max() > joint[index] + _OVERRULES:
             index = int(joint.argmax())
-    slopes = np.concatenate([np.full(len(each.positions), each.slope) for each in lines])
+    slopes = np.repeat([each.slope for each in lines], [len(each.positions) for each in lines])
     positions = np.concatenate([each.positions for each in lines])[index]
     return Alignment(positions, float(slopes[index]), float(similarities[index]))
 
@@ -122,7 +117,7 @@ def _scores(lines: list[_Lines], scans: tuple[Tensor, Tensor]) -> tuple[np.ndarr
     scores, similarities = [], []
     for _, cost, positions, inside, missed in lines:
         count = inside.sum(1)
-        lower, upper, share = _between(positions, support_depth)
+        lower, upper, share = between(positions, support_depth)
         rows = np.arange(depth)
         values = across[rows, lower] * (1 - share) + across[rows, upper] * share
         similarity = (values * inside).sum(1) / count
@@ -141,7 +136,7 @@ def _scores(lines: list[_Lines], scans: tuple[Tensor, Tensor]) -> tuple[np.ndarr
     return np.concatenate(scores), np.concatenate(similarities)
 
 
-def _between(positions: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def between(positions: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The slices below and above positions, and the share of the latter; ends repeat."""
     inside = np.clip(positions, 0, depth - 1)
     lower = np.floor(inside).astype(np.int64)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 
 from fsmis_components.encoding.slice_descriptors import slice_descriptors

@@ -1,7 +1,5 @@
 """Folder runs for tests: a support s, scans q and results o below one root."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path

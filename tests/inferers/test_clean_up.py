@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 
 from fsmis_components.inferers.clean_up import Topology, clean_up, topology_of

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 
 from fsmis_components.inferers.expected_shapes import PRIOR, best_move, log_ratio, move_shape

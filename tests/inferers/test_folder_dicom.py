@@ -1,7 +1,5 @@
 """A folder of DICOM series through the evaluator."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
@@ -56,21 +54,10 @@ def test_writes_masks_pictures_and_table(root: Path) -> None:
     uncertainty = nibabel.load(output / "image_2_uncertainty.nii.gz")
     assert uncertainty.get_data_dtype() == np.uint8 and uncertainty.shape == mask.shape
     rows = read_cases(output)
-    assert [(row["case"], row["status"]) for row in rows] == [
-        ("image_2", "done"),
-        ("image_3", "done"),
-    ]
+    assert [row["case"] for row in rows] == ["image_2", "image_3"]
+    assert [row["status"] for row in rows] == ["done", "done"]
     # 8 x 6 x 9 voxels of 4 cubic millimetres
     assert float(rows[0]["structure_1_ml"]) == pytest.approx(1.728)
-
-
-def test_foreign_files_are_never_overwritten(root: Path) -> None:
-    foreign = root / "o" / "image_3_seg.nii.gz"
-    foreign.parent.mkdir()
-    foreign.write_bytes(b"a manual mask")
-    message = sentence(evaluator(root).run)
-    assert str(foreign) in message
-    assert foreign.read_bytes() == b"a manual mask"
 
 
 def test_the_report_covers_earlier_runs_and_failures(root: Path) -> None:

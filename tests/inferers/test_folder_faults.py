@@ -1,7 +1,5 @@
 """What lies in the output folder of a run is never lost and never stale."""
 
-from __future__ import annotations
-
 import errno
 import json
 import multiprocessing

@@ -1,7 +1,5 @@
 """How much memory a folder run takes for each voxel of a scan."""
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor

@@ -1,7 +1,5 @@
 """A folder run that two processes share: what one would write, once, also after one was killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

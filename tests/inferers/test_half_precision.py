@@ -1,7 +1,5 @@
 """bfloat16 where the processor is faster with it, and nowhere else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Scans whose header leaves open how they are read: the image decides."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from pathlib import Path
