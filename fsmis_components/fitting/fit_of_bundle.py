@@ -1,7 +1,5 @@
 """Fit from Python: labelled scans and files in, the `FolderFit` of a bundle's own config out."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,13 +33,10 @@ def fit_of_bundle(
     Args:
         bundle_root: the bundle's folder, or the name of a shipped one.
         folder: receives `labelled/`, the labels with the values of the structures, `scans/`, the
-            list of scans, and, when the fit is run, `fitted/`.
+            list of scans, and, when the fit is run, `fitted/`; an error in it is a `DataError`.
         labelled: scans that were read from files.
         scans: files without labels.
-        knobs: of `fit.json`.
-
-    Raises:
-        DataError: there is no such knob or weights, or the folder cannot be written.
+        knobs: of `fit.json`; that there is no such one, or no such weights, is a `DataError`.
     """
     root = bundle_folder(bundle_root)
     kept = {structure.value: structure.value for structure in labelled.structures}

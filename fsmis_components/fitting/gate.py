@@ -1,7 +1,5 @@
 """The gate: what says, without any label of a scan, which mask of it can be trusted."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,21 +10,14 @@ _EMPTY = 1e-3  # millilitres; less counts as not found
 
 @dataclass(frozen=True)
 class GateRule:
-    """When a mask is believed; the record of a run keeps it.
+    """When a mask is believed; the record of a run keeps it."""
 
-    Attributes:
-        largest_ratio: a volume more than so many times larger or smaller than is usual among the
-            labelled scans and the folder is implausible.
-        least_expected: expected Dice of the teacher's mask below which it is not learned.
-        least_agreement: mean Dice of the last student with the judges below which a plausible mask
-            of the teacher stays.
-        teacher_share: what the teacher's mask adds to the last student's probabilities.
-    """
-
+    # by which a volume may differ from what is usual among the labelled scans and the folder
     largest_ratio: float = 2.5
-    least_expected: float = 0.2
+    least_expected: float = 0.2  # Dice of the teacher's mask below which it is not learned
+    # mean Dice of the last student with the judges below which a plausible teacher's mask stays
     least_agreement: float = 0.5
-    teacher_share: float = 0.75
+    teacher_share: float = 0.75  # what that mask adds to the last student's probabilities
 
 
 GATE = GateRule()
@@ -48,10 +39,7 @@ def doubtful_masks(
 ) -> tuple[bool, ...]:
     """Which of the teacher's masks of a scan are not to be learned.
 
-    Args:
-        volumes: of each structure, in millilitres.
-        expected: Dice of each structure.
-        usual: `usual_volume` of each structure.
+    Volumes (ml), expected Dice and `usual_volume` are those of each structure.
     """
     return tuple(
         _ratio(volume, each) > GATE.largest_ratio or dice < GATE.least_expected
@@ -68,12 +56,8 @@ def judge(
     else, while what the teacher found is of a usual size. A structure that the student does not
     find is the teacher's: of many structures the small ones are learned last.
 
-    Args:
-        masks: those of the last student, of two judges, which learned from disjoint halves of the
-            folder, and of the teacher.
-        voxel_ml: millilitres of a voxel.
-        expected: Dice of the teacher's mask.
-        usual: see `usual_volume`.
+    The masks are those of the last student, of two judges, which learned from disjoint halves of
+    the folder, and of the teacher, whose Dice is `expected`; a voxel has `voxel_ml` millilitres.
     """
     student, first, second, teacher = masks
     student_ml, teacher_ml = (voxel_ml * int(mask.sum()) for mask in (student, teacher))

@@ -1,7 +1,5 @@
 """The student as a MONAI bundle that stands alone: MONAI's own parts, nothing of this package."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -36,16 +34,13 @@ def write_student_bundle(
     """Write a bundle for new scans, unless header spacings are not trusted, as MONAI trusts them.
 
     Args:
-        folder: receives `configs/`, `models/` and `docs/`.
+        folder: receives `configs/`, `models/` and `docs/`; an error in it is a `DataError`.
         network: the student.
         make_network: what made it, as configs give it.
         pack: of the teacher, whose structures and intensities are the student's too.
         view: a labelled scan on the student's grid.
         num_scans: scans that it learned from without labels.
         num_labelled: scans that it learned from with labels.
-
-    Raises:
-        DataError: it cannot be written.
     """
     if view.grid.spacing is None:
         return
@@ -67,8 +62,6 @@ def write_student_bundle(
     )
     configs = {"inference": _inference(definition, view, pack), "metadata": _metadata(pack)}
     with writing(folder):
-        for name in ("configs", "models", "docs"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
         weights = {key: value.detach().cpu() for key, value in network.state_dict().items()}
         write_torch(weights, folder / "models" / "model.pt")
         for name, content in configs.items():
@@ -110,22 +103,17 @@ def _inference(definition: Mapping[str, Any], view: SliceView, pack: SupportPack
 
 def _geometry(view: SliceView) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
     """The array axis of slices, and transforms before and after resampling: rows before columns."""
-    grid = view.grid
-    if grid.directions is None:
-        return (
-            grid.slice_axis,
-            [{"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"}],
-            [],
-        )
-    through, row, column = view.order.axes
-    backwards = zip(view.order.axes, view.order.backwards, strict=True)
-    flipped = [axis for axis, back in backwards if back]
+    if view.grid.directions is None:
+        upright = {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"}
+        return view.grid.slice_axis, [upright], []
+    axes = view.order.axes
+    through, row, column = axes
+    flipped = [axis for axis, back in zip(axes, view.order.backwards, strict=True) if back]
     lay = [{"_target_": "Flipd", "keys": "image", "spatial_axis": flipped}] if flipped else []
     if row < column:
         return through, lay, []
-    swapped = [0, 1, 2]
-    swapped[row], swapped[column] = column, row
-    order = [0, *(axis + 1 for axis in swapped)]
+    order = [0, 1, 2, 3]
+    order[1 + row], order[1 + column] = 1 + column, 1 + row
     return through, lay, [{"_target_": "Transposed", "keys": "image", "indices": order}]
 
 

@@ -1,7 +1,5 @@
 """Scans as the student sees them, a plain 2.5D network of a folder, and its answer for a scan."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,32 +10,23 @@ from torch import Tensor, nn
 from fsmis_components.data.geometry import SliceGrid, SliceView, centre_fit
 from fsmis_components.data.intensity import Normalisation, fit_normaliser
 from fsmis_components.data.volumes import Volume
+from fsmis_components.support.encode import structure_masks
 
 _SIDE = 16  # pixels: the student halves its maps four times
 _LEAST_SIDE = 64  # pixels of a small scan, so that its lowest maps still have some
-_BATCH = 16  # slices a forward pass
-_SLAB = 16  # slices that are read at a time
+_SLAB = 16  # slices that are read, or go through the network, at a time
 
 
 @dataclass(frozen=True)
 class StudentScan:
-    """One scan of the folder, small enough to be kept in memory.
+    """One scan of the folder, small enough to be kept in memory."""
 
-    Attributes:
-        name: file name without its ending.
-        image: float16 (D, H, W), as `student_image` gives it.
-        label: uint8 (D, H, W), 0 background, n the n-th structure.
-        spacing: millimetres between slices.
-        doubtful: bool (D, N), whether a structure's mask is not to be learned in a slice.
-        labelled: whether a person drew the label.
-    """
-
-    name: str
-    image: Tensor
-    label: Tensor
-    spacing: float
-    doubtful: Tensor
-    labelled: bool
+    name: str  # of its file, without the ending
+    image: Tensor  # `student_image`
+    label: Tensor  # uint8 (D, H, W), 0 background, n the n-th structure
+    spacing: float  # millimetres between slices
+    doubtful: Tensor  # bool (D, N), whether a structure's mask is not to be learned in a slice
+    labelled: bool  # by a person
 
     @property
     def middle(self) -> float:
@@ -48,18 +37,12 @@ class StudentScan:
             return float(slices.mean())
         return float((counts * slices).sum() / counts.sum())
 
-    def at(self, index: int) -> tuple[Tensor, Tensor]:
-        """A slice with its neighbours, float32 (3, H, W), and its label (H, W)."""
-        return with_neighbours(self.image, index, index + 1)[0], self.label[index]
-
 
 def student_grid(grid: SliceGrid, volume: Volume, most: int) -> SliceGrid:
     """The support's grid at the student's resolution.
 
-    Args:
-        grid: of the support pack.
-        volume: a labelled scan.
-        most: pixels of the larger side of a slice at the most; a scan of fewer voxels keeps these.
+    The larger side of a slice has at the most so many pixels; a labelled scan, the `volume`, of
+    fewer voxels keeps these.
     """
     native = max(SliceView(volume, grid).native_size)
     side = min(most, max(_LEAST_SIDE, whole_side(native)))
@@ -70,8 +53,8 @@ def student_grid(grid: SliceGrid, volume: Volume, most: int) -> SliceGrid:
 def student_image(view: SliceView, normalisation: Normalisation) -> Tensor:
     """All slices (D, H, W) of a scan, float16: clipped, in standard deviations above the darkest.
 
-    Zero is the darkest value, so that what pads a slice is dark. The mean does not count, which
-    lets `NormalizeIntensity` without a subtrahend do the same outside this package.
+    Zero is the darkest, so that what pads a slice is dark, and `NormalizeIntensity` without a
+    subtrahend does the same outside this package.
     """
     normalise = fit_normaliser(view.volume, normalisation)
     slabs = [
@@ -85,12 +68,8 @@ def student_image(view: SliceView, normalisation: Normalisation) -> Tensor:
 
 def student_label(view: SliceView, values: tuple[int, ...]) -> Tensor:
     """The label of a scan as numbers of structures, uint8 (D, H, W); view is that of the label."""
-    slabs = []
-    for start in range(0, view.depth, _SLAB):
-        masks = view.labels(start, min(start + _SLAB, view.depth), values)
-        numbers = torch.arange(1, len(values) + 1)[:, None, None]
-        slabs.append((masks * numbers).amax(1).byte())
-    return torch.cat(slabs)
+    numbers = torch.arange(1, len(values) + 1, dtype=torch.uint8)[:, None, None]
+    return (structure_masks(view, values) * numbers).amax(1)
 
 
 def whole_side(length: int) -> int:
@@ -109,24 +88,19 @@ def with_neighbours(image: Tensor, start: int, stop: int) -> Tensor:
 
 
 def student_shares(network: nn.Module, image: Tensor) -> Tensor:
-    """What the student says of all slices of a scan.
+    """Probabilities, float16 (D, 1 + N, H, W), of a scan's slices, see `student_image`.
 
-    Args:
-        network: (B, 3, H, W) -> logits (B, 1 + N, H, W); left in the mode in which it came.
-        image: (D, H, W), see `student_image`.
-
-    Returns:
-        float16 (D, 1 + N, H, W), probabilities.
+    The network, (B, 3, H, W) -> logits, is left in the mode in which it came.
     """
     device = next(network.parameters()).device
-    height, width = image.shape[1:]
-    size = (whole_side(height), whole_side(width))
+    own = image.shape[1:]
+    size = [whole_side(length) for length in own]
     shares = []
     with eval_mode(network), torch.inference_mode():
-        for start in range(0, len(image), _BATCH):
-            stack = with_neighbours(image, start, min(start + _BATCH, len(image)))
+        for start in range(0, len(image), _SLAB):
+            stack = with_neighbours(image, start, min(start + _SLAB, len(image)))
             logits = network(centre_fit(stack, size).to(device))
-            shares.append(centre_fit(logits.softmax(1), (height, width)).half().cpu())
+            shares.append(centre_fit(logits.softmax(1), own).half().cpu())
     return torch.cat(shares)
 
 

@@ -1,7 +1,5 @@
 """What the student learns from: slices, drawn evenly over structures and mixed between patients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,33 +12,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fsmis_components.data.geometry import centre_fit
-from fsmis_components.fitting.student_scans import StudentScan, whole_side
+from fsmis_components.fitting.student_scans import StudentScan, whole_side, with_neighbours
 from fsmis_components.transforms.contrast import ContrastRanges, apply_contrast, draw_contrast
 from fsmis_components.transforms.warp import WarpRanges, apply_warp, draw_warp
 
 
 @dataclass(frozen=True)
 class StudentRule:
-    """How slices are drawn and changed.
+    """How slices are drawn and changed."""
 
-    Attributes:
-        labelled_weight: how often a labelled scan is drawn for each time an unlabelled one is.
-        structure_share: share of slices that are drawn to show a structure, each structure as often
-            as the others; the rest is drawn from all slices.
-        mixed: share of slices into which a rectangle of another patient is put, of a slice at the
-            same place (CutMix, Yun et al., ICCV 2019; between patients as in BCP, Bai et al., CVPR
-            2023).
-        rectangle: sides of the rectangle, smallest and largest, as shares of the slice's.
-        warp: ranges of the geometric transform; None: rotation by 15 degrees, shift by a tenth.
-        contrast: ranges of the randomised contrast, by which the order of grey values stays.
-        brightness: smallest and largest factor of a slice's values.
-    """
-
-    labelled_weight: float = 4.0
+    labelled_weight: float = 4.0  # how often a labelled scan is drawn for each unlabelled one
+    # share of slices that show a structure, each as often as the others; the rest is any slice
     structure_share: float = 0.7
+    # share of slices into which a rectangle of another patient is put, of a slice at the same place
+    # (CutMix, Yun et al., ICCV 2019; between patients as in BCP, Bai et al., CVPR 2023)
     mixed: float = 0.5
-    rectangle: tuple[float, float] = (0.25, 0.6)
-    warp: WarpRanges | None = None
+    rectangle: tuple[float, float] = (0.25, 0.6)  # smallest and largest sides, shares of a slice's
+    warp: WarpRanges | None = None  # None: rotation by 15 degrees, shift by a tenth of a side
+    # the order of grey values stays
     contrast: ContrastRanges = field(
         default_factory=lambda: ContrastRanges(
             remap_probability=0.3,
@@ -49,18 +38,11 @@ class StudentRule:
             strength=(0.2, 0.8),
         )
     )
-    brightness: tuple[float, float] = (0.7, 1.4)
+    brightness: tuple[float, float] = (0.7, 1.4)  # factors of a slice's values
 
 
 class StudentSlices(Dataset[dict[str, Tensor]]):
-    """Numbered random slices: the same number gives the same slice.
-
-    Args:
-        scans: labelled and unlabelled ones, with the masks to learn.
-        num_structures: N.
-        rule: how slices are drawn.
-        seed: of the draws.
-    """
+    """Numbered random slices of scans with masks to learn: the same number gives the same slice."""
 
     def __init__(
         self,
@@ -132,10 +114,10 @@ class StudentSlices(Dataset[dict[str, Tensor]]):
         return int(rng.integers(len(self.scans[number].image)))
 
     def _slice(self, number: int, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A slice with its neighbours, float32 (3, H, W), its label (H, W) and its doubt (N,)."""
         scan = self.scans[number]
-        image, label = scan.at(place)
-        fitted = centre_fit(label[None].float(), self.size)[0]
-        return centre_fit(image, self.size), fitted, scan.doubtful[place]
+        image = centre_fit(with_neighbours(scan.image, place, place + 1)[0], self.size)
+        return image, centre_fit(scan.label[place].float(), self.size), scan.doubtful[place]
 
     def _mixed(
         self, rng: np.random.Generator, number: int, place: int, image: Tensor, label: Tensor
@@ -161,8 +143,6 @@ class StudentSlices(Dataset[dict[str, Tensor]]):
 
 def _learned_slices(scan: StudentScan, num_structures: int) -> list[list[int]]:
     """Slices that show a structure which may be learned there; structures without one left out."""
-    shown = []
-    for number in range(1, num_structures + 1):
-        learned = (scan.label == number).any(2).any(1) & ~scan.doubtful[:, number - 1]
-        shown.append(torch.nonzero(learned)[:, 0].tolist())
-    return [slices for slices in shown if slices]
+    shown = [(scan.label == number).flatten(1).any(1) for number in range(1, num_structures + 1)]
+    learned = torch.stack(shown, 1) & ~scan.doubtful
+    return [slices for column in learned.T if (slices := torch.nonzero(column)[:, 0].tolist())]

@@ -1,7 +1,5 @@
 """The students of a folder: two of its halves, which relabel it, and the last one."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tempfile
@@ -35,49 +33,33 @@ MakeOptimizer = Callable[[object], torch.optim.Optimizer]
 
 @dataclass
 class StudentTrainings:
-    """Train students one after the other; each training's state is kept, so a second run goes on.
+    """Train students one after the other; each training's state is kept: a second run goes on."""
 
-    Attributes:
-        make_network: makes a student: (B, 3, H, W) -> logits (B, 1 + N, H, W).
-        loss: of logits and labels, see `MarginalDiceCELoss`.
-        make_optimizer: the optimiser of some parameters, at its largest learning rate.
-        folder: receives the students, ``half_1.pt``, ``half_2.pt`` and ``student.pt``.
-        num_structures: N.
-        device: where students learn.
-        steps: batches of either half student and of the last one, each rounded up to whole epochs
-            of 25: one cycle of the learning rate.
-        batch_size: slices a batch.
-        seed: of all draws.
-        amp: learn under bfloat16 autocast.
-        identity: of the last training's settings; set by `run`.
-    """
-
-    make_network: Callable[[], nn.Module]
-    loss: nn.Module
-    make_optimizer: MakeOptimizer
-    folder: Path
+    make_network: Callable[[], nn.Module]  # a student: (B, 3, H, W) -> logits (B, 1 + N, H, W)
+    loss: nn.Module  # of logits and labels, see `MarginalDiceCELoss`
+    make_optimizer: MakeOptimizer  # of some parameters, at its largest learning rate
+    folder: Path  # receives the students, `half_1.pt`, `half_2.pt` and `student.pt`
     num_structures: int
     device: torch.device
+    # batches of either half student and of the last one, each rounded up to whole epochs of 25: one
+    # cycle of the learning rate
     steps: tuple[int, ...]
-    batch_size: int
+    batch_size: int  # slices a batch
     seed: int
-    amp: bool
-    identity: str = field(init=False, default="")
+    amp: bool  # learn under bfloat16 autocast
+    identity: str = field(init=False, default="")  # of the last training's settings; set by `run`
 
     def plan(self, scans: Sequence[StudentScan], minutes: float, spent: float) -> tuple[int, ...]:
-        """Steps that fit into the time; measured once and kept.
+        """Steps that fit into the minutes of a command, of which some seconds are spent already.
 
-        Args:
-            scans: what is learned from.
-            minutes: of the whole command.
-            spent: seconds of it before the trainings.
+        They are measured once, on the scans to learn from, and kept.
         """
         path = self.folder / "plan.json"
         if path.is_file():
             return tuple(map(int, parse_json(path.read_text(encoding="utf-8"))))
         with tempfile.TemporaryDirectory() as folder:
             start = monotonic()
-            self._train(self._network(), self._slices(scans, 0), Path(folder), 1, 0, "")
+            self._train(self._network(), self._slices(scans, 0), Path(folder), 1, "")
             seconds = (monotonic() - start) / _STEPS_PER_EPOCH
         # the students answer for every scan at the end, in about a third of the teacher's time
         left = max(0.0, 60 * minutes - 1.4 * spent)
@@ -89,11 +71,8 @@ class StudentTrainings:
     def run(self, drawn: Sequence[StudentScan], learned: Sequence[StudentScan]) -> list[nn.Module]:
         """The students of both halves of the folder, and the last one.
 
-        Of several processes each trains a half, and the first one the last student.
-
-        Args:
-            drawn: scans that persons labelled, from which all learn.
-            learned: the other scans, with the teacher's masks.
+        All learn from what persons have `drawn`, and halves from one half each of the others, with
+        the teacher's masks. Of several processes each trains a half, the first one the last, too.
         """
         # neighbours in a folder are often one patient, whom both halves would know otherwise
         middle = (len(learned) + 1) // 2
@@ -123,10 +102,7 @@ class StudentTrainings:
         return StudentSlices(scans, self.num_structures, seed=self.seed + number)
 
     def _student(
-        self,
-        scans: Sequence[StudentScan],
-        number: int,
-        start: Mapping[str, Tensor] | None = None,
+        self, scans: Sequence[StudentScan], number: int, start: Mapping[str, Tensor] | None = None
     ) -> nn.Module:
         steps, slices, network = self.steps[number], self._slices(scans, number), self._network()
         if start is not None:
@@ -139,22 +115,16 @@ class StudentTrainings:
             # other masks or settings are another training
             folder = self.folder / "training" / f"{name}_{self.identity[:12]}"
             bar = name.replace("_", " ") if process_rank() == 0 else ""
-            self._train(network, slices, folder, steps, self.seed + number, bar)
+            self._train(network, slices, folder, steps, bar)
             write_torch(network.state_dict(), self.folder / f"{name}.pt")
         return network
 
     def _train(
-        self,
-        network: nn.Module,
-        slices: StudentSlices,
-        folder: Path,
-        steps: int,
-        seed: int,
-        bar: str,
+        self, network: nn.Module, slices: StudentSlices, folder: Path, steps: int, bar: str
     ) -> None:
         """Train a network from the weights that it has; a second call goes on.
 
-        Of the bar its name is given; without one there is none.
+        A bar without a name is not shown.
         """
         epochs = max(1, -(-steps // _STEPS_PER_EPOCH))
         optimizer = self.make_optimizer(network.parameters())
@@ -171,7 +141,7 @@ class StudentTrainings:
             {
                 "steps": steps,
                 "batch_size": self.batch_size,
-                "seed": seed,
+                "seed": slices.seed,
                 "slices": slices.identity,
             },
         )
@@ -185,7 +155,7 @@ class StudentTrainings:
             inferer=AutocastInferer(self.amp),
             train_handlers=[
                 state,
-                EpochSetter(sampler, seed),
+                EpochSetter(sampler, slices.seed),
                 # MONAI's annotation names the base class before PyTorch 2
                 LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),  # type: ignore[arg-type]
             ],

@@ -1,7 +1,5 @@
 """A folder in, masks and a bundle that stands alone out; the first fit by the command itself."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -25,23 +23,17 @@ def test_the_labelled_scans_weigh_as_much_as_all_masks() -> None:
 
 
 # masks of the student, of both judges and of the teacher; 0.01 ml a voxel, box(2, 12) is 4 ml
-CASES = {
-    "the student where students agree": ((2, 12), (2, 12), (2, 11), (2, 6), False),
-    "the teacher where the student found nothing": ((0, 0), (0, 0), (0, 0), (2, 12), True),
-    "the teacher's of any size where the student found nothing": (
-        (0, 0),
-        *[(0, 0)] * 2,
-        (2, 3),
-        True,
-    ),
-    "the teacher where no judge sees it": ((2, 12), (12, 20), (0, 0), (3, 12), True),
-    "the student where the teacher found nothing": ((2, 12), (12, 20), (0, 0), (0, 0), False),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_who_answers(case: str) -> None:
-    *boxes, teacher = CASES[case]
+@pytest.mark.parametrize(
+    ("boxes", "teacher"),
+    [
+        (((2, 12), (2, 12), (2, 11), (2, 6)), False),  # students agree
+        (((0, 0), (0, 0), (0, 0), (2, 12)), True),  # the student found nothing
+        (((0, 0), (0, 0), (0, 0), (2, 3)), True),  # of whatever size the teacher's is
+        (((2, 12), (12, 20), (0, 0), (3, 12)), True),  # no judge sees the student's
+        (((2, 12), (12, 20), (0, 0), (0, 0)), False),  # but the teacher found nothing
+    ],
+)
+def test_who_answers(boxes: tuple[tuple[int, int], ...], teacher: bool) -> None:
     stays, dice = judge([box(*each) for each in boxes], 0.01, 0.6, usual=4.0)
     assert stays == teacher
     assert 0.0 <= dice <= 1.0

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 
 from fsmis_components.fitting.student_scans import StudentScan

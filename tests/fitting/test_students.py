@@ -1,7 +1,5 @@
 """A student's training is the same each time, in float32 and under bfloat16 autocast."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
