@@ -77,7 +77,7 @@ def suggest(
         "weights": weights,
         "dataset_dir": str(scans),
         "support": None if pack is None else [profile.name for profile in pack.profiles],
-        "preprocessing": preprocessing.to_dict(),
+        "preprocessing": asdict(preprocessing),
     }
     write_proposal(output, proposal, facts)
     print(proposal_text(proposal), end="")

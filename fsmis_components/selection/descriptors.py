@@ -97,10 +97,6 @@ class Preprocessing:
         """That of an existing support."""
         return cls(pack.grid, pack.normalisation, False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 def load_stack(image: Path) -> Volume:
     """Read a scan; one that cannot be read, or has one slice only, is a `DataError`."""
@@ -132,7 +128,7 @@ class Describer:
             "version": fsmis_components.__version__,
             "weights": weights_hash(encoder.network),
             "settings": network_settings(encoder.network),
-            "preprocessing": preprocessing.to_dict(),
+            "preprocessing": asdict(preprocessing),
             **computed_by(encoder.network, encoder.amp),
         }
 

@@ -1,12 +1,9 @@
 """Which scans to label next, and which of their slices."""
 
-from __future__ import annotations
-
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,8 +11,8 @@ from tqdm import tqdm
 from fsmis_components.data.cases import Case
 from fsmis_components.data.errors import DataError, failure_sentence
 from fsmis_components.data.geometry import SliceGrid, SliceView
-from fsmis_components.data.volumes import Volume, load_image
-from fsmis_components.inferers.z_alignment import Alignment, align
+from fsmis_components.data.volumes import load_image
+from fsmis_components.inferers.z_alignment import align
 from fsmis_components.selection.descriptors import Describer, Preprocessing, ScanDescriptors
 from fsmis_components.support.sections import part_middles
 from fsmis_components.support.support_pack import SupportPack
@@ -74,8 +71,8 @@ def propose(
 ) -> Proposal:
     """Rank scans by what labelling them would bring to those that have no label.
 
-    A scan that cannot be used is noted and the others go on. Each scan is encoded once, see
-    `Describer`.
+    A scan that cannot be used is noted and the others go on; that none without a label can be used
+    is a `DataError`.
 
     Args:
         describer: looks at the scans. Where it cuts them as the support is cut, scans of the
@@ -90,12 +87,10 @@ def propose(
         known: pairs of scans that were compared before; those that are compared now are added.
         seconds: after this time no further scan is encoded, but for one without a label.
         progress: show bars with the time that is left.
-
-    Raises:
-        DataError: scans without a label are left, but none of them can be used.
     """
-    as_support = pack is not None and describer.preprocessing == Preprocessing.of_support(pack)
-    support = ScanDescriptors.of_support(pack) if pack is not None and as_support else []
+    support = []
+    if pack is not None and describer.preprocessing == Preprocessing.of_support(pack):
+        support = ScanDescriptors.of_support(pack)
     found, left_out, waiting = _describe_all(describer, scans, labelled, seconds, progress)
     found = {name: scan for name, scan in found.items() if not any(map(scan.same_as, support))}
     free = [place for place, name in enumerate(found) if name not in labelled]
@@ -103,8 +98,7 @@ def propose(
     if not free and refused:
         raise DataError(f"no scan that can be read is left to label: {'; '.join(refused)}")
     described = [*found.values(), *support]
-    bar = tqdm(range(len(described)), desc="comparing", unit="scan", disable=not progress)
-    similarity, shown = compare_scans(described, known, bar)
+    similarity, shown = compare_scans(described, known, progress)
     ready = [place for place in range(len(described)) if place not in free]
     turns = {place: (proposed_before or {}).get(described[place].name, 0.0) for place in free}
     first = [place for place in free if turns[place] == min(turns.values())]
@@ -112,10 +106,10 @@ def propose(
     table = gains_of(similarity, free, ready)
     gains = dict(zip(free, table[:, 0], strict=True))
     order = [*chosen, *(place for place in _by_gain(free, table) if place not in chosen)]
-    images = {case.name: case for case in scans}
+    cases = {case.name: case for case in scans}
     ranked = []
     for place in order:
-        scan, case = described[place], images[described[place].name]
+        scan, case = described[place], cases[described[place].name]
         others = np.delete(similarity[place], place)
         figures = float(others.mean()) if len(others) else 1.0, float(gains[place])
         entry = RankedScan(case.name, str(case.image), scan.grid, scan.depth, *figures)
@@ -135,10 +129,9 @@ def _describe_all(
     progress: bool,
 ) -> tuple[dict[str, ScanDescriptors], dict[str, str], int]:
     """Descriptors by name, why other scans have none, and how many were left for want of time."""
-    end = time.monotonic() + seconds
+    end, waiting = time.monotonic() + seconds, 0
     found: dict[str, ScanDescriptors] = {}
     left_out: dict[str, str] = {}
-    waiting = 0
     # those that may be proposed first, should time run out
     ordered = sorted(scans, key=lambda case: case.name in labelled)
     with tqdm(ordered, desc="encoding", unit="scan", disable=not progress) as bar:
@@ -173,36 +166,30 @@ def _with_slices(
             scan = Describer(describer.encoder, preprocessing, describer.cache).describe(case)
         slices = _structure_slices(scan, pack, num or OF_STRUCTURE)
     if not slices:  # nothing is known of any structure
-        first, last = _common_range(shown, scan.depth)
-        slices = {ALL: _spread_slices(first, last, num or OF_SCAN)}
-    volume = load_image(case.image)
-    stored = {what: file_numbers(volume, scan.grid, numbers) for what, numbers in slices.items()}
-    return replace(
-        entry,
-        grid=scan.grid,
-        slices=slices,
-        file_axis=next(iter(stored.values()))[1],
-        file_slices={what: numbers for what, (numbers, _) in stored.items()},
-    )
+        slices = {ALL: _spread_slices(_common_slices(shown, scan.depth), num or OF_SCAN)}
+    view = SliceView(load_image(case.image), scan.grid)
+    # how a viewer that knows nothing of our order finds them
+    stored = {what: [view.stored_slice(each)[1] for each in of] for what, of in slices.items()}
+    axis = "ijk"[view.order.axes[0]]
+    return replace(entry, grid=scan.grid, slices=slices, file_axis=axis, file_slices=stored)
 
 
-def _common_range(shown: np.ndarray, depth: int) -> tuple[int, int]:
-    """First and last slice of a scan that at least half of the others show; all where none agree.
+def _common_slices(shown: np.ndarray, depth: int) -> np.ndarray:
+    """Slices of a scan that at least half of the others show; all where none agree.
 
     `shown` (K, 2) are the places where the first and last slice of each other scan lie.
     """
     slices = np.arange(depth)
     if len(shown):
         within = (slices >= shown[:, :1] - 0.5) & (slices <= shown[:, 1:] + 0.5)
-        slices = np.flatnonzero(within.mean(0) >= _SHOWN_BY)
-    return (int(slices[0]), int(slices[-1])) if len(slices) else (0, depth - 1)
+        common = np.flatnonzero(within.mean(0) >= _SHOWN_BY)
+        slices = common if len(common) else slices
+    return slices
 
 
-def _spread_slices(first: int, last: int, num: int) -> list[int]:
-    """Middles of `num` equal parts of a range: three slices lie at 1/6, 1/2 and 5/6 of it.
-
-    Of a shorter range each slice is taken once. For three parts it is the rule of SSL-ALPNet.
-    """
+def _spread_slices(slices: np.ndarray, num: int) -> list[int]:
+    """Middles of `num` equal parts of their range, of three as of SSL-ALPNet; each slice once."""
+    first, last = int(slices[0]), int(slices[-1])
     return sorted({first + middle for middle in part_middles(last - first + 1, num)})
 
 
@@ -211,9 +198,12 @@ def _structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dic
 
     The scan is preprocessed as the support; a structure that lies beside it has no entry.
     """
-    lines = [_align_scans(scan, support) for support in ScanDescriptors.of_support(pack)]
+    lines = [
+        (align(scan.descriptors, each.descriptors, each.slope_of(scan.slice_spacing)), each)
+        for each in pack.profiles
+    ]
     # the most similar scan in which a structure is labelled answers
-    ranked = sorted(zip(lines, pack.profiles, strict=True), key=lambda pair: -pair[0].similarity)
+    ranked = sorted(lines, key=lambda pair: -pair[0].similarity)
     slices = {}
     for index, structure in enumerate(pack.structures):
         line, (first, last) = next(
@@ -223,65 +213,42 @@ def _structure_slices(scan: ScanDescriptors, pack: SupportPack, num: int) -> dic
         )
         inside = np.flatnonzero((line.positions >= first) & (line.positions <= last))
         if len(inside):
-            slices[structure.name] = _spread_slices(int(inside[0]), int(inside[-1]), num)
+            slices[structure.name] = _spread_slices(inside, num)
     return slices
 
 
-def file_numbers(volume: Volume, grid: SliceGrid, slices: Sequence[int]) -> tuple[list[int], str]:
-    """How a viewer that knows nothing of our order finds slices of a scan.
-
-    Returns numbers from 0 along the stored axis, and that axis' name: "i", "j" or "k".
-    """
-    view = SliceView(volume, grid)
-    axes, numbers = zip(*map(view.stored_slice, slices), strict=True)
-    return list(numbers), "ijk"[axes[0]]
-
-
-class Comparison(NamedTuple):
-    """All K scans, compared as inference compares a query with its support."""
-
-    # (K, K) mean similarity of slices along the best line, symmetric; 1 on the diagonal
-    similarity: np.ndarray
-    # (K, K, 2) where scan j lies in scan i: first and last slice of j as places in i, ascending
-    shown: np.ndarray
-
-
 def compare_scans(
-    scans: Sequence[ScanDescriptors],
-    known: Compared | None = None,
-    progress: Iterable[int] | None = None,
-) -> Comparison:
-    """Compare every scan with every other; `progress` yields their numbers, for a bar.
+    scans: Sequence[ScanDescriptors], known: Compared | None = None, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare all K scans, each with every other as inference compares a query with its support.
 
     Costs one alignment per pair, about a hundredth of a second for 40 slices each. Pairs that are
     `known` are not compared again; those of scans with a key are added.
+
+    Returns:
+        (K, K) mean similarity of slices along the best line, symmetric, 1 on the diagonal; and
+        (K, K, 2) where scan j lies in scan i: first and last slice of j as places in i, ascending.
     """
-    count = len(scans)
+    count, known = len(scans), {} if known is None else known
     similarity, shown = np.eye(count), np.empty((count, count, 2))
-    for i in progress if progress is not None else range(count):
+    for i in tqdm(range(count), desc="comparing", unit="scan", disable=not progress):
         shown[i, i] = 0, scans[i].depth - 1
         for j in range(i):
             pair = scans[j].key, scans[i].key
-            found = known.get(pair) if known is not None else None
+            found = known.get(pair)
             if found is None:
-                line = _align_scans(scans[j], scans[i])
+                # spacings count where both headers are trusted
+                trusted = all(scans[each].grid.spacing is not None for each in (i, j))
+                ratio = scans[j].slice_spacing / scans[i].slice_spacing if trusted else 1.0
+                line = align(scans[j].descriptors, scans[i].descriptors, ratio)
                 # the same line seen from the other scan
                 ends = (np.array([0, scans[i].depth - 1]) - line.positions[0]) / line.slope
                 found = line.similarity, sorted(line.positions[[0, -1]]), sorted(ends)
-                if known is not None and all(pair):
+                if all(pair):
                     known[pair] = found
             similarity[i, j] = similarity[j, i] = found[0]
             shown[i, j], shown[j, i] = found[1:]
-    return Comparison(similarity, shown)
-
-
-def _align_scans(query: ScanDescriptors, support: ScanDescriptors) -> Alignment:
-    """Where the slices of one scan lie in another."""
-    spacings = query.slice_spacing, support.slice_spacing
-    trusted = query.grid.spacing is not None and support.grid.spacing is not None
-    return align(
-        query.descriptors, support.descriptors, spacings[0] / spacings[1] if trusted else 1.0
-    )
+    return similarity, shown
 
 
 def choose_scans(

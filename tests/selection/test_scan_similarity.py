@@ -1,21 +1,14 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 
 from fsmis_components.data.geometry import SliceGrid
-from fsmis_components.selection import ScanDescriptors
+from fsmis_components.selection.descriptors import ScanDescriptors
 from fsmis_components.selection.proposal import choose_scans, compare_scans, gains_of
 
 # scan 1 resembles 0 and 2 well; scan 3 resembles none
 SIMILARITY = np.array(
-    [
-        [1.0, 0.8, 0.4, 0.1],
-        [0.8, 1.0, 0.6, 0.2],
-        [0.4, 0.6, 1.0, 0.0],
-        [0.1, 0.2, 0.0, 1.0],
-    ]
+    [[1.0, 0.8, 0.4, 0.1], [0.8, 1.0, 0.6, 0.2], [0.4, 0.6, 1.0, 0.0], [0.1, 0.2, 0.0, 1.0]]
 )
 
 
@@ -31,10 +24,10 @@ def scan(first: int, last: int, seed: int) -> ScanDescriptors:
 
 
 def test_where_scans_lie_in_each_other() -> None:
-    found = compare_scans([scan(0, 35, seed=0), scan(6, 27, seed=1)])
-    assert np.allclose(found.shown[0, 1], [6, 27], atol=0.5)
-    assert np.allclose(found.shown[1, 0], [-6, 29], atol=0.5)
-    assert np.array_equal(found.shown[0, 0], [0, 35])
+    _, shown = compare_scans([scan(0, 35, seed=0), scan(6, 27, seed=1)])
+    assert np.allclose(shown[0, 1], [6, 27], atol=0.5)
+    assert np.allclose(shown[1, 0], [-6, 29], atol=0.5)
+    assert np.array_equal(shown[0, 0], [0, 35])
 
 
 def test_gains_beside_a_support() -> None:
