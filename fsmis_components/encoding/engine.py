@@ -1,5 +1,7 @@
 """Engines: what computes a network's encoder in place of PyTorch's operators one by one."""
 
+from __future__ import annotations
+
 import importlib
 import tempfile
 import warnings

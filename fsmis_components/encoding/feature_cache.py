@@ -1,5 +1,7 @@
 """What is computed of scans, kept on disk so that a scan is encoded once for several runs."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json

@@ -1,5 +1,7 @@
 """The one way from a scan to a network's features; support and query take it alike."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """What a slice looks like as a whole, so that slices of two scans can be compared."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch.nn.functional as F

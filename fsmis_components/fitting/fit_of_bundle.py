@@ -1,5 +1,7 @@
 """Fit from Python: labelled scans and files in, the `FolderFit` of a bundle's own config out."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

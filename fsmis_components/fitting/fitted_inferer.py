@@ -1,5 +1,7 @@
 """The answer for a scan: student and teacher, by the gate the teacher alone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property

@@ -1,5 +1,7 @@
 """Fit to a folder: the bundle answers, students learn from that, the gate decides between them."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

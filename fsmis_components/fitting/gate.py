@@ -1,5 +1,7 @@
 """The gate: what says, without any label of a scan, which mask of it can be trusted."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +41,10 @@ def doubtful_masks(
 ) -> tuple[bool, ...]:
     """Which of the teacher's masks of a scan are not to be learned.
 
-    Volumes (ml), expected Dice and `usual_volume` are those of each structure.
+    Args:
+        volumes: of each structure, in millilitres.
+        expected: Dice of each structure.
+        usual: `usual_volume` of each structure.
     """
     return tuple(
         _ratio(volume, each) > GATE.largest_ratio or dice < GATE.least_expected
@@ -56,8 +61,12 @@ def judge(
     else, while what the teacher found is of a usual size. A structure that the student does not
     find is the teacher's: of many structures the small ones are learned last.
 
-    The masks are those of the last student, of two judges, which learned from disjoint halves of
-    the folder, and of the teacher, whose Dice is `expected`; a voxel has `voxel_ml` millilitres.
+    Args:
+        masks: those of the last student, of two judges, which learned from disjoint halves of the
+            folder, and of the teacher.
+        voxel_ml: millilitres of a voxel.
+        expected: Dice of the teacher's mask.
+        usual: see `usual_volume`.
     """
     student, first, second, teacher = masks
     student_ml, teacher_ml = (voxel_ml * int(mask.sum()) for mask in (student, teacher))

@@ -1,5 +1,7 @@
 """Dice and cross-entropy where some structures of a slice are not known."""
 
+from __future__ import annotations
+
 import math
 
 import torch
@@ -11,10 +13,14 @@ class MarginalDiceCELoss(nn.Module):
     """`DiceCELoss` that neither rewards nor punishes a structure whose mask is doubtful.
 
     A doubtful structure counts as background: the probability of both is one (marginal loss, Shi et
-    al., Medical Image Analysis 2021), and its Dice, which is taken over the batch, is left out. The
-    odds of all structures are raised by the `advantage` while the network learns; what it says
-    without takes that much less (logit adjustment, Menon et al., ICLR 2021). Dice alone takes what
-    half its value of the masks show, which is too much where they differ.
+    al., Medical Image Analysis 2021), and its Dice is left out.
+
+    Args:
+        dice_weight: of the Dice loss, which is taken over the batch.
+        ce_weight: of the cross-entropy.
+        advantage: by how much the odds of all structures are raised while the network learns; what
+            it says without takes that much less (logit adjustment, Menon et al., ICLR 2021). Dice
+            alone takes what half its value of the masks show, which is too much where they differ.
 
     Example:
         >>> logits = torch.zeros(1, 3, 4, 4)
@@ -39,7 +45,12 @@ class MarginalDiceCELoss(nn.Module):
         return ", ".join(f"{key}={value}" for key, value in settings.items())
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The loss of logits (B, 1 + N, H, W) by a one-hot label; -1 throughout a doubtful map."""
+        """Return the loss, a scalar.
+
+        Args:
+            logits: (B, 1 + N, H, W).
+            label: (B, 1 + N, H, W), one-hot; a doubtful structure's map is -1 throughout.
+        """
         doubtful = label[:, :, 0, 0] < 0
         as_background = doubtful.clone()
         as_background[:, 0] = True

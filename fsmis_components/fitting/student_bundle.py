@@ -1,5 +1,7 @@
 """The student as a MONAI bundle that stands alone: MONAI's own parts, nothing of this package."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from functools import partial

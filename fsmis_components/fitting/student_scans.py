@@ -1,5 +1,7 @@
 """Scans as the student sees them, a plain 2.5D network of a folder, and its answer for a scan."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -41,8 +43,10 @@ class StudentScan:
 def student_grid(grid: SliceGrid, volume: Volume, most: int) -> SliceGrid:
     """The support's grid at the student's resolution.
 
-    The larger side of a slice has at the most so many pixels; a labelled scan, the `volume`, of
-    fewer voxels keeps these.
+    Args:
+        grid: of the support pack.
+        volume: a labelled scan.
+        most: pixels of the larger side of a slice at the most; a scan of fewer voxels keeps these.
     """
     native = max(SliceView(volume, grid).native_size)
     side = min(most, max(_LEAST_SIDE, whole_side(native)))
@@ -88,9 +92,14 @@ def with_neighbours(image: Tensor, start: int, stop: int) -> Tensor:
 
 
 def student_shares(network: nn.Module, image: Tensor) -> Tensor:
-    """Probabilities, float16 (D, 1 + N, H, W), of a scan's slices, see `student_image`.
+    """What the student says of all slices of a scan.
 
-    The network, (B, 3, H, W) -> logits, is left in the mode in which it came.
+    Args:
+        network: (B, 3, H, W) -> logits (B, 1 + N, H, W); left in the mode in which it came.
+        image: (D, H, W), see `student_image`.
+
+    Returns:
+        float16 (D, 1 + N, H, W), probabilities.
     """
     device = next(network.parameters()).device
     own = image.shape[1:]

@@ -1,5 +1,7 @@
 """What the student learns from: slices, drawn evenly over structures and mixed between patients."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,7 +44,14 @@ class StudentRule:
 
 
 class StudentSlices(Dataset[dict[str, Tensor]]):
-    """Numbered random slices of scans with masks to learn: the same number gives the same slice."""
+    """Numbered random slices: the same number gives the same slice.
+
+    Args:
+        scans: labelled and unlabelled ones, with the masks to learn.
+        num_structures: N.
+        rule: how slices are drawn.
+        seed: of the draws.
+    """
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """The students of a folder: two of its halves, which relabel it, and the last one."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import tempfile
@@ -50,9 +52,12 @@ class StudentTrainings:
     identity: str = field(init=False, default="")  # of the last training's settings; set by `run`
 
     def plan(self, scans: Sequence[StudentScan], minutes: float, spent: float) -> tuple[int, ...]:
-        """Steps that fit into the minutes of a command, of which some seconds are spent already.
+        """Steps that fit into the time; measured once and kept.
 
-        They are measured once, on the scans to learn from, and kept.
+        Args:
+            scans: what is learned from.
+            minutes: of the whole command.
+            spent: seconds of it before the trainings.
         """
         path = self.folder / "plan.json"
         if path.is_file():
@@ -71,8 +76,11 @@ class StudentTrainings:
     def run(self, drawn: Sequence[StudentScan], learned: Sequence[StudentScan]) -> list[nn.Module]:
         """The students of both halves of the folder, and the last one.
 
-        All learn from what persons have `drawn`, and halves from one half each of the others, with
-        the teacher's masks. Of several processes each trains a half, the first one the last, too.
+        Of several processes each trains a half, and the first one the last student.
+
+        Args:
+            drawn: scans that persons labelled, from which all learn.
+            learned: the other scans, with the teacher's masks.
         """
         # neighbours in a folder are often one patient, whom both halves would know otherwise
         middle = (len(learned) + 1) // 2

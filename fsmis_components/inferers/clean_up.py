@@ -1,5 +1,7 @@
 """3D clean-up: as many parts as the support has, and no holes where it has none."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

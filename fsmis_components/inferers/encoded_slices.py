@@ -1,5 +1,7 @@
 """Encoded slices of a query: kept for several passes, segmented, their margins averaged."""
 
+from __future__ import annotations
+
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -38,13 +40,14 @@ class SliceStore:
         self._held: list[EncodedSlices] = []
         self._on_disk: list[tuple[int, int]] = []  # offset and length in the file, which lies there
         self._file: IO[bytes]
+        self._kind: type  # of the features there
 
     def __iter__(self) -> Iterator[EncodedSlices]:
         yield from self._held
         for offset, size in self._on_disk:
             self._file.seek(offset)
-            # of this process's own making
-            yield torch.load(io.BytesIO(self._file.read(size)), weights_only=False)
+            start, stop, features = torch.load(io.BytesIO(self._file.read(size)), weights_only=True)
+            yield EncodedSlices(start, stop, self._kind(*features))
 
     def add(self, slices: EncodedSlices) -> None:
         """Keep a batch; a full disk is an OSError."""
@@ -57,9 +60,10 @@ class SliceStore:
             return
         if not self._on_disk:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this object)
+            self._kind = type(features)
         packed = io.BytesIO()
         # into memory first: PyTorch's writer would turn the OSError of a full disk into another
-        torch.save(slices, packed)
+        torch.save((slices.start, slices.stop, tuple(features)), packed)
         offset = self._file.seek(0, io.SEEK_END)
         self._on_disk.append((offset, self._file.write(packed.getbuffer())))
         self._file.flush()

@@ -1,5 +1,7 @@
 """Where structures are to be expected: the support's shapes, mapped to the query and fitted."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,5 +1,7 @@
 """A MONAI evaluator that segments every scan of a folder."""
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,7 @@
 """Which support slices answer for which query slice, and which slices are looked at at all."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

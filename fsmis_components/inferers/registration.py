@@ -6,6 +6,8 @@ optimisation and little learning for Learn2Reg 2021"). Both scans come as `self_
 network and no intensity takes part.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple

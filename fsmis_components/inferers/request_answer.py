@@ -1,5 +1,7 @@
 """What a person who asked for a mask is told of it, and what they drew themselves."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The support tests itself: parts of it are held out in turn and segmented by the rest."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple

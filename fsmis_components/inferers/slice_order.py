@@ -1,5 +1,7 @@
 """In which order a scan is read where its header leaves that open: the image decides."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product

@@ -1,5 +1,7 @@
 """How far the result of one scan can be trusted; no label of the scan takes part."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +61,10 @@ class TrustMeter:
     def add(self, margins: Tensor, fitted: Tensor) -> None:
         """Take in some slices; each slice of a scan once.
 
-        Margins (n, N, H, W) are at the working resolution, as they decide; `fitted` (n, N, h, w),
-        on cells and in [0, 1], are the support's shapes at their place in the query.
+        Args:
+            margins: (n, N, H, W) at the working resolution as they decide, prior included.
+            fitted: (n, N, h, w) the support's shapes at their place in the query, on their cells,
+                in [0, 1].
         """
         # every second row and column is enough for sums over a structure, at a quarter of the cost
         stride = 2 if self.cell % 2 == 0 else 1

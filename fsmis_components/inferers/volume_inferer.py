@@ -159,10 +159,19 @@ class VolumeInferer(Inferer):
     ) -> Tensor:
         """`segment_volume` for MONAI Label: as its bundle task hands a volume over.
 
-        The input is a MetaTensor (1, 1, X, Y, Z); its affine is the scan's, and its meta may hold a
-        request for a support of its own (`ResolveSupportd`). Returns an integer label map of the
-        same shape and affine, whose meta says which support answered (`ReportSupportd`). A scan or
-        support that cannot be used is a `RequestError`.
+        Args:
+            inputs: MetaTensor (1, 1, X, Y, Z); its affine is the scan's, and its meta may hold a
+                request for a support of its own (`ResolveSupportd`).
+            network: a network of the contract.
+            args: none, as kwargs; the base class names them.
+            kwargs: none.
+
+        Returns:
+            Label map (1, 1, X, Y, Z), integer, with the affine of the input; its meta says which
+            support answered (`ReportSupportd`).
+
+        Raises:
+            RequestError: the scan or its support cannot be used.
         """
         if not isinstance(inputs, MetaTensor) or inputs.ndim != 5 or inputs.shape[:2] != (1, 1):
             raise ValueError(

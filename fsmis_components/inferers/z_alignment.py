@@ -1,5 +1,7 @@
 """Where the slices of a query lie in a support scan: a straight line through their similarity."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple
 

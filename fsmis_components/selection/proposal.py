@@ -1,5 +1,7 @@
 """Which scans to label next, and which of their slices."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
