@@ -27,14 +27,9 @@ _GEOMETRY = ("spatial_size", "modality", "slice_axis", "ignore_spacing", "fuse_p
 class Bundle:
     """What `configs/inference.json` of a bundle describes, with weights in its network.
 
-    Args:
-        bundle_root: the bundle's folder, or the name of a shipped one.
-        weights: "shipped"; "untrained": random ones; or a file of weights.
-        seed: of untrained weights.
-        knobs: values for knobs of the config, such as ``registration=False``.
-
-    Raises:
-        DataError: no bundle there, no such knob, or weights of another network.
+    `bundle_root` is its folder, or the name of a shipped one; `weights` are "shipped", "untrained"
+    (random ones) or a file; `knobs` are values for those of the config. No bundle there, no such
+    knob, or weights of another network are a `DataError`.
 
     Examples:
         >>> bundle = load_bundle("ssl_alpnet")  # doctest: +SKIP
@@ -47,15 +42,14 @@ class Bundle:
         self,
         bundle_root: str | Path,
         weights: str | Path = "shipped",
-        seed: int = 0,
         knobs: Mapping[str, Any] | None = None,
     ) -> None:
         self.root = bundle_folder(bundle_root)
         self.knobs = dict(knobs or {})
         self.weights = weights
-        parser = self._parser({"stored_support": None})
+        parser = parsed_config(self.root, "inference", {**self.knobs, "stored_support": None})
         with torch.random.fork_rng(devices=[]), errors_of_commands():
-            torch.manual_seed(seed)
+            torch.manual_seed(0)  # of untrained weights
             network = parser.get_parsed_content("network_def")
             device = parser.get_parsed_content("device")
             self.network = network.to(device, memory_format=torch.channels_last)
@@ -79,9 +73,9 @@ class Bundle:
             pack = build_support_pack(self.network, labelled, **self.geometry, **encoding)
             encoder = ScanEncoder(self.network, **encoding)
             return with_mirrored(encoder, pack, labelled.scans[0].image)
-        places = (labelled, None) if Path(labelled).is_dir() else (None, labelled)
-        given = {**self.geometry, **encoding, **wanted}
-        source = SupportSource(*places, self_test=True, **given)
+        place = "support_dir" if Path(labelled).is_dir() else "support_pack"
+        given = {place: labelled, **self.geometry, **encoding, **wanted}
+        source = SupportSource(self_test=True, **given)
         return VolumeInferer(source, **encoding).resolve(self.network)
 
     def segment(
@@ -120,15 +114,14 @@ class Bundle:
         would end, a `DataError` is raised; of scans that failed when all others are done.
         """
         source = "support_dir" if Path(support).is_dir() else "support_pack"
-        given = {"weights": self.weights, "dataset_dir": scans, "output_dir": output_dir}
-        given |= {source: support}
-        wanted = {knob: str(value) for knob, value in given.items()} | knobs
-        evaluator = folder_evaluator(self._parser(wanted))
+        places = {"dataset_dir": scans, "output_dir": output_dir, source: support}
+        given = {knob: str(value) for knob, value in places.items()}
+        given["weights"] = str(self.weights)
+        evaluator = folder_evaluator(
+            parsed_config(self.root, "inference", self.knobs | given | knobs)
+        )
         with errors_of_commands():
             evaluator.run()
-
-    def _parser(self, knobs: Mapping[str, Any]) -> ConfigParser:
-        return parsed_config(self.root, "inference", {**self.knobs, **knobs})
 
 
 def folder_evaluator(parser: ConfigParser) -> FolderEvaluator:

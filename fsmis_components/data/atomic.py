@@ -40,8 +40,8 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
 def check_writable(folder: str | Path, another: str = "choose another --output_dir") -> None:
     """Try to write where a folder is or will be, before work is done whose result would be lost.
 
-    The folder is not made, and nothing is left behind. `another` says how another one is named.
-    Where nothing can be written it is a SystemExit.
+    Nothing is made or left behind. `another` says how another folder is named. Where nothing can be
+    written it is a SystemExit.
     """
     place = Path(folder).absolute()
     with writing(folder, another):
@@ -52,13 +52,11 @@ def check_writable(folder: str | Path, another: str = "choose another --output_d
 
 def remove_unfinished(paths: Iterable[Path]) -> None:
     """Remove what a killed process left of these files; no other process may be writing them."""
-    names: dict[Path, set[str]] = {}
-    for path in paths:
-        names.setdefault(path.parent, set()).add(path.name.lower())
-    for folder, expected in names.items():
-        for entry in list(folder.iterdir()) if folder.is_dir() else ():
+    expected = {(path.parent, path.name.lower()) for path in paths}
+    for folder in {folder for folder, _ in expected if folder.is_dir()}:
+        for entry in list(folder.iterdir()):
             unfinished = _UNFINISHED.fullmatch(entry.name)
-            if unfinished and unfinished["name"] in expected:
+            if unfinished and (folder, unfinished["name"]) in expected:
                 entry.unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -35,11 +36,9 @@ _SECTIONS: dict[str, tuple[str, ...]] = {"training": ("Tr",), "all": ("Tr", "Ts"
 class Case:
     """One scan and, where there is one, its label."""
 
-    # what tables and --support_ids call it: the file name without suffix and without a leading
-    # "image_"
-    name: str
+    name: str  # in tables and --support_ids: the file name without suffix and leading "image_"
     image: Path  # a file of a format that is read, or folder of a DICOM series
-    label: Path | None = None  # label file; None where there is none or it was not looked for
+    label: Path | None = None  # None where there is none or it was not looked for
     # in place of the file name, where that is too long or files in several folders share theirs
     alias: str | None = None
 
@@ -178,12 +177,8 @@ def _no_access(error: OSError) -> str:
 
 def _by_name(labels: list[Path]) -> dict[str, Path]:
     """Label files by the name of their case."""
-    found = {}
-    for path in labels:
-        if is_volume_name(path.name):
-            name = scan_name(path)
-            found[name[len("label_") :] if name.lower().startswith("label_") else name] = path
-    return found
+    names = {path: scan_name(path) for path in labels if is_volume_name(path.name)}
+    return {re.sub("^label_", "", name, flags=re.I): path for path, name in names.items()}
 
 
 def _entries(folder: Path) -> list[Path]:

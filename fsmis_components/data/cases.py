@@ -32,8 +32,8 @@ _LAYOUTS = (
 class FoundCases:
     """What lies in a folder."""
 
-    folder: Path  # where it was looked for
-    cases: list[Case]  # the scans, in natural order of their names (2 before 10)
+    folder: Path
+    cases: list[Case]  # in natural order of their names (2 before 10)
     unused: list[Unused]  # files and folders that are no scans of ours, each with the reason
 
     def tell(self) -> None:
@@ -153,7 +153,6 @@ def _read_datalist(path: Path) -> dict[str, Any] | None:
 
 
 def _from_list(path: Path, kind: str) -> list[Case]:
-    """The scans of a file with one path per line, of a table those of its first column."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -214,19 +213,19 @@ def _unique(cases: list[Case], folder: Path) -> list[Case]:
     counts = Counter(case.stem for case in cases)
     named = []
     for case in cases:
-        stem = case.stem
-        if counts[stem] > 1:
-            stem = "_".join([*_below(case.image, folder).parent.parts, stem])
-        named.append(case if stem == case.stem else replace(case, name=stem, alias=stem))
+        parents = _below(case.image, folder).parent.parts
+        if counts[case.stem] > 1 and parents:
+            stem = "_".join([*parents, case.stem])
+            case = replace(case, name=stem, alias=stem)
+        named.append(case)
     for key in ("stem", "name"):
         first: dict[str, Case] = {}
         for case in named:
-            other = first.setdefault(getattr(case, key), case)
-            if other is not case:
-                paths = [str(_below(c.image, folder)) for c in (other, case)]
+            called = getattr(case, key)
+            if (other := first.setdefault(called, case)) is not case:
                 raise DataError(
-                    f"{folder}: {paths[0]} and {paths[1]} would both be called "
-                    f"{getattr(case, key)}; remove or rename one of the two."
+                    f"{folder}: {_below(other.image, folder)} and {_below(case.image, folder)} "
+                    f"would both be called {called}; remove or rename one of the two."
                 )
     return named
 

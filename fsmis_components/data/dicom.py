@@ -139,11 +139,12 @@ def load_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     slices, along_row, along_column, order = _ordered(folder)
     positions = _places(slices, "ImagePositionPatient", folder)[order]
     normal = np.cross(along_row, along_column)
-    step = _slice_step(
-        positions, normal, float(slices[0].header.get("SliceThickness") or 0), folder
-    )
     row_spacing, column_spacing = _places(slices[:1], "PixelSpacing", folder)[0]
-    _check_in_line(positions, normal, min(row_spacing, column_spacing), folder)
+    if len(slices) > 1:
+        step = _slice_step(positions, normal, min(row_spacing, column_spacing), folder)
+    else:
+        thickness = float(slices[0].header.get("SliceThickness") or 0)
+        step = normal * (thickness if thickness > 0 else 1.0)
     affine = np.eye(4)
     # PixelSpacing is (between rows, between columns); the first index runs along a row
     affine[:3, 0] = along_row * column_spacing
@@ -206,12 +207,11 @@ def _read_headers(folder: Path) -> list[_Slice]:
 
 
 def _slice_step(
-    positions: np.ndarray, normal: np.ndarray, thickness: float, folder: Path
+    positions: np.ndarray, normal: np.ndarray, pixel: float, folder: Path
 ) -> np.ndarray:
-    """Millimetres (3,) from one slice to the next; keeps the shear of a tilted gantry."""
-    if len(positions) == 1:
-        return normal * (thickness if thickness > 0 else 1.0)
-    gaps = np.diff(positions @ normal)
+    """Millimetres (3,) from one slice to the next, a tilted gantry's shear kept, if in line."""
+    heights = positions @ normal
+    gaps = np.diff(heights)
     usual = float(np.median(gaps))
     if usual <= 0 or np.abs(gaps - usual).max() > _UNEVEN * usual:
         raise DataError(
@@ -219,15 +219,6 @@ def _slice_step(
             f"{gaps.max():.3g} mm), so a slice is missing or twice there; complete the series "
             f"or resample it."
         )
-    step: np.ndarray = (positions[-1] - positions[0]) / (len(positions) - 1)
-    return step
-
-
-def _check_in_line(positions: np.ndarray, normal: np.ndarray, pixel: float, folder: Path) -> None:
-    """Refuse slices that lie beside the line through all; a tilted gantry only slants the line."""
-    if len(positions) == 1:
-        return
-    heights = positions @ normal
     beside = positions - heights[:, None] * normal
     fit = np.polyfit(heights, beside, 1)  # (2, 3): slant and origin
     aside = float(np.linalg.norm(beside - heights[:, None] * fit[0] - fit[1], axis=1).max())
@@ -238,6 +229,8 @@ def _check_in_line(positions: np.ndarray, normal: np.ndarray, pixel: float, fold
             f"{folder}: slices are shifted sideways against each other (ImagePositionPatient, by "
             f"{far:.3g} mm), so they are not of one stack; put each stack in its own folder."
         )
+    step: np.ndarray = (positions[-1] - positions[0]) / (len(positions) - 1)
+    return step
 
 
 def _read_slices(slices: list[_Slice]) -> np.ndarray:

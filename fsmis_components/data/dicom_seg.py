@@ -79,8 +79,7 @@ def save_dicom_seg(path: Path, label: np.ndarray, like: Volume, names: Mapping[i
         pixel_array=numbers.transpose(2, 1, 0),  # slices, rows, columns
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _segment(hd, number, value, name)
-            for number, (value, name) in enumerate(names.items(), start=1)
+            _segment(hd, number, *named) for number, named in enumerate(names.items(), start=1)
         ],
         series_instance_uid=generate_uid(entropy_srcs=["series", *digest]),
         series_number=1,

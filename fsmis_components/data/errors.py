@@ -112,8 +112,7 @@ def failure_sentence(error: Exception, source: Path, folder: Path) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
         return str(unwritable(f"{source}: its results", error))
-    kind = type(error).__name__
-    text = " ".join(str(error).split())
+    kind, text = type(error).__name__, " ".join(str(error).split())
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
     reason = f"{kind}: {text}" if text else kind
     if kind in _MEMORY_ERRORS or any(sign in str(error) for sign in _CPU_MEMORY):

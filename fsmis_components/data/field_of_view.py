@@ -83,8 +83,7 @@ def _patient(volume: Volume, through: int) -> list[tuple[int, int]]:
     """First voxel and the one behind the last along each stored axis where the patient is."""
     places = [_spread(size) for size in volume.shape]
     part = np.asarray(volume.data[np.ix_(*places)], dtype=np.float32)
-    voxels = np.moveaxis(part, through, 0)
-    fraction = MR_FRACTION
+    voxels, fraction = np.moveaxis(part, through, 0), MR_FRACTION
     if (seen := modality_of(volume)).name == "ct":
         voxels = np.clip(voxels - seen.offset, *Normalisation("ct").window)
         fraction = CT_FRACTION

@@ -8,8 +8,6 @@ from pathlib import Path
 from fsmis_components.data.errors import unreadable
 from fsmis_components.data.volume_names import volume_parts
 
-_BLOCK = 1 << 20  # bytes read at a time
-
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, or of all files below a folder (a DICOM series) by name.
@@ -21,8 +19,7 @@ def file_hash(path: Path) -> str:
     try:
         for part in volume_parts(path):
             with part.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
     except OSError as error:
         raise unreadable(path, error) from error
     return digest.hexdigest()

@@ -152,8 +152,8 @@ class SliceView:
         self._steps = tuple(slice(None, None, -1 if back else 1) for back in self.order.backwards)
         cosine = float(self.order.directions(volume)[0] @ grid.frame[0])
         self.tilt = math.degrees(math.acos(min(max(cosine, -1.0), 1.0))) if volume.oriented else 0.0
-        self.depth, *size = (volume.shape[axis] for axis in self.order.axes)
-        self.native_size = (size[0], size[1])
+        self.depth, rows, columns = (volume.shape[axis] for axis in self.order.axes)
+        self.native_size = (rows, columns)
         self.working_size = self._working_size()
 
     @property
@@ -204,9 +204,8 @@ class SliceView:
         Of the N structures with these label values each is resized linearly, then at least 0.5.
         """
         stack = self.native(start, stop)
-        masks = np.stack([stack == value for value in values], axis=1)
-        resized = _resize(torch.from_numpy(masks).float(), self.working_size)
-        return (resized >= 0.5).float()
+        masks = torch.from_numpy(np.stack([stack == value for value in values], axis=1))
+        return (_resize(masks.float(), self.working_size) >= 0.5).float()
 
     def to_native_logits(self, logits: Tensor) -> Tensor:
         """Logits (n, C, H, W) at the native size (n, C, h, w), float32, bilinear."""
@@ -247,7 +246,7 @@ def near_isotropic(volume: Volume, grid: SliceGrid) -> bool:
 
 
 def display_plane(plane: np.ndarray) -> np.ndarray:
-    """A slice (h, w) or (h, w, 3) of a `SliceView` as a radiological picture (w, h) or (w, h, 3).
+    """A slice (h, w, ...) of a `SliceView` as a radiological picture (w, h, ...).
 
     Superior (axial slices: anterior) is at the top, the patient's right (sagittal slices: anterior)
     at the left.
@@ -306,26 +305,24 @@ def candidate_orders(
     kept = None
     if coarse is not None and (known or grid.thick is not None):
         kept = (first.axes.index(coarse), coarse)
-    others = [order for order in StorageOrder.every(kept) if order != first]
-    if known:
-        most = first.turn(volume, frame) + _TIE
-        others = [
-            order
-            for order in others
-            if np.linalg.det(order.directions(volume)) * np.linalg.det(frame) > 0
-            and order.turn(volume, frame) < most
-        ]
-    return first, *others
+    most = first.turn(volume, frame) + _TIE
+
+    def agrees(order: StorageOrder) -> bool:
+        hands = np.linalg.det(order.directions(volume)) * np.linalg.det(frame)
+        return bool(hands > 0 and order.turn(volume, frame) < most)
+
+    others = (order for order in StorageOrder.every(kept) if order != first)
+    return first, *(order for order in others if not known or agrees(order))
 
 
 def _axis_number(slice_axis: str | int) -> int | None:
     text = str(slice_axis).strip().lower()
-    number = {"auto": None, **AXIS_NAMES, "0": 0, "1": 1, "2": 2}.get(text, -1)
-    if number == -1:
+    known = {"auto": None, **AXIS_NAMES, "0": 0, "1": 1, "2": 2}
+    if text not in known:
         raise DataError(
             f"slice_axis: expected auto, axial, coronal, sagittal, 0, 1 or 2, got {slice_axis!r}."
         )
-    return number
+    return known[text]
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

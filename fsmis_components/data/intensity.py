@@ -17,7 +17,7 @@ from fsmis_components.data.volumes import Volume
 _BIN = 20.0  # Hounsfield units
 # what scanners and converters add to Hounsfield units so that no value is negative
 _OFFSETS = (1024.0, 32768.0)
-MODALITIES = ("mr", "ct")
+_MEASURED = {"mean": None, "std": None}  # entries of a stored rule: they are those of each scan
 
 
 class Modality(NamedTuple):
@@ -77,19 +77,16 @@ def _is_shifted_hounsfield(values: np.ndarray) -> bool:
 class Normalisation:
     """The rule by which intensities are normalised, stored with the support.
 
-    They are clipped, the mean is subtracted and the result divided by the standard deviation.
+    They are clipped, then the scan's mean is subtracted, and divided by its standard deviation.
     """
 
     modality: str  # "mr": the brightest voxels are clipped; "ct": a window in Hounsfield units
     clip_quantile: float = 0.995  # of "mr": share of the voxels that are not clipped (SSL-ALPNet)
     window: tuple[float, float] = (-125.0, 275.0)  # of "ct", Hounsfield units (SSL-ALPNet)
-    # after clipping; None: those of each volume
-    mean: float | None = None
-    std: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a modality for which there is no rule."""
-        if self.modality not in MODALITIES:
+        if self.modality not in ("mr", "ct"):
             raise DataError(f"modality: expected auto, mr or ct, got {self.modality!r}.")
 
     def describe(self) -> str:
@@ -98,13 +95,16 @@ class Normalisation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "window": list(self.window)}
+        return {**asdict(self), "window": list(self.window), **_MEASURED}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Normalisation:
         """The rule that `to_dict` described."""
+        if any(values[name] is not None for name in _MEASURED):
+            raise ValueError("mean and std are those of each scan")
         lower, upper = map(float, values["window"])
-        return cls(**{**values, "window": (lower, upper)})
+        rest = {name: value for name, value in values.items() if name not in _MEASURED}
+        return cls(**{**rest, "window": (lower, upper)})
 
 
 @dataclass(frozen=True)
@@ -161,19 +161,12 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
     MR whose mean a mark for "no data" would spoil, and CT without a value in the window, are a
     `DataError`.
     """
-    offset = 0.0
-    if normalisation.modality == "ct":
-        offset = modality_of(volume).offset
-        lower, upper = (edge + offset for edge in normalisation.window)
+    if window := shown_range(volume, normalisation):
+        lower, upper = window
     else:
         lower, upper = -math.inf, quantile(volume.data, normalisation.clip_quantile)
         _check_fill(volume, upper)
-    mean, std = normalisation.mean, normalisation.std
-    if mean is not None:
-        mean += offset
-    if mean is None or std is None:  # two passes over the scan
-        own_mean, own_std = _mean_and_std(volume, lower, upper)
-        mean, std = own_mean if mean is None else mean, own_std if std is None else std
+    mean, std = _mean_and_std(volume, lower, upper)
     low, high = _extremes(volume)
     if std == 0 and low < high and normalisation.modality == "ct":
         raise DataError(
@@ -181,7 +174,7 @@ def fit_normaliser(volume: Volume, normalisation: Normalisation) -> Normaliser:
             f"{normalisation.window[1]:g}, so these are no Hounsfield units; convert the scan to "
             "them, or set --modality mr and rebuild the support."
         )
-    return Normaliser(float(lower), float(upper), float(mean), float(std))
+    return Normaliser(lower, upper, mean, std)
 
 
 def _check_fill(volume: Volume, upper: float) -> None:

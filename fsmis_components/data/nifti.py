@@ -287,6 +287,6 @@ def _keeps_to_its_folder(header: bytes, path: Path) -> bool:
 def _nifti(data: Any, affine: np.ndarray, placed: bool) -> nibabel.Nifti1Image:
     # nibabel refuses 64-bit integers without being told the type
     image = nibabel.Nifti1Image(data, affine, dtype=data.dtype)
-    for code in (image.set_qform, image.set_sform):
-        code(affine, code=int(placed))
+    image.set_qform(affine, code=int(placed))
+    image.set_sform(affine, code=int(placed))
     return image

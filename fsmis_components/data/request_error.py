@@ -64,21 +64,18 @@ def names_only(sentence: str) -> str:
 
 
 def is_own_file(source: object, studies_dir: str | Path) -> bool:
-    """Whether a request names a file of the server that is there."""
-    named = isinstance(source, str | Path) and str(source).isprintable()
-    return named and Path(str(source)).exists() and is_served(str(source), studies_dir)
-
-
-def is_served(path: str | Path, studies_dir: str | Path) -> bool:
-    """Whether a request may name a file of a server by its path.
+    """Whether a request names by its path a file of the server that is there, and may do so.
 
     Only what lies below the studies folder after links are resolved, the scans to which the folder
     itself links, and what was uploaded to the server, with a request or for a session.
     """
+    named = isinstance(source, str | Path) and str(source).isprintable()
+    if not named or not Path(str(source)).exists():
+        return False
     studies = Path(studies_dir)
     if not studies.is_dir():
         return True  # a remote datastore, which has its own cache
-    resolved = Path(path).resolve()
+    resolved = Path(str(source)).resolve()
     sessions = Path(os.environ.get("MONAI_LABEL_SESSION_PATH") or _SESSIONS).expanduser()
     if resolved.is_relative_to(studies.resolve()) or resolved.is_relative_to(sessions.resolve()):
         return True

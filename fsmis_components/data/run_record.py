@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -50,11 +50,9 @@ class CaseRow:
     case: str  # file name of the scan without its ending
     status: str  # "done" or "failed"
     seconds: float  # wall-clock time
-    # millilitres per structure, keyed by column; empty for a failed case
-    volumes: dict[str, float] = field(default_factory=dict)
+    volumes: dict[str, float] = field(default_factory=dict)  # millilitres by column of a structure
     message: str = ""  # why it failed
-    # per structure in [0, 1], keyed by column; empty where nothing is expected
-    expected_dice: dict[str, float] = field(default_factory=dict)
+    expected_dice: dict[str, float] = field(default_factory=dict)  # in [0, 1], keyed as volumes
     warning: str = ""  # why the result should not be trusted, a sentence each
     modality: str = ""  # as what the intensities were taken, "mr" or "ct"; empty for a failed case
     slices: int = 0  # of which the scan's sheets were made, not in the table; 0: there are none
@@ -202,8 +200,8 @@ class RunRecord:
         self._clear(case)
         for path in self._paths([case]):
             path.unlink(missing_ok=True)
-        for known in (self._scans, self._masks):
-            known.pop(case.stem, None)
+        self._scans.pop(case.stem, None)
+        self._masks.pop(case.stem, None)
 
     def add(self, case: Case, row: CaseRow, scan: str, made_here: bool = True) -> None:
         """Record a case, its scan by the hash taken before it was read; `write` comes next.
@@ -334,8 +332,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def read_rows(folder: Path) -> dict[str, CaseRow]:
     """The lines of a folder run by the stem of their scan; empty where none was written."""
-    rows: dict[str, CaseRow] = _read(folder).get("rows", {})
-    return rows
+    return dict(_read(folder).get("rows", {}))
 
 
 def finished_scans(folder: Path) -> dict[str, CaseRow]:
@@ -368,12 +365,10 @@ def masks_as_written(folder: Path) -> dict[str, str] | None:
 
 def _is_damaged(mask: Path, scan: Path) -> bool:
     """Whether a mask is no label map of its scan's grid; False where the scan is not readable."""
-    try:
+    with suppress(DataError):
         image = load_image(scan)
-    except DataError:
-        return False
-    try:
-        load_label(mask, image)
-    except DataError:
-        return True
+        try:
+            load_label(mask, image)
+        except DataError:
+            return True
     return False

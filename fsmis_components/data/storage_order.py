@@ -42,11 +42,11 @@ class StorageOrder:
         The frame holds the wanted directions of slices, rows and columns; `kept` as in `every`.
         """
         cosines = frame @ _stored_directions(volume)  # (3 places, 3 stored axes)
-        orders = []
-        for axes in itertools.permutations(range(3), 3):
-            if kept is None or axes[kept[0]] == kept[1]:
-                first, second, third = (bool(cosines[p, axis] < 0) for p, axis in enumerate(axes))
-                orders.append(cls(axes, (first, second, third)))
+        orders = (
+            order
+            for order in cls.every(kept)
+            if order.backwards == tuple(cosines[range(3), order.axes] < 0)
+        )
 
         def nearness(order: StorageOrder) -> tuple[float, ...]:
             # rounded, and with the directions where two orders are equally good, as at 45 degrees:

@@ -22,8 +22,8 @@ class FoldSplit(NamedTuple):
 
     train: tuple[Case, ...]  # cases whose images may be learned from
     held_out: tuple[Case, ...]  # cases of the pseudo-label episodes that choose the best weights
-    support: tuple[Case, ...]  # the labelled case of the test
-    test: tuple[Case, ...]  # the query cases
+    support: tuple[Case, ...] = ()  # the labelled case of the test
+    test: tuple[Case, ...] = ()  # the query cases
 
 
 def fold_split(cases: Sequence[Case], fold: int | None, num_folds: int = 5) -> FoldSplit:
@@ -35,7 +35,7 @@ def fold_split(cases: Sequence[Case], fold: int | None, num_folds: int = 5) -> F
     last case is held out. No such fold, or too few cases for the folds, is a `DataError`.
     """
     if fold is None:
-        return FoldSplit(tuple(cases[:-1] or cases), tuple(cases[-1:]), (), ())
+        return FoldSplit(tuple(cases[:-1] or cases), tuple(cases[-1:]))
     if not 0 <= fold < num_folds:
         raise DataError(f"fold: expected a number from 0 to {num_folds - 1}, got {fold}.")
     if len(cases) <= num_folds:
@@ -86,7 +86,7 @@ def training_split(
             )
         inside = tuple(case for case in found.cases if case.name not in names)
         outside = tuple(case for case in found.cases if case.name in names)
-        splits.append(FoldSplit(inside, outside, (), ()))
+        splits.append(FoldSplit(inside, outside))
     return FoldSplit(*(tuple(itertools.chain(*parts)) for parts in zip(*splits, strict=True)))
 
 

@@ -43,9 +43,8 @@ _VOXEL_TOLERANCE = 0.25  # how far, in voxels, a label's corner may lie from its
 class Volume:
     """A scan or a label map on the grid on which it is stored."""
 
-    # voxels (X, Y, Z) in storage order, any real type: a NumPy array, a memory map where the file
-    # is not compressed, or a `StoredArray` where the header scales the values; index it for a part,
-    # `numpy.asarray` copies the whole
+    # voxels (X, Y, Z) in storage order, any real type: a memory map where the file is not
+    # compressed, a `StoredArray` where the header scales the values; `numpy.asarray` copies it all
     data: VoxelArray
     affine: np.ndarray  # (4, 4), from voxel index to millimetres right, anterior, superior
     source: Path | None = None  # the file or DICOM folder; None for a volume made in memory
@@ -83,7 +82,7 @@ class Volume:
 def load_image(path: str | Path, most_voxels: int = MOST_VOXELS) -> Volume:
     """Read a scan: a volume file (NIfTI, MGZ, NRRD, MetaImage) or a folder of one DICOM series.
 
-    Returns the volume (X, Y, Z); axes of length 1 behind the third are dropped.
+    Axes of length 1 behind the third are dropped.
 
     Raises:
         DataError: missing, of another format, damaged, not 3D, empty, of more than `most_voxels`

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,15 +140,11 @@ def frame_of(
 def patient_of(scan: SupportScan, grid: SliceGrid) -> SupportScan:
     """A scan within its `field_of_view`, as it is encoded."""
     field = field_of_view(scan.image, grid)
-    if field.is_whole:
-        return scan
     return replace(scan, image=field.cut(scan.image), label=field.cut(scan.label))
 
 
 def _keeps_labels(whole: SupportScan, part: SupportScan) -> bool:
     """Whether all that is labelled in a scan lies within a part of it."""
-    if part is whole:
-        return True
     inside, everywhere = (np.count_nonzero(np.asarray(s.label.data)) for s in (part, whole))
     return inside == everywhere
 
@@ -178,15 +174,6 @@ def _draw_seeds(images: Tensor, masks: Tensor) -> Tensor:
     return seeds
 
 
-class _EncodedScan(NamedTuple):
-    """A support scan after the encoder; the state is None where no slice of it serves."""
-
-    state: SupportState | None
-    chosen: list[int]  # slices that serve, ascending (S of them)
-    sections: Tensor  # bool (N, S, 3)
-    profile: ScanProfile
-
-
 def _serves_all_planes(scan: SupportScan, grid: SliceGrid) -> bool:
     if not near_isotropic(scan.image, grid):
         return False
@@ -203,8 +190,9 @@ def _encode_plane(
     partial: bool,
 ) -> SupportPack:
     rules = support_set, grid, normalisation
-    scans = [_encode_scan(encoder, scan, *rules) for scan in support_set.scans]
-    sections = torch.cat([scan.sections for scan in scans], dim=1)  # (N, S, 3)
+    encoded = [_encode_scan(encoder, scan, *rules) for scan in support_set.scans]
+    states, chosen, tables, profiles = zip(*encoded, strict=True)
+    sections = torch.cat(tables, dim=1)  # (N, S, 3)
     for structure, used in zip(support_set.structures, sections.flatten(1).any(1), strict=True):
         if not used and not (partial and sections.any()):
             raise DataError(
@@ -213,10 +201,10 @@ def _encode_plane(
                 "--spatial_size."
             )
     return SupportPack(
-        state=join_states([scan.state for scan in scans if scan.state is not None]),
+        state=join_states([state for state in states if state is not None]),
         sections=sections,
-        origins=torch.tensor([(i, place) for i, scan in enumerate(scans) for place in scan.chosen]),
-        profiles=tuple(scan.profile for scan in scans),
+        origins=torch.tensor([(i, place) for i, places in enumerate(chosen) for place in places]),
+        profiles=profiles,
         structures=support_set.structures,
         grid=grid,
         normalisation=normalisation,
@@ -232,8 +220,8 @@ def _encode_scan(
     support_set: SupportSet,
     grid: SliceGrid,
     normalisation: Normalisation,
-) -> _EncodedScan:
-    """State and profile of a scan; the features of slices that do not serve are not held."""
+) -> tuple[SupportState | None, list[int], Tensor, ScanProfile]:
+    """State (None where no slice serves), slices that serve (S), sections (N, S, 3), profile."""
     view, cell = SliceView(scan.image, grid), shape_cell(grid)
     values = [structure.value for structure in support_set.structures]
     masks = structure_masks(SliceView(scan.label, grid), values)
@@ -248,7 +236,7 @@ def _encode_scan(
         if serving:
             kept.append(chosen_features(features, serving))
     state = None
-    if kept:
+    if kept:  # features of slices that do not serve are not held
         features = join_features(kept)
         state = _scan_state(encoder, features, view, normalisation, masks[chosen], sections, chosen)
     shapes, extents = shapes_and_extents(masks, labelled, cell)
@@ -263,7 +251,7 @@ def _encode_scan(
         self_similarity=self_similarity(view, normalisation, cell),
         tissues=None if tissues is None else coarse_descriptors(tissues, tissues.shape[-2:]).half(),
     )
-    return _EncodedScan(state, chosen, sections, profile)
+    return state, chosen, sections, profile
 
 
 def _scan_state(

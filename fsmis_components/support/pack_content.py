@@ -100,8 +100,6 @@ def _check_rules(pack: SupportPack) -> None:
         "directions": grid.directions is None or _frame(grid.directions),
         "clip_quantile": _number(rule.clip_quantile, above=0) and rule.clip_quantile <= 1,
         "window": _number(lower) and _number(upper, above=lower),
-        "mean": rule.mean is None or _number(rule.mean),
-        "std": rule.std is None or _number(rule.std, above=0),
         "weights_hash": bool(digest),
         "settings": isinstance(pack.settings, dict),
     }

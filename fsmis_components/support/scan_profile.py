@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,14 +148,14 @@ def _interpolated(shares: np.ndarray, slices: list[int], extent: tuple[float, fl
         if place in distances:
             result[place] = shares[place]
             continue
-        below = max((index for index in slices if index < place), default=None)
-        above = min((index for index in slices if index > place), default=None)
-        if below is not None and above is not None:
+        if slices[0] < place < slices[-1]:
+            at = bisect(slices, place)
+            below, above = slices[at - 1], slices[at]
             share = (place - below) / (above - below)
             distance = distances[below] * (1 - share) + distances[above] * share
         else:
-            nearest = slices[0] if below is None else slices[-1]
-            reach = extent[0] if below is None else extent[1]
+            end = 0 if place < slices[0] else -1
+            nearest, reach = slices[end], extent[end]
             fall = abs(place - nearest) / max(abs(reach - nearest), 1e-6)
             distance = distances[nearest] - fall * max(float(distances[nearest].max()), 0.5)
         result[place] = np.clip(distance + 0.5, 0, 1)

@@ -39,20 +39,19 @@ def plan_sections(
     Returns the slices to encode, ascending (length S), and a boolean table (N, S, 3): is slice s
     section k of structure n. A structure of one or two slices uses one slice for several sections.
     """
-    picked: list[set[tuple[int, int]]] = []  # pairs of a slice and a section that it stands for
-    for each in slices:
+    picked: set[tuple[int, int, int]] = set()  # structure, slice, section that it stands for
+    for structure, each in enumerate(slices):
         middles = section_slices(each) if each else ()
-        pairs = {(index, section) for section, index in enumerate(middles)}
+        picked |= {(structure, index, section) for section, index in enumerate(middles)}
         if every_slice and each:
             count = min(len(each), MOST_SLICES)
-            served = np.linspace(0, len(each) - 1, count).round().astype(int)
-            pairs |= {(each[at], section_of_slice(each[at], each[0], each[-1])) for at in served}
-        picked.append(pairs)
-    chosen = sorted({index for pairs in picked for index, _ in pairs})
+            for at in np.linspace(0, len(each) - 1, count).round().astype(int):
+                section = section_of_slice(each[at], each[0], each[-1])
+                picked.add((structure, each[at], section))
+    chosen = sorted({index for _, index, _ in picked})
     table = torch.zeros(len(slices), len(chosen), NUM_SECTIONS, dtype=torch.bool)
-    for structure, pairs in enumerate(picked):
-        for index, section in pairs:
-            table[structure, chosen.index(index), section] = True
+    for structure, index, section in picked:
+        table[structure, chosen.index(index), section] = True
     return chosen, table
 
 

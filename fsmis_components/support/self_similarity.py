@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,12 +20,7 @@ _CACHED = 2**16  # voxels of which sums are made at once, so that they stay in a
 _LEAST_VARIANCE = 1e-4  # of normalised intensities: below it there is noise only
 _SIX = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
 # neighbours of a place that are neighbours of each other, not opposite
-_PAIRS = [
-    (first, second)
-    for index, first in enumerate(_SIX)
-    for second in _SIX[index + 1 :]
-    if any(a + b for a, b in zip(first, second, strict=True))
-]
+_PAIRS = [(one, other) for one, other in combinations(_SIX, 2) if np.add(one, other).any()]
 # Hounsfield units, within the window that data sets of CT are clipped to
 EDGES = (-110.0, -60.0, -20.0, 20.0, 60.0, 100.0, 150.0, 200.0, 250.0)
 
@@ -54,12 +50,7 @@ def _descriptors(image: Tensor) -> Tensor:
     padded = F.pad(image[None, None], (1,) * 6, mode="replicate")[0, 0]
     depth, height, width = image.shape
     near = {
-        step: padded[
-            1 + step[0] : 1 + step[0] + depth,
-            1 + step[1] : 1 + step[1] + height,
-            1 + step[2] : 1 + step[2] + width,
-        ]
-        for step in _SIX
+        (z, y, x): padded[1 + z :, 1 + y :, 1 + x :][:depth, :height, :width] for z, y, x in _SIX
     }
     distance = torch.cat(
         [patch_mean((near[first] - near[second]).square()[None]) for first, second in _PAIRS]

@@ -43,8 +43,6 @@ from fsmis_components.support.support_set import (
     load_support_set,
 )
 
-_RESULT = "_seg"
-_NO_MASK = "_uncertainty"
 _SIDE = 96  # pixels; a network takes slices of any size
 # given from above, because it segments volumes
 Tester = Callable[[ScanEncoder, SupportSet, SupportPack], Calibration]
@@ -114,12 +112,10 @@ class Corrections:
         written = masks_as_written(folder)
         masks: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or not is_nifti_name(path.name):
-                continue
             name = strip_volume_suffix(path.name)
-            if name.endswith(_NO_MASK):
+            if path.name[0] == "." or name.endswith("_uncertainty") or not is_nifti_name(path.name):
                 continue
-            stem = name.removesuffix(_RESULT)
+            stem = name.removesuffix("_seg")
             if stem not in cases:
                 raise DataError(
                     f"{path}: a corrected mask of no scan in {self.dataset_dir}; name it after its "
@@ -191,9 +187,8 @@ class SupportSource:
         self.support_pack = support_pack
         self.default_pack = default_pack
         self.save_support_pack = save_support_pack
-        self.support_ids = support_ids
         self.structures = structures
-        self.num_shots = num_shots
+        self.chosen: dict[str, Any] = {"support_ids": support_ids, "num_shots": num_shots}
         self.labelled_slices = labelled_slices
         self.geometry = geometry
         self.encoding: dict[str, Any] = {"batch_size": batch_size, "amp": amp, "cache": cache}
@@ -256,10 +251,7 @@ class SupportSource:
     def _make(self, network: nn.Module, current: str, tester: Tester | None) -> SupportPack:
         if self.support_dir:
             support_set = load_support_set(
-                self.support_dir,
-                support_ids=self.support_ids,
-                structures=self.structures,
-                num_shots=self.num_shots,
+                self.support_dir, structures=self.structures, **self.chosen
             )
             support_set = replace(support_set, slices=self.labelled_slices)
             pack = build_support_pack(network, support_set, **self.geometry, **self.encoding)
@@ -268,7 +260,7 @@ class SupportSource:
                 pack = replace(pack, calibration=tester(encoder, support_set, pack))
             pack = with_mirrored(encoder, pack, support_set.scans[0].image)
             return replace(pack, source=str(self.support_dir))
-        if self.support_ids is not None or self.num_shots is not None:
+        if any(value is not None for value in self.chosen.values()):
             raise DataError(
                 "--support_ids and --num_shots choose among labelled scans; give their folder with "
                 "--support_dir."

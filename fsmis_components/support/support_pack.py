@@ -35,6 +35,8 @@ from fsmis_components.support.support_set import Structure, Wanted, choose_struc
 
 FORMAT = 2
 _METADATA_KEY = "fsmis_support_pack"
+# what reading a file raises that is none, or a damaged one
+_BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, AttributeError)
 
 
 class Frame(NamedTuple):
@@ -129,18 +131,12 @@ class SupportPack:
             )
             pack = replace(pack, planes=planes)
             check_content(pack)
-        except KeyError as error:
-            raise _unusable(path, f"it has no {error}") from error
-        except (
-            SafetensorError,
-            OSError,
-            TypeError,
-            ValueError,
-            OverflowError,
-            AttributeError,
-        ) as error:
-            raise _unusable(path, str(error)) from error
-        return pack
+            return pack
+        except _BROKEN as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise DataError(
+                f"{path}: not a usable support pack: {reason}. {rebuild_sentence(path)}"
+            ) from error
 
     def _tensors(self, prefix: str = "") -> dict[str, Tensor]:
         """The tensors of all planes by the names that they have in a file."""
@@ -273,10 +269,6 @@ def rebuild_sentence(path: str | Path) -> str:
     """How to make a pack anew, for the end of a message; `path` is its file, or ""."""
     target = f" --save_support_pack {path}" if str(path) else ""
     return f"Rebuild it with --support_dir FOLDER_OF_LABELLED_SCANS{target}."
-
-
-def _unusable(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: not a usable support pack: {reason}. {rebuild_sentence(path)}")
 
 
 def join_packs(packs: Sequence[SupportPack]) -> SupportPack:

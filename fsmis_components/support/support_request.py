@@ -148,11 +148,8 @@ class SupportRequest:
     """The support of one request."""
 
     origin: Origin  # who named it; "bundle": nobody, so the bundle's own support answers
-    # the labelled volumes, in the order in which they were labelled; the first one sets the working
-    # grid
-    volumes: tuple[LabelledVolume, ...] = ()
-    # label values or names to segment; None: all
-    structures: str | int | Sequence[str | int] | None = None
+    volumes: tuple[LabelledVolume, ...] = ()  # as labelled; the first one sets the working grid
+    structures: str | int | Sequence[str | int] | None = None  # label values or names; None: all
     # of each structure so many volumes serve, those that were labelled last; None: all
     num_shots: int | None = None
     # mask values are 1..N in the order of the structures; otherwise they are those of the labels

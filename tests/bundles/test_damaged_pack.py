@@ -38,7 +38,7 @@ UNUSABLE: dict[str, list[Any]] = {
     "clip_quantile": [1.5, NAN, None],
     "window": [[1], [200, -100], [0, NAN], "ab", None],
     "mean": [NAN, "x", True],
-    "std": [0, -1, INF, "x"],
+    "std": [0, -1, INF, "x", 2.0],
     "name": ["", " ", "x" * 100_000, None],
     "value": [0, 1.5, 2**40, HUGE, NAN, "7"],
     "colour": ["", "red", "#12345g", None],

@@ -64,9 +64,7 @@ def test_what_is_read_back_is_the_label_where_it_was(series: Path, tmp_path: Pat
         x, y, z = np.rint(voxels).astype(int)[frame > 0].T
         again[x, y, z] = list(NAMES)[number - 1]
     np.testing.assert_array_equal(again, label)
-    assert (
-        len(found.pixel_array) == 8
-    )  # neither the empty slice nor the structure that is not there
+    assert len(found.pixel_array) == 8  # neither the empty slice nor the absent structure
 
     same = pydicom.dcmread(save_dicom_seg(tmp_path / "again.dcm", label, image, NAMES))
     other = pydicom.dcmread(save_dicom_seg(tmp_path / "empty.dcm", label * 0, image, NAMES))

@@ -115,15 +115,10 @@ def test_ct_with_an_offset_is_normalised_as_without():
     shifted = fit_normaliser(Volume(body() + 1024, ras_affine()), Normalisation("ct"))
     values = torch.tensor([-1000.0, -100.0, 50.0, 900.0])
     torch.testing.assert_close(shifted(values + 1024), plain(values))
-    fixed = Normalisation("ct", mean=10.0, std=5.0)
-    normalise = fit_normaliser(Volume(body() + 1024, ras_affine()), fixed)
-    torch.testing.assert_close(normalise(torch.tensor([1034.0])), torch.tensor([0.0]))
 
 
 def test_ct_outside_the_window_is_named():
-    with pytest.raises(
-        DataError, match="no voxel lies within the CT window of -125 to 275, so the"
-    ):
+    with pytest.raises(DataError, match="no voxel lies within the CT window of -125 to 275, so"):
         fit_normaliser(scan(1000, 2000), Normalisation("ct"))
 
 

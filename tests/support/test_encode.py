@@ -106,9 +106,8 @@ def test_seeds_follow_the_labelled_slice_alone(tmp_path: Path) -> None:
     assert torch.equal(seeds(tmp_path / "one", [2, 1]), alone.flip(2))
 
     larger = (SHAPE[0] + 6, SHAPE[1] + 3, SHAPE[2])
-    write_scan(
-        tmp_path / "two", 7, block_label(), block_image(seed=1)
-    )  # the same scan under another name
+    # the same scan under another name
+    write_scan(tmp_path / "two", 7, block_label(), block_image(seed=1))
     write_scan(tmp_path / "two", 8, block_label({1: 1}, larger), block_image(larger))
     together = seeds(tmp_path / "two")
     assert together.shape == (1, 5 + 3, 2)

@@ -83,9 +83,7 @@ def test_a_volume_that_cannot_serve_is_named(studies: Path) -> None:
     assert [profile.name for profile in answer.pack.profiles] == ["a"]
     assert len(answer.notes) == 1 and "b.nii.gz: the label is empty" in answer.notes[0]
     submit(studies, "a", block_label()[1:], ts=1)
-    with pytest.raises(
-        DataError, match="^no labelled volume can serve: .*shapes differ.*; .*empty"
-    ):
+    with pytest.raises(DataError, match="^no labelled volume can serve: .*shapes d.*; .*empty"):
         source.resolve_request(network, request(studies))
 
 
@@ -103,9 +101,7 @@ def test_without_volumes_the_bundle_answers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="^a is alone, and .* 'gut', which is not among"):
         SupportSource(default_pack=path).resolve_request(network, absent)
     for source in (SupportSource(default_pack=path), SupportSource()):
-        with pytest.raises(
-            DataError, match="^a is alone, and the bundle's own support cannot serve"
-        ):
+        with pytest.raises(DataError, match="^a is alone, and the bundle's own support cannot"):
             source.resolve_request(other, asked)
     with pytest.raises(DataError, match="no volume is labelled, .* submit its label"):
         SupportSource().resolve_request(network, SupportRequest("bundle"))
