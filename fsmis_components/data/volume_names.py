@@ -58,7 +58,9 @@ def is_image_name(name: str) -> bool:
 
 
 def is_label_name(name: str) -> bool:
-    """Whether a file is named as a label: label_7, p1_mask, seg."""
+    """Whether a file is named as a label: label_7, p1_mask, seg, x.seg.nrrd."""
+    if name.lower().endswith(".seg.nrrd"):
+        return True
     return _LABEL_NAME.fullmatch(strip_volume_suffix(name)) is not None
 
 

@@ -45,8 +45,12 @@ def found(folder: Path, **arguments: str) -> list[tuple[str, str, str | None]]:
             id="prefixes in natural order",
         ),
         pytest.param(
-            "scan1.nii.gz scan2.nii label_scan1.nii.gz scan1_seg.nii.gz",
-            [("scan1", "scan1.nii.gz", None), ("scan2", "scan2.nii", None)],
+            "scan1.nii.gz scan2.nii label_scan1.nii.gz scan1_seg.nii.gz 3.nrrd 3.seg.nrrd",
+            [
+                ("3", "3.nrrd", None),
+                ("scan1", "scan1.nii.gz", None),
+                ("scan2", "scan2.nii", None),
+            ],
             id="plain files are images",
         ),
         pytest.param(
