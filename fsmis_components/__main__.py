@@ -18,7 +18,7 @@ import importlib
 import sys
 
 from fsmis_components.commands import front_door
-from fsmis_components.commands.command_line import command
+from fsmis_components.commands.command_line import command, say
 
 _COMMANDS = ("segment", "fit", "train", "label", "pack", "download")
 # modules that take seconds to import
@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         return benchmark.main(words[1:])
     if words and words[0] in _LATE:
         module = importlib.import_module(f"fsmis_components.commands.{_LATE[words[0]]}")
-        return command(getattr(module, words[0]), words[1:], joined=False)
+        return command({words[0]: getattr(module, words[0])}, words, joined=False)
     if not words or words[0] in ("help", "-h", "--help"):
-        print((__doc__ or "").strip())
+        say((__doc__ or "").strip())
         return 0 if words else 1
     if words[0] not in _COMMANDS:
         near = difflib.get_close_matches(words[0], [*_COMMANDS, *_LATE, "benchmark"], 1)

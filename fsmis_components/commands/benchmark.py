@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fsmis_components.commands.command_line import chosen, command, listed, pairs, yaml_value
+from fsmis_components.commands.command_line import chosen, command, listed, pairs, say, yaml_value
 from fsmis_components.data.atomic import check_writable
 from fsmis_components.data.cases import search_cases
 from fsmis_components.data.errors import DataError
@@ -172,8 +172,7 @@ def _command() -> str:
 
 
 def _show(paths: list[Path]) -> None:
-    print(paths[0].read_text(encoding="utf-8"))
-    print("\n".join(map(str, paths)))
+    say("\n".join([paths[0].read_text(encoding="utf-8"), *map(str, paths)]))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
@@ -37,38 +38,26 @@ def command(
     Returns:
         0; 1 where something failed, which is said in one sentence.
     """
-    named = functions if isinstance(functions, Mapping) else {"": functions}
-    switches = {
-        f"--{name}"
-        for function in named.values()
-        for name, kind in get_type_hints(function).items()
-        if kind is bool
-    }
+    named = dict(functions) if isinstance(functions, Mapping) else {"": functions}
     words = list(sys.argv[1:] if arguments is None else arguments)
-    words = _joined(words, switches) if joined else words
+    if joined:
+        kinds = [kind for function in named.values() for kind in get_type_hints(function).items()]
+        words = _joined(words, switches={f"--{name}" for name, kind in kinds if kind is bool})
+    calls: list[Callable[[], Any]] = []
     if asked := bool({"--help", "-h"} & set(words)):
         words = [*(word for word in words[:1] if word in named), "--", "--help"]
-    calls: list[Callable[[], Any]] = []
+    else:  # help shows the functions as they are, without what Fire keeps on them
+        named = {name: _noted(function, calls) for name, function in named.items()}
     said = io.StringIO()
+    failures: list[Any] = []
     try:
-        parsed = {name: _noted(each, calls) for name, each in named.items()}
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            fire.Fire(parsed.get("", parsed), command=words, name=Path(sys.argv[0]).name)
-    except fire.core.FireExit as ended:
-        if ended.code == 0:
-            print(said.getvalue().strip())
-            return 0
-        print(f"{ended.trace.elements[-1].ErrorAsStr()}; see --help.", file=sys.stderr)
-        return 1
-    except DataError as error:  # a value of another kind
-        print(error, file=sys.stderr)
-        return 1
-    if not calls:
-        print(said.getvalue().strip())
-        return 0 if asked else 1
-    try:
-        result = calls[-1]()
+            fire.Fire(named.get("", named), command=words, name=Path(sys.argv[0]).name)
+        result = calls[-1]() if calls else None
         failures = result if isinstance(result, list) else []
+    except fire.core.FireExit as ended:
+        if ended.code:
+            failures = [f"{ended.trace.elements[-1].ErrorAsStr()}; see --help."]
     except DataError as error:
         failures = [error]
     except KeyboardInterrupt:
@@ -76,7 +65,19 @@ def command(
         return 130
     for failure in failures:
         print(failure, file=sys.stderr)
-    return int(bool(failures))
+    if calls or failures:
+        return int(bool(failures))
+    say(said.getvalue().strip())
+    return 0 if asked else 1
+
+
+def say(text: str) -> None:
+    """Print a page; a reader that has enough of it, as `head`, may close the pipe."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python writes what is left at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def listed(values: Any, kind: Callable[[str], Any] = str, comma: str = ",") -> list[Any]:
@@ -84,11 +85,8 @@ def listed(values: Any, kind: Callable[[str], Any] = str, comma: str = ",") -> l
 
     Args:
         values: as they arrive: one value, a tuple, or text with a line per value.
-        kind: what each is to be, such as `int`.
+        kind: what each is to be, such as `int`; anything else is a `DataError`.
         comma: what parts the values of one word; a line break: nothing does.
-
-    Raises:
-        DataError: one of them is something else.
     """
     if isinstance(values, str):
         values = values.split("\n" if "\n" in values else comma)
@@ -100,11 +98,7 @@ def listed(values: Any, kind: Callable[[str], Any] = str, comma: str = ",") -> l
 
 
 def pairs(values: str | None, option: str) -> dict[str, Any]:
-    """What stands in KNOB=VALUE, the values as YAML.
-
-    Raises:
-        DataError: something else stands there.
-    """
+    """What stands in KNOB=VALUE, the values as YAML; anything else is a `DataError`."""
     found = {}
     for text in listed(values, comma="\n") if values else []:
         name, sign, value = text.partition("=")
@@ -115,11 +109,7 @@ def pairs(values: str | None, option: str) -> dict[str, Any]:
 
 
 def yaml_value(text: str | None, option: str) -> Any:
-    """YAML of the command line; None where there is none.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """YAML of the command line, a `DataError` where it cannot be read; None where there is none."""
     try:
         return None if text is None else yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -133,36 +123,30 @@ def _noted(function: Function, calls: list[Callable[[], Any]]) -> Function:
     def note(*values: Any, **options: Any) -> None:
         calls.append(functools.partial(function, *values, **options))
 
-    kinds = get_type_hints(function)
-    parsers = {name: _parser(name, str(kind)) for name, kind in kinds.items() if name != "return"}
+    parsers = {
+        name: functools.partial(_parsed, name, str(kind))
+        for name, kind in get_type_hints(function).items()
+        if name != "return"
+    }
     # of what has no parser of its own too: Fire's would take a folder 1e3 for a number
     return fire.decorators.SetParseFns(**parsers)(fire.decorators.SetParseFn(str)(note))
 
 
-def _parser(name: str, kind: str) -> Callable[[str], Any]:
-    """What makes a value of the text of an option; text stays as it was written."""
+def _parsed(name: str, kind: str, text: str) -> Any:
+    """The value of an option; text stays as it was written."""
     for number in (int, float):
         if number.__name__ in kind:
-            return functools.partial(_number, name, number)
+            try:
+                return number(text)
+            except ValueError:
+                raise DataError(f"--{name}: expected a number, got {text}.") from None
     if "bool" in kind:
-        return lambda text: chosen(name, text, ("True", "False")) == "True"
-    return Path if "Path" in kind else str
-
-
-def _number(name: str, kind: Callable[[str], Any], text: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        raise DataError(f"--{name}: expected a number, got {text}.") from None
+        return chosen(name, text, ("True", "False")) == "True"
+    return Path(text) if "Path" in kind else text
 
 
 def _joined(words: list[str], switches: Container[str]) -> list[str]:
-    """Put the values that follow one option into one word, a line for each.
-
-    Args:
-        words: of the command line.
-        switches: options that take no value, so that the word behind them stands for itself.
-    """
+    """Put the values that follow an option, but for switches, into one word, a line for each."""
     found: list[str] = []
     waits = has_one = False  # an option waits for its value; it has one, and the next joins it
     for word in words:
@@ -179,11 +163,7 @@ def _joined(words: list[str], switches: Container[str]) -> list[str]:
 
 
 def chosen(option: str, value: Any, known: tuple[Any, ...]) -> Any:
-    """A value that is one of those known.
-
-    Raises:
-        DataError: it is not.
-    """
+    """A value, which is a `DataError` unless it is one of those known."""
     if value not in known:
         raise DataError(f"--{option}: expected one of {', '.join(map(str, known))}, got {value}.")
     return value

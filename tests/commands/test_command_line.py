@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,14 @@ def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(paint, ["--help"]) == 0
     said = capsys.readouterr().out
     assert "what is painted." in said and "--colours" in said and not calls
+    assert "FOLDER <flags>" in said and "GROUP" not in said
+
+
+def test_a_reader_of_help_may_have_enough_of_it() -> None:
+    code = "import sys; from fsmis_components.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "segment", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
