@@ -30,6 +30,10 @@ from fsmis_components.support.support_pack import SupportPack
 
 UNFINISHED = ".cluster"  # in the output folder: what workers made and the driver has not taken yet
 _TRIES = 3  # of a scan whose worker ends, and of workers that end before their first scan
+_GIVEN_UP = (
+    f"its worker ended {_TRIES} times before it was done, as where memory is too little; give each "
+    "worker more cores, so that fewer share a machine, or take a larger one."
+)
 _MOMENT = 1.0  # seconds after which the caller is asked whether there is something else to do
 # the record is written whole, and of 100,000 scans that takes seconds: a tenth of the time at most
 _SHARE = 10
@@ -95,12 +99,9 @@ class ScanWorker:
 
 
 class Workers:
-    """Actors that segment scans, each scan done once; those that are lost are replaced.
+    """Actors that segment scans, `count` at once, each scan done once; the lost are replaced.
 
-    Args:
-        ray: the module, which nothing else here needs.
-        make: starts an actor; it has the methods of `ScanWorker`. Called again where one is lost.
-        count: how many there are at once.
+    `make` starts one, which has the methods of `ScanWorker`; nothing else here needs `ray`.
     """
 
     def __init__(self, ray: Any, make: Callable[[], Any], count: int) -> None:
@@ -146,7 +147,8 @@ class Workers:
                     if tries[case.stem] < _TRIES:
                         left.append(case)
                         continue
-                    finished = _given_up(case)
+                    finished = FinishedScan(case, CaseRow(case.stem, FAILED, 0.0))
+                    finished.row.message = f"{case.image}: {_GIVEN_UP}"
                 else:
                     self._idle.append(actor)
                     failed_starts = 0
@@ -171,14 +173,6 @@ class Workers:
     def _start(self) -> None:
         actor = self._make()
         self._busy[actor.load.remote()] = (actor, None)
-
-
-def _given_up(case: Case) -> FinishedScan:
-    message = (
-        f"{case.image}: its worker ended {_TRIES} times before it was done, as where memory is too "
-        "little; give each worker more cores, so that fewer share a machine, or take a larger one."
-    )
-    return FinishedScan(case, CaseRow(case.stem, FAILED, 0.0, message=message))
 
 
 class ClusterEvaluator(FolderEvaluator):
@@ -225,14 +219,16 @@ class ClusterEvaluator(FolderEvaluator):
 
     def _take(self, record: RunRecord, finished: list[FinishedScan]) -> None:
         """Move what workers have finished to its place."""
-        done = [(each.case, each.files) for each in finished if each.row.status == DONE]
-        record.claim({case: files.mask for case, files in done if files is not None})
+        made = {
+            each.case: each.files for each in finished if each.files and each.row.status == DONE
+        }
+        record.claim({case: files.mask for case, files in made.items()})
         with writing(self.output_dir):
-            for case, files in done:
-                for made, place in zip(files or (), record.files(case), strict=True):
-                    if made is not None and place is not None:
+            for case, files in made.items():
+                for source, place in zip(files, record.files(case), strict=True):
+                    if source is not None and place is not None:
                         place.parent.mkdir(parents=True, exist_ok=True)
-                        os.replace(made, place)
+                        os.replace(source, place)
         for each in finished:
             self._add(record, each.case, each.row, each.scan)
         record.write()

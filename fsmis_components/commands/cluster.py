@@ -104,12 +104,9 @@ def _room(ray: Any, cpus: int, gpus: float | None) -> tuple[dict[str, Any], int]
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if gpus is None:
         gpus = float(any(machine.get("GPU") for machine in machines))
-    wanted = {"CPU": cpus, "GPU": gpus, "memory": _MEMORY}
-    asked = {name: amount for name, amount in wanted.items() if amount}
-    room = sum(
-        int(min(machine.get(name, 0) // amount for name, amount in asked.items()))
-        for machine in machines
-    )
+    asked = {"CPU": cpus, "memory": _MEMORY} | ({"GPU": gpus} if gpus else {})
+    rooms = (min(m.get(name, 0) // amount for name, amount in asked.items()) for m in machines)
+    room = sum(map(int, rooms))
     if not room:
         raise DataError(
             f"no machine of the cluster has {cpus} cores, {gpus:g} GPUs and "

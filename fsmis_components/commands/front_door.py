@@ -22,6 +22,7 @@ from fsmis_components.data.safe_text import parse_json
 from fsmis_components.data.shipped_bundles import bundle_folder, shipped
 
 METHOD = "ssl_alpnet"
+_IDENTITIES = {"fit": ["fitting"], "train": ["training"]}  # what of a config is run
 
 
 def segment(
@@ -38,13 +39,8 @@ def segment(
     """
     source = "support_pack" if labelled.is_file() else "support_dir"
     check_there(scans, labelled)
-    _run(
-        method,
-        "inference",
-        "",
-        {source: labelled, "dataset_dir": scans, "output_dir": output},
-        knobs,
-    )
+    places = {source: labelled, "dataset_dir": scans, "output_dir": output}
+    _run(method, "inference", places, knobs)
 
 
 def fit(
@@ -61,8 +57,7 @@ def fit(
     """
     check_there(scans, labelled)
     places = {"support_dir": labelled, "dataset_dir": scans, "output_dir": output}
-    results = output / "new" if "new_dir" in knobs else output
-    _run(method, "fit", "fitting", places, knobs, results)
+    _run(method, "fit", places, knobs, results=output / "new" if "new_dir" in knobs else output)
 
 
 def train(scans: Path, output: Path = Path("trained"), method: str = METHOD, **knobs: str) -> None:
@@ -74,8 +69,8 @@ def train(scans: Path, output: Path = Path("trained"), method: str = METHOD, **k
         method: ssl_alpnet, cow, ipsnet, or the folder of a bundle.
         knobs: any knob of the bundle's train.json, as --initial_weights none.
     """
-    given = {"initial_weights": "shipped", **knobs}
-    _run(method, "train", "training", {"dataset_dir": scans, "output_dir": output}, given)
+    knobs = {"initial_weights": "shipped", **knobs}
+    _run(method, "train", {"dataset_dir": scans, "output_dir": output}, knobs)
 
 
 def label(scans: Path, method: str = METHOD, port: int = 8000) -> None:
@@ -101,9 +96,7 @@ def pack(bundle: Path, output: Path = Path("dist")) -> None:
         bundle: the bundle's folder.
         output: receives the archive.
     """
-    words = [str(shipped("tools", "pack_bundle.py")), str(bundle), "--output", str(output)]
-    print(shlex.join(["python", *words]), flush=True)
-    sys.exit(_status([sys.executable, *words]))
+    _python([str(shipped("tools", "pack_bundle.py")), str(bundle), "--output", str(output)])
 
 
 def download(name: str, address: str, output: Path = Path("downloaded")) -> None:
@@ -115,13 +108,12 @@ def download(name: str, address: str, output: Path = Path("downloaded")) -> None
         output: receives the bundle's folder.
     """
     words = ["--name", name, "--url", address, "--bundle_dir", _argument(output)]
-    _bundle_command(["download", *words])
+    _python(["-m", "monai.bundle", "download", *words])
 
 
 def _run(
     method: str,
     config: str,
-    identity: str,
     places: Mapping[str, Any],
     knobs: Mapping[str, Any],
     results: Path | None = None,
@@ -141,20 +133,20 @@ def _run(
         raise DataError(f"--{knob}: there is no such option{meant}")
     if root.is_relative_to(Path.cwd()):
         root = root.relative_to(Path.cwd())
-    words = ["run", *filter(None, [identity])]
+    words = ["-m", "monai.bundle", "run", *_IDENTITIES.get(config, [])]
     words += ["--config_file", str(path), "--bundle_root", str(root)]
     for knob, value in {**places, **knobs}.items():
         words += [f"--{knob}", _argument(value)]
-    _bundle_command(words, results or places["output_dir"])
+    _python(words, results or places["output_dir"])
 
 
-def _bundle_command(words: list[str], output: Path | None = None) -> None:
-    command = ["-m", "monai.bundle", *words]
-    print(shlex.join(["python", *command]), flush=True)
+def _python(words: list[str], results: Path | None = None) -> None:
+    """Print a command, end this process with what it ends with, and say what its results are."""
+    print(shlex.join(["python", *words]), flush=True)
     started = time.time()
-    status = _status([sys.executable, *command])
-    if output is not None:
-        print_outcome(output, 0 if status == 0 else started)
+    status = _status([sys.executable, *words])
+    if results is not None:
+        print_outcome(results, 0 if status == 0 else started)
     sys.exit(status)
 
 
@@ -164,20 +156,16 @@ def print_outcome(output: Path, since: float) -> None:
     A run that could not begin has no results, an earlier one may have.
     """
     table = output / "cases.csv"
-    if table.is_file() and table.stat().st_mtime >= since:
-        print(f"\n{_outcome(table)}")
-
-
-def _outcome(table: Path) -> str:
-    """What lies in a folder of masks, in a sentence."""
+    if not table.is_file() or table.stat().st_mtime < since:
+        return
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     masks = sum(row["status"] == "done" for row in rows)
     doubtful = [row["case"] for row in rows if row.get("warning")]
     remarks = f", doubtful {', '.join(doubtful[:5])}" if doubtful else ""
     more = " and more" if len(doubtful) > 5 else ""
-    report = table.parent / "report.html"
-    return f"{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {report}"
+    report = output / "report.html"
+    print(f"\n{masks} of {len(rows)} scans have a mask{remarks}{more}: look at {report}")
 
 
 def check_there(*places: Path) -> None:

@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import CenterSpatialCrop, ResizeWithPadOrCrop, Spacing
+from monai.transforms import CenterSpatialCrop, Compose, ResizeWithPadOrCrop, Spacing
 from PIL import Image
 from tqdm import tqdm
 
@@ -122,22 +122,23 @@ def prepare(
     Returns:
         What failed, a sentence each; the other cases are done.
     """
-    chosen("source", source, (*SOURCES, "folder"))
-    cases, wanted = _labelled(downloaded) if source == "folder" else ([], SOURCES[source])
-    if chosen("geometry", geometry, ("published", "stored")) == "stored":
-        wanted = wanted._replace(geometry=Geometry())
-    wanted = wanted._replace(geometry=_asked(wanted.geometry, spacing, size))
-    if source != "folder":
+    if chosen("source", source, (*SOURCES, "folder")) == "folder":
+        cases, wanted = _labelled(downloaded)
+    else:
+        wanted = SOURCES[source]
         cases = _chaos(downloaded) if source == "chaos_t2" else list(_named(downloaded, wanted))
+    stored = chosen("geometry", geometry, ("published", "stored")) == "stored"
+    given = _asked(Geometry() if stored else wanted.geometry, spacing, size)
+    wanted = wanted._replace(geometry=given)
     if not cases:
         raise DataError(
             f"{downloaded}: nothing of {source} lies here ({wanted.label}); name the folder into "
             "which the download was unpacked."
         )
     check_writable(output, "choose another --output")
-    failures = []
     if workers < 1:
         raise DataError(f"workers: expected 1 or more, got {workers}.")
+    failures = []
     with (
         lock_folder(output),
         writing(output, "choose another --output"),
@@ -159,11 +160,8 @@ def prepare(
         labels = {str(value): name for name, value in wanted.structures.items()}
         atomic_write_text(output / "dataset.json", json.dumps({"labels": labels}, indent=2))
         columns = ("case", "voxels", "spacing", *wanted.structures, "remark")
-        lines = [list(columns)]
-        lines += [
-            [str(row["row"].get(column, "")) for column in columns] for row in record.values()
-        ]
-        atomic_write_text(output / "cases.csv", csv_table(lines))
+        rows = [[made["row"].get(column, "") for column in columns] for made in record.values()]
+        atomic_write_text(output / "cases.csv", csv_table([columns, *rows]))
     tqdm.write(f"{len(record)} scans, {len(failures)} failed: {output / 'cases.csv'}")
     return failures
 
@@ -186,17 +184,15 @@ def _asked(geometry: Geometry, spacing: str | None, size: int | None) -> Geometr
 
 def _labelled(folder: Path) -> tuple[list[Downloaded], Source]:
     """The labelled scans of any layout, with the structures that their labels hold."""
-    cases = [
-        Downloaded(case.name, case.image, case.label)
-        for case in find_cases(folder, labels="required")
-        if case.label is not None
-    ]
-    names, held = label_names(folder), set[int]()
-    for case in cases:
-        with suppress(DataError):  # of a case that cannot be read, which says so in its turn
-            label = load_label(case.label, load_image(case.image))
-            held |= set(np.unique(np.asarray(label.data)).tolist())
-    values = sorted(held.union(names) - {0})
+    cases, names = [], label_names(folder)
+    held = {*names}
+    for case in find_cases(folder, labels="required"):
+        if case.label is not None:
+            cases.append(Downloaded(case.name, case.image, case.label))
+            with suppress(DataError):  # of a case that cannot be read, which says so in its turn
+                label = load_label(case.label, load_image(case.image))
+                held |= {*np.unique(np.asarray(label.data)).tolist()}
+    values = sorted(held - {0})
     structures = {names.get(value, f"structure_{value}"): value for value in values}
     return cases, Source(structures, Geometry(), "scans with labels", "")
 
@@ -224,7 +220,7 @@ def _prepared(
     """What the record says of a case, which is written where it is not there yet."""
     image_path, label_path = (output / f"{k}_{case.name}.nii.gz" for k in ("image", "label"))
     picture = output / "overlays" / f"image_{case.name}.png"
-    hashes = [file_hash(case.image), *map(file_hash, sorted(_parts(case.label)))]
+    hashes = [file_hash(case.image), *map(file_hash, _parts(case.label))]
     text = json.dumps([hashes, source.geometry, source.structures])
     digest = hashlib.sha256(text.encode()).hexdigest()
     there = [path for path in (picture, label_path, image_path) if path.is_file()]
@@ -259,9 +255,7 @@ def _prepared(
 
 
 def _parts(label: Path) -> list[Path]:
-    return (
-        [path for path in label.iterdir() if path.suffix == ".png"] if label.is_dir() else [label]
-    )
+    return sorted(label.glob("*.png")) if label.is_dir() else [label]
 
 
 def _label(case: Downloaded, image: Volume, source: Source) -> np.ndarray:
@@ -287,7 +281,7 @@ def _label(case: Downloaded, image: Volume, source: Source) -> np.ndarray:
 def _label_pictures(case: Downloaded, image: Volume) -> np.ndarray:
     """Labels (X, Y, Z) of grey pictures, one of each DICOM file in the order of their names."""
     slices = [Path(each.filename) for each in series_slices(case.image)]  # in that of the volume
-    pictures = sorted(_parts(case.label))
+    pictures = _parts(case.label)
     if len(pictures) != len(slices):
         raise DataError(
             f"{case.label}: {len(pictures)} label pictures of {len(slices)} slices; download it "
@@ -326,12 +320,11 @@ def _on_grid(image: Volume, label: np.ndarray, to: Geometry) -> tuple[Volume, np
     if to.size is not None:
         steps.append(ResizeWithPadOrCrop((to.size, to.size, -1)))
 
+    resample = Compose(steps)
+
     def moved(array: np.ndarray) -> MetaTensor:
         data = torch.as_tensor(array.astype(np.float32))[None]
-        found = MetaTensor(data, affine=torch.as_tensor(image.affine))
-        for step in steps:
-            found = step(found)
-        return found
+        return resample(MetaTensor(data, affine=torch.as_tensor(image.affine)))
 
     made = moved(np.asarray(image.data))
     numbers = np.zeros(made.shape[1:], label.dtype)

@@ -52,21 +52,13 @@ def suggest(
     given = {name: yaml_value(value, f"--{name}") for name, value in knobs.items()}
     bundle = Bundle(method, weights, knobs=given)
     encoding: dict[str, Any] = {"batch_size": bundle.inferer.batch_size, "amp": bundle.inferer.amp}
-    pack = None
-    if labelled is not None:
-        stored = labelled.is_file()
-        source = SupportSource(
-            None if stored else labelled,
-            labelled if stored else None,
-            **bundle.geometry,
-            **encoding,
-        )
+    if labelled is None:
+        pack, preprocessing = None, Preprocessing.of_first(cases, bundle.geometry)
+    else:
+        places = (None, labelled) if labelled.is_file() else (labelled, None)
+        source = SupportSource(*places, **{**bundle.geometry, **encoding})
         pack = source.resolve(bundle.network)
-    preprocessing = (
-        Preprocessing.of_first(cases, bundle.geometry)
-        if pack is None
-        else Preprocessing.of_support(pack)
-    )
+        preprocessing = Preprocessing.of_support(pack)
     encoder = ScanEncoder(bundle.network, **encoding)
     describer = Describer(encoder, preprocessing, FeatureCache(output / "encoded"))
     proposal = propose(describer, cases, pack=pack, num=num, num_slices=slices, progress=True)
@@ -87,22 +79,19 @@ def proposal_text(proposal: Proposal) -> str:
     """The proposed scans with their slices, and the first of the others."""
     lines = []
     for scan in proposal.scans:
-        if not scan.chosen:
-            continue
-        lines.append(f"label {scan.image}")
-        for what, slices in scan.slices.items():
-            lines.append(
+        if scan.chosen:
+            lines.append(f"label {scan.image}")
+            lines += [
                 f"  {what}: slices {_numbers(slices, first=1)} of {scan.depth} "
                 f"(in the file {scan.file_axis} = {_numbers(scan.file_slices[what], first=0)})"
-            )
-    lines.append("")
-    lines.append(
-        "gain: how much more like a labelled scan the others are with this one (their lower"
-    )
-    lines.append(
-        "quartile); similarity: how like the others it is. Scans of close gains serve alike:"
-    )
-    lines.append(f"{'rank':>4}  {'gain':>6}  {'similarity':>10}  scan")
+                for what, slices in scan.slices.items()
+            ]
+    lines += [
+        "",
+        "gain: how much more like a labelled scan the others are with this one (their lower",
+        "quartile); similarity: how like the others it is. Scans of close gains serve alike:",
+        f"{'rank':>4}  {'gain':>6}  {'similarity':>10}  scan",
+    ]
     for rank, scan in enumerate(proposal.scans[:_SHOWN], start=1):
         lines.append(f"{rank:>4}  {scan.gain:6.3f}  {scan.similarity:10.3f}  {scan.name}")
     if len(proposal.scans) > _SHOWN:
@@ -112,16 +101,11 @@ def proposal_text(proposal: Proposal) -> str:
 
 
 def write_proposal(folder: Path, proposal: Proposal, facts: Mapping[str, Any]) -> None:
-    """Write `suggestion.json` (slices from 0) and `.csv` (from 1, as in overlays).
-
-    At least one scan is proposed; `facts` say how, as JSON values. What cannot be written is a
-    `DataError`.
-    """
+    """Write `suggestion.json` (slices from 0), with the facts, and `.csv` (from 1, as overlays)."""
     scans = [asdict(scan) for scan in proposal.scans]
     content = {"facts": dict(facts), "scans": scans, "left_out": proposal.left_out}
-    rows: list[list[object]] = [
-        ["rank", "scan", "proposed", "gain", "similarity", "slices", "label_slices"]
-    ]
+    columns = ["rank", "scan", "proposed", "gain", "similarity", "slices", "label_slices"]
+    rows: list[list[object]] = [[*columns]]
     for rank, scan in enumerate(proposal.scans, start=1):
         wanted = [f"{what}: {_numbers(slices, first=1)}" for what, slices in scan.slices.items()]
         figures = [f"{scan.gain:.4f}", f"{scan.similarity:.4f}"]
