@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from contourpy import contour_generator
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -66,17 +65,10 @@ def draw_overlay(
 ) -> Figure:
     """Draw up to twelve slices, structures outlined in their colours.
 
-    The slices are spread over those that hold a structure, or over the scan where none does. They
-    are turned as radiologists see them, see `display_plane`.
-
-    Args:
-        image: the scan.
-        label: (X, Y, Z) label values on the scan's grid.
-        structures: names, values and colours.
-        grid: working geometry, whose slices are shown.
-        title: heading.
-        truth: what is outlined beside the label, white and dashed.
-        normalisation: CT is shown by its window; None: all scans by the range of their values.
+    The slices, those of the grid, are spread over those that hold a structure, or over the scan
+    where none does, and turned as radiologists see them, see `display_plane`. `label` and `truth`,
+    outlined white and dashed, hold label values (X, Y, Z) on the scan's grid. By its normalisation
+    CT is shown by its window; without, all scans are by the range of their values.
     """
     view = SliceView(image, grid)
     values = [structure.value for structure in structures]
@@ -94,7 +86,7 @@ def draw_overlay(
     scale = max(1, round(TILE / slices.shape[-2]))
     height, width = (scale * length / DPI for length in picture.shape)
     margin = 0.45  # inches for the title above and for the legend below
-    figure = new_figure(width, height + 2 * margin)
+    figure = Figure(figsize=(width, height + 2 * margin), facecolor="white")  # without a window
     grey = _grey(picture, np.quantile(slices, (_CUT, 1 - _CUT)))[..., None].repeat(3, 2)
     enlarged = grey.repeat(scale, 0).repeat(scale, 1)
     # below the axes, whose outlines would be hidden otherwise
@@ -169,13 +161,6 @@ def embedded(figure: Figure) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def new_figure(width: float, height: float, **options: Any) -> Figure:
-    """A white figure (inches) that is drawn without any window."""
-    figure = Figure(figsize=(width, height), facecolor="white", **options)
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _cut_slices(view: SliceView, numbers: Sequence[int]) -> np.ndarray:
     return torch.cat([view.slices(number, number + 1)[0] for number in numbers]).numpy()
 
@@ -198,12 +183,9 @@ def _grey(values: np.ndarray, limits: Sequence[float]) -> np.ndarray:
 
 def _held_values(view: SliceView, values: Sequence[int]) -> np.ndarray:
     """Which slices of a label volume hold which value, bool (D, N); looks at a few at a time."""
-    held = np.zeros((view.depth, len(values)), bool)
-    for start in range(0, view.depth, _SLAB):
-        stop = min(start + _SLAB, view.depth)
-        slab = view.native(start, stop)
-        held[start:stop] = np.stack([(slab == value).any((1, 2)) for value in values], axis=1)
-    return held
+    slabs = (view.native(at, min(at + _SLAB, view.depth)) for at in range(0, view.depth, _SLAB))
+    held = [np.stack([(slab == value).any((1, 2)) for value in values], 1) for slab in slabs]
+    return np.concatenate(held)
 
 
 def _chosen_slices(held: np.ndarray) -> list[int]:
@@ -212,7 +194,7 @@ def _chosen_slices(held: np.ndarray) -> list[int]:
     if not len(candidates):
         candidates = np.arange(len(held))
     positions = np.linspace(0, len(candidates) - 1, min(MAX_SLICES, len(candidates)))
-    return [int(candidates[round(position)]) for position in positions]
+    return candidates[positions.round().astype(int)].tolist()
 
 
 def _outlines(masks: np.ndarray, corners: Sequence[tuple[int, int]]) -> list[np.ndarray]:

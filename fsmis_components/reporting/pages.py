@@ -44,16 +44,6 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def _colour(colour: str) -> str:
-    """A structure's colour; grey where a pack gives something else."""
-    return colour if _COLOUR.fullmatch(colour) else "#888888"
-
-
-def _link(place: str) -> str:
-    """A path as a relative address; names may hold spaces, quotes, # and %."""
-    return quote(place, safe="/")
-
-
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -67,7 +57,8 @@ _ENVIRONMENT.filters |= {
     "listing": listing,
     "ml": in_ml,
     "percent": percent,
-    "colour": _colour,
-    "link": _link,
+    # grey where a pack gives something else than a colour
+    "colour": lambda colour: colour if _COLOUR.fullmatch(colour) else "#888888",
+    "link": quote,  # a path as a relative address; names may hold spaces, quotes, # and %
     "one_line": lambda text: " ".join(str(text).split()),
 }
