@@ -51,11 +51,11 @@ class Ep1Evaluator(SupervisedEvaluator):
 
     Args:
         device: where the network lies.
-        dataset: dataset whose `data` are `labelled_items`; it is not asked to load them.
+        dataset: its `data` are `labelled_items`; it is not asked to load them.
         network: a network of the contract.
         support_cases: the labelled scans of the fold.
         output_dir: receives the table.
-        fold: number of the fold, for the table.
+        fold: for the table.
         dataset_dir: folder whose `dataset.json` may name the structures.
         structures: as in `load_support_set`.
         amp: bfloat16 autocast.
@@ -109,11 +109,7 @@ class Ep1Evaluator(SupervisedEvaluator):
 
     @exit_on_data_error
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Score all cases.
-
-        Raises:
-            SystemExit: there is no labelled fold, or a scan or label cannot be used.
-        """
+        """Score all cases; without a labelled fold, or one that can be used, the command ends."""
         if not self._task.support or not self.items:
             raise DataError("evaluation needs a support and test cases: name a fold with --fold.")
         names = label_names(self.dataset_dir) if self.dataset_dir else None

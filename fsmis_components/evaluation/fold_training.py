@@ -58,21 +58,17 @@ def train_folds(
     Args:
         bundle_root: the bundle's folder.
         dataset_dir: the scans; for Setting 2 with labels.
-        output_dir: made when missing.
+        output_dir: made when missing; that another training lies there is a `DataError`.
         folds: numbers from 0; None: all five.
         setting: 1, or 2: slices that show structures of the group are not trained on.
         exclude_rule: Setting 2: "any" or "all", see `excluded`.
         structure_groups: Setting 2: label values that are left out together, one model for each.
         plan: see `read_plan`.
         overrides: knobs of `train.json` for all stages; `initial_weights` for the first, where
-            "{fold}" stands for the name of the fold's folder, so that each fold can begin with the
-            weights of its own that another bundle was trained to.
+            "{fold}" stands for the name of the fold's folder: of weights that each fold has.
 
     Returns:
         Why folds failed, a sentence each.
-
-    Raises:
-        DataError: arguments or the dataset are unusable, or another training lies in the folder.
     """
     if setting not in (1, 2) or exclude_rule not in RULES:
         raise DataError(
@@ -102,25 +98,23 @@ def train_folds(
         "overrides": overrides,
     }
     note_once(output / "training.json", description, results=output.glob("*/stage*"))
-    shared = (output / "pseudo_labels").absolute()
+    shared = {"dataset_dir": str(data), "cache_dir": str(output / "pseudo_labels")}
     config = {**_train_config(root), **stages[0], **overrides}
     reading = {key: config[key] for key in ("slice_axis", "ignore_spacing") if key in config}
     failures = []
     for fold, group in product(numbers, groups):
         folder = output / fold_folder(fold, group)
-        knobs: dict[str, Any] = {"dataset_dir": str(data), "cache_dir": str(shared), "fold": fold}
+        knobs: dict[str, Any] = {**shared, "fold": fold}
         facts: dict[str, Any] = {}
         try:
             if finished_facts(folder) is not None:
                 tqdm.write(f"{folder.name}: is finished")
                 continue
             if group is not None:
-                knobs |= {"setting": 2, "test_structures": list(group)}
-                knobs["exclude_rule"] = exclude_rule
-                train = splits[fold].train
-                facts["dropped_slices"] = dropped_slices(train, group, exclude_rule, **reading)
-            facts |= _train_stages(root, folder, knobs, stages, overrides)
-            _finish(folder, len(stages), facts)
+                rule, train = exclude_rule, splits[fold].train
+                knobs |= {"setting": 2, "test_structures": list(group), "exclude_rule": rule}
+                facts["dropped_slices"] = dropped_slices(train, group, rule, **reading)
+            _train_stages(root, folder, knobs, stages, overrides, facts)
             tqdm.write(f"{folder.name}: finished")
         except DataError as error:
             failures.append(f"{folder.name}: {error}")
@@ -134,28 +128,37 @@ def _train_stages(
     knobs: Mapping[str, Any],
     stages: Stages,
     overrides: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Bring the stages of a fold to their end; return the hash of weights that it began with."""
-    facts = {}
-    for number, stage in enumerate(stages):
-        title = f"{folder.name} stage {number + 1} of {len(stages)}"
-        output = folder / f"stage{number + 1}"
+    facts: dict[str, Any],
+) -> None:
+    """Bring the stages of a fold to their end, copy the last weights, and note its facts."""
+    last, seconds = Path(), 0.0
+    for number, stage in enumerate(stages, start=1):
+        title = f"{folder.name} stage {number} of {len(stages)}"
+        output = folder / f"stage{number}"
         given = {**knobs, "output_dir": str(output), **stage, **overrides}
-        if number:
-            given["initial_weights"] = str(folder / f"stage{number}" / "models" / "model.pt")
+        if number > 1:
+            given["initial_weights"] = str(last)
         elif "initial_weights" in given:
             given["initial_weights"] = given["initial_weights"].replace("{fold}", folder.name)
             if Path(given["initial_weights"]).is_file():
                 facts["initial_weights"] = file_hash(Path(given["initial_weights"]))
-        epoch, epochs, _ = _progress(output)
-        if epoch >= epochs:
-            continue
-        tqdm.write(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
-        run_training(root, given)
-        epoch, epochs, _ = _progress(output)
+        epoch, epochs, took = _progress(output)
+        if epoch < epochs:
+            tqdm.write(f"{title}: {f'goes on after epoch {epoch}' if epoch else 'begins'}")
+            run_training(root, given)
+            epoch, epochs, took = _progress(output)
         if epoch < epochs:
             raise DataError(f"{title} ended before its last epoch; give the command again.")
-    return facts
+        last, seconds = output / "models" / "model.pt", seconds + took
+    if not last.is_file():
+        raise DataError(
+            f"{last}: missing, though all epochs are done; delete {folder} to train the fold anew."
+        )
+    with writing(folder):
+        model = atomic_write(folder / "model.pt", lambda path: shutil.copyfile(last, path))
+        done = {"format": FORMAT, "sha256": file_hash(model), "seconds": round(seconds, 1)}
+        content = {**done, "code": code_hash(), **surroundings(), **facts}
+        atomic_write_text(folder / "finished.json", json.dumps(content, indent=2) + "\n")
 
 
 def fold_folder(fold: int, group: Group) -> str:
@@ -170,14 +173,9 @@ def read_plan(
 ) -> Stages:
     """Read and check the plan of a bundle: the knobs of trainings that follow each other.
 
-    Args:
-        bundle_root: the bundle's folder.
-        plan: `{"stages": [{knob: value}, ...]}` or a JSON file of it; None: the bundle's
-            `configs/fold_training.json`, or one stage as in `train.json` where it has none.
-        overrides: knobs of all stages.
-
-    Raises:
-        DataError: no bundle there, no such plan, or a knob that the config does not have.
+    `plan` is `{"stages": [{knob: value}, ...]}` or a JSON file of it; None: the bundle's
+    `configs/fold_training.json`, or one stage as in `train.json` where it has none. `overrides` are
+    knobs of all stages. That a bundle, plan or knob is not there is a `DataError`.
     """
     config = _train_config(bundle_root)
     shipped = bundle_root / "configs" / "fold_training.json"
@@ -186,12 +184,8 @@ def read_plan(
     source = "plan" if isinstance(plan, Mapping) else str(plan)
     content = plan if isinstance(plan, Mapping) else read_json(Path(plan), "name a plan")
     stages = content.get("stages")
-    if (
-        not isinstance(stages, Sequence)
-        or not stages
-        or set(content) != {"stages"}
-        or not all(isinstance(stage, Mapping) for stage in stages)
-    ):
+    listed = isinstance(stages, Sequence) and all(isinstance(stage, Mapping) for stage in stages)
+    if not stages or not listed or set(content) != {"stages"}:
         raise DataError(f'{source}: expected {{"stages": [{{knob: value}}, ...]}}; see the docs.')
     for number, knobs in enumerate([*stages, overrides or {}], start=1):
         title = f"{source}: stage {number}" if number <= len(stages) else "overrides"
@@ -212,10 +206,8 @@ def _train_config(bundle_root: Path) -> dict[str, Any]:
 def run_training(bundle_root: Path, knobs: Mapping[str, Any]) -> None:
     """Train a bundle by its command, in a process of its own, so that memory and seeds are clean.
 
-    It uses the code that runs here, whatever lies in the working folder.
-
-    Raises:
-        DataError: it failed; what it said is on the screen.
+    It uses the code that runs here, whatever lies in the working folder. That it failed is a
+    `DataError`; what it said is on the screen.
     """
     command = [sys.executable, "-m", "monai.bundle", "run", "training"]
     command += ["--config_file", str(bundle_root / "configs" / "train.json")]
@@ -225,8 +217,7 @@ def run_training(bundle_root: Path, knobs: Mapping[str, Any]) -> None:
     paths = [str(Path(fsmis_components.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     python_path = os.pathsep.join(filter(None, paths))
     environment = {**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"}
-    code = subprocess.run(command, env=environment).returncode
-    if code:
+    if code := subprocess.run(command, env=environment).returncode:
         raise DataError(
             f"the training ended with {code} (its last line says why; -9: too little memory); give "
             "the same command to go on."
@@ -236,19 +227,13 @@ def run_training(bundle_root: Path, knobs: Mapping[str, Any]) -> None:
 def dropped_slices(
     cases: Sequence[Case], exclude_labels: Sequence[int], exclude_rule: str, **reading: Any
 ) -> dict[str, int]:
-    """Count the slices of labelled scans that a training leaves out, by the rule that it follows.
+    """Count the slices of labelled scans that a training leaves out: "dropped", and "of" how many.
 
     Args:
-        cases: labelled scans.
+        cases: labelled scans; one without a label that can be read is a `DataError`.
         exclude_labels: values of the structures that are left out.
         exclude_rule: "any" or "all", see `excluded`.
         reading: `slice_axis` and `ignore_spacing` of `choose_slice_grid`.
-
-    Returns:
-        "dropped", and "of" how many.
-
-    Raises:
-        DataError: a scan has no label or cannot be read.
     """
     dropped = []
     for case in cases:
@@ -263,8 +248,7 @@ def dropped_slices(
 def finished_facts(folder: Path) -> dict[str, Any] | None:
     """What `finished.json` of a fold says; None where the fold is not finished.
 
-    Raises:
-        DataError: it is damaged, or the weights are not those that it names.
+    That it is damaged, or names other weights, is a `DataError`.
     """
     path = folder / "finished.json"
     if not path.is_file():
@@ -285,24 +269,3 @@ def _progress(stage: Path) -> tuple[int, int, float]:
         return 0, 1, 0.0
     state = load_state(folder)
     return state["epoch"], state["settings"]["epochs"], state["seconds"]
-
-
-def _finish(folder: Path, num_stages: int, facts: Mapping[str, Any]) -> None:
-    """Copy the last weights of the last stage, then note that the fold is finished."""
-    stages = [folder / f"stage{number}" for number in range(1, num_stages + 1)]
-    last, target = stages[-1] / "models" / "model.pt", folder / "model.pt"
-    if not last.is_file():
-        raise DataError(
-            f"{last}: missing, though all epochs are done; delete {folder} to train the fold anew."
-        )
-    with writing(folder):
-        atomic_write(target, lambda unfinished: shutil.copyfile(last, unfinished))
-        content = {
-            "format": FORMAT,
-            "sha256": file_hash(target),
-            "seconds": round(sum(_progress(stage)[2] for stage in stages), 1),
-            "code": code_hash(),
-            **surroundings(),
-            **facts,
-        }
-        atomic_write_text(folder / "finished.json", json.dumps(content, indent=2) + "\n")

@@ -32,22 +32,22 @@ def mask_figures(
     is MONAI's: distances between the centres of border voxels, 95th percentile of each direction,
     the larger of the two.
 
-    Args:
-        predicted: bool, (D, h, w).
-        labelled: bool, the same shape.
-        spacing: millimetres between slices, rows and columns.
+    Masks are bool (D, h, w), the spacing is in millimetres between slices, rows and columns.
     """
     steps = tuple(map(float, spacing))
     found, true, both = (
         int(np.count_nonzero(mask)) for mask in (predicted, labelled, predicted & labelled)
     )
     if found and true:
-        nsd, hd95 = _surface_figures(_crop(predicted, labelled), steps)
+        # no surface point lies farther out, also where a mask touches the border of the volume
+        box = ndimage.find_objects((predicted | labelled).view(np.uint8))[0]
+        cropped = [np.pad(mask[box], 1) for mask in (predicted, labelled)]
+        nsd, hd95 = _surface_figures(cropped, steps)
     elif found or true:
         nsd, hd95 = 0.0, math.hypot(*np.multiply(predicted.shape, steps))
     else:
         nsd, hd95 = 100.0, 0.0
-    (a, b), (c, d) = (_slice_range(mask) for mask in (predicted, labelled))
+    (a, b), (c, d) = _slice_range(predicted), _slice_range(labelled)
     return {
         "dice": dice_percent(predicted, labelled),
         "nsd": nsd,
@@ -77,15 +77,6 @@ def _slice_range(mask: np.ndarray) -> tuple[int, int]:
     return (int(held[0]), int(held[-1]) + 1) if len(held) else (0, 0)
 
 
-def _crop(predicted: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:
-    """Both masks within their joint bounding box, and one empty voxel around it.
-
-    No surface point lies farther out, also where a mask touches the border of the volume.
-    """
-    box = ndimage.find_objects((predicted | labelled).view(np.uint8))[0]
-    return [np.pad(mask[box], 1) for mask in (predicted, labelled)]
-
-
 def _surface_figures(
     masks: Sequence[np.ndarray], spacing: tuple[float, ...]
 ) -> tuple[float, float]:
@@ -109,19 +100,17 @@ def _corner_codes(mask: np.ndarray, kernel: Sequence[int]) -> np.ndarray:
 
     The codes of MONAI's `get_mask_edges`, which convolves for them and takes ten times as long.
     """
-    depth, height, width = (size - 1 for size in mask.shape)
-    codes = np.zeros((depth, height, width), np.uint8)
-    voxels = mask.view(np.uint8)
-    for (z, y, x), bit in zip(np.ndindex(2, 2, 2), kernel, strict=True):
-        codes |= voxels[z : z + depth, y : y + height, x : x + width] * np.uint8(bit)
+    cubes = np.lib.stride_tricks.sliding_window_view(mask, (2, 2, 2))
+    codes = np.zeros(cubes.shape[:3], np.uint8)
+    for corner, bit in zip(np.ndindex(2, 2, 2), kernel, strict=True):
+        codes |= cubes[(..., *corner)] * np.uint8(bit)
     return codes
 
 
 def _distances(surfaces: Sequence[np.ndarray], spacing: tuple[float, ...]) -> list[np.ndarray]:
     """Distance in mm from each point of either surface to the nearest point of the other one.
 
-    Both ways are exact, and both round to float32 as MONAI does, which makes a distance of 2 mm
-    equal to a tolerance of 2 mm.
+    Both ways are exact, and both round to float32 as MONAI does: 2 mm equal a tolerance of 2 mm.
     """
     first, second = surfaces
     both_ways = ((first, second), (second, first))

@@ -31,7 +31,7 @@ from fsmis_components.evaluation.records import (
 )
 from fsmis_components.evaluation.subjects.base import Subject
 from fsmis_components.support.sections import NUM_SECTIONS, section_of_slice, section_slices
-from fsmis_components.support.support_set import LabelledSlices, SupportScan, SupportSet
+from fsmis_components.support.support_set import LabelledSlices, SupportSet
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Ep1Rule:
-    """A named rule of EP1.
+    """A named rule of EP1."""
 
-    Attributes:
-        name: what tables call it.
-        default_choice: the choice of support of the papers' code.
-        task: gives a `Task` for all labelled cases in the finder's order, a fold, and by keyword
-            `num_folds`, the number of support scans `shots` and the `choice` of them, from 0. It
-            raises a DataError where the rule has no such fold, number of shots or choice.
-        thirds: gives the scored slices, each with its third, for those that hold a structure.
-    """
-
-    name: str
-    default_choice: int
+    name: str  # what tables call it
+    default_choice: int  # of support, in the papers' code
+    # gives a `Task` for all labelled cases in the finder's order, a fold, and by keyword
+    # `num_folds`, the number of support scans `shots` and the `choice` of them, from 0; a DataError
+    # where the rule has no such fold, number of shots or choice
     task: Callable[..., Task]
+    # gives the scored slices, each with its third, for those that hold a structure
     thirds: Callable[[list[int]], Iterable[tuple[int, int]]]
 
     def sections(self, present: np.ndarray) -> torch.Tensor:
-        """Third of the true extent in which each query slice lies.
+        """Third of the true extent in which each query slice lies: (D, N), 0, 1 or 2; -1: none.
 
-        Args:
-            present: bool (D, N), does slice d hold structure n.
-
-        Returns:
-            (D, N), 0, 1 or 2; -1 where the slice is not scored.
+        `present` is bool (D, N): does slice d hold structure n.
         """
         found = torch.full(present.shape, -1, dtype=torch.long)
         for structure, column in enumerate(present.T):
@@ -144,18 +135,14 @@ class Query(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a subject answered under a protocol, cut to the slices that are scored."""
+    """Masks (D, N, h, w) of bool of a subject and of the label, cut to the slices that count."""
 
-    predicted: np.ndarray  # masks (D, N, h, w) of bool
-    truth: np.ndarray  # the label alike
+    predicted: np.ndarray
+    truth: np.ndarray
 
 
 def load_query(case: Case, values: Sequence[int], grid: SliceGrid) -> Query:
-    """Read a query and its label.
-
-    Raises:
-        DataError: the case has no label, or one of its files cannot be used.
-    """
+    """Read a query and its label; one that is missing or cannot be used is a `DataError`."""
     if case.label is None:
         raise DataError(
             f"{case.image}: the benchmark needs a label, none was found beside it; add it or "
@@ -195,10 +182,10 @@ def make_rows(
     rows = []
     for index, structure in enumerate(support.structures):
         status = SCORED if query.truth[:, index].any() else ABSENT
-        masks = found.predicted[:, index], found.truth[:, index]
         if status == ABSENT and protocol in RULES:
             status, figures = UNDEFINED, dict.fromkeys(FIGURES, float("nan"))
         else:
+            masks = found.predicted[:, index], found.truth[:, index]
             figures = mask_figures(*masks, query.spacing)
         rows.append(
             Row(
@@ -223,28 +210,22 @@ def make_rows(
 def with_labelled_slices(
     support: SupportSet, grid: SliceGrid, slices: LabelledSlices
 ) -> SupportSet:
-    """A support set whose labels hold only the slices that count as labelled.
+    """Completely labelled scans with labels that hold only the slices that count as labelled.
 
-    Args:
-        support: completely labelled scans.
-        grid: says along which axis slices are cut.
-        slices: "all": nothing is hidden. "sections": each structure keeps its three slices at 1/6,
-            1/2 and 5/6 of the slices that hold it, in each scan.
+    "all" hides nothing; with "sections" each structure keeps its three slices at 1/6, 1/2 and 5/6
+    of the slices that hold it, in each scan.
     """
-    scans = support.scans
-    if slices == "sections":
-        values = [structure.value for structure in support.structures]
-        scans = tuple(_with_sections(scan, grid, values) for scan in scans)
-    return replace(support, scans=scans, slices=slices)
-
-
-def _with_sections(scan: SupportScan, grid: SliceGrid, values: Sequence[int]) -> SupportScan:
-    view = SliceView(scan.label, grid)
-    stack = view.native_labels()
-    kept = np.zeros_like(stack)
-    for value in values:
-        held = np.flatnonzero((stack == value).any((1, 2))).tolist()
-        for index in set(section_slices(held)) if held else ():
-            kept[index][stack[index] == value] = value
-    label = Volume(view.restack(kept), scan.label.affine, scan.label.source)
-    return replace(scan, label=label)
+    if slices == "all":
+        return replace(support, slices=slices)
+    scans = []
+    for scan in support.scans:
+        view = SliceView(scan.label, grid)
+        stack = view.native_labels()
+        kept = np.zeros_like(stack)
+        for structure in support.structures:
+            held = np.flatnonzero((stack == structure.value).any((1, 2))).tolist()
+            for index in set(section_slices(held)) if held else ():
+                kept[index][stack[index] == structure.value] = structure.value
+        label = Volume(view.restack(kept), scan.label.affine, scan.label.source)
+        scans.append(replace(scan, label=label))
+    return replace(support, scans=tuple(scans), slices=slices)

@@ -77,23 +77,16 @@ class CaseRecord:
 
 
 def note_once(path: Path, content: Mapping[str, Any], results: Iterable[Path]) -> None:
-    """Note in a new folder what its results come from, or refuse to mix two kinds of them.
+    """Note in a new folder, as JSON, what its results come from, before there are any.
 
-    Args:
-        path: the note, a JSON file; it is on disk before any result.
-        content: JSON values.
-        results: what lies there of an earlier run.
-
-    Raises:
-        DataError: the note says something else, is damaged, or is missing beside results; or it
-            cannot be written.
+    That the note says something else, is damaged, cannot be written, or is missing beside `results`
+    of an earlier run is a `DataError`.
     """
     wanted = json.loads(json.dumps(content, sort_keys=True))
     advice = "choose another --output_dir (nothing was overwritten)"
     if path.is_file():
         there = read_json(path, "choose another --output_dir")
-        changed = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
-        if changed:
+        if changed := sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k)):
             raise DataError(
                 f"{path.parent}: holds results that differ in {', '.join(changed)}; {advice}."
             )
@@ -112,11 +105,7 @@ def file_name(name: str) -> str:
 
 
 def read_record(path: Path) -> CaseRecord:
-    """Read the record of a case.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """Read the record of a case; a damaged file is a `DataError`."""
     content = read_json(path)
     known = [entry.name for entry in fields(CaseRecord)]  # earlier versions kept more
     try:
@@ -127,11 +116,7 @@ def read_record(path: Path) -> CaseRecord:
 
 
 def read_records(root: Path) -> list[CaseRecord]:
-    """All records of a results folder, in the order of their paths.
-
-    Raises:
-        DataError: there are none, or one is damaged.
-    """
+    """All records of a results folder by their paths; none, or a damaged one, is a `DataError`."""
     paths = sorted(path for path in root.glob("cases/*/*/*.json") if path.name != "unit.json")
     if not paths:
         raise DataError(
@@ -143,26 +128,21 @@ def read_records(root: Path) -> list[CaseRecord]:
 
 def write_rows(rows: Sequence[Row], path: Path) -> Path:
     """Write rows as CSV, an undefined figure as an empty field."""
-    lines: list[list[object]] = [[entry.name for entry in fields(Row)]]
-    for row in rows:
-        line = asdict(row)
-        shown = {f: f"{line[f]:.4f}" if math.isfinite(line[f]) else "" for f in FIGURES}
-        lines.append(list((line | shown).values()))
+    lines = [[entry.name for entry in fields(Row)]]
+    for row in map(asdict, rows):
+        row |= {f: f"{row[f]:.4f}" if math.isfinite(row[f]) else "" for f in FIGURES}
+        lines.append(list(row.values()))
     return atomic_write_text(path, csv_table(lines))
 
 
 def read_json(path: Path, advice: str = "delete it to have it anew") -> dict[str, Any]:
-    """Read an object of a results folder.
-
-    Raises:
-        DataError: the file is damaged; the message ends with the advice.
-    """
+    """Read an object of a results folder; a damaged one is a `DataError` that ends with advice."""
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no object")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {advice}.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: cannot be read (no object); {advice}.")
     return content
 
 
@@ -184,11 +164,7 @@ def joined_hash(hashes: Mapping[str, str]) -> str:
 
 
 def surroundings(device: torch.device | None = None) -> dict[str, object]:
-    """Versions, processor and threads: a table is bit-equal where these are.
-
-    Args:
-        device: where the work was done; None: on the GPU, if there is one.
-    """
+    """Versions, processor (None: the GPU, if any) and threads: with these a table is bit-equal."""
     on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
     packages = (fsmis_components, torch, monai, np, scipy)
     return {

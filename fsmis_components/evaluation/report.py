@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -49,30 +50,23 @@ def note_run(root: Path, command: str, failures: Sequence[str]) -> None:
 
 
 def write_results(roots: Sequence[Path], output_dir: Path) -> list[Path]:
-    """Join results folders into one set of tables and a report.
+    """Join results folders of `run_benchmark`, which may be the output folder too.
 
     Everything but the report's pictures and `run.json` is the same, bit for bit, for the same
-    weights, data, code, machine and number of threads.
-
-    Args:
-        roots: results folders of `run_benchmark`.
-        output_dir: receives the files; may be one of the folders.
+    weights, data, code, machine and number of threads. A folder without results, two with the same
+    case of the same method, or made under different rules are a `DataError`.
 
     Returns:
         The files: `table.md`, `report.html`, `cases.csv`, `summary.json`.
-
-    Raises:
-        DataError: a folder holds no results, two hold the same case of the same method, or two were
-            made under different rules.
     """
     records = []
     for root in roots:
         for record in read_records(root):
-            # masks as paths from the folder of the report
-            masks = {
-                k: os.path.relpath(root / path, output_dir) for k, path in record.masks.items()
+            # from the folder of the report
+            paths = {
+                k: os.path.relpath(root / mask, output_dir) for k, mask in record.masks.items()
             }
-            records.append(replace(record, masks=masks))
+            records.append(replace(record, masks=paths))
     rows = sorted((row for record in records for row in record.rows), key=_order)
     run = _joined_runs(roots, records)
     summary = summarise(rows)
@@ -92,7 +86,7 @@ def write_report(
     """Write `report.html`, whole or not at all; the same input gives the same bytes.
 
     Args:
-        path: the file; paths of masks are relative to its folder.
+        path: the file; paths of masks in the records are relative to its folder.
         records: finished cases.
         run: facts of the run as JSON values; "failures" lists what failed.
         table: the tables as Markdown.
@@ -100,23 +94,16 @@ def write_report(
     rows = rows_frame([row for record in records for row in record.rows])
     rows["record"] = pd.Series([at for at, each in enumerate(records) for _ in each.rows])
     values = rows.drop_duplicates("structure").sort_values("value")[["structure", "value"]]
-    structures = [
-        Structure(str(name), int(value), PALETTE[place % len(PALETTE)])
-        for place, (name, value) in enumerate(values.itertuples(index=False))
-    ]
+    named = zip(values.itertuples(index=False), cycle(PALETTE), strict=False)
+    structures = [Structure(str(name), int(value), colour) for (name, value), colour in named]
     # the floor is only shown where there is nothing else
-    blind = rows[rows.protocol == WHOLE_VOLUME].groupby([*LINE])
-    means = {
-        line: (line[0] != FLOOR, mean)
-        for line, part in blind
-        if np.isfinite(mean := unit_means(part).dice.mean())
-    }
-    best = max(means, key=lambda line: means[line], default=None)
+    (method, _, labelled, shots), shown = max(
+        rows[rows.protocol == WHOLE_VOLUME].groupby([*LINE]),
+        key=lambda line: (line[0][0] != FLOOR, unit_means(line[1]).dice.mean()),
+    )
     # a name may hold a dollar sign, which is no formula
     with matplotlib.rc_context({"text.parse_math": False, "font.family": "DejaVu Sans"}):
-        cases = (
-            [] if best is None else _cases(records, blind.get_group(best), structures, path.parent)
-        )
+        cases = _cases(records, shown, structures, path.parent)
     page = render(
         "benchmark.html",
         title="Few-shot segmentation benchmark",
@@ -124,7 +111,7 @@ def write_report(
         floor=FLOOR in {*rows.method},
         structures={structure.name: structure.colour for structure in structures},
         scans=int(rows.case.nunique()),
-        best=best and f"{best[0]}, {labelled_title(best[2], best[3])}",
+        best=f"{method}, {labelled_title(labelled, shots)}",
         cases=cases,
         table=_html(table),
         failures=list(dict.fromkeys(map(str, run.get("failures", [])))),

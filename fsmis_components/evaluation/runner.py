@@ -46,28 +46,18 @@ from fsmis_components.support.support_set import LabelledSlices, Wanted, support
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of the benchmark computes.
+    """What a run of the benchmark computes."""
 
-    Attributes:
-        cases: all labelled cases, in the finder's order.
-        rule: the rule of EP1; it also says which scan supports which queries.
-        folds: some of the `num_folds` into which the cases are split.
-        shots: numbers K of support scans.
-        choices: choices of support; None: that of the papers' code.
-        labelled: kinds of labelled slices.
-        structures: as in `load_support_set`; `names` gives a name per label value.
-        geometry: `spatial_size`, `slice_axis` and `ignore_spacing` of `choose_slice_grid`.
-    """
-
-    cases: Sequence[Case]
-    rule: Ep1Rule
-    folds: Sequence[int]
+    cases: Sequence[Case]  # all that are labelled, in the finder's order
+    rule: Ep1Rule  # it also says which scan supports which queries
+    folds: Sequence[int]  # some of the `num_folds` into which the cases are split
     num_folds: int = 5
-    shots: Sequence[int] = (1,)
-    choices: Sequence[int] | None = None
+    shots: Sequence[int] = (1,)  # numbers K of support scans
+    choices: Sequence[int] | None = None  # of support; None: that of the papers' code
     labelled: Sequence[LabelledSlices] = ("sections", "all")
-    structures: Wanted = None
-    names: Mapping[int, str] = field(default_factory=dict)
+    structures: Wanted = None  # as in `load_support_set`
+    names: Mapping[int, str] = field(default_factory=dict)  # by label value
+    # `spatial_size`, `slice_axis` and `ignore_spacing` of `choose_slice_grid`
     geometry: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,12 +69,6 @@ def run_benchmark(
     A case or fold that cannot be used is told in the second value, and the others go on. What is
     finished is kept after each case; the same call later computes only what is missing.
 
-    Args:
-        subjects: the methods under test.
-        plan: what to compute.
-        output_dir: the results folder.
-        progress: show a bar with the time that is left.
-
     Returns:
         Records of all finished cases, and one sentence per failure.
 
@@ -93,9 +77,8 @@ def run_benchmark(
             or the folder holds the results of other weights, settings or code.
     """
     names = [subject.name for subject in subjects]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"subjects: two are called {twice}; leave one out.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"subjects: two are called {twice[0]}; leave one out.")
     choices = [plan.rule.default_choice] if plan.choices is None else plan.choices
     tasks = [
         plan.rule.task(plan.cases, fold, num_folds=plan.num_folds, shots=shots, choice=choice)
@@ -133,21 +116,22 @@ def run_benchmark(
     return records, failures + _empty_folds(records)
 
 
+@dataclass(eq=False)
 class _Unit:
     """One subject with one support of one fold, and the folder of its finished cases."""
 
-    def __init__(
-        self, subject: Subject, task: Task, group: Group, plan: Plan, output: Path
-    ) -> None:
-        self.subject = subject
-        self.task = task
-        self.group = group
-        self.plan = plan
-        self.output = output
+    subject: Subject
+    task: Task
+    group: Group
+    plan: Plan
+    output: Path
+
+    def __post_init__(self) -> None:
+        subject, task, group = self.subject, self.task, self.group
         unit = f"fold{task.fold}_shots{len(task.support)}_choice{task.choice}{group_suffix(group)}"
         self.title = f"{subject.name}, {unit}"
         self.name = f"{file_name(subject.name)}/{unit}"
-        self.folder = output / "cases" / self.name
+        self.folder = self.output / "cases" / self.name
 
     def prepare(self, hashes: Callable[[Case], str]) -> dict[str, Any]:
         """Load the subject and the support; return what decides the figures."""
@@ -199,16 +183,10 @@ class _Unit:
             label = merged_masks(view, values, found.predicted)
             save_mask(self.output / mask, label, like=query.image)
             masks[f"{WHOLE_VOLUME}/{support.slices}"] = mask.as_posix()
-        record = CaseRecord(
-            rows,
-            # absolute: a report may be made from another folder
-            os.path.abspath(case.image),
-            os.path.abspath(str(case.label)),
-            masks,
-            seconds=time.perf_counter() - start,
-            fingerprint=fingerprint,
-            slice_axis=view.slice_axis,
-        )
+        # absolute: a report may be made from another folder
+        paths = os.path.abspath(case.image), os.path.abspath(str(case.label))
+        seconds = time.perf_counter() - start
+        record = CaseRecord(rows, *paths, masks, seconds, fingerprint, view.slice_axis)
         atomic_write_text(path, json.dumps(asdict(record), indent=1) + "\n")
         return record
 

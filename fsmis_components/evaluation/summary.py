@@ -10,7 +10,7 @@ bits, in whatever order they come.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -39,17 +39,6 @@ SAMPLES = 10_000  # of the bootstrap
 _DECIMALS = 9
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Mean of first minus second over cases, its 95 % interval, and p; 1 without a difference."""
-
-    count: int
-    mean_difference: float
-    low: float
-    high: float
-    p_value: float
-
-
 class Key(NamedTuple):
     """What rows of one group share."""
 
@@ -63,8 +52,7 @@ class Key(NamedTuple):
 def describe(values: Iterable[float]) -> dict[str, float]:
     """Mean, standard deviation and 95 % percentile-bootstrap interval of the mean of finite values.
 
-    Returns:
-        "mean", "sd" (0 for one value), "low" and "high" (equal values: the value).
+    Of equal values "sd" is 0, "low" and "high" are that value.
     """
     ordered = np.sort(np.asarray(list(values), float))
     if ordered[0] == ordered[-1]:  # nothing to resample; the mean of equal values may be rounded
@@ -74,7 +62,6 @@ def describe(values: Iterable[float]) -> dict[str, float]:
         (ordered,),
         np.mean,
         n_resamples=SAMPLES,
-        confidence_level=0.95,
         method="percentile",
         random_state=np.random.default_rng(0),  # SciPy below 1.15 does not know `rng`
     ).confidence_interval
@@ -86,20 +73,27 @@ def describe(values: Iterable[float]) -> dict[str, float]:
     }
 
 
-def paired_comparison(first: Mapping[Any, float], second: Mapping[Any, float]) -> Comparison:
+def paired_comparison(first: Mapping[Any, float], second: Mapping[Any, float]) -> dict[str, Any]:
     """First minus second, finite figures by case, on the cases that both have, at least one.
 
     The two-sided Wilcoxon signed-rank test discards cases without a difference (Wilcoxon's own
-    rule); they stay in the mean and in `count`. SciPy takes the exact distribution for up to 50
-    cases without ties. With fewer than 6 cases p cannot fall below 0.05.
+    rule); they stay in the mean and in "count". SciPy takes the exact distribution for up to 50
+    cases without ties. With fewer than 6 cases p cannot fall below 0.05; without a difference it is
+    1.
     """
-    shared = [case for case in first if case in second]
-    differences = np.round([first[case] - second[case] for case in shared], _DECIMALS)
+    differences = np.round(
+        [first[case] - second[case] for case in first if case in second], _DECIMALS
+    )
     spread = describe(differences)
     moved = np.sort(differences[differences != 0])
     p_value = stats.wilcoxon(moved, zero_method="wilcox").pvalue if len(moved) else 1.0
-    mean, low, high = (spread[key] for key in ("mean", "low", "high"))
-    return Comparison(len(shared), mean, low, high, float(p_value))
+    return {
+        "count": len(differences),
+        "mean_difference": spread["mean"],
+        "low": spread["low"],
+        "high": spread["high"],
+        "p_value": float(p_value),
+    }
 
 
 def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -109,38 +103,26 @@ def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def unit_means(table: pd.DataFrame, figures: Sequence[str] = ("dice",)) -> pd.DataFrame:
-    """Figures by fold and case: mean over choices of support, then over defined structures.
-
-    Args:
-        table: rows as of `rows_frame`, of one group.
-        figures: columns.
-    """
+    """Figures of a group by fold and case: mean over choices, then over defined structures."""
     defined = table[table.status != UNDEFINED]
     per_structure = defined.groupby([*UNIT, "structure"], sort=False)[[*figures]].mean()
     return per_structure.groupby(UNIT).mean()
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """All numbers of the tables, as JSON values.
-
-    Args:
-        rows: rows of any number of methods, settings, protocols and supports.
+    """All numbers of the tables, as JSON values; that a row occurs twice is a `DataError`.
 
     Returns:
-        "groups": per method, setting, labelled slices, shots and protocol the folds and choices
-        that were run, and per structure and for the mean over structures the units ("cases"), how
-        many of them lack a structure ("absent") or were left out ("undefined"), and of each figure
-        mean, sd and 95 % interval (None where no unit is left). "fold_dice" holds the mean Dice of
-        each fold, "support_choice_range" that of the worst and of the best choice, where there are
-        several.
-        "wv_gaps": per method, setting, labelled slices and shots, Dice with the extent told
-        ("told": the rule of EP1, or "oracle" where EP1 has no figure) minus whole-volume Dice.
+        "groups": per `Key` the folds and choices that were run, and per structure and for the mean
+        over structures the units ("cases"), how many of them lack a structure ("absent") or were
+        left out ("undefined"), and of each figure mean, sd and 95 % interval (None where no unit is
+        left). "fold_dice" holds the mean Dice of each fold, "support_choice_range" that of the
+        worst and of the best choice, where there are several.
+        "wv_gaps": Dice with the extent told ("told": the rule of EP1, or "oracle" where EP1 has no
+        figure) minus whole-volume Dice.
         "comparisons": Dice of two methods under the same protocol, setting, slices and shots. A
         method that was not trained is compared under every setting. Both are taken on the
         structures and choices of support that the two sides share; without any there is no entry.
-
-    Raises:
-        DataError: a row occurs twice.
     """
     table = rows_frame(rows)
     for row in table[table.duplicated([*Key._fields, *UNIT, "choice", "structure"])].itertuples():
@@ -178,22 +160,21 @@ def _group(key: Key, rows: pd.DataFrame) -> dict[str, Any]:
         "mean": _described(rows),
         "fold_dice": {str(fold): mean for fold, mean in folds.items()},
     }
-    per_choice = [unit_means(part).dice.mean() for _, part in rows.groupby("choice")]
-    known = [float(value) for value in per_choice if np.isfinite(value)]
-    if len(per_choice) > 1 and known:
+    means = [float(unit_means(part).dice.mean()) for _, part in rows.groupby("choice")]
+    known = [mean for mean in means if np.isfinite(mean)]
+    if len(means) > 1 and known:
         group["support_choice_range"] = {"lowest": min(known), "highest": max(known)}
     return group
 
 
 def _described(rows: pd.DataFrame) -> dict[str, Any]:
     """Numbers of units, and mean, sd and interval of each figure over them."""
-    units = rows[UNIT].apply(tuple, axis=1)
     table = unit_means(rows, FIGURES)
     nothing = dict.fromkeys(("mean", "sd", "low", "high"))
     return {
-        "cases": units[rows.status != UNDEFINED].nunique(),
-        "absent": units[rows.status == ABSENT].nunique(),
-        "undefined": units[rows.status == UNDEFINED].nunique(),
+        "cases": len(rows[rows.status != UNDEFINED].drop_duplicates(UNIT)),
+        "absent": len(rows[rows.status == ABSENT].drop_duplicates(UNIT)),
+        "undefined": len(rows[rows.status == UNDEFINED].drop_duplicates(UNIT)),
         **{f: nothing if table.empty else describe(table[f]) for f in FIGURES},
     }
 
@@ -204,8 +185,8 @@ def _compared(first: pd.Series, second: pd.Series) -> dict[str, Any] | None:
     if shared.empty:
         return None
     means = shared.groupby([*UNIT, "structure"], sort=False).mean().groupby(UNIT).mean()
-    comparison = paired_comparison(means["first"].to_dict(), means["second"].to_dict())
-    return {"figure": "dice", **asdict(comparison)}
+    found = paired_comparison(means["first"].to_dict(), means["second"].to_dict())
+    return {"figure": "dice", **found}
 
 
 def _wv_gaps(dice: Mapping[Key, pd.Series]) -> list[dict[str, Any]]:
@@ -213,11 +194,11 @@ def _wv_gaps(dice: Mapping[Key, pd.Series]) -> list[dict[str, Any]]:
     for key, blind in dice.items():
         if key.protocol != WHOLE_VOLUME:
             continue
-        same = {name: value for name, value in key._asdict().items() if name != "protocol"}
+        same = key._asdict()
+        del same["protocol"]
         rules = [rule for rule in EP1_RULES if key._replace(protocol=rule) in dice]
         for told in rules or [ORACLE]:
-            gap = _compared(dice.get(key._replace(protocol=told), blind[:0]), blind)
-            if gap is not None:
+            if gap := _compared(dice.get(key._replace(protocol=told), blind[:0]), blind):
                 gaps.append({**same, "told": told, **gap})
     return gaps
 
@@ -240,7 +221,7 @@ def _comparisons(dice: Mapping[Key, pd.Series]) -> list[dict[str, Any]]:
                 "first": first.method,
                 "second": second.method,
             }
-            found.append({**entry, **comparison})
+            found.append(entry | comparison)
 
     def place(entry: Mapping[str, Any]) -> tuple[Any, ...]:
         protocol = PROTOCOLS.index(entry["protocol"])

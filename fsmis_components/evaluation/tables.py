@@ -37,13 +37,10 @@ Section = dict[str, str]
 
 
 def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """The page as Markdown: same summary and run, same bytes.
+    """The page as Markdown, of a summary of `summarise`: same summary and run, same bytes.
 
-    Args:
-        summary: from `summarise`.
-        run: what else the page carries. "failures" (sentences) and "dropped_slices" (label group
-            to {"dropped": n, "of": m}) get sections; every other key that holds something is
-            printed as it stands.
+    Of `run`, "failures" (sentences) and "dropped_slices" (label group to {"dropped": n, "of": m})
+    get sections; every other key that holds something is printed as it stands.
     """
     groups = summary["groups"]
     found = {group["protocol"] for group in groups}
@@ -56,25 +53,18 @@ def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         }
         for setting in [each for each in known if each != UNTRAINED] or known
     ]
-    told = {"failures": [], "dropped_slices": {}, **run}
-    facts = {
-        key: value
-        for key, value in run.items()
-        if key not in ("failures", "dropped_slices") and value not in (None, "", [], {})
-    }
-    text = render("table.md", settings=settings, rules=rules, run=told, facts=facts)
+    facts = {key: value for key, value in run.items() if value not in (None, "", [], {})}
+    parts = {key: facts.pop(key, {}) for key in ("failures", "dropped_slices")}
+    text = render("table.md", settings=settings, rules=rules, facts=facts, **parts)
     return text.rstrip("\n") + "\n"
 
 
 def pipe_table(
     titles: Sequence[str], rows: Iterable[Sequence[object]], text: Container[int] = (0,)
 ) -> str:
-    """A table as Markdown, without a line break at its end.
+    """A table as Markdown, without a line break at its end; a bar in a cell does not end it.
 
-    Args:
-        titles: of the columns.
-        rows: cells of each row, in the order of the titles; a bar in a cell does not end it.
-        text: numbers of the columns that hold text; the others hold numbers, set to the right.
+    `text` are the numbers of the columns of text; the others hold numbers, set to the right.
     """
     rule = ["---" if column in text else "---:" for column in range(len(titles))]
     escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in [titles, rule, *rows])
@@ -98,24 +88,26 @@ def labelled_title(labelled: str, shots: int) -> str:
 def _sections(summary: Mapping[str, Any], setting: str, rules: Sequence[str]) -> Iterator[Section]:
     """The tables of a setting; what was not trained belongs to every setting."""
     groups = [group for group in summary["groups"] if group["setting"] in (setting, UNTRAINED)]
-    # the groups of each line of a table; `summarise` has them beside each other
+    # the groups of each line of a table, that of the whole volume always among them; `summarise`
+    # has them beside each other
     lines = [
         {group["protocol"]: group for group in part}
         for _, part in groupby(groups, key=lambda group: tuple(group[key] for key in LINE))
     ]
     yield _dice_section(lines, summary["wv_gaps"], rules)
     of = {
-        protocol: [group for group in groups if group["protocol"] == protocol]
+        protocol: found
         for protocol in [*rules, WHOLE_VOLUME]
+        if (found := [group for group in groups if group["protocol"] == protocol])
     }
-    of = {protocol: found for protocol, found in of.items() if found}
     shown = [group for found in of.values() for group in found]
-    folds = sorted({int(fold) for group in shown for fold in group["fold_dice"]})
+    folds = sorted({fold for group in shown for fold in group["fold_dice"]}, key=int)
     if len(folds) > 1:
         rows = [
             [*_heads(group), protocol_title(group["protocol"])]
-            + [_rounded(group["fold_dice"].get(str(fold))) for fold in folds]
+            + [f"{dice[fold]:.1f}" if fold in dice else NONE for fold in folds]
             for group in shown
+            for dice in [group["fold_dice"]]
         ]
         heads = [*HEADS, "protocol", *(f"fold {fold}" for fold in folds)]
         yield _section("Dice in % per fold, mean over structures", heads, rows, text=3)
@@ -128,13 +120,12 @@ def _sections(summary: Mapping[str, Any], setting: str, rules: Sequence[str]) ->
         ]
         title = f"Dice in % per structure, {protocol_title(protocol)} (mean ± sd)"
         yield _section(title, [*HEADS, *names, "mean"], rows)
-    if WHOLE_VOLUME in of:
-        rows = [
-            [*_heads(group), *(_mean_sd(group["mean"], figure) for figure in OTHER_FIGURES)]
-            for group in of[WHOLE_VOLUME]
-        ]
-        title = "Other figures, whole volume, mean over structures (mean ± sd)"
-        yield _section(title, [*HEADS, *OTHER_FIGURES.values()], rows)
+    rows = [
+        [*_heads(group), *(_mean_sd(group["mean"], figure) for figure in OTHER_FIGURES)]
+        for group in of[WHOLE_VOLUME]
+    ]
+    title = "Other figures, whole volume, mean over structures (mean ± sd)"
+    yield _section(title, [*HEADS, *OTHER_FIGURES.values()], rows)
     difference = "first minus second [95 % interval]"
     for protocol in of:
         rows = [
@@ -170,7 +161,7 @@ def _dice_section(
     lost = {(*(gap[key] for key in LINE), gap["told"]): _interval(gap) for gap in gaps}
     rows = []
     for line in lines:
-        group = _main(line)
+        group = line[WHOLE_VOLUME]
         key = [group[name] for name in LINE]
         oracle = lost.get((*key, ORACLE))
         marked = NONE if oracle is None else f"{oracle} (oracle)"
@@ -190,8 +181,8 @@ def _support_section(lines: Sequence[Mapping[str, Group]], rules: Sequence[str])
     """How many cases, folds and supports the lines rest on."""
     rows = []
     for line in lines:
-        group = _main(line)
-        choices = line.get(WHOLE_VOLUME, {}).get("support_choice_range")
+        group = line[WHOLE_VOLUME]
+        choices = group.get("support_choice_range")
         rows.append(
             [
                 *_heads(group),
@@ -207,11 +198,6 @@ def _support_section(lines: Sequence[Mapping[str, Group]], rules: Sequence[str])
     heads += ["whole-volume Dice, worst to best choice", "cases without some structure"]
     heads += [f"of these undefined in EP1 (`{rule}`)" for rule in rules]
     return _section("What the lines rest on", heads, rows)
-
-
-def _main(line: Mapping[str, Group]) -> Group:
-    """The group of a line that says most: that of the whole volume where it was run."""
-    return line.get(WHOLE_VOLUME) or next(iter(line.values()))
 
 
 def _heads(group: Group) -> list[str]:
@@ -233,10 +219,6 @@ def _cases(group: Group) -> str:
 
 def _interval(entry: Mapping[str, Any], mean: str = "mean_difference") -> str:
     return f"{entry[mean]:z.1f} [{entry['low']:z.1f}, {entry['high']:z.1f}]"
-
-
-def _rounded(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1f}"
 
 
 def _mean_sd(entry: Mapping[str, Any] | None, figure: str = "dice") -> str:

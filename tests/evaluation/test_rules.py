@@ -15,18 +15,17 @@ from fsmis_components.support import load_support_set
 CASES = [Case(str(number), Path(f"image_{number}.nii.gz")) for number in range(20)]
 
 
-def names(cases: tuple[Case, ...]) -> list[int]:
-    return [int(case.name) for case in cases]
+def task(rule: str, fold: int, shots: int = 1, choice: int = 0) -> tuple[list[int], list[int]]:
+    """Numbers of the support and of the queries."""
+    found = RULES[rule].task(CASES, fold, num_folds=5, shots=shots, choice=choice)
+    support, queries = ([int(case.name) for case in c] for c in (found.support, found.queries))
+    return support, queries
 
 
 def test_alp_folds_are_disjoint_and_supported_by_the_next_case() -> None:
-    tasks = [
-        RULES["ep1-alp"].task(CASES, fold, num_folds=5, shots=1, choice=0) for fold in range(5)
-    ]
-    assert [names(task.queries) for task in tasks] == [
-        list(range(4 * i, 4 * i + 4)) for i in range(5)
-    ]
-    assert [names(task.support) for task in tasks] == [[4], [8], [12], [16], [0]]
+    support, queries = zip(*(task("ep1-alp", fold) for fold in range(5)), strict=True)
+    assert list(queries) == [list(range(4 * i, 4 * i + 4)) for i in range(5)]
+    assert list(support) == [[4], [8], [12], [16], [0]]
 
 
 @pytest.mark.parametrize(
@@ -36,24 +35,21 @@ def test_alp_folds_are_disjoint_and_supported_by_the_next_case() -> None:
 def test_alp_shots_and_choices_go_on_from_the_next_case(
     fold: int, shots: int, choice: int, expected: list[int]
 ) -> None:
-    task = RULES["ep1-alp"].task(CASES, fold, num_folds=5, shots=shots, choice=choice)
-    assert names(task.support) == expected
-    assert not set(task.support) & set(task.queries)
+    support, queries = task("ep1-alp", fold, shots, choice)
+    assert support == expected and not set(support) & set(queries)
 
 
 def test_alp_rejects_a_support_among_the_queries() -> None:
     with pytest.raises(DataError, match="2 support scans at choice 15 are not to be had"):
-        RULES["ep1-alp"].task(CASES, 0, num_folds=5, shots=2, choice=15)
+        task("ep1-alp", 0, shots=2, choice=15)
 
 
 def test_qnet_lists_overlap_and_leave_five_cases_out() -> None:
-    tasks = [
-        RULES["ep1-qnet"].task(CASES, fold, num_folds=5, shots=1, choice=2) for fold in range(5)
-    ]
+    support, queries = zip(*(task("ep1-qnet", fold, choice=2) for fold in range(5)), strict=True)
     # the last list is in the order of the numbers, so its third case is 17 and not 18
-    assert [names(task.support) for task in tasks] == [[2], [6], [10], [14], [17]]
-    assert names(tasks[4].queries) == [0, 16, 18, 19]
-    tested = sorted(name for task in tasks for name in names(task.queries))
+    assert list(support) == [[2], [6], [10], [14], [17]]
+    assert queries[4] == [0, 16, 18, 19]
+    tested = sorted(name for fold in queries for name in fold)
     assert sorted({*range(20)} - set(tested)) == [2, 6, 10, 14, 17]
     assert sorted(name for name in set(tested) if tested.count(name) == 2) == [0, 4, 8, 12, 16]
 

@@ -57,20 +57,16 @@ class Subject(ABC):
     """A method under test.
 
     Only `predict` must be written. It gets no label of the query and cannot reach one.
-
-    Attributes:
-        name: what tables call it.
-        labelled: which supports it can use: "sections", three labelled slices per structure and
-            scan (every other slice of the label is empty), and "all", every slice of the scan.
-        setting: "1", "2-any" or "2-all" of the training; "given" where weights are taken as they
-            are, so that nobody here knows what they have seen; "-" where nothing was trained.
-        origin: of a user's class where it comes from, as JSON values; beside `identity`.
     """
 
-    name: str = "subject"
+    name: str = "subject"  # what tables call it
+    # "1", "2-any" or "2-all" of the training; "given" where weights are taken as they are, so that
+    # nobody here knows what they have seen; "-" where nothing was trained
     setting: str = "-"
+    # which supports it can use: "sections", three labelled slices per structure and scan (every
+    # other slice of the label is empty), and "all", every slice of the scan
     labelled: Sequence[str] = ("sections", "all")
-    origin: Mapping[str, Any] = {}
+    origin: Mapping[str, Any] = {}  # of a user's class, as JSON values; beside `identity`
 
     @abstractmethod
     def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
@@ -88,18 +84,10 @@ class Subject(ABC):
     def predict_masks(
         self, support: SupportSet, query_image: Volume, grid: SliceGrid
     ) -> np.ndarray:
-        """The answer of `predict` as masks, for methods whose structures may overlap.
+        """The answer of `predict` as masks (D, N, h, w) of bool on the slices of `SliceView`.
 
-        Args:
-            support: as in `predict`.
-            query_image: as in `predict`.
-            grid: says along which axis the slices are cut.
-
-        Returns:
-            Masks (D, N, h, w) of bool on the slices of `SliceView`.
-
-        Raises:
-            DataError: the method returned something else than a label map of the scan.
+        For methods whose structures may overlap. An answer that is no label map of the scan is a
+        `DataError`.
         """
         label = np.asarray(self.predict(support, query_image))
         if label.shape != query_image.shape or label.dtype.kind not in "biu":
@@ -121,39 +109,24 @@ class Subject(ABC):
         """Segment a scan whose label told where each structure begins and ends (EP1, oracle).
 
         By default the label-blind map, cut to these slices: right for a method that matches no
-        slices. One that does uses the sections.
-
-        Args:
-            support: as in `predict`.
-            query_image: as in `predict`.
-            grid: says along which axis the slices are cut.
-            sections: (D, N), third of the true extent in which slice d lies for structure n, 0, 1
-                or 2; -1 outside the extent.
-            overlap: True: each structure by itself, as in the papers; False: they compete.
-
-        Returns:
-            Masks (D, N, h, w) of bool on the slices of `SliceView`, empty where `sections` is -1.
+        slices. One that does uses the sections: (D, N), third of the true extent in which slice d
+        lies for structure n, 0, 1 or 2; -1 outside the extent, where the answer, as of
+        `predict_masks`, is empty. With `overlap` each structure stands by itself, as in the papers;
+        without they compete.
         """
         masks = self.predict_masks(support, query_image, grid)
         return masks & (sections >= 0).numpy()[..., None, None]
 
     def load(self, fold: int, group: Group) -> None:  # noqa: B027 (most methods need nothing)
-        """Get ready for a fold: use weights that never saw its support and test scans.
-
-        Args:
-            fold: number of the fold.
-            group: one of `groups()`.
-        """
+        """Get ready for a fold: use weights that never saw its support and test scans."""
 
     def see(  # noqa: B027
         self, others: Sequence[Path], tested: Sequence[Path], folder: Path
     ) -> None:
         """Take the images of a fold, for methods that learn from scans without labels.
 
-        Args:
-            others: scans that are neither tested nor support.
-            tested: scans that are tested; a method that learns from them says so in its name.
-            folder: for what the method keeps of this fold and support; it is not made here.
+        `others` are neither tested nor support; a method that learns from the tested ones says so
+        in its name. The folder, not made here, is for what it keeps of this fold and support.
         """
 
     def groups(self) -> Sequence[Group]:

@@ -36,14 +36,8 @@ _PLANES = 3
 class NetworkSubject(Subject):
     """Segment by a network, its support pack and the product's own volume inference.
 
-    Args:
-        network: a network of the contract; left in the mode in which it came.
-        name: what tables call it.
-        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`, `fuse_planes` of
-            `build_support_pack`.
-        inferer: whole-volume inference; its support is replaced by the benchmark's.
-        batch_size: slices per forward pass.
-        amp: bfloat16 autocast.
+    The network is left in the mode in which it came. `geometry` is of `build_support_pack`; the
+    support of the inferer of whole volumes is replaced by the benchmark's.
     """
 
     def __init__(
@@ -83,10 +77,8 @@ class NetworkSubject(Subject):
         pack = self.pack(support)
         view = SliceView(query_image, pack.grid)
         weights = section_weights(sections, pack.sections)
-        encoder = ScanEncoder(
-            self.network, self.batch_size, self.amp, self._encoded, pack.weights_hash
-        )
-        parts = []
+        encoding = self.batch_size, self.amp, self._encoded, pack.weights_hash
+        encoder, parts = ScanEncoder(self.network, *encoding), []
         with eval_mode(self.network), torch.inference_mode():
             for slices in encoder.scan(view, pack.normalisation):
                 logits = segment_slices(encoder, slices, pack.state, weights)
@@ -117,35 +109,30 @@ class BundleSubject(NetworkSubject):
 
     Args:
         bundle_root: the bundle's folder.
-        weights: None: the shipped weights; "untrained": random ones; a file; or a folder that
-            `benchmark.py train` filled, with weights per fold and, in Setting 2, per group of
-            structures.
-        knobs: values for knobs of the config, such as `spatial_size`.
-
-    Raises:
-        DataError: no bundle there, no such knob, or no weights.
+        weights: "shipped"; "untrained": random ones; a file; or a folder that `benchmark.py train`
+            filled, with weights per fold and, in Setting 2, per group of structures.
+        knobs: values for knobs of the config; bundle, knob or weights that are not there are a
+            `DataError`.
     """
 
     def __init__(
         self,
         bundle_root: str | Path,
-        weights: str | Path | None = None,
+        weights: str | Path = "shipped",
         knobs: Mapping[str, Any] | None = None,
     ) -> None:
-        given = None if weights is None else Path(weights)
-        folds = given is not None and str(weights) != UNTRAINED and given.is_dir()
-        described = Bundle(bundle_root, UNTRAINED if folds else weights or "shipped", knobs=knobs)
+        given = Path(weights)
+        folds = str(weights) not in ("shipped", UNTRAINED) and given.is_dir()
+        described = Bundle(bundle_root, UNTRAINED if folds else weights, knobs=knobs)
         bundle, inferer = described.root.resolve().name, described.inferer
         slices = inferer.batch_size, inferer.amp
         super().__init__(described.network, bundle, described.geometry, inferer, *slices)
         self.knobs = described.knobs
         self.weights: str | Path = described.weights  # of the fold that is loaded
         self._folder = given if folds else None
-        self._dropped: dict[str, int] | None = None
+        self._dropped: dict[str, Any] = {}  # slices that Setting 2 kept out of the training
         self._groups: list[Group] = [None]
-        if given is None:
-            self.name, self.setting = f"{bundle} (shipped)", "given"
-        elif folds:
+        if folds:
             advice = "train folds with 'benchmark.py train', or name a weights file"
             training = read_json(given / "training.json", advice)
             if training["bundle"] != bundle:
@@ -155,21 +142,16 @@ class BundleSubject(NetworkSubject):
                 )
             self.setting = training["setting"]
             self._groups = [None if group is None else tuple(group) for group in training["groups"]]
-        elif str(weights) == UNTRAINED:
-            self.name = f"{bundle} (untrained)"
         else:
-            self.name, self.setting = f"{bundle} ({given.stem})", "given"
+            self.name = f"{bundle} ({given.stem})"
+            self.setting = "-" if str(weights) == UNTRAINED else "given"
 
     def groups(self) -> Sequence[Group]:
         """See `Subject.groups`."""
         return self._groups
 
     def load(self, fold: int, group: Group) -> None:
-        """See `Subject.load`.
-
-        Raises:
-            DataError: the fold was not trained, or its weights are not those that were noted.
-        """
+        """See `Subject.load`; no weights of the fold, or others than noted, are a `DataError`."""
         if self._folder is None:
             return
         folder = self._folder / fold_folder(fold, group)
@@ -182,32 +164,24 @@ class BundleSubject(NetworkSubject):
         self.weights = folder / "model.pt"
         fill_network(self.network, self.weights)
         self.forget()
-        self._dropped = facts.get("dropped_slices")
+        self._dropped = {key: facts[key] for key in facts.keys() & {"dropped_slices"}}
 
     def identity(self, fold: int, group: Group) -> dict[str, Any]:
         """See `Subject.identity`."""
-        # slices that Setting 2 kept out of the training
-        dropped = {} if self._dropped is None else {"dropped_slices": self._dropped}
         return {
             "weights": weights_hash(self.network),
             "knobs": self.knobs,
             "geometry": self.geometry,
             "inference": {} if self.inferer is None else self.inferer.settings(self.network),
-            **dropped,
+            **self._dropped,
         }
 
 
-class _LastScan:
+class _LastScan(dict[str, list[EncodedSlices]]):
     """Features of the scan that was encoded last, in memory, with those of its other planes."""
 
-    def __init__(self) -> None:
-        self._scans: dict[str, list[EncodedSlices]] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._scans
-
     def read(self, key: str, kind: type, device: torch.device) -> Iterator[EncodedSlices]:
-        yield from self._scans[key]
+        yield from self[key]
 
     def keep(
         self, key: str, batches: Iterable[EncodedSlices], title: str
@@ -216,5 +190,6 @@ class _LastScan:
         for batch in batches:
             kept.append(batch)
             yield batch
-        last = list(self._scans.items())[1 - _PLANES :]
-        self._scans = {**dict(last), key: kept}
+        for old in list(self)[: 1 - _PLANES]:
+            del self[old]
+        self[key] = kept

@@ -26,14 +26,7 @@ class FittedBundle(BundleSubject):
     Inductive: to the scans that are neither tested nor support; the student answers for the tested
     ones, which no part of the fit has seen. Transductive, as a user does it: to all scans but the
     support; a tested scan gets what the folder `fitted` has for it, gate included.
-
-    Args:
-        bundle_root: the bundle's folder.
-        knobs: of its `fit.json`; `weights` may also be a folder that `benchmark.py train` filled.
-        transductive: see above.
-
-    Raises:
-        DataError: no bundle there, no such knob, or no weights.
+    Of the knobs of `fit.json`, `weights` may also be a folder that `benchmark.py train` filled.
     """
 
     labelled = ("all",)
@@ -50,7 +43,7 @@ class FittedBundle(BundleSubject):
         parsed_config(self.root, "fit", self.fit_knobs)  # refuses unknown knobs
         weights = self.fit_knobs.pop("weights", "shipped")
         geometry = {name: self.fit_knobs[name] for name in GEOMETRY_KNOBS if name in self.fit_knobs}
-        super().__init__(self.root, None if weights == "shipped" else weights, geometry)
+        super().__init__(self.root, weights, geometry)
         self.transductive = transductive
         self.name += ", fitted, transductive" if transductive else ", fitted"
         self._scans: list[Path] = []
@@ -73,11 +66,7 @@ class FittedBundle(BundleSubject):
         }
 
     def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
-        """See `Subject.predict`; the first query of a support fits, or takes up a fit.
-
-        Raises:
-            DataError: the fit failed; the sentence is that of its command.
-        """
+        """See `Subject.predict`; the first query of a support fits, or takes up a fit."""
         if self._fit is None:
             knobs = {**self.fit_knobs, "weights": str(self.weights)}
             fit = fit_of_bundle(self.root, self._kept, support, self._scans, knobs)

@@ -48,10 +48,7 @@ class MaskCopy(Subject):
         sections: torch.Tensor,
         overlap: bool,
     ) -> np.ndarray:
-        """See `Subject.predict_told`; structures may overlap in any case.
-
-        With all slices the support's extent is stretched over the true one.
-        """
+        """See `Subject.predict_told`; of all slices the extent is stretched over the true one."""
         size = SliceView(query_image, grid).native_size
         masks = np.zeros((*sections.shape, *size), bool)
         for index, structure in enumerate(support.structures):

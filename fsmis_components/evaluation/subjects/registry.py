@@ -60,21 +60,17 @@ def make_subject(
     if Path(name).is_dir() and rest in _FITS:
         return FittedBundle(name, {**geometry, **options}, transductive=_FITS[rest])
     if Path(name).is_dir():
-        return BundleSubject(name, rest or None, {**geometry, **options})
+        return BundleSubject(name, rest or "shipped", {**geometry, **options})
     if rest:
         return custom_subject(spec, options)
     raise DataError(f"subject {spec}: there is no such subject; name one of {_KNOWN}.")
 
 
 def custom_subject(spec: str, options: Mapping[str, Any]) -> Subject:
-    """Make a subject of a user's class; what it does not define, `Subject` does.
+    """Make a subject of a user's class with its options; what it does not define, `Subject` does.
 
-    Args:
-        spec: "package.module:Class"; the module may lie in the current folder.
-        options: keyword arguments of the class.
-
-    Raises:
-        DataError: no such module or class, no `predict`, or options that the class does not take.
+    The module of "package.module:Class" may lie in the current folder. No such module or class, no
+    `predict`, or options that the class does not take are a `DataError`.
     """
     module, _, name = spec.partition(":")
     here = str(Path.cwd())

@@ -55,37 +55,23 @@ class SupervisedUNet(Subject):
     far shorter and smaller, so that a laptop can do it. Slices, intensities and the way back to the
     scan's grid are those of the bundles. The same seed, machine and number of threads give the same
     weights, bit for bit. The defaults were the first that were tried (on CHAOS-T2, fold 0).
-
-    Args:
-        steps: batches of the training; nnU-Net: 250,000.
-        batch_size: slices per batch, in training and inference.
-        spatial_size: pixels that the larger in-plane extent of the first scan fills.
-        filters: channels per level, from the full resolution down; nnU-Net: 32 to 512.
-        learning_rate: at the start, it falls with (1 - step / steps)^0.9; nnU-Net: 0.01.
-        momentum: Nesterov's; nnU-Net: 0.99.
-        weight_decay: nnU-Net: 3e-5.
-        seed: of the first weights, the slices drawn and their augmentation.
-        amp: bfloat16 autocast.
-        device: where the network is trained and applied.
-        modality: "mr", "ct" or "auto" (by the first scan's intensities).
-        slice_axis, ignore_spacing: as in `choose_slice_grid`.
-        progress: show a bar of the training.
     """
 
-    steps: int = 800
-    batch_size: int = 4
-    spatial_size: int = 192
+    steps: int = 800  # batches of the training; nnU-Net: 250,000
+    batch_size: int = 4  # slices, in training and inference
+    spatial_size: int = 192  # pixels that the larger in-plane extent of the first scan fills
+    # channels per level, from the full resolution down; nnU-Net: 32 to 512
     filters: Sequence[int] = (24, 48, 96, 192, 256)
-    learning_rate: float = 0.01
-    momentum: float = 0.99
-    weight_decay: float = 3e-5
-    seed: int = 0
-    amp: bool = False
+    learning_rate: float = 0.01  # at first, it falls with (1 - step / steps)^0.9; nnU-Net: 0.01
+    momentum: float = 0.99  # Nesterov's; nnU-Net: 0.99
+    weight_decay: float = 3e-5  # nnU-Net: 3e-5
+    seed: int = 0  # of the first weights, the slices drawn and their augmentation
+    amp: bool = False  # bfloat16 autocast
     device: torch.device | str = "cpu"
-    modality: str = "auto"
-    slice_axis: str | int = "auto"
+    modality: str = "auto"  # "mr", "ct" or "auto" (by the first scan's intensities)
+    slice_axis: str | int = "auto"  # this and the next as in `choose_slice_grid`
     ignore_spacing: bool = False
-    progress: bool = True
+    progress: bool = True  # a bar of the training
 
     name = "supervised_unet"
     labelled = ("all",)
@@ -100,11 +86,7 @@ class SupervisedUNet(Subject):
         return {**known, "filters": list(self.filters), "device": torch.device(self.device).type}
 
     def predict(self, support: SupportSet, query_image: Volume) -> np.ndarray:
-        """See `Subject.predict`; the first query of a support also trains.
-
-        Raises:
-            DataError: a structure vanishes at the working resolution, or the training fails.
-        """
+        """See `Subject.predict`; the first query of a support also trains."""
         if self._trained is None or self._trained[0] is not support:
             self._trained = (support, self.train(support))
         network = self._trained[1]
@@ -122,11 +104,7 @@ class SupervisedUNet(Subject):
         return label_map(view, [structure.value for structure in support.structures], winners)
 
     def train(self, support: SupportSet) -> nn.Module:
-        """A network that has learned a support, in training mode.
-
-        Raises:
-            DataError: as for `predict`.
-        """
+        """A network that has learned a support, in training mode."""
         images, masks = self._stack(support)
         network = self._new_network(1 + len(support.structures)).to(self.device).train()
         optimiser = torch.optim.SGD(
@@ -165,11 +143,7 @@ class SupervisedUNet(Subject):
         return network
 
     def _stack(self, support: SupportSet) -> tuple[Tensor, Tensor]:
-        """Slices of all support scans: normalised (D, 1, H, W), and their masks, bool (D, N, H, W).
-
-        Raises:
-            DataError: a structure vanishes at the working resolution.
-        """
+        """Normalised slices (D, 1, H, W) of all support scans, and masks, bool (D, N, H, W)."""
         grid, normalisation = self._geometry(support)
         values = [structure.value for structure in support.structures]
         views = [SliceView(scan.image, grid) for scan in support.scans]
@@ -209,22 +183,15 @@ class SupervisedUNet(Subject):
 
     def _geometry(self, support: SupportSet) -> tuple[SliceGrid, Normalisation]:
         first = support.scans[0].image
-        grid = choose_slice_grid(
-            first,
-            spatial_size=self.spatial_size,
-            slice_axis=self.slice_axis,
-            ignore_spacing=self.ignore_spacing,
-        )
+        names = ("spatial_size", "slice_axis", "ignore_spacing")
+        grid = choose_slice_grid(first, **{name: getattr(self, name) for name in names})
         return grid, Normalisation(modality=resolve_modality(first, self.modality))
 
     def _canvas(self, views: Sequence[SliceView]) -> tuple[int, int]:
         """Height and width that hold all slices and that the network can halve at each level."""
         step = 2 ** (len(self.filters) - 1)
-        height, width = (
-            max(2, *(-(-view.working_size[axis] // step) for view in views)) * step
-            for axis in (0, 1)
-        )
-        return height, width
+        rows, columns = np.max([view.working_size for view in views], axis=0).tolist()
+        return max(2, -(-rows // step)) * step, max(2, -(-columns // step)) * step
 
 
 def draw_batch(
@@ -232,14 +199,8 @@ def draw_batch(
 ) -> tuple[Tensor, Tensor]:
     """Draw slices, the first ones so that they show a structure, and augment them.
 
-    Args:
-        images: slices (D, 1, H, W).
-        masks: bool (D, N, H, W); each structure is somewhere.
-        batch_size: number of slices B.
-        rng: where all chance comes from.
-
-    Returns:
-        Images (B, 1, H, W) and class numbers (B, 1, H, W), 0 background, 1 + i structure i.
+    From images (D, 1, H, W) with bool masks (D, N, H, W), each structure somewhere, to images
+    (B, 1, H, W) and class numbers (B, 1, H, W), 0 background, 1 + i structure i.
     """
     present = masks.flatten(2).any(-1)  # (D, N)
     holding = [torch.nonzero(column).flatten().tolist() for column in present.T]

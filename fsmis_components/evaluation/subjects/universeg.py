@@ -42,13 +42,8 @@ class UniverSeg(Subject):
     scan. Logits go back to the scan's grid linearly; above 0 is the structure, and among several
     structures the largest logit wins.
 
-    Args:
-        weights: file with the released state dict; it is never downloaded here.
-        modality: "mr", "ct" or "auto" (by the first scan's intensities).
-        slice_axis, ignore_spacing: as in `choose_slice_grid`.
-
-    Raises:
-        DataError: the package or the weights are missing, or the weights are others.
+    `weights` is a file with the released state dict, never downloaded here; that it, or the
+    package, is missing is a `DataError`. The modality "auto" is by the first scan's intensities.
     """
 
     name = "universeg"
@@ -61,7 +56,14 @@ class UniverSeg(Subject):
         slice_axis: str | int = "auto",
         ignore_spacing: bool = False,
     ) -> None:
-        self.network = _load_network(weights).eval()
+        missing = f"universeg: its package is missing; install it by '{_PACKAGE}'."
+        package = needed("universeg", missing)
+        if not weights or not Path(weights).is_file():
+            raise DataError(f"universeg: {weights}: no such weights file; download {_WEIGHTS}.")
+        # random first weights, overwritten below: the global random state stays as it is
+        with torch.random.fork_rng(devices=[]):
+            self.network: nn.Module = package.universeg(pretrained=False).eval()
+        fill_network(self.network, weights)
         self.modality = modality
         self.reading = {"slice_axis": slice_axis, "ignore_spacing": ignore_spacing}
 
@@ -79,39 +81,38 @@ class UniverSeg(Subject):
         values = [structure.value for structure in support.structures]
         images, masks = [], []
         for scan in support.scans:
-            images.append(_unit_slices(scan.image, SliceView(scan.image, grid), clipping))
+            images.append(_unit_slices(SliceView(scan.image, grid), clipping))
             labels = structure_masks(SliceView(scan.label, grid), values)
             masks.append(centre_fit(labels.float(), (SIZE, SIZE)))
         shown, labels = torch.cat(images), torch.cat(masks)  # (S, 1, 128, 128), (S, N, 128, 128)
         view = SliceView(query_image, grid)
         winners = []
-        for image in _unit_slices(query_image, view, clipping):
+        for image in _unit_slices(view, clipping):
             answers = []
             for index, structure in enumerate(support.structures):
-                shown_in = torch.nonzero(labels[:, index].flatten(1).any(1)).flatten()
-                if not len(shown_in):
+                used = torch.nonzero(labels[:, index].flatten(1).any(1)).flatten()
+                if not len(used):
                     raise DataError(
                         f"{support.source}: structure {structure.name} (label value "
                         f"{structure.value}) is in no support scan; label it there."
                     )
-                shown_in = _spread(
-                    torch.arange(len(shown)) if support.slices == "all" else shown_in
-                )
-                answers.append(
-                    self.network(
-                        image[None], shown[shown_in][None], labels[shown_in, index, None][None]
-                    )
-                )
+                if support.slices == "all":
+                    used = torch.arange(len(shown))
+                if len(used) > MOST_EXAMPLES:  # evenly spaced
+                    places = torch.arange(1, 2 * MOST_EXAMPLES, 2) * len(used)
+                    used = used[places // (2 * MOST_EXAMPLES)]
+                examples = shown[used][None], labels[used, index, None][None]
+                answers.append(self.network(image[None], *examples))
             logits = centre_fit(torch.cat(answers, dim=1), view.working_size)
             largest, channel = view.to_native_logits(logits).max(1)
             winners.append(torch.where(largest > 0, channel + 1, 0))
         return label_map(view, values, winners)
 
 
-def _unit_slices(volume: Volume, view: SliceView, clipping: Normalisation) -> Tensor:
+def _unit_slices(view: SliceView, clipping: Normalisation) -> Tensor:
     """All slices (D, 1, 128, 128) of a scan: clipped, then stretched to 0..1 within the scan."""
-    limits = fit_normaliser(volume, clipping)
-    voxels = np.asarray(volume.data)
+    limits = fit_normaliser(view.volume, clipping)
+    voxels = np.asarray(view.volume.data)
     darkest = max(limits.lower, float(voxels.min()))
     extent = min(limits.upper, float(voxels.max())) - darkest
 
@@ -119,21 +120,3 @@ def _unit_slices(volume: Volume, view: SliceView, clipping: Normalisation) -> Te
         return (image.clamp(darkest, darkest + extent) - darkest) / (extent or 1.0)
 
     return scan_slices(view, scale, (SIZE, SIZE))
-
-
-def _spread(items: Tensor) -> Tensor:
-    """At most 64 of the items, evenly spaced."""
-    if len(items) <= MOST_EXAMPLES:
-        return items
-    return items[(2 * torch.arange(MOST_EXAMPLES) + 1) * len(items) // (2 * MOST_EXAMPLES)]
-
-
-def _load_network(weights: str | Path | None) -> nn.Module:
-    package = needed("universeg", f"universeg: its package is missing; install it by '{_PACKAGE}'.")
-    if not weights or not Path(weights).is_file():
-        raise DataError(f"universeg: {weights}: no such weights file; download {_WEIGHTS}.")
-    # random first weights, overwritten below: the global random state stays as it is
-    with torch.random.fork_rng(devices=[]):
-        network = package.universeg(pretrained=False)
-    fill_network(network, weights)
-    return network
