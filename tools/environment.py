@@ -24,8 +24,8 @@ CPU_TORCH = "torch==2.13.0+cpu"
 CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
-class SetupError(Exception):
-    """The set-up cannot go on; the message is one sentence that says what to do."""
+class SetupError(SystemExit):
+    """The set-up cannot go on, and the command ends by one sentence that says what to do."""
 
 
 def answer_help(text: str | None) -> None:
@@ -39,7 +39,7 @@ def prepare(
     extra: str = "",
     folder: Path = FOLDER,
     requirements: Path = REQUIREMENTS,
-    gigabytes: float | None = None,
+    gigabytes: float = FREE_GIGABYTES,
     **variables: str,
 ) -> Path:
     """Return the Python of an environment that holds everything the repository needs.
@@ -48,7 +48,7 @@ def prepare(
         extra: ``"dev"`` adds the tools of ``pyproject.toml``'s extra of that name.
         folder: where the environment lies or is to lie.
         requirements: the file of pinned versions.
-        gigabytes: space that the set-up needs (default ``FREE_GIGABYTES``).
+        gigabytes: space that the set-up needs.
         variables: of pip's environment, beside those that are there.
 
     Raises:
@@ -59,12 +59,11 @@ def prepare(
     stamps = [folder / f"installed-{name}.txt" for name in {extra or "runtime", "dev"}]
     if python.exists() and any(s.exists() and s.read_text() == wanted for s in stamps):
         return python
-    gigabytes = FREE_GIGABYTES if gigabytes is None else gigabytes
     print(f"Setting up {folder}: once, a few minutes, up to {gigabytes:.0f} GB.", flush=True)
     _require_space(folder, gigabytes)
-    if not _works(python):
+    if not _pip_answers(python, "--version"):
         _create(folder)
-    if not _has_torch(python) and not _has_nvidia_gpu() and sys.platform != "darwin":
+    if not (_pip_answers(python, "show", "torch") or _has_nvidia_gpu() or sys.platform == "darwin"):
         _install_cpu_torch(python)
     package = f"{REPOSITORY}[{extra}]" if extra else str(REPOSITORY)
     if not _pip(python, ["-r", str(requirements), "-e", package], **variables):
@@ -99,13 +98,13 @@ def _require_space(folder: Path, gigabytes: float) -> None:
         )
 
 
-def _works(python: Path) -> bool:
-    """Return whether ``python`` starts and has pip; an environment that was moved does not."""
+def _pip_answers(python: Path, *words: str) -> bool:
+    """Return whether pip succeeds; that of an environment that was moved does not."""
     try:
-        check = subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True)
+        asked = subprocess.run([str(python), "-m", "pip", *words], capture_output=True)
     except OSError:
         return False
-    return check.returncode == 0
+    return asked.returncode == 0
 
 
 def _create(folder: Path) -> None:
@@ -124,16 +123,9 @@ def _create(folder: Path) -> None:
         )
 
 
-def _has_torch(python: Path) -> bool:
-    asked = subprocess.run([str(python), "-m", "pip", "show", "torch"], capture_output=True)
-    return asked.returncode == 0
-
-
 def _has_nvidia_gpu() -> bool:
     program = shutil.which("nvidia-smi")
-    return (
-        program is not None and not subprocess.run([program, "-L"], capture_output=True).returncode
-    )
+    return bool(program) and not subprocess.run([program, "-L"], capture_output=True).returncode
 
 
 def _install_cpu_torch(python: Path) -> None:

@@ -115,34 +115,17 @@ def _steps(
     kernels = ["-m", "pytest", "-q", "tests/ops", "--device", device.type, "-p", "no:cacheprovider"]
     tool = [str(REPOSITORY / "tools" / "benchmark_similarity.py")]
     shape = ["--half_steps", "10", "--final_steps", "10"] if small else ["--minutes", "2"]
+    segment = [*run, "segment", *places, "--output", str(output / "masks")]
+    fit = [*run, "fit", *places, "--output", str(output / "fitted"), *shape]
+    train = [*run, *training, "--episodes_per_epoch", str(episodes)]
     return [
         Step("kernels", kernels, 120, lambda _: "agree with the reference"),
         Step("similarity", [*tool, *sizes], 60, lambda _: f"see {output / 'similarity.log'}"),
-        Step(
-            "inference",
-            [*run, "segment", *places, "--output", str(output / "masks")],
-            60,
-            inference,
-        ),
-        Step(
-            "fit",
-            [*run, "fit", *places, "--output", str(output / "fitted"), *shape],
-            150,
-            lambda took: f"{took:.0f} s in all",
-        ),
-        Step(
-            "training",
-            [*run, *training, "--episodes_per_epoch", str(episodes)],
-            60,
-            lambda took: f"{episodes / took:.1f} episodes/s, loading included",
-        ),
+        Step("inference", segment, 60, inference),
+        Step("fit", fit, 150, lambda took: f"{took:.0f} s in all"),
+        Step("training", train, 60, lambda t: f"{episodes / t:.1f} episodes/s, loading included"),
     ]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Return 0, or 1 where a step failed."""
-    return command(check, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(check))

@@ -8,7 +8,6 @@ repository (see ``label_requirements.txt``), so it never shares ``.venv``.
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from environment import REPOSITORY, SetupError, answer_help, prepare  # first: refuses an old Python
@@ -65,16 +64,6 @@ def _import_problem(python: Path) -> str:
     return tried.stderr.strip().splitlines()[-1] if tried.returncode else ""
 
 
-def main() -> int:
-    """Make the environment and print its Python."""
-    answer_help(__doc__)
-    try:
-        print(prepare_label())
-    except SetupError as error:
-        print(error)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    answer_help(__doc__)
+    print(prepare_label())

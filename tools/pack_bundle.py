@@ -43,9 +43,6 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
 
     Returns:
         The problems that its checks found, a sentence each; then nothing is written.
-
-    Raises:
-        DataError: it is no bundle of this project, or cannot be written.
     """
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -57,7 +54,7 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
     if problems := [] if no_verify else verify(root):
         return [*problems, f"{root.name} fails its checks: mend it, or give --no_verify."]
     path = output / f"{root.name}_v{version}.zip"
-    data = archived(root.name, packed_files(root, PACKAGE, version, code))
+    data = _archived(root.name, packed_files(root, PACKAGE, version, code))
     with writing(output, "name another folder with --output"):
         if path.exists() and path.read_bytes() != data:
             raise DataError(
@@ -70,14 +67,7 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
 
 
 def packed_files(root: Path, package: Path, version: str, package_version: str) -> dict[str, bytes]:
-    """Return the content of an archive: the bundle, the package and the stamp.
-
-    Args:
-        root: the bundle's folder.
-        package: the folder of ``fsmis_components``.
-        version: of the bundle.
-        package_version: of the package.
-    """
+    """Return the content of an archive: the bundle, the package in a folder, and the stamp."""
     content = {name: path.read_bytes() for name, path in bundle_files(root).items()}
     for path in package_files(package):
         content[f"{package.name}/{path.relative_to(package).as_posix()}"] = path.read_bytes()
@@ -99,7 +89,7 @@ def bundle_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def archived(folder: str, content: Mapping[str, bytes]) -> bytes:
+def _archived(folder: str, content: Mapping[str, bytes]) -> bytes:
     """Return the archive of files in one folder.
 
     Nothing is compressed: weights hardly shrink, and what a compressor writes depends on its

@@ -53,12 +53,11 @@ def draw_subject(seed: int, subject: int, shape: tuple[int, int, int] = SHAPE) -
     rng = np.random.default_rng([seed, subject])
     position = _warped_positions(rng, shape)
     label, depth = _place_structures(rng, position)
-    tissue = _tissue(rng, position, shape)
+    tissue = _tissue(rng, position)
     for structure in STRUCTURES:
         inside = label == structure
-        tissue[inside] = _texture(structure, rng, position, depth, shape)[inside]
-    image = _scan(rng, tissue, position, shape)
-    return Subject(image, label, _oblique_affine(rng, shape))
+        tissue[inside] = _texture(structure, rng, position, depth)[inside]
+    return Subject(_scan(rng, tissue, position), label, _oblique_affine(rng, shape))
 
 
 def write_subject(subject: Subject, image_path: Path, label_path: Path, order: str = "RAS") -> None:
@@ -80,22 +79,13 @@ def write_phantom(
 ) -> dict[str, Path]:
     """Write a labelled support scan and an unlabelled query scan of another subject.
 
-    Args:
-        folder: receives ``support/image_1`` and ``support/label_1``, ``query/image_2`` and, apart
-            from the query's, ``scoring/image_2`` and ``scoring/label_2`` (all ``.nii.gz``).
-        seed: chooses the two subjects.
-        shape: voxels of the support; the query has fewer columns and more slices.
-
-    Returns:
-        The three folders by name.
+    The folder receives ``support/image_1`` and ``support/label_1``, ``query/image_2`` and, apart
+    from the query's, ``scoring/image_2`` and ``scoring/label_2`` (all ``.nii.gz``). Of the voxels
+    of the support, ``shape``, the query has fewer columns and more slices. Returns the folders.
     """
     places = {name: Path(folder) / name for name in ("support", "query", "scoring")}
-    support = draw_subject(seed, 1, shape)
-    query_shape = (shape[0] - 8, shape[1] + 8, shape[2] + 2)
-    query = draw_subject(seed, 2, query_shape)
-    write_subject(
-        support, places["support"] / "image_1.nii.gz", places["support"] / "label_1.nii.gz"
-    )
+    write_dataset(places["support"], 1, seed, shape)
+    query = draw_subject(seed, 2, (shape[0] - 8, shape[1] + 8, shape[2] + 2))
     scored = places["scoring"] / "image_2.nii.gz"
     write_subject(query, scored, places["scoring"] / "label_2.nii.gz", "LPS")
     places["query"].mkdir(parents=True, exist_ok=True)
@@ -146,56 +136,44 @@ def _place_structures(
     return label, depth
 
 
-def _tissue(
-    rng: np.random.Generator, position: np.ndarray, shape: tuple[int, int, int]
-) -> np.ndarray:
+def _tissue(rng: np.random.Generator, position: np.ndarray) -> np.ndarray:
     """Return the intensities of a body without structures: air, fat, muscle, plain distractors."""
     wall = np.sqrt((position[0] / 0.98) ** 2 + (position[1] / 0.92) ** 2)
-    tissue = MUSCLE + 25 * _smooth_noise(rng, shape, 0.05)
+    tissue = MUSCLE + 25 * _smooth_noise(rng, wall.shape, 0.05)
     for intensity in DISTRACTORS:
-        tissue[_smooth_noise(rng, shape, 0.06) > 1.8] = intensity
+        tissue[_smooth_noise(rng, wall.shape, 0.06) > 1.8] = intensity
     tissue[wall > 0.93] = FAT
     tissue[wall > 1.0] = AIR
     return tissue
 
 
 def _texture(
-    structure: int,
-    rng: np.random.Generator,
-    position: np.ndarray,
-    depth: np.ndarray,
-    shape: tuple[int, int, int],
+    structure: int, rng: np.random.Generator, position: np.ndarray, depth: np.ndarray
 ) -> np.ndarray:
     """Return the intensities that ``structure`` would have everywhere, (X, Y, Z)."""
     if structure == 1:  # grey with fine bright vessels
-        return np.where(_smooth_noise(rng, shape, 0.016) > 0.8, 590.0, 450.0)
+        return np.where(_smooth_noise(rng, depth.shape, 0.016) > 0.8, 590.0, 450.0)
     if structure == 2:  # bright, with a brighter rim
         return np.where(depth < 0.25, 720.0, 610.0)
     if structure == 3:  # stripes
         angle = rng.uniform(0.5, 1.1)
         along = position[0] * np.cos(angle) + position[1] * np.sin(angle)
         return 640.0 + 60.0 * np.sign(np.sin(2 * np.pi * 8 * along))
-    return 480.0 + 70.0 * _smooth_noise(rng, shape, 0.009)  # coarse speckle
+    return 480.0 + 70.0 * _smooth_noise(rng, depth.shape, 0.009)  # coarse speckle
 
 
-def _scan(
-    rng: np.random.Generator,
-    tissue: np.ndarray,
-    position: np.ndarray,
-    shape: tuple[int, int, int],
-) -> np.ndarray:
+def _scan(rng: np.random.Generator, tissue: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Return what the scanner makes of ``tissue``: blur, bias field, gain, Rician noise; int16."""
     slope = rng.uniform(-0.18, 0.18, size=3)
-    bias = np.exp(np.tensordot(slope, position, axes=1) + 0.06 * _smooth_noise(rng, shape, 0.25))
+    uneven = 0.06 * _smooth_noise(rng, tissue.shape, 0.25)
+    bias = np.exp(np.tensordot(slope, position, axes=1) + uneven)
     signal = gaussian_filter(tissue, (0.6, 0.6, 0.0)) * bias
-    real, imaginary = rng.normal(scale=22.0, size=(2, *shape))
+    real, imaginary = rng.normal(scale=22.0, size=(2, *tissue.shape))
     gain = rng.uniform(0.6, 1.8)
     return np.round(gain * np.hypot(signal + real, imaginary)).astype(np.int16)
 
 
-def _smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, int, int], scale: float
-) -> np.ndarray:
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
     """Return noise of mean 0 and deviation 1, smooth over ``scale`` of half the body's width."""
     sigma = [scale * size / 2 for size in shape]
     noise = gaussian_filter(rng.normal(size=shape), sigma)

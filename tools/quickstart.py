@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from environment import REPOSITORY, SetupError, prepare, run  # first: refuses an old Python
+from environment import REPOSITORY, prepare, run  # first: refuses an old Python
 
 EXAMPLE = REPOSITORY / "tools" / "example_ct"
 WORK = REPOSITORY / "outputs" / "quickstart"
@@ -20,11 +20,7 @@ WORK = REPOSITORY / "outputs" / "quickstart"
 def main() -> int:
     """Return the exit status of the whole: 0 if masks were written."""
     folders = _parse(sys.argv[1:])
-    try:
-        python = prepare()
-    except SetupError as error:
-        print(error)
-        return 1
+    python = prepare()
     words = [folders.query_dir, "--labelled", folders.support_dir, "--output", folders.output_dir]
     print("\nSegmenting, by this command:", flush=True)
     if run(python, ["-m", "fsmis_components", "segment", *words]):
@@ -46,13 +42,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--query_dir", type=_folder, help="folder of scans to segment")
     parser.add_argument("--output_dir", type=Path, default=None, help="receives the masks")
     folders = parser.parse_args(arguments)
-    if (folders.support_dir is None) != (folders.query_dir is None):
+    own = folders.support_dir is not None
+    if own != (folders.query_dir is not None):
         parser.error("--support_dir and --query_dir go together: give both or neither")
-    name = "masks"
-    if folders.support_dir is None:
+    if not own:
         folders.support_dir, folders.query_dir = EXAMPLE / "labelled", EXAMPLE / "scans"
-        name = "example_masks"
-    folders.output_dir = (folders.output_dir or WORK / name).resolve()
+    masks = WORK / ("masks" if own else "example_masks")
+    folders.output_dir = (folders.output_dir or masks).resolve()
     return folders
 
 

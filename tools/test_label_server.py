@@ -9,7 +9,7 @@ MONAI Label gets an environment of its own, ``.venv-label`` (see ``label_environ
 import sys
 import time
 
-from environment import SetupError, answer_help, run  # first: refuses an old Python
+from environment import answer_help, run  # first: refuses an old Python
 from label_environment import prepare_label
 
 WORKERS = ["-n", "2", "--dist", "loadfile"]  # each of the two starts the servers that it needs
@@ -19,11 +19,7 @@ def main() -> int:
     """Return pytest's exit status."""
     answer_help(__doc__)
     start = time.monotonic()
-    try:
-        python = prepare_label()
-    except SetupError as error:
-        print(error)
-        return 1
+    python = prepare_label()
     ready = time.monotonic()
     command = ["-m", "pytest", "tests/label_server", *WORKERS, *sys.argv[1:]]
     print(f"\n== label server: python {' '.join(command)}", flush=True)

@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
+from fsmis_components.bundle import Bundle
 from fsmis_components.commands.command_line import command
 from fsmis_components.data.errors import DataError
 from fsmis_components.packaging import PackageStamp, content_hash
@@ -59,9 +59,6 @@ def verify_bundle(bundle: Path, static: bool = False) -> list[str]:
 
     Returns:
         The problems, a sentence each.
-
-    Raises:
-        DataError: there is no such folder or archive, or it is not to be unpacked.
     """
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -74,10 +71,7 @@ def verify_bundle(bundle: Path, static: bool = False) -> list[str]:
 def verify(root: Path, static: bool = False, archive: Path | None = None) -> list[str]:
     """Run the checks of a bundle's folder, print each, and return the problems.
 
-    Args:
-        root: the folder.
-        static: run nothing of the bundle.
-        archive: that of a packed bundle, to be downloaded.
+    The archive of a packed bundle is downloaded, as its reader does it.
     """
     packed = (root / PACKAGE).is_dir()
     checks: dict[str, Check] = {"stamp": check_stamp} if packed else {}
@@ -96,11 +90,8 @@ def verify(root: Path, static: bool = False, archive: Path | None = None) -> lis
 
 
 def asked(check: Check, root: Path) -> list[str]:
-    """Return the problems that a check finds, or the first cause of what it raises in one line.
-
-    What MONAI prints meanwhile is dropped.
-    """
-    silence = io.StringIO()
+    """Return the problems that a check finds, or the first cause of what it raises in one line."""
+    silence = io.StringIO()  # for what MONAI prints
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         try:
             return check(root)
@@ -116,9 +107,6 @@ def unpack(path: Path, folder: Path) -> Path:
     """Unpack an archive of one folder into an empty folder, and return the bundle's.
 
     Python's `zipfile` leaves no file outside the folder and makes no link.
-
-    Raises:
-        DataError: there is no such archive, or it is damaged, too large, or not of one folder.
     """
     if not path.is_file():
         raise DataError(f"there is no folder or archive {path}.")
@@ -174,12 +162,12 @@ def check_schema(root: Path) -> list[str]:
 def check_published(root: Path) -> list[str]:
     """What MONAI's model zoo asks of a bundle beside files and schema, and its reader needs."""
     metadata = read_metadata(root)
-    needed = ("name", "task", "description", "authors", "copyright", "data_source")
-    problems = [
-        f"metadata.json: {key} is empty: fill it"
-        for key in (*needed, "required_packages_version")
-        if not metadata.get(key)
-    ]
+    needed = (
+        *("name", "task", "description", "authors", "copyright", "data_source"),
+        "required_packages_version",
+    )
+    empty = [key for key in needed if not metadata.get(key)]
+    problems = [f"metadata.json: {key} is empty: fill it" for key in empty]
     if metadata.get("version") not in metadata.get("changelog", {}):
         problems.append("metadata.json: changelog does not name the version: say what changed")
     for name in ("docs/README.md", "docs/data_license.txt"):
@@ -207,12 +195,7 @@ def check_network(root: Path) -> list[str]:
 
 def check_support_pack(root: Path) -> list[str]:
     """The weights load; the default pack fits them, and names what metadata.json says."""
-    parser = ConfigParser()
-    parser.read_config(config_path(root, "inference"))
-    parser.update({"bundle_root": str(root)})
-    network = parser.get_parsed_content("network_def")
-    weights = torch.load(root / "models" / "model.pt", map_location="cpu", weights_only=True)
-    network.load_state_dict(weights)
+    network = Bundle(root).network
     pack = SupportPack.load(root / "models" / "support_pack.safetensors")
     pack.check_fits(network)
     try_pack(pack, network)
@@ -264,44 +247,35 @@ def use_packed(root: Path, archive: Path | None) -> list[str]:
 
         small = ("--spatial_size", "64")
         short = (*small, "--epochs", "1", "--episodes_per_epoch", "2", "--val_episodes", "2")
-        once = (*small, "--whole_volume", "False")
+        train = run(".", "train", data, *short, "--pseudo_label_min_size", "[300]")
+        evaluate = run(".", "train+evaluate", data, *small, "--whole_volume", "False")
         # where it is done, what is done, what is there afterwards
         steps = [
             (folder, run(root, "inference", query), "inference/image_2_seg.nii.gz"),
-            (
-                root,
-                run(".", "train", data, *short, "--pseudo_label_min_size", "[300]"),
-                "train/models/model.pt",
-            ),
-            (root, run(".", "train+evaluate", data, *once), "train+evaluate/ep1_fold0.csv"),
+            (root, train, "train/models/model.pt"),
+            (root, evaluate, "train+evaluate/ep1_fold0.csv"),
         ]
         if archive is not None:
             facts = {"name": root.name, "url": archive.as_uri(), "folder": f"{folder}/downloads"}
             steps.append((folder, ["-c", LOAD.format(**facts)], f"downloads/{root.name}/LICENSE"))
+        # an editable installation is found by a .pth file, which Python reads in `site`: with -S
+        # and the folders of packages on PYTHONPATH it is out of sight
+        packages = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
+        variables = {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1"}
         problems = []
         for place, words, made in steps:
-            done = _python(words, place)
+            done = subprocess.run(
+                [sys.executable, "-S", "-B", "-W", "ignore", *words],
+                cwd=place,
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
             if done.returncode or not (folder / made).exists():
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
                 problems.append(f"{made} was not made: {last[:400]}")
         return problems
-
-
-def _python(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a Python that finds installed packages, but not the repository, and leaves no caches.
-
-    An editable installation is found by a ``.pth`` file, which Python reads in ``site``; with
-    ``-S`` and the folders of packages on PYTHONPATH it is out of sight.
-    """
-    packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    return subprocess.run(
-        [sys.executable, "-S", "-B", "-W", "ignore", *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,16 @@ from pack_bundle import bundle_files
 from verify_bundle import check_published, read_metadata
 
 LARGE = "models/"  # what lies here stays out of git
+# what Hugging Face reads first; MONAI's own `push_to_hf_hub` takes the licence of the code for that
+# of the weights
+CARD = {
+    "license": "other",
+    "license_name": "non-commercial-share-alike-training-data",
+    "license_link": "docs/data_license.txt",
+    "pipeline_tag": "image-segmentation",
+    "library_name": "monai",
+    "tags": ["monai", "medical", "segmentation", "few-shot-learning", "mri", "ct"],
+}
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s]+)\)")
 
 
@@ -40,16 +50,12 @@ def zoo_bundle(
         release: address below which the files of `release/` will be found.
         project: address of this repository's files at this version, for links in pages.
         output: receives `models/`, `release/` and `huggingface/`.
-
-    Raises:
-        DataError: the bundle lacks what the zoo asks, an address is none, or writing fails.
     """
     root = bundle.resolve()
     for knob, address in (("release", release), ("project", project)):
         if not re.match(r"(https?|file)://", address):
             raise DataError(f"--{knob} {address}: give an address that begins with https://.")
-    problems = check_published(root)
-    if problems:
+    if problems := check_published(root):
         raise DataError(f"{root.name}: {'; '.join(problems)}.")
     target, uploads = output / "models" / root.name, output / "release"
     card = output / "huggingface" / root.name / "README.md"
@@ -81,7 +87,8 @@ def zoo_bundle(
         text = yaml.safe_dump({"large_files": large}, sort_keys=False, width=1000)
         (target / "large_files.yml").write_text(text, encoding="utf-8")
         page = _with_addresses(root / "docs" / "README.md", root, project, all_links=True)
-        card.write_text(_front_matter() + page, encoding="utf-8")
+        front = yaml.safe_dump(CARD, sort_keys=False)
+        card.write_text(f"---\n{front}---\n\n{page}", encoding="utf-8")
     print(f"pull request: {target}\nupload to {release}: {uploads}\nmodel card: {card}")
 
 
@@ -96,22 +103,6 @@ def _with_addresses(page: Path, root: Path, project: str, all_links: bool = Fals
         return match[0] if inside and not all_links else f"]({project.rstrip('/')}/{target})"
 
     return _LINK.sub(linked, page.read_text(encoding="utf-8"))
-
-
-def _front_matter() -> str:
-    """Return what Hugging Face reads first.
-
-    MONAI's own `push_to_hf_hub` takes the licence of the code for that of the weights.
-    """
-    entries = {
-        "license": "other",
-        "license_name": "non-commercial-share-alike-training-data",
-        "license_link": "docs/data_license.txt",
-        "pipeline_tag": "image-segmentation",
-        "library_name": "monai",
-        "tags": ["monai", "medical", "segmentation", "few-shot-learning", "mri", "ct"],
-    }
-    return f"---\n{yaml.safe_dump(entries, sort_keys=False)}---\n\n"
 
 
 if __name__ == "__main__":
