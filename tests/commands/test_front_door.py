@@ -85,31 +85,30 @@ def test_what_came_of_new_scans_is_told_and_not_of_the_folder(
 
 
 def test_mistakes_get_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        assert run(*words) == 1
+        return capsys.readouterr().err
+
     assert run() == 1 and "fsmis segment SCANS" in capsys.readouterr().out
-    assert run("segment") == 1
-    assert "required argument: scans" in capsys.readouterr().err
-    assert run("segment", "s", "--labelled", "gone") == 1
-    said = capsys.readouterr().err
-    assert said == "gone: there is no such file or folder; check the path.\n"
-    assert run("segment", "s", "--labelled", "l", "--ouput", "m") == 1
-    said = capsys.readouterr().err
-    assert said == "--ouput: there is no such option; did you mean --output?\n"
-    assert run("segment", "s", "--labelled", "l", "--method", "unet") == 1
-    said = capsys.readouterr().err
-    assert said == "unet: no bundle there; name its folder, or one of cow, ipsnet, ssl_alpnet.\n"
+    assert "required argument: scans" in said("segment")
+    given = ("segment", "s", "--labelled")
+    assert said(*given, "gone") == "gone: there is no such file or folder; check the path.\n"
+    misspelt = "--ouput: there is no such option; did you mean --output?\n"
+    assert said(*given, "l", "--ouput", "m") == misspelt
+    unknown = "unet: no bundle there; name its folder, or one of cow, ipsnet, ssl_alpnet.\n"
+    assert said(*given, "l", "--method", "unet") == unknown
     (Path.cwd() / "theirs" / "configs").mkdir(parents=True)
-    assert run("fit", "s", "--labelled", "l", "--method", "theirs") == 1
-    said = capsys.readouterr().err
-    assert said.startswith("theirs/configs/fit.json: there is no such config; name a bundle")
-    assert run("segmnt", "scans") == 1
-    said = capsys.readouterr().err
-    assert said == "segmnt: there is no such command; did you mean segment?\n"
+    missing = "theirs/configs/fit.json: there is no such config; name a bundle"
+    assert said("fit", "s", "--labelled", "l", "--method", "theirs").startswith(missing)
+    assert said("segmnt", "s") == "segmnt: there is no such command; did you mean segment?\n"
 
 
 def test_help_of_a_command_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("segment", "--help") == 0
     said = capsys.readouterr().out
     assert "folder of scans" in said and "--method" in said
+    assert run("suggest", "--help") == 0
+    assert "suggest SCANS <flags>" in capsys.readouterr().out
     assert run("benchmark", "evaluate", "--help") == 0
     assert "SUBJECTS" in capsys.readouterr().out
 
