@@ -99,9 +99,12 @@ class ScanWorker:
 
 
 class Workers:
-    """Actors that segment scans, `count` at once, each scan done once; the lost are replaced.
+    """Actors that segment scans, each scan done once; those that are lost are replaced.
 
-    `make` starts one, which has the methods of `ScanWorker`; nothing else here needs `ray`.
+    Args:
+        ray: the module, which nothing else here needs.
+        make: starts an actor; it has the methods of `ScanWorker`. Called again where one is lost.
+        count: how many there are at once.
     """
 
     def __init__(self, ray: Any, make: Callable[[], Any], count: int) -> None:

@@ -67,7 +67,14 @@ def pack(bundle: Path, output: Path = Path("dist"), no_verify: bool = False) -> 
 
 
 def packed_files(root: Path, package: Path, version: str, package_version: str) -> dict[str, bytes]:
-    """Return the content of an archive: the bundle, the package in a folder, and the stamp."""
+    """Return the content of an archive: the bundle, the package and the stamp.
+
+    Args:
+        root: the bundle's folder.
+        package: the folder of ``fsmis_components``.
+        version: of the bundle.
+        package_version: of the package.
+    """
     content = {name: path.read_bytes() for name, path in bundle_files(root).items()}
     for path in package_files(package):
         content[f"{package.name}/{path.relative_to(package).as_posix()}"] = path.read_bytes()

@@ -79,9 +79,14 @@ def write_phantom(
 ) -> dict[str, Path]:
     """Write a labelled support scan and an unlabelled query scan of another subject.
 
-    The folder receives ``support/image_1`` and ``support/label_1``, ``query/image_2`` and, apart
-    from the query's, ``scoring/image_2`` and ``scoring/label_2`` (all ``.nii.gz``). Of the voxels
-    of the support, ``shape``, the query has fewer columns and more slices. Returns the folders.
+    Args:
+        folder: receives ``support/image_1`` and ``support/label_1``, ``query/image_2`` and, apart
+            from the query's, ``scoring/image_2`` and ``scoring/label_2`` (all ``.nii.gz``).
+        seed: chooses the two subjects.
+        shape: voxels of the support; the query has fewer columns and more slices.
+
+    Returns:
+        The three folders by name.
     """
     places = {name: Path(folder) / name for name in ("support", "query", "scoring")}
     write_dataset(places["support"], 1, seed, shape)

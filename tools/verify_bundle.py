@@ -71,7 +71,10 @@ def verify_bundle(bundle: Path, static: bool = False) -> list[str]:
 def verify(root: Path, static: bool = False, archive: Path | None = None) -> list[str]:
     """Run the checks of a bundle's folder, print each, and return the problems.
 
-    The archive of a packed bundle is downloaded, as its reader does it.
+    Args:
+        root: the folder.
+        static: run nothing of the bundle.
+        archive: that of a packed bundle, to be downloaded.
     """
     packed = (root / PACKAGE).is_dir()
     checks: dict[str, Check] = {"stamp": check_stamp} if packed else {}

@@ -173,9 +173,14 @@ def read_plan(
 ) -> Stages:
     """Read and check the plan of a bundle: the knobs of trainings that follow each other.
 
-    `plan` is `{"stages": [{knob: value}, ...]}` or a JSON file of it; None: the bundle's
-    `configs/fold_training.json`, or one stage as in `train.json` where it has none. `overrides` are
-    knobs of all stages. That a bundle, plan or knob is not there is a `DataError`.
+    Args:
+        bundle_root: the bundle's folder.
+        plan: `{"stages": [{knob: value}, ...]}` or a JSON file of it; None: the bundle's
+            `configs/fold_training.json`, or one stage as in `train.json` where it has none.
+        overrides: knobs of all stages.
+
+    Raises:
+        DataError: no bundle there, no such plan, or a knob that the config does not have.
     """
     config = _train_config(bundle_root)
     shipped = bundle_root / "configs" / "fold_training.json"

@@ -32,7 +32,10 @@ def mask_figures(
     is MONAI's: distances between the centres of border voxels, 95th percentile of each direction,
     the larger of the two.
 
-    Masks are bool (D, h, w), the spacing is in millimetres between slices, rows and columns.
+    Args:
+        predicted: bool, (D, h, w).
+        labelled: bool, the same shape.
+        spacing: millimetres between slices, rows and columns.
     """
     steps = tuple(map(float, spacing))
     found, true, both = (

@@ -58,9 +58,13 @@ class Ep1Rule:
     thirds: Callable[[list[int]], Iterable[tuple[int, int]]]
 
     def sections(self, present: np.ndarray) -> torch.Tensor:
-        """Third of the true extent in which each query slice lies: (D, N), 0, 1 or 2; -1: none.
+        """Third of the true extent in which each query slice lies.
 
-        `present` is bool (D, N): does slice d hold structure n.
+        Args:
+            present: bool (D, N), does slice d hold structure n.
+
+        Returns:
+            (D, N), 0, 1 or 2; -1 where the slice is not scored.
         """
         found = torch.full(present.shape, -1, dtype=torch.long)
         for structure, column in enumerate(present.T):
@@ -210,10 +214,13 @@ def make_rows(
 def with_labelled_slices(
     support: SupportSet, grid: SliceGrid, slices: LabelledSlices
 ) -> SupportSet:
-    """Completely labelled scans with labels that hold only the slices that count as labelled.
+    """A support set whose labels hold only the slices that count as labelled.
 
-    "all" hides nothing; with "sections" each structure keeps its three slices at 1/6, 1/2 and 5/6
-    of the slices that hold it, in each scan.
+    Args:
+        support: completely labelled scans.
+        grid: says along which axis slices are cut.
+        slices: "all": nothing is hidden. "sections": each structure keeps its three slices at 1/6,
+            1/2 and 5/6 of the slices that hold it, in each scan.
     """
     if slices == "all":
         return replace(support, slices=slices)

@@ -77,10 +77,16 @@ class CaseRecord:
 
 
 def note_once(path: Path, content: Mapping[str, Any], results: Iterable[Path]) -> None:
-    """Note in a new folder, as JSON, what its results come from, before there are any.
+    """Note in a new folder what its results come from, or refuse to mix two kinds of them.
 
-    That the note says something else, is damaged, cannot be written, or is missing beside `results`
-    of an earlier run is a `DataError`.
+    Args:
+        path: the note, a JSON file; it is on disk before any result.
+        content: JSON values.
+        results: what lies there of an earlier run.
+
+    Raises:
+        DataError: the note says something else, is damaged, or is missing beside results; or it
+            cannot be written.
     """
     wanted = json.loads(json.dumps(content, sort_keys=True))
     advice = "choose another --output_dir (nothing was overwritten)"
@@ -164,7 +170,11 @@ def joined_hash(hashes: Mapping[str, str]) -> str:
 
 
 def surroundings(device: torch.device | None = None) -> dict[str, object]:
-    """Versions, processor (None: the GPU, if any) and threads: with these a table is bit-equal."""
+    """Versions, processor and threads: a table is bit-equal where these are.
+
+    Args:
+        device: where the work was done; None: on the GPU, if there is one.
+    """
     on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
     packages = (fsmis_components, torch, monai, np, scipy)
     return {

@@ -50,14 +50,21 @@ def note_run(root: Path, command: str, failures: Sequence[str]) -> None:
 
 
 def write_results(roots: Sequence[Path], output_dir: Path) -> list[Path]:
-    """Join results folders of `run_benchmark`, which may be the output folder too.
+    """Join results folders into one set of tables and a report.
 
     Everything but the report's pictures and `run.json` is the same, bit for bit, for the same
-    weights, data, code, machine and number of threads. A folder without results, two with the same
-    case of the same method, or made under different rules are a `DataError`.
+    weights, data, code, machine and number of threads.
+
+    Args:
+        roots: results folders of `run_benchmark`.
+        output_dir: receives the files; may be one of the folders.
 
     Returns:
         The files: `table.md`, `report.html`, `cases.csv`, `summary.json`.
+
+    Raises:
+        DataError: a folder holds no results, two hold the same case of the same method, or two were
+            made under different rules.
     """
     records = []
     for root in roots:

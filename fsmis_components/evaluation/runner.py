@@ -69,6 +69,12 @@ def run_benchmark(
     A case or fold that cannot be used is told in the second value, and the others go on. What is
     finished is kept after each case; the same call later computes only what is missing.
 
+    Args:
+        subjects: the methods under test.
+        plan: what to compute.
+        output_dir: the results folder.
+        progress: show a bar with the time that is left.
+
     Returns:
         Records of all finished cases, and one sentence per failure.
 

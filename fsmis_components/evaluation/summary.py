@@ -103,26 +103,38 @@ def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def unit_means(table: pd.DataFrame, figures: Sequence[str] = ("dice",)) -> pd.DataFrame:
-    """Figures of a group by fold and case: mean over choices, then over defined structures."""
+    """Figures by fold and case: mean over choices of support, then over defined structures.
+
+    Args:
+        table: rows as of `rows_frame`, of one group.
+        figures: columns.
+    """
     defined = table[table.status != UNDEFINED]
     per_structure = defined.groupby([*UNIT, "structure"], sort=False)[[*figures]].mean()
     return per_structure.groupby(UNIT).mean()
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """All numbers of the tables, as JSON values; that a row occurs twice is a `DataError`.
+    """All numbers of the tables, as JSON values.
+
+    Args:
+        rows: rows of any number of methods, settings, protocols and supports.
 
     Returns:
-        "groups": per `Key` the folds and choices that were run, and per structure and for the mean
-        over structures the units ("cases"), how many of them lack a structure ("absent") or were
-        left out ("undefined"), and of each figure mean, sd and 95 % interval (None where no unit is
-        left). "fold_dice" holds the mean Dice of each fold, "support_choice_range" that of the
-        worst and of the best choice, where there are several.
-        "wv_gaps": Dice with the extent told ("told": the rule of EP1, or "oracle" where EP1 has no
-        figure) minus whole-volume Dice.
+        "groups": per method, setting, labelled slices, shots and protocol the folds and choices
+        that were run, and per structure and for the mean over structures the units ("cases"), how
+        many of them lack a structure ("absent") or were left out ("undefined"), and of each figure
+        mean, sd and 95 % interval (None where no unit is left). "fold_dice" holds the mean Dice of
+        each fold, "support_choice_range" that of the worst and of the best choice, where there are
+        several.
+        "wv_gaps": per method, setting, labelled slices and shots, Dice with the extent told
+        ("told": the rule of EP1, or "oracle" where EP1 has no figure) minus whole-volume Dice.
         "comparisons": Dice of two methods under the same protocol, setting, slices and shots. A
         method that was not trained is compared under every setting. Both are taken on the
         structures and choices of support that the two sides share; without any there is no entry.
+
+    Raises:
+        DataError: a row occurs twice.
     """
     table = rows_frame(rows)
     for row in table[table.duplicated([*Key._fields, *UNIT, "choice", "structure"])].itertuples():

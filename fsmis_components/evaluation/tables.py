@@ -37,10 +37,13 @@ Section = dict[str, str]
 
 
 def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """The page as Markdown, of a summary of `summarise`: same summary and run, same bytes.
+    """The page as Markdown: same summary and run, same bytes.
 
-    Of `run`, "failures" (sentences) and "dropped_slices" (label group to {"dropped": n, "of": m})
-    get sections; every other key that holds something is printed as it stands.
+    Args:
+        summary: from `summarise`.
+        run: what else the page carries. "failures" (sentences) and "dropped_slices" (label group
+            to {"dropped": n, "of": m}) get sections; every other key that holds something is
+            printed as it stands.
     """
     groups = summary["groups"]
     found = {group["protocol"] for group in groups}
@@ -62,9 +65,12 @@ def markdown_table(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 def pipe_table(
     titles: Sequence[str], rows: Iterable[Sequence[object]], text: Container[int] = (0,)
 ) -> str:
-    """A table as Markdown, without a line break at its end; a bar in a cell does not end it.
+    """A table as Markdown, without a line break at its end.
 
-    `text` are the numbers of the columns of text; the others hold numbers, set to the right.
+    Args:
+        titles: of the columns.
+        rows: cells of each row, in the order of the titles; a bar in a cell does not end it.
+        text: numbers of the columns that hold text; the others hold numbers, set to the right.
     """
     rule = ["---" if column in text else "---:" for column in range(len(titles))]
     escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in [titles, rule, *rows])

@@ -65,10 +65,17 @@ def draw_overlay(
 ) -> Figure:
     """Draw up to twelve slices, structures outlined in their colours.
 
-    The slices, those of the grid, are spread over those that hold a structure, or over the scan
-    where none does, and turned as radiologists see them, see `display_plane`. `label` and `truth`,
-    outlined white and dashed, hold label values (X, Y, Z) on the scan's grid. By its normalisation
-    CT is shown by its window; without, all scans are by the range of their values.
+    The slices are spread over those that hold a structure, or over the scan where none does. They
+    are turned as radiologists see them, see `display_plane`.
+
+    Args:
+        image: the scan.
+        label: (X, Y, Z) label values on the scan's grid.
+        structures: names, values and colours.
+        grid: working geometry, whose slices are shown.
+        title: heading.
+        truth: what is outlined beside the label, white and dashed.
+        normalisation: CT is shown by its window; None: all scans by the range of their values.
     """
     view = SliceView(image, grid)
     values = [structure.value for structure in structures]

@@ -84,10 +84,18 @@ class Subject(ABC):
     def predict_masks(
         self, support: SupportSet, query_image: Volume, grid: SliceGrid
     ) -> np.ndarray:
-        """The answer of `predict` as masks (D, N, h, w) of bool on the slices of `SliceView`.
+        """The answer of `predict` as masks, for methods whose structures may overlap.
 
-        For methods whose structures may overlap. An answer that is no label map of the scan is a
-        `DataError`.
+        Args:
+            support: as in `predict`.
+            query_image: as in `predict`.
+            grid: says along which axis the slices are cut.
+
+        Returns:
+            Masks (D, N, h, w) of bool on the slices of `SliceView`.
+
+        Raises:
+            DataError: the method returned something else than a label map of the scan.
         """
         label = np.asarray(self.predict(support, query_image))
         if label.shape != query_image.shape or label.dtype.kind not in "biu":
@@ -109,24 +117,39 @@ class Subject(ABC):
         """Segment a scan whose label told where each structure begins and ends (EP1, oracle).
 
         By default the label-blind map, cut to these slices: right for a method that matches no
-        slices. One that does uses the sections: (D, N), third of the true extent in which slice d
-        lies for structure n, 0, 1 or 2; -1 outside the extent, where the answer, as of
-        `predict_masks`, is empty. With `overlap` each structure stands by itself, as in the papers;
-        without they compete.
+        slices. One that does uses the sections.
+
+        Args:
+            support: as in `predict`.
+            query_image: as in `predict`.
+            grid: says along which axis the slices are cut.
+            sections: (D, N), third of the true extent in which slice d lies for structure n, 0, 1
+                or 2; -1 outside the extent.
+            overlap: True: each structure by itself, as in the papers; False: they compete.
+
+        Returns:
+            Masks (D, N, h, w) of bool on the slices of `SliceView`, empty where `sections` is -1.
         """
         masks = self.predict_masks(support, query_image, grid)
         return masks & (sections >= 0).numpy()[..., None, None]
 
     def load(self, fold: int, group: Group) -> None:  # noqa: B027 (most methods need nothing)
-        """Get ready for a fold: use weights that never saw its support and test scans."""
+        """Get ready for a fold: use weights that never saw its support and test scans.
+
+        Args:
+            fold: number of the fold.
+            group: one of `groups()`.
+        """
 
     def see(  # noqa: B027
         self, others: Sequence[Path], tested: Sequence[Path], folder: Path
     ) -> None:
         """Take the images of a fold, for methods that learn from scans without labels.
 
-        `others` are neither tested nor support; a method that learns from the tested ones says so
-        in its name. The folder, not made here, is for what it keeps of this fold and support.
+        Args:
+            others: scans that are neither tested nor support.
+            tested: scans that are tested; a method that learns from them says so in its name.
+            folder: for what the method keeps of this fold and support; it is not made here.
         """
 
     def groups(self) -> Sequence[Group]:

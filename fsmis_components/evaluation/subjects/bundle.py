@@ -36,8 +36,14 @@ _PLANES = 3
 class NetworkSubject(Subject):
     """Segment by a network, its support pack and the product's own volume inference.
 
-    The network is left in the mode in which it came. `geometry` is of `build_support_pack`; the
-    support of the inferer of whole volumes is replaced by the benchmark's.
+    Args:
+        network: a network of the contract; left in the mode in which it came.
+        name: what tables call it.
+        geometry: `spatial_size`, `modality`, `slice_axis`, `ignore_spacing`, `fuse_planes` of
+            `build_support_pack`.
+        inferer: whole-volume inference; its support is replaced by the benchmark's.
+        batch_size: slices per forward pass.
+        amp: bfloat16 autocast.
     """
 
     def __init__(

@@ -26,7 +26,14 @@ class FittedBundle(BundleSubject):
     Inductive: to the scans that are neither tested nor support; the student answers for the tested
     ones, which no part of the fit has seen. Transductive, as a user does it: to all scans but the
     support; a tested scan gets what the folder `fitted` has for it, gate included.
-    Of the knobs of `fit.json`, `weights` may also be a folder that `benchmark.py train` filled.
+
+    Args:
+        bundle_root: the bundle's folder.
+        knobs: of its `fit.json`; `weights` may also be a folder that `benchmark.py train` filled.
+        transductive: see above.
+
+    Raises:
+        DataError: no bundle there, no such knob, or no weights.
     """
 
     labelled = ("all",)

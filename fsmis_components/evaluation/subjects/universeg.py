@@ -42,8 +42,13 @@ class UniverSeg(Subject):
     scan. Logits go back to the scan's grid linearly; above 0 is the structure, and among several
     structures the largest logit wins.
 
-    `weights` is a file with the released state dict, never downloaded here; that it, or the
-    package, is missing is a `DataError`. The modality "auto" is by the first scan's intensities.
+    Args:
+        weights: file with the released state dict; it is never downloaded here.
+        modality: "mr", "ct" or "auto" (by the first scan's intensities).
+        slice_axis, ignore_spacing: as in `choose_slice_grid`.
+
+    Raises:
+        DataError: the package or the weights are missing, or the weights are others.
     """
 
     name = "universeg"
