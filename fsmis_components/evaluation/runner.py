@@ -154,6 +154,10 @@ class _Unit:
         )
         self.grid = choose_slice_grid(support.scans[0].image, **plan.geometry)
         kinds = [kind for kind in plan.labelled if kind in subject.labelled]
+        if not kinds:
+            raise DataError(
+                f"needs other labelled slices; add {subject.labelled[0]} to --labelled."
+            )
         self.supports = [with_labelled_slices(support, self.grid, kind) for kind in kinds]
         return {
             "subject": {**subject.identity(task.fold, self.group), **subject.origin},

@@ -193,6 +193,15 @@ def test_groups_of_structures_are_segmented_by_themselves(tmp_path: Path) -> Non
     assert [{row.value for row in record.rows} for record in records] == [{2}, {2}, {1}, {1}]
 
 
+def test_a_subject_that_cannot_use_the_labelled_slices_is_told(tmp_path: Path) -> None:
+    class Whole(MaskCopy):
+        labelled = ("all",)
+
+    plan = plan_of(dataset(tmp_path / "d"), folds=[0], labelled=["sections"])
+    records, [failure] = run([Whole()], plan, tmp_path / "o")
+    assert not records and failure.endswith("needs other labelled slices; add all to --labelled.")
+
+
 def test_rejects_two_subjects_of_one_name(tmp_path: Path) -> None:
     plan = plan_of(dataset(tmp_path / "d"), folds=[0])
     with pytest.raises(DataError, match="two are called mask_copy"):
