@@ -49,6 +49,7 @@ class Registration(NamedTuple):
     field: Tensor
     # in [-1, 1], the correlation of both scans around what is labelled, once the support is bent
     likeness: float
+    alike: Tensor  # float32 (D, h, w), the same around each place
 
 
 def register(
@@ -75,7 +76,7 @@ def register(
 
     def judged(places: Tensor) -> Registration:
         field = _upsample(places, query[:, 0].shape, stride)
-        return Registration(field, _likeness(fixed, moving, known, labelled, field))
+        return _judged(fixed, moving, known, labelled, field)
 
     found = judged(_displacement(there, here, inside, far))
     if found.likeness >= _ALIKE:
@@ -133,17 +134,21 @@ def _start(fixed: Tensor, moving: Tensor, inside: Tensor, labelled: Tensor) -> T
     return torch.tensor(shift).view(3, 1, 1, 1)
 
 
-def _likeness(
+def _judged(
     fixed: Tensor, moving: Tensor, known: Tensor, labelled: Tensor, field: Tensor
-) -> float:
-    """Correlation of query and bent support where anything is labelled, and beside it."""
+) -> Registration:
+    """Correlate query and bent support, where anything is labelled and beside it, and anywhere."""
     bent = _warp(moving, field)
     place, inside = (_warp(each[None], field, "zeros") for each in (labelled, known))
     weight = _grow(place, _BESIDE) * inside
-    both, left, right = (
-        (weight * each).sum() for each in (fixed * bent, fixed.square(), bent.square())
-    )
-    return float(both / (left * right).sqrt().clamp_min(1e-6))
+    products = fixed * bent, fixed.square(), bent.square()
+    likeness = _correlated(*((weight * each).sum() for each in products))
+    local = patch_mean(torch.stack([(inside * each).sum(0) for each in products]))
+    return Registration(field, float(likeness), _correlated(*local))
+
+
+def _correlated(both: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    return both / (left * right).sqrt().clamp_min(1e-6)
 
 
 def _grow(maps: Tensor, far: int) -> Tensor:

@@ -1,6 +1,6 @@
 import torch
 
-from fsmis_components.inferers.expected_shapes import PRIOR, best_move, log_ratio, move_shape
+from fsmis_components.inferers.expected_shapes import PRIOR, best_move, log_ratio, move_shape, votes
 
 
 def block(depth: int, rows: int, columns: int) -> torch.Tensor:
@@ -36,3 +36,13 @@ def test_neighbours_compete_with_each_other_and_not_all_with_the_background() ->
 def test_shapes_of_a_good_registration_are_blurred_less() -> None:
     shares = [PRIOR.registered_share(likeness) for likeness in (-1.0, 0.5, 0.6, 1.0)]
     assert shares[0] == PRIOR.poor_share > shares[1] > shares[2] == shares[3] == PRIOR.good_share
+
+
+def test_a_support_scan_is_followed_where_it_is_alike() -> None:
+    first, second = torch.zeros(2, 3, 8, 8)
+    first[..., :4], second[..., 4:] = 0.9, 0.9
+    weights = votes([first, second])
+    assert all(weight.shape == (3, 1, 8, 8) for weight in weights)
+    assert (weights[0][..., :4] == 1).all() and (weights[0][..., 4:] < 1e-6).all()
+    assert (weights[1][..., 4:] == 1).all() and (weights[1][..., :4] < 1e-6).all()
+    assert (votes([first])[0] == 1).all(), "one scan decides alone, however unlike"

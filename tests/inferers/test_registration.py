@@ -13,7 +13,7 @@ from fsmis_components.data.geometry import SliceView, choose_slice_grid
 from fsmis_components.data.intensity import Normalisation
 from fsmis_components.data.volumes import Volume
 from fsmis_components.inferers import VolumeInferer
-from fsmis_components.inferers.registration import register, warp_shapes
+from fsmis_components.inferers.registration import Registration, register, warp_shapes
 from fsmis_components.support import SupportPack, build_support_pack, load_support_set
 from fsmis_components.support.self_similarity import self_similarity
 
@@ -46,22 +46,32 @@ def in_slices(maps: np.ndarray) -> np.ndarray:
     return maps.swapaxes(-1, -2)
 
 
-def field_of(query: np.ndarray, support: np.ndarray) -> torch.Tensor:
+def registered(query: np.ndarray, support: np.ndarray) -> Registration:
     left, right = looks(query), looks(support)
     everywhere = torch.ones(left[:, 0].shape)
-    return register(left, right, everywhere, everywhere, 1, 2).field
+    return register(left, right, everywhere, everywhere, 1, 2)
 
 
 def test_a_smooth_bend_is_recovered() -> None:
     image, known = texture(), bend()
     bent = map_coordinates(image, np.indices(SIZE) + known, order=1, mode="nearest")
-    found = field_of(bent, image)
+    found = registered(bent, image).field
     wanted = torch.from_numpy(in_slices(known)[[0, 2, 1]].copy()) / CELL
     wanted = F.avg_pool3d(wanted[None], (1, CELL, CELL))[0]
     inner = (..., slice(4, -4), slice(4, -4))
     error = (found - wanted).square().sum(0).sqrt()[inner].mean()
     assert wanted.square().sum(0).sqrt()[inner].mean() > 2.0  # cells
     assert error < 0.5
+
+
+def test_how_alike_both_are_is_told_place_by_place() -> None:
+    image, other = texture(), texture()[::-1]
+    half = SIZE[1] // 2  # of the rows show something else
+    alike = registered(np.concatenate([image[:, :half], other[:, half:]], 1), image).alike
+    rows = slice(14), slice(18, 32)
+    same, changed = (in_slices(alike.numpy())[:, part].mean() for part in rows)
+    assert alike.shape == (SIZE[0], SIZE[1] // CELL, SIZE[2] // CELL)
+    assert changed < 0.7 < 0.9 < same <= 1.0
 
 
 @pytest.fixture
