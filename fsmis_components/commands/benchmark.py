@@ -88,8 +88,7 @@ def evaluate(
     """Evaluate methods, then write the tables and the report.
 
     Args:
-        subjects: mask_copy, ants_syn, supervised_unet, universeg:WEIGHTS,
-            BUNDLE[:untrained|FILE|TRAINED|fit|fit_transductive], package.module:Class
+        subjects: methods, as mask_copy, ants_syn or bundles/cow; the benchmark's page has all.
         dataset_dir: folder of labelled scans.
         output_dir: the results folder.
         folds: numbers from 0; default: all.
