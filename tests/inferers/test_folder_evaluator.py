@@ -60,6 +60,14 @@ def test_writes_masks_pictures_and_table(root: Path) -> None:
     assert float(rows[0]["structure_1_ml"]) == pytest.approx(1.728)
 
 
+def test_foreign_files_are_never_overwritten(root: Path) -> None:
+    foreign = root / "o" / "image_3_seg.nii.gz"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"a manual mask")
+    assert str(foreign) in sentence(evaluator(root).run)
+    assert foreign.read_bytes() == b"a manual mask"
+
+
 def test_the_report_covers_earlier_runs_and_failures(root: Path) -> None:
     evaluator(root).run()
     page = root / "o" / "report.html"
