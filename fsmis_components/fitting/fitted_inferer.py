@@ -108,7 +108,7 @@ class FittedInferer:
 
         To the probabilities of the student the mask of the teacher adds its share.
         """
-        values = label_values(self.pack)
+        values = label_values([structure.value for structure in self.pack.structures])
         labels, largest = [], []
         for start in range(0, len(shares), _SLAB):
             channels = view.to_native_logits(shares[start : start + _SLAB])

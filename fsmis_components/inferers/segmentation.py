@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +36,9 @@ class Segmentation:
         return tuple(filter(None, (*self.scan.warnings, *unlike)))
 
 
-def label_values(pack: SupportPack) -> np.ndarray:
-    """The values of a label map by the network's channels, the background's 0 first."""
-    values = [0, *(structure.value for structure in pack.structures)]
-    return np.array(values, label_dtype(max(values)))
+def label_values(values: Sequence[int]) -> np.ndarray:
+    """The values of structures, behind the background's 0, in the type of their label map."""
+    return np.array([0, *values], label_dtype(max(values)))
 
 
 def label_dtype(largest: int) -> type[np.integer]:

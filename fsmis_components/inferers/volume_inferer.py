@@ -324,7 +324,7 @@ class VolumeInferer(Inferer):
     def _assemble(self, plane: _Plane, others: PlaneMargins | None) -> Segmentation:
         """Margins and expected shapes compete on the scan's grid; the result is as it is stored."""
         view, pack, expected = plane.view, plane.pack, plane.expected
-        values = label_values(pack)
+        values = label_values([structure.value for structure in pack.structures])
         label = np.zeros((view.depth, *view.native_size), values.dtype)
         uncertainty = np.zeros(label.shape, np.uint8) if self.uncertainty else None
         meter = TrustMeter(len(pack.structures), shape_cell(pack.grid))

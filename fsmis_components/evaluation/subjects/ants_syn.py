@@ -10,7 +10,7 @@ import numpy as np
 from fsmis_components.data.errors import needed
 from fsmis_components.data.volumes import Volume
 from fsmis_components.evaluation.subjects.base import Group, Subject
-from fsmis_components.inferers.segmentation import label_dtype
+from fsmis_components.inferers.segmentation import label_values
 from fsmis_components.support.support_set import SupportSet
 
 _SEED = 1  # of the points at which the affine part samples the metric
@@ -66,8 +66,7 @@ class AntsSyN(Subject):
                     )
                     shares[index] += bent.numpy() / len(support.scans)
         nothing = 1 - shares.sum(0, keepdims=True)
-        table = np.array([0, *values]).astype(label_dtype(max(values)))
-        return table[np.concatenate([nothing, shares]).argmax(0)]
+        return label_values(values)[np.concatenate([nothing, shares]).argmax(0)]
 
     def _image(self, volume: Volume) -> Any:
         """A volume as ANTs takes it: in float32, in the same place."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from fsmis_components.data.errors import DataError
 from fsmis_components.data.geometry import SliceGrid, SliceView, centre_fit
 from fsmis_components.data.volumes import Volume
-from fsmis_components.inferers.segmentation import label_dtype
+from fsmis_components.inferers.segmentation import label_dtype, label_values
 from fsmis_components.support.support_set import SupportSet
 
 Group = tuple[int, ...] | None
@@ -41,8 +41,7 @@ def scan_slices(
 
 def label_map(view: SliceView, values: Sequence[int], winners: Sequence[Tensor]) -> np.ndarray:
     """A label map (X, Y, Z) of the scan, of batches (n, h, w): 0 background, 1 + i structure i."""
-    table = np.array([0, *values]).astype(label_dtype(max(values)))
-    return view.restack(table[torch.cat(list(winners)).numpy()])
+    return view.restack(label_values(values)[torch.cat(list(winners)).numpy()])
 
 
 def merged_masks(view: SliceView, values: Sequence[int], masks: np.ndarray) -> np.ndarray:

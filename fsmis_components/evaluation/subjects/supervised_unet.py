@@ -55,21 +55,6 @@ class SupervisedUNet(Subject):
     far shorter and smaller, so that a laptop can do it. Slices, intensities and the way back to the
     scan's grid are those of the bundles. The same seed, machine and number of threads give the same
     weights, bit for bit. The defaults were the first that were tried (on CHAOS-T2, fold 0).
-
-    Args:
-        steps: batches of the training; nnU-Net: 250,000.
-        batch_size: slices per batch, in training and inference.
-        spatial_size: pixels that the larger in-plane extent of the first scan fills.
-        filters: channels per level, from the full resolution down; nnU-Net: 32 to 512.
-        learning_rate: at the start, it falls with (1 - step / steps)^0.9; nnU-Net: 0.01.
-        momentum: Nesterov's; nnU-Net: 0.99.
-        weight_decay: nnU-Net: 3e-5.
-        seed: of the first weights, the slices drawn and their augmentation.
-        amp: bfloat16 autocast.
-        device: where the network is trained and applied.
-        modality: "mr", "ct" or "auto" (by the first scan's intensities).
-        slice_axis, ignore_spacing: as in `choose_slice_grid`.
-        progress: show a bar of the training.
     """
 
     steps: int = 800  # batches of the training; nnU-Net: 250,000
